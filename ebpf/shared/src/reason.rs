@@ -1,0 +1,46 @@
+//! Why a packet was dropped. Numbers and phrases are Hubble's `DropReason`, so
+//! dashboards and clients that know them need no translation.
+
+/// Source address does not belong to the endpoint that sent the packet.
+pub const INVALID_SOURCE_IP: u8 = 132;
+/// No rule allows it (default deny).
+pub const POLICY_DENIED: u8 = 133;
+/// Header could not be parsed.
+pub const INVALID_PACKET: u8 = 134;
+/// Layer 4 protocol is not supported.
+pub const UNKNOWN_L4: u8 = 142;
+/// A fragment without ports reached a port-dependent decision.
+pub const FRAGMENT: u8 = 157;
+/// Service has no usable backend.
+pub const NO_BACKEND: u8 = 158;
+/// The rule needs the proxy and no proxy listener is there (fail closed).
+pub const PROXY_UNAVAILABLE: u8 = 180;
+/// A deny rule matched.
+pub const POLICY_DENY: u8 = 181;
+/// The endpoint's policy is not in place yet.
+pub const ENDPOINT_NOT_READY: u8 = 203;
+/// Established before its rule needed L7: it must be opened again (ours, not Hubble's).
+pub const NEEDS_REOPEN: u8 = 240;
+/// On the deny list of the outside device (ours, not Hubble's).
+pub const DENY_LIST: u8 = 241;
+/// A needs-L7 flow from the host stack that no hook can steer (ours, not Hubble's).
+pub const UNSTEERABLE: u8 = 242;
+
+/// The phrase Hubble clients show for a reason; ours for the numbers from 240.
+pub const fn phrase(reason: u8) -> &'static str {
+    match reason {
+        INVALID_SOURCE_IP => "Invalid source ip",
+        POLICY_DENIED => "Policy denied",
+        INVALID_PACKET => "Invalid packet",
+        UNKNOWN_L4 => "Unknown L4 protocol",
+        FRAGMENT => "IP fragmentation not supported",
+        NO_BACKEND => "Service backend not found",
+        PROXY_UNAVAILABLE => "Proxy redirection not supported or unavailable",
+        POLICY_DENY => "Policy denied by denylist",
+        ENDPOINT_NOT_READY => "Endpoint not ready",
+        NEEDS_REOPEN => "Rule now needs L7: open the connection again",
+        DENY_LIST => "Source on deny list",
+        UNSTEERABLE => "L7 rule cannot be applied to host stack traffic",
+        _ => "Unknown reason",
+    }
+}

@@ -1,0 +1,330 @@
+//! What the compiler produces: one generation of everything, ready to publish.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// A numeric security identity (Cilium's numbering).
+pub type IdentityId = u32;
+/// An endpoint on this node; never 0.
+pub type EndpointId = u32;
+/// A rule in the rule index; 0 means "no rule".
+pub type RuleId = u32;
+/// An L7 rule set; 0 means "none". Content-addressed: the same id always means the same content.
+pub type L7Id = u32;
+
+/// One generation: everything that kernel, proxy and `explain` need.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Compiled {
+    /// Label sets by identity, reserved ones included. Labels as `source:key=value`, sorted.
+    pub identities: BTreeMap<IdentityId, Vec<String>>,
+    /// Longest-prefix-match table from address to identity.
+    pub ipcache: BTreeMap<IpNet, AddrIdentity>,
+    /// Endpoints with the policy that applies to them.
+    pub endpoints: BTreeMap<EndpointId, CompiledEndpoint>,
+    /// Rule texts for every id that appears in a table.
+    pub rules: BTreeMap<RuleId, RuleInfo>,
+    /// L7 rule sets for every id that appears in a table.
+    pub l7: BTreeMap<L7Id, L7RuleSet>,
+    /// FQDN selectors, which the proxy matches against every answer it relays.
+    pub fqdn: BTreeMap<IdentityId, FqdnSelector>,
+    /// Prefixes refused on outside devices, with the rule that says so.
+    pub deny_list: BTreeMap<IpNet, RuleId>,
+    /// Service frontends with their usable backends.
+    pub services: Vec<CompiledService>,
+}
+
+/// Identity of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddrIdentity {
+    /// Security identity.
+    pub identity: IdentityId,
+    /// Local endpoint that owns the address, if one does.
+    pub endpoint: Option<EndpointId>,
+}
+
+/// An endpoint and its policy table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CompiledEndpoint {
+    /// `namespace/name`.
+    pub name: String,
+    /// Security identity of its labels.
+    pub identity: IdentityId,
+    /// Where it lives.
+    pub location: Location,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// First-byte hints and fast lane.
+    pub fast_lane: bool,
+    /// Is ingress / egress in default deny (for `endpoint list`).
+    pub default_deny: DefaultDeny,
+    /// Complete rows, see `tidegate-ebpf-shared::policy`.
+    pub table: Vec<PolicyRow>,
+}
+
+/// Which directions a policy has switched to default deny.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultDeny {
+    /// Towards the endpoint.
+    pub ingress: bool,
+    /// From the endpoint.
+    pub egress: bool,
+}
+
+/// Where an endpoint lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Location {
+    /// Behind the veth whose host side has this name.
+    Interface(String),
+    /// In the cgroup with this path below the cgroup v2 mount (or absolute).
+    Cgroup(String),
+}
+
+/// One entry of a policy table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// Peer identity; 0 is the wildcard row.
+    pub identity: IdentityId,
+    /// Direction seen from the endpoint.
+    pub direction: Direction,
+    /// What of protocol and port the entry covers.
+    pub ports: PortMatch,
+    /// What is decided.
+    pub decision: Decision,
+}
+
+/// Direction seen from the endpoint the policy belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Towards the endpoint.
+    Ingress,
+    /// From the endpoint.
+    Egress,
+}
+
+/// Protocols and ports covered by an entry; the most specific one decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PortMatch {
+    /// The catch-all entry every row has.
+    Any,
+    /// All ports (or ICMP types) of one IANA protocol.
+    Protocol(u8),
+    /// Ports whose leading `bits` (1–16) equal those of `port`. For ICMP the port
+    /// is `type << 8` and `bits` is 8.
+    Ports {
+        /// IANA protocol.
+        protocol: u8,
+        /// First port of the block.
+        port: u16,
+        /// Significant leading bits, 1–16.
+        bits: u8,
+    },
+}
+
+/// What an entry decides, and by which rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Decision {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Rule that decided; for a default deny the rule that switched the endpoint to it.
+    pub rule: RuleId,
+    /// L7 rule set if the verdict is redirect, else 0.
+    pub l7: L7Id,
+}
+
+/// A policy verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// No rule allows it.
+    DefaultDeny,
+    /// Allowed, stays in the kernel.
+    Allow,
+    /// Allowed if the L7 rules agree.
+    Redirect,
+    /// A deny rule matched.
+    Deny,
+}
+
+/// Where a rule was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleInfo {
+    /// `CiliumNetworkPolicy`, `PluginBinding`, …
+    pub kind: String,
+    /// Namespace of the policy, if it has one.
+    pub namespace: Option<String>,
+    /// Name of the policy.
+    pub policy: String,
+    /// Path of the rule inside the document, e.g. `ingress[0].toPorts[1]`; empty for
+    /// "the policy as a whole" (default deny).
+    pub path: String,
+    /// File it came from, relative to the configuration folder.
+    pub file: String,
+    /// Line of the rule, from 1.
+    pub line: u32,
+}
+
+impl RuleInfo {
+    /// Short form for tables: `namespace/policy ingress[0].toPorts[1]`.
+    pub fn short(&self) -> String {
+        let name = match &self.namespace {
+            Some(namespace) => format!("{namespace}/{}", self.policy),
+            None => self.policy.clone(),
+        };
+        if self.path.is_empty() {
+            name
+        } else {
+            format!("{name} {}", self.path)
+        }
+    }
+}
+
+/// What the proxy does with a flow: the plugins its requests pass, in order. All
+/// of them must agree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct L7RuleSet {
+    /// How the proxy reads the stream.
+    pub protocol: L7Protocol,
+    /// Plugins, in order; empty means "read and record, allow everything".
+    pub chain: Vec<PluginUse>,
+}
+
+/// How the proxy reads a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum L7Protocol {
+    /// HTTP/1.x or HTTP/2 with prior knowledge, recognised by the first bytes.
+    Http,
+    /// DNS over UDP or TCP.
+    Dns,
+}
+
+/// One plugin in a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginUse {
+    /// Plugin name; `http` and `dns` are built in.
+    pub plugin: String,
+    /// Configuration handed to the plugin's `configure`, JSON text. For the built-in
+    /// matchers: [`HttpRules`] / [`DnsRules`].
+    pub config: String,
+    /// What happens when the plugin is missing, traps or exceeds a limit.
+    pub fail_mode: FailMode,
+    /// Rule ids the plugin's rule indices refer to: index i of a decision is
+    /// `rules[i]`. A denial without an index is attributed to `rules[0]`.
+    pub rules: Vec<RuleId>,
+}
+
+/// What happens when something that should decide cannot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailMode {
+    /// Refuse.
+    #[default]
+    Closed,
+    /// Let pass, and count it.
+    Open,
+}
+
+/// Configuration of the built-in HTTP matcher. A request is allowed if any rule matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpRules {
+    /// The rules, ORed.
+    pub rules: Vec<HttpRule>,
+}
+
+/// One HTTP rule; absent fields match anything, present ones must all match.
+/// Semantics: RE2 full match, path includes the query string.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpRule {
+    /// Regex over the method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Regex over path and query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Regex over `:authority` / `Host`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Headers: lower-case name, and the exact value or `None` for presence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, Option<String>)>,
+}
+
+/// Configuration of the built-in DNS matcher. A query is allowed if any pattern matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsRules {
+    /// The patterns, ORed.
+    pub patterns: Vec<FqdnSelector>,
+}
+
+/// A name or a pattern, as in `toFQDNs` and `rules.dns` (lower case, with final dot).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FqdnSelector {
+    /// Exactly this name.
+    MatchName(String),
+    /// Names of this pattern; see `fqdn::pattern_to_regex`.
+    MatchPattern(String),
+}
+
+/// A frontend and its backends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompiledService {
+    /// `namespace/name`, and the port name if the service has several.
+    pub name: String,
+    /// Stable id, never 0.
+    pub id: u32,
+    /// Frontend address.
+    pub addr: IpAddr,
+    /// Frontend port.
+    pub port: u16,
+    /// IANA protocol.
+    pub protocol: u8,
+    /// How a backend is chosen.
+    pub algorithm: Algorithm,
+    /// All backends, with their state.
+    pub backends: Vec<CompiledBackend>,
+}
+
+/// How a backend is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// Uniformly at random per connection.
+    #[default]
+    Random,
+    /// By Maglev table.
+    Maglev,
+}
+
+/// A backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CompiledBackend {
+    /// Address.
+    pub addr: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Relative share of new connections, at least 1.
+    pub weight: u32,
+    /// State.
+    pub state: BackendState,
+}
+
+/// State of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendState {
+    /// Takes new connections.
+    #[default]
+    Active,
+    /// Keeps its connections, takes new ones only if nothing is active.
+    Terminating,
+    /// Failed its health check.
+    Quarantined,
+    /// Taken out by the operator.
+    Maintenance,
+}

@@ -1,0 +1,1 @@
+//! Noun and verb commands; everything they do, a script can do through the local API.

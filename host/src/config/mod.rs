@@ -1,0 +1,1 @@
+//! `tidegate.yaml`: what was written, and what it means.

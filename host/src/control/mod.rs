@@ -1,0 +1,1 @@
+//! Desired state: one owner, changes enter as events, readers get immutable snapshots.

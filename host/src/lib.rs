@@ -1,0 +1,10 @@
+//! The Tidegate agent and proxy. `ARCHITECTURE.md` has the map and the room rules.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod datapath;
+pub mod observe;
+pub mod plugin_host;
+pub mod proxy;

@@ -1,0 +1,180 @@
+//! The one flow record, from kernel and proxy alike.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// What happened to a flow, a request or a packet, and which rule decided it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowRecord {
+    /// Wall-clock time, nanoseconds since 1970-01-01T00:00:00Z.
+    pub time_ns: u64,
+    /// What the record is about.
+    pub event: FlowEvent,
+    /// The final word on it.
+    pub verdict: FlowVerdict,
+    /// Hubble drop reason number; present for drops only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop_reason: Option<u8>,
+    /// The phrase for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop_reason_text: Option<String>,
+    /// Direction of the policy that decided, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<FlowDirection>,
+    /// IANA protocol name in lower case: `tcp`, `udp`, `icmp`, `icmpv6`, or the number.
+    pub protocol: String,
+    /// The initiator, or a dropped packet's sender.
+    pub source: Party,
+    /// The other end.
+    pub destination: Party,
+    /// Rules that decided, short form, egress before ingress.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
+    /// Verdict and rule if shadow rules were enforced, where different.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<String>,
+    /// TCP flags of the packet, e.g. `SYN, ACK`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_flags: Option<String>,
+    /// What the first bytes look like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Bytes and packets (closed flows).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
+    /// Frontend the application connected to (translated sockets).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// What was asked and answered (L7 records).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub l7: Option<L7Summary>,
+    /// Plugin that decided, as `name@version`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
+    /// Generation that decided.
+    pub generation: u32,
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowEvent {
+    /// A flow was admitted.
+    FlowNew,
+    /// A flow ended.
+    FlowClosed,
+    /// A packet was dropped.
+    Drop,
+    /// A packet met the deny list.
+    DenyList,
+    /// A socket was translated to a backend.
+    Translated,
+    /// A socket operation was refused.
+    SocketDenied,
+    /// An L7 request was decided and, if allowed, answered.
+    L7,
+}
+
+/// Hubble's verdict names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum FlowVerdict {
+    /// Passed.
+    Forwarded,
+    /// Refused.
+    Dropped,
+    /// Steered to the proxy.
+    Redirected,
+    /// Address translated.
+    Translated,
+    /// Would have been refused (audit mode).
+    Audit,
+    /// Could not be handled.
+    Error,
+}
+
+/// Direction seen from the endpoint whose policy decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum FlowDirection {
+    /// Towards the endpoint.
+    Ingress,
+    /// From the endpoint.
+    Egress,
+}
+
+/// One end of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Party {
+    /// Address.
+    pub address: IpAddr,
+    /// Port; 0 where the protocol has none.
+    pub port: u16,
+    /// Security identity.
+    pub identity: u32,
+    /// `namespace/name` if it is an endpoint on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Labels of the identity.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// DNS names learned for the address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+}
+
+/// Volume of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Traffic {
+    /// Packets from the source.
+    pub tx_packets: u64,
+    /// Bytes from the source.
+    pub tx_bytes: u64,
+    /// Packets to the source.
+    pub rx_packets: u64,
+    /// Bytes to the source.
+    pub rx_bytes: u64,
+}
+
+/// What was asked and answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "protocol")]
+pub enum L7Summary {
+    /// An HTTP request.
+    #[serde(rename = "http", rename_all = "camelCase")]
+    Http {
+        /// `HTTP/1.1`, `HTTP/2`, …
+        version: String,
+        /// Method.
+        method: String,
+        /// Authority and path: `http://host/path`.
+        url: String,
+        /// Status sent to the client; 0 if none was.
+        status: u16,
+        /// From request head to response head, microseconds.
+        latency_us: u64,
+    },
+    /// A DNS query.
+    #[serde(rename = "dns", rename_all = "camelCase")]
+    Dns {
+        /// Name asked for.
+        query: String,
+        /// Type asked for, e.g. `A`.
+        qtype: String,
+        /// RCODE of the answer sent; absent if none was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rcode: Option<u8>,
+        /// Addresses in the answer.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ips: Vec<IpAddr>,
+        /// Smallest TTL of the answer, seconds.
+        #[serde(default)]
+        ttl: u32,
+        /// From query to answer, microseconds.
+        latency_us: u64,
+    },
+}

@@ -1,0 +1,1 @@
+//! The only room that names wasmtime: compiles, instantiates and bounds plugins.

@@ -1,0 +1,242 @@
+//! What agent and proxy tell each other. One `SOCK_SEQPACKET` Unix socket
+//! (`<run>/proxy.sock`, listened on by the proxy, inherited as a descriptor), JSON
+//! messages of at most 64 KiB, descriptors attached where stated. Anything larger
+//! (the snapshot) travels in a sealed memfd.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use tidegate_policy::compiled::{FqdnSelector, IdentityId, L7Id, L7RuleSet};
+
+use crate::observe::record::L7Summary;
+
+/// Agent to proxy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ToProxy {
+    /// First message of an agent. Descriptors attached: the maps `FLOWS`, `FQDN`,
+    /// `STEERED`, `STEER_BY_TUPLE`, in this order, then the listeners in the order
+    /// of `listeners` (only if the proxy has none yet; a proxy that has some
+    /// answers with its own in [`ToAgent::Hello`]).
+    Hello {
+        /// Version of this protocol; [`PROTOCOL_VERSION`].
+        protocol: u32,
+        /// Listeners attached.
+        listeners: Vec<ListenerInfo>,
+    },
+    /// A new generation. Descriptors attached: a sealed memfd with a [`Snapshot`]
+    /// as JSON, then one sealed memfd with compiled code per entry of
+    /// `Snapshot::plugins` whose `artifact` is not known to this proxy yet, in order.
+    Publish {
+        /// Digests of the attached artifacts, in order.
+        artifacts: Vec<String>,
+    },
+    /// End when idle: stop accepting, let streams finish until the deadline.
+    Drain {
+        /// Milliseconds.
+        deadline_ms: u64,
+    },
+}
+
+/// Proxy to agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ToAgent {
+    /// Answer to [`ToProxy::Hello`]. Descriptors attached: the listeners, if this
+    /// proxy already had them.
+    Hello {
+        /// Version of this protocol.
+        protocol: u32,
+        /// Generation in use, 0 if none.
+        generation: u32,
+        /// Process id.
+        pid: u32,
+        /// Listeners attached.
+        listeners: Vec<ListenerInfo>,
+        /// Digests of the artifacts it holds.
+        artifacts: Vec<String>,
+    },
+    /// Answer to [`ToProxy::Publish`], after every plugin was instantiated,
+    /// configured and swapped in (or refused) on every worker.
+    Published {
+        /// The generation.
+        generation: u32,
+        /// Refusals: plugin and reason. The version before stays in use.
+        refused: Vec<(String, String)>,
+    },
+    /// L7 records, in batches. Dropped and counted when the socket is full.
+    Records {
+        /// The records.
+        records: Vec<L7Record>,
+        /// Records lost since the last message.
+        lost: u64,
+    },
+    /// A name resolved and the `FQDN` table was written.
+    Learned {
+        /// Name, lower case with final dot.
+        name: String,
+        /// Addresses and their time to live in seconds.
+        addresses: Vec<(std::net::IpAddr, u32)>,
+    },
+    /// Counters and gauges, about once a second and on request.
+    Stats(ProxyStats),
+}
+
+/// Version of the messages in this file.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// A listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerInfo {
+    /// `tidegate_ebpf_shared::steer::class`.
+    pub class: u32,
+    /// CPU whose flows it takes.
+    pub cpu: u32,
+}
+
+/// Everything the proxy decides with.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Generation.
+    pub generation: u32,
+    /// L7 rule sets.
+    pub l7: BTreeMap<L7Id, L7RuleSet>,
+    /// Labels by identity.
+    pub identities: BTreeMap<IdentityId, Vec<String>>,
+    /// FQDN selectors to match answers against, and the identity each one grants.
+    pub fqdn: BTreeMap<IdentityId, FqdnSelector>,
+    /// Plugins by name.
+    pub plugins: BTreeMap<String, PluginInfo>,
+    /// Lower bound of a learned address's life, seconds.
+    pub fqdn_min_ttl: u32,
+}
+
+/// A plugin version in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginInfo {
+    /// Version from its manifest.
+    pub version: String,
+    /// Digest of the component, `sha256:…`.
+    pub digest: String,
+    /// Digest of the compiled artifact; key for [`ToProxy::Publish`].
+    pub artifact: String,
+    /// World it targets.
+    pub world: World,
+    /// Host interfaces it may call: `log`, `metrics`, `clock`, `connection`.
+    pub capabilities: Vec<String>,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// Worlds of `wit/filter@0.1.0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum World {
+    /// `http-filter`.
+    HttpFilter,
+    /// `dns-filter`.
+    DnsFilter,
+}
+
+/// Hard limits of one plugin instance. Never infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Linear memory, bytes.
+    pub memory_bytes: u64,
+    /// Wall-clock time of one call, milliseconds.
+    pub call_ms: u64,
+    /// Wall-clock time of `configure`, milliseconds.
+    pub configure_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 16 << 20,
+            call_ms: 10,
+            configure_ms: 1_000,
+        }
+    }
+}
+
+/// One decided request or query.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct L7Record {
+    /// Wall-clock time, nanoseconds since 1970-01-01T00:00:00Z.
+    pub time_ns: u64,
+    /// IANA protocol of the transport.
+    pub transport: u8,
+    /// Client.
+    pub source: SocketAddr,
+    /// Original destination.
+    pub destination: SocketAddr,
+    /// Identities and endpoints, source then destination.
+    pub identities: (IdentityId, IdentityId),
+    /// Endpoint ids, source then destination; 0 if not local.
+    pub endpoints: (u32, u32),
+    /// Was it allowed.
+    pub allowed: bool,
+    /// Rules that decided: L7 rules where one matched, else those that asked for L7.
+    pub rules: Vec<u32>,
+    /// Plugin that refused or the last that allowed, as `name@version`.
+    pub plugin: Option<String>,
+    /// Why it failed if it was not a policy decision, e.g. `plugin trapped`.
+    pub error: Option<String>,
+    /// Direction of the rule set that refused (false: egress, true: ingress).
+    pub ingress: bool,
+    /// Generation that decided.
+    pub generation: u32,
+    /// What was asked and answered.
+    pub l7: L7Summary,
+}
+
+/// Counters and gauges of the proxy, cumulative since its start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProxyStats {
+    /// Process id.
+    pub pid: u32,
+    /// Generation in use.
+    pub generation: u32,
+    /// Open client connections.
+    pub connections: u64,
+    /// Client connections accepted.
+    pub accepted: u64,
+    /// Requests and queries by outcome: allowed, denied, failed.
+    pub allowed: u64,
+    /// Refused by a rule.
+    pub denied: u64,
+    /// Failed for another reason (upstream unreachable, malformed, plugin failure).
+    pub failed: u64,
+    /// L7 records lost because the agent did not read them.
+    pub records_lost: u64,
+    /// Names refused in the `FQDN` table because it was full.
+    pub fqdn_overflow: u64,
+    /// Per plugin.
+    pub plugins: BTreeMap<String, PluginStats>,
+}
+
+/// Counters of one plugin.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PluginStats {
+    /// Version in use.
+    pub version: String,
+    /// Digest in use.
+    pub digest: String,
+    /// Calls made.
+    pub calls: u64,
+    /// Calls that trapped.
+    pub traps: u64,
+    /// Calls cut off by the deadline.
+    pub deadlines: u64,
+    /// Calls that ran out of memory.
+    pub out_of_memory: u64,
+    /// Total time of all calls, nanoseconds.
+    pub call_ns: u64,
+    /// Live instances.
+    pub instances: u64,
+    /// Milliseconds until it is tried again, if its error budget is used up.
+    pub suspended_ms: u64,
+    /// Counters the plugin keeps through the `metrics` interface.
+    pub counters: BTreeMap<String, u64>,
+}

@@ -1,0 +1,3 @@
+//! The proxy process: moves bytes, asks plugins, never waits for the agent.
+
+pub mod contract;
