@@ -1,3 +1,5 @@
 //! Protocol readers without IO: bytes in, meaning out. They never panic on any
 //! bytes, never allocate more than their stated limits, and reject what another
 //! reader might understand differently (request smuggling).
+
+pub mod http;
