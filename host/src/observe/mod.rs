@@ -1,4 +1,13 @@
-//! What people see: flow records, metrics, logs. Never blocks traffic: a full
-//! buffer drops and counts the drop.
+//! What people see: flow records, who is who, metrics, logs. Never blocks traffic:
+//! a full buffer drops and counts the drop.
+//!
+//! Reading order: [`record`] is the one flow record; [`directory`] knows names;
+//! [`assemble`] turns kernel events and proxy records into flow records; [`store`]
+//! keeps the latest and feeds followers; [`filter`] selects.
 
+pub mod assemble;
+pub mod directory;
+pub mod filter;
+pub mod metrics;
 pub mod record;
+pub mod store;

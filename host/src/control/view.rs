@@ -1,0 +1,188 @@
+//! What readers (API, CLI, metrics) see of the agent: an immutable snapshot,
+//! replaced as a whole whenever something changes.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use tidegate_policy::compiled::{CompiledService, DefaultDeny, Location};
+
+use crate::{observe::directory::Directory, proxy::contract::ProxyStats};
+
+/// The agent at one moment.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct View {
+    /// Version of this build.
+    pub version: String,
+    /// Node name.
+    pub node: String,
+    /// Wall clock when this agent started, seconds since 1970.
+    pub started_s: u64,
+    /// Generation the kernel decides with.
+    pub generation: u32,
+    /// Generation the proxy decides with.
+    pub proxy_generation: u32,
+    /// Endpoints of this node.
+    pub endpoints: Vec<EndpointView>,
+    /// Identities with their labels.
+    pub identities: BTreeMap<u32, Vec<String>>,
+    /// Services as compiled.
+    pub services: Vec<CompiledService>,
+    /// Policies in use.
+    pub policies: Vec<PolicyView>,
+    /// Plugins, built-in and dropped in.
+    pub plugins: Vec<PluginView>,
+    /// Everything wrong with what was written, newest state.
+    pub problems: Vec<ProblemView>,
+    /// The kernel side.
+    pub datapath: DatapathView,
+    /// The proxy process.
+    pub proxy: ProxyView,
+    /// Names for numbers; not serialised.
+    #[serde(skip)]
+    pub directory: Arc<Directory>,
+}
+
+/// An endpoint of this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointView {
+    /// Endpoint id.
+    pub id: u32,
+    /// `namespace/name`.
+    pub name: String,
+    /// Security identity.
+    pub identity: u32,
+    /// Labels of the identity.
+    pub labels: Vec<String>,
+    /// Addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Where it lives.
+    pub location: Location,
+    /// Directions in default deny.
+    pub default_deny: DefaultDeny,
+    /// `ready`, or why not (e.g. `waiting for interface tg-web`).
+    pub state: String,
+    /// Entries of its policy table.
+    pub policy_entries: usize,
+}
+
+/// A policy document in use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyView {
+    /// Kind, e.g. `CiliumNetworkPolicy`.
+    pub kind: String,
+    /// Namespace, if it has one.
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+    /// File, relative to the configuration folder.
+    pub file: String,
+    /// Endpoints it selects, `namespace/name`.
+    pub selects: Vec<String>,
+    /// Rules it contributes.
+    pub rules: usize,
+    /// `active`, or `last good` when the file on disk is broken.
+    pub state: String,
+}
+
+/// A plugin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginView {
+    /// Name.
+    pub name: String,
+    /// Version in use, empty if none is.
+    pub version: String,
+    /// World, e.g. `http-filter`.
+    pub world: String,
+    /// Digest in use, `sha256:…`.
+    pub digest: String,
+    /// `built-in` or the file.
+    pub source: String,
+    /// `active`, `idle` (no rule uses it), `refused`, `suspended`, `removed`.
+    pub state: String,
+    /// Why the newest version is not in use, if it is not.
+    pub reason: Option<String>,
+    /// Capabilities granted.
+    pub capabilities: Vec<String>,
+}
+
+/// Something wrong with what was written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProblemView {
+    /// File, relative to the configuration folder.
+    pub file: String,
+    /// `error` or `warning`.
+    pub severity: String,
+    /// Line and column, 0 if unknown.
+    pub line: u32,
+    /// Column, from 1.
+    pub column: u32,
+    /// One readable line: field, value, what would be right.
+    pub message: String,
+    /// Is the last good version of the file in use meanwhile.
+    pub last_good: bool,
+    /// Wall clock when it was first seen, seconds since 1970.
+    pub since_s: u64,
+}
+
+/// The kernel side.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DatapathView {
+    /// Programs and where they are attached.
+    pub attachments: Vec<AttachmentView>,
+    /// Tables with fill level and limit.
+    pub tables: Vec<TableView>,
+    /// Counters by name (`forwarded`, `redirected`, …): packets and bytes.
+    pub counters: BTreeMap<String, (u64, u64)>,
+    /// Drops by reason phrase: packets and bytes.
+    pub drops: BTreeMap<String, (u64, u64)>,
+    /// Hits per deny-list prefix: packets and bytes.
+    pub deny_list: BTreeMap<String, (u64, u64)>,
+    /// What needs the operator's eye (sysctls, XDP fallback, foreign rules).
+    pub notes: Vec<String>,
+}
+
+/// A program on a hook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachmentView {
+    /// Program.
+    pub program: String,
+    /// Device, cgroup or namespace.
+    pub target: String,
+    /// e.g. `tcx ingress`, `xdp native`, `xdp generic`.
+    pub mode: String,
+    /// `attached`, or what went wrong.
+    pub state: String,
+}
+
+/// A kernel table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TableView {
+    /// Map name.
+    pub name: String,
+    /// Entries in use.
+    pub entries: u64,
+    /// Most it holds.
+    pub limit: u64,
+}
+
+/// The proxy process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyView {
+    /// Process id, 0 if it is not running.
+    pub pid: u32,
+    /// `serving`, `starting`, `gone`.
+    pub state: String,
+    /// Starts since this agent began, the first included.
+    pub starts: u64,
+    /// Its own counters.
+    pub stats: ProxyStats,
+}

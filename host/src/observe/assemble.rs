@@ -1,0 +1,307 @@
+//! Kernel events and proxy records become flow records.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use tidegate_ebpf_shared::{
+    addr::{Addr, proto},
+    event::{Event, kind},
+    flow::hint,
+    policy::{direction, verdict},
+    reason,
+};
+
+use super::{
+    directory::{Directory, LearnedNames},
+    record::{FlowDirection, FlowEvent, FlowRecord, FlowVerdict, Party, Traffic},
+};
+use crate::proxy::contract::L7Record;
+
+/// Turns numbers into names while it builds records.
+pub struct Assembler<'a> {
+    /// Names of the generation.
+    pub directory: &'a Directory,
+    /// DNS names for addresses.
+    pub learned: &'a LearnedNames,
+    /// What to add to `CLOCK_MONOTONIC` for wall-clock time, nanoseconds.
+    pub monotonic_to_wall_ns: u64,
+    /// Are denied packets let through and only reported.
+    pub audit: bool,
+}
+
+impl Assembler<'_> {
+    /// A record for a kernel event; `None` for a kind this version does not know.
+    pub fn kernel(&self, e: &Event) -> Option<FlowRecord> {
+        let (event, final_verdict) = match e.kind {
+            kind::FLOW_NEW if e.verdict == verdict::REDIRECT => {
+                (FlowEvent::FlowNew, FlowVerdict::Redirected)
+            }
+            kind::FLOW_NEW => (FlowEvent::FlowNew, FlowVerdict::Forwarded),
+            kind::FLOW_CLOSED => (FlowEvent::FlowClosed, FlowVerdict::Forwarded),
+            kind::DROP if self.audit => (FlowEvent::Drop, FlowVerdict::Audit),
+            kind::DROP => (FlowEvent::Drop, FlowVerdict::Dropped),
+            kind::DENY_LIST => (FlowEvent::DenyList, FlowVerdict::Dropped),
+            kind::TRANSLATED => (FlowEvent::Translated, FlowVerdict::Translated),
+            kind::SOCKET_DENIED => (FlowEvent::SocketDenied, FlowVerdict::Dropped),
+            _ => return None,
+        };
+        let refused = matches!(
+            event,
+            FlowEvent::Drop | FlowEvent::DenyList | FlowEvent::SocketDenied
+        );
+        let icmp = matches!(e.protocol, proto::ICMP | proto::ICMPV6);
+        let port = |bytes: [u8; 2]| if icmp { 0 } else { u16::from_be_bytes(bytes) };
+        let translated = event == FlowEvent::Translated;
+        Some(FlowRecord {
+            time_ns: self.monotonic_to_wall_ns.saturating_add(e.time),
+            event,
+            verdict: final_verdict,
+            drop_reason: refused.then_some(e.reason),
+            drop_reason_text: refused.then(|| reason::phrase(e.reason).to_owned()),
+            direction: refused.then_some(match e.direction {
+                direction::EGRESS => FlowDirection::Egress,
+                _ => FlowDirection::Ingress,
+            }),
+            protocol: protocol_name(e.protocol),
+            source: self.party(ip(e.src), port(e.src_port), e.src_identity, e.src_endpoint),
+            destination: self.party(ip(e.dst), port(e.dst_port), e.dst_identity, e.dst_endpoint),
+            rules: [e.egress_rule, e.ingress_rule]
+                .into_iter()
+                .filter_map(|id| self.directory.rule(id))
+                .collect(),
+            shadow: (e.shadow_rule != 0 && e.shadow_verdict != e.verdict)
+                .then(|| self.directory.rule(e.shadow_rule))
+                .flatten()
+                .map(|rule| format!("{} by {rule}", verdict_name(e.shadow_verdict))),
+            tcp_flags: (e.protocol == proto::TCP && e.tcp_flags != 0)
+                .then(|| tcp_flags(e.tcp_flags)),
+            hint: hint_name(e.hint).map(str::to_owned),
+            traffic: (event == FlowEvent::FlowClosed).then_some(Traffic {
+                tx_packets: e.tx_packets,
+                tx_bytes: e.tx_bytes,
+                rx_packets: e.rx_packets,
+                rx_bytes: e.rx_bytes,
+            }),
+            service: translated.then(|| {
+                let (addr, port) = (ip(e.frontend), u16::from_be_bytes(e.frontend_port));
+                match self.directory.service(addr, port, e.protocol) {
+                    Some(name) => format!("{name} ({})", SocketAddr::new(addr, port)),
+                    None => SocketAddr::new(addr, port).to_string(),
+                }
+            }),
+            l7: None,
+            plugin: None,
+            generation: e.generation,
+        })
+    }
+
+    /// A record for a request or query the proxy decided.
+    pub fn l7(&self, r: &L7Record) -> FlowRecord {
+        let verdict = match (&r.error, r.allowed) {
+            (Some(_), _) => FlowVerdict::Error,
+            (None, true) => FlowVerdict::Forwarded,
+            (None, false) => FlowVerdict::Dropped,
+        };
+        let refused = verdict != FlowVerdict::Forwarded;
+        FlowRecord {
+            time_ns: r.time_ns,
+            event: FlowEvent::L7,
+            verdict,
+            drop_reason: (verdict == FlowVerdict::Dropped).then_some(reason::POLICY_DENIED),
+            drop_reason_text: refused.then(|| {
+                r.error
+                    .clone()
+                    .unwrap_or_else(|| reason::phrase(reason::POLICY_DENIED).to_owned())
+            }),
+            direction: refused.then_some(if r.ingress {
+                FlowDirection::Ingress
+            } else {
+                FlowDirection::Egress
+            }),
+            protocol: protocol_name(r.transport),
+            source: self.party(
+                r.source.ip(),
+                r.source.port(),
+                r.identities.0,
+                r.endpoints.0,
+            ),
+            destination: self.party(
+                r.destination.ip(),
+                r.destination.port(),
+                r.identities.1,
+                r.endpoints.1,
+            ),
+            rules: r
+                .rules
+                .iter()
+                .filter_map(|id| self.directory.rule(*id))
+                .collect(),
+            shadow: None,
+            tcp_flags: None,
+            hint: None,
+            traffic: None,
+            service: None,
+            l7: Some(r.l7.clone()),
+            plugin: r.plugin.clone(),
+            generation: r.generation,
+        }
+    }
+
+    fn party(&self, address: IpAddr, port: u16, identity: u32, endpoint: u32) -> Party {
+        let address = address.to_canonical();
+        Party {
+            address,
+            port,
+            identity,
+            endpoint: self.directory.endpoint(endpoint).map(str::to_owned),
+            labels: self.directory.labels(identity).to_vec(),
+            names: self.learned.names(address),
+        }
+    }
+}
+
+fn ip(addr: Addr) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::from(addr.0)).to_canonical()
+}
+
+fn protocol_name(protocol: u8) -> String {
+    match protocol {
+        proto::TCP => "tcp".into(),
+        proto::UDP => "udp".into(),
+        proto::ICMP => "icmp".into(),
+        proto::ICMPV6 => "icmpv6".into(),
+        proto::SCTP => "sctp".into(),
+        other => other.to_string(),
+    }
+}
+
+fn verdict_name(v: u8) -> &'static str {
+    match v {
+        verdict::ALLOW => "allow",
+        verdict::REDIRECT => "redirect",
+        _ => "deny",
+    }
+}
+
+fn hint_name(h: u8) -> Option<&'static str> {
+    match h {
+        hint::HTTP1 => Some("http/1"),
+        hint::HTTP2 => Some("http/2"),
+        hint::TLS => Some("tls"),
+        hint::KAFKA => Some("kafka"),
+        hint::OTHER => Some("other"),
+        _ => None,
+    }
+}
+
+/// Names in the order Hubble prints them: `SYN, ACK`.
+fn tcp_flags(bits: u8) -> String {
+    const NAMES: [(u8, &str); 8] = [
+        (0x02, "SYN"),
+        (0x10, "ACK"),
+        (0x01, "FIN"),
+        (0x04, "RST"),
+        (0x08, "PSH"),
+        (0x20, "URG"),
+        (0x40, "ECE"),
+        (0x80, "CWR"),
+    ];
+    let set: Vec<&str> = NAMES
+        .iter()
+        .filter(|(bit, _)| bits & bit != 0)
+        .map(|(_, name)| *name)
+        .collect();
+    set.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_policy::compiled::{Compiled, RuleInfo};
+
+    use super::*;
+
+    fn directory() -> Directory {
+        let mut compiled = Compiled::default();
+        compiled
+            .identities
+            .insert(256, vec!["k8s:app=frontend".into()]);
+        compiled.rules.insert(
+            7,
+            RuleInfo {
+                kind: "CiliumNetworkPolicy".into(),
+                namespace: Some("shop".into()),
+                policy: "backend".into(),
+                path: "ingress[0]".into(),
+                file: "policies/backend.yaml".into(),
+                line: 9,
+            },
+        );
+        Directory::new(&compiled, None)
+    }
+
+    fn assemble(event: &Event, audit: bool) -> FlowRecord {
+        let learned = LearnedNames::new(1);
+        let directory = directory();
+        Assembler {
+            directory: &directory,
+            learned: &learned,
+            monotonic_to_wall_ns: 1_000,
+            audit,
+        }
+        .kernel(event)
+        .expect("known kind")
+    }
+
+    fn dropped() -> Event {
+        Event {
+            time: 5,
+            src: Addr::v4([10, 0, 0, 1]),
+            dst: Addr::v4([10, 0, 0, 2]),
+            src_port: 40_000_u16.to_be_bytes(),
+            dst_port: 80_u16.to_be_bytes(),
+            protocol: proto::TCP,
+            kind: kind::DROP,
+            reason: reason::POLICY_DENIED,
+            src_identity: 256,
+            ingress_rule: 7,
+            tcp_flags: 0x02,
+            ..Event::default()
+        }
+    }
+
+    #[test]
+    fn a_drop_names_reason_and_rule() {
+        let record = assemble(&dropped(), false);
+        assert_eq!(record.verdict, FlowVerdict::Dropped);
+        assert_eq!(record.drop_reason_text.as_deref(), Some("Policy denied"));
+        assert_eq!(record.rules, ["shop/backend ingress[0]"]);
+        assert_eq!(record.source.labels, ["k8s:app=frontend"]);
+        assert_eq!(record.source.address, IpAddr::from([10, 0, 0, 1]));
+        assert_eq!(record.tcp_flags.as_deref(), Some("SYN"));
+        assert_eq!(record.time_ns, 1_005);
+    }
+
+    #[test]
+    fn in_audit_mode_a_drop_is_reported_as_audit() {
+        assert_eq!(assemble(&dropped(), true).verdict, FlowVerdict::Audit);
+    }
+
+    #[test]
+    fn an_unknown_rule_keeps_its_number_and_no_rule_stays_empty() {
+        let unknown = assemble(
+            &Event {
+                ingress_rule: 99,
+                ..dropped()
+            },
+            false,
+        );
+        assert_eq!(unknown.rules, ["rule 99"]);
+        let none = assemble(
+            &Event {
+                ingress_rule: 0,
+                ..dropped()
+            },
+            false,
+        );
+        assert!(none.rules.is_empty());
+    }
+}

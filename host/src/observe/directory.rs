@@ -1,0 +1,168 @@
+//! Who is who: names for the numbers that kernel and proxy report.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use tidegate_policy::compiled::{Compiled, EndpointId, IdentityId, RuleId};
+
+/// Names of one generation, immutable once built.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    identities: BTreeMap<IdentityId, Vec<String>>,
+    endpoints: BTreeMap<EndpointId, String>,
+    rules: BTreeMap<RuleId, String>,
+    services: HashMap<(IpAddr, u16, u8), String>,
+}
+
+impl Directory {
+    /// Names of a compiled generation. Rules of `before` are kept, so that a record
+    /// of a flow admitted under an earlier generation still finds its rule.
+    pub fn new(compiled: &Compiled, before: Option<&Directory>) -> Self {
+        let mut rules = before.map(|d| d.rules.clone()).unwrap_or_default();
+        rules.extend(compiled.rules.iter().map(|(id, rule)| (*id, rule.short())));
+        Self {
+            identities: compiled.identities.clone(),
+            endpoints: compiled
+                .endpoints
+                .iter()
+                .map(|(id, e)| (*id, e.name.clone()))
+                .collect(),
+            rules,
+            services: compiled
+                .services
+                .iter()
+                .map(|s| ((s.addr, s.port, s.protocol), s.name.clone()))
+                .collect(),
+        }
+    }
+
+    /// Labels of an identity; empty if unknown.
+    pub fn labels(&self, identity: IdentityId) -> &[String] {
+        self.identities
+            .get(&identity)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    }
+
+    /// `namespace/name` of a local endpoint.
+    pub fn endpoint(&self, id: EndpointId) -> Option<&str> {
+        self.endpoints.get(&id).map(String::as_str)
+    }
+
+    /// Short text of a rule; a bare `rule N` if it is older than this agent remembers.
+    pub fn rule(&self, id: RuleId) -> Option<String> {
+        (id != 0).then(|| {
+            self.rules
+                .get(&id)
+                .cloned()
+                .unwrap_or_else(|| format!("rule {id}"))
+        })
+    }
+
+    /// Name of the service with this frontend.
+    pub fn service(&self, addr: IpAddr, port: u16, protocol: u8) -> Option<&str> {
+        self.services
+            .get(&(addr, port, protocol))
+            .map(String::as_str)
+    }
+}
+
+/// DNS names learned for addresses, for display; the kernel's `FQDN` table is what
+/// decides. Bounded: the name that expires first makes room.
+#[derive(Debug)]
+pub struct LearnedNames {
+    names: BTreeMap<(IpAddr, String), Instant>,
+    capacity: usize,
+}
+
+impl LearnedNames {
+    /// Room for `capacity` (address, name) pairs.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            names: BTreeMap::new(),
+            capacity,
+        }
+    }
+
+    /// Remembers that `name` resolved to `addresses` (each with a TTL in seconds).
+    pub fn learn(&mut self, now: Instant, name: &str, addresses: &[(IpAddr, u32)]) {
+        for (addr, ttl) in addresses {
+            let key = (*addr, name.trim_end_matches('.').to_owned());
+            if self.names.len() >= self.capacity && !self.names.contains_key(&key) {
+                self.make_room(now);
+            }
+            self.names
+                .insert(key, now + Duration::from_secs(u64::from(*ttl)));
+        }
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        self.names.retain(|_, expiry| *expiry > now);
+        if self.names.len() >= self.capacity
+            && let Some(first) = self
+                .names
+                .iter()
+                .min_by_key(|(_, at)| **at)
+                .map(|(k, _)| k.clone())
+        {
+            self.names.remove(&first);
+        }
+    }
+
+    /// Names learned for an address. A name stays visible past its TTL until room
+    /// is needed: flows outlive answers.
+    pub fn names(&self, addr: IpAddr) -> Vec<String> {
+        self.names
+            .range((addr, String::new())..)
+            .take_while(|((a, _), _)| *a == addr)
+            .map(|((_, name), _)| name.clone())
+            .collect()
+    }
+
+    /// Everything remembered: address, name, seconds left (0 if expired).
+    pub fn list(&self, now: Instant) -> Vec<(IpAddr, String, u64)> {
+        self.names
+            .iter()
+            .map(|((addr, name), at)| {
+                (
+                    *addr,
+                    name.clone(),
+                    at.saturating_duration_since(now).as_secs(),
+                )
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_that_expires_first_makes_room() {
+        let now = Instant::now();
+        let mut names = LearnedNames::new(2);
+        let (a, b, c) = ("192.0.2.1", "192.0.2.2", "192.0.2.3");
+        let ip = |s: &str| s.parse::<IpAddr>().expect("literal address");
+        names.learn(now, "short.example.", &[(ip(a), 5)]);
+        names.learn(now, "long.example.", &[(ip(b), 500)]);
+        names.learn(now, "new.example.", &[(ip(c), 50)]);
+        assert_eq!(names.names(ip(a)), Vec::<String>::new());
+        assert_eq!(names.names(ip(b)), ["long.example"]);
+        assert_eq!(names.names(ip(c)), ["new.example"]);
+    }
+
+    #[test]
+    fn an_address_lists_every_name_it_was_learned_for() {
+        let now = Instant::now();
+        let mut names = LearnedNames::new(8);
+        let ip: IpAddr = "192.0.2.1".parse().expect("literal address");
+        names.learn(now, "b.example.", &[(ip, 5)]);
+        names.learn(now, "a.example.", &[(ip, 5)]);
+        assert_eq!(names.names(ip), ["a.example", "b.example"]);
+        assert_eq!(names.list(now).len(), 2);
+    }
+}
