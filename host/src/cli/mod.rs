@@ -1,1 +1,33 @@
-//! Noun and verb commands; everything they do, a script can do through the local API.
+//! Noun and verb commands; everything they do, a script can do through the local
+//! API. One file per noun. No logic here: arguments in, a room called, text out.
+
+mod config;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A WASM-plugin-extensible datapath host: policy, load balancing and L7 filtering
+/// for the workloads of a Linux node.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Look at a configuration file without running anything.
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+impl Cli {
+    /// Does what was asked. The exit code is 0, or 1 where a command answers "no".
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Config(command) => command.run(),
+        }
+    }
+}

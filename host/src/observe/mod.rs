@@ -8,6 +8,7 @@
 pub mod assemble;
 pub mod directory;
 pub mod filter;
+pub mod log;
 pub mod metrics;
 pub mod record;
 pub mod store;

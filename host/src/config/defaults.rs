@@ -1,0 +1,39 @@
+//! What holds when nothing is written. Each value works as it is on an ordinary node.
+
+/// Where kernel objects are pinned.
+pub(super) const BPFFS: &str = "/sys/fs/bpf/tidegate";
+/// What survives a restart of the machine.
+pub(super) const STATE_DIR: &str = "/var/lib/tidegate";
+/// Sockets.
+pub(super) const RUN_DIR: &str = "/run/tidegate";
+/// `/metrics`, the port Cilium's operator dashboards already scrape beside 9962.
+pub(super) const METRICS_LISTEN: &str = "127.0.0.1:9965";
+/// Log level.
+pub(super) const LOG_LEVEL: &str = "info";
+/// The user of the proxy: owns nothing on an ordinary system.
+pub(super) const PROXY_USER: &str = "nobody";
+/// Flow records kept in memory, about 0.5 KiB each.
+pub(super) const FLOW_RECORDS: u32 = 16_384;
+
+/// Folders beside the configuration file.
+pub(super) mod folder {
+    /// Policies, plugin bindings, deny lists.
+    pub(in crate::config) const POLICIES: &str = "policies";
+    /// Services.
+    pub(in crate::config) const SERVICES: &str = "services";
+    /// Endpoints.
+    pub(in crate::config) const ENDPOINTS: &str = "endpoints";
+    /// WASM plugins.
+    pub(in crate::config) const PLUGINS: &str = "plugins";
+}
+
+/// The cgroup v2 mount of this machine: unified first, then the hybrid layout.
+pub(super) fn cgroup_mount() -> Option<&'static str> {
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .into_iter()
+        .find(|path| {
+            std::path::Path::new(path)
+                .join("cgroup.controllers")
+                .exists()
+        })
+}

@@ -1,0 +1,193 @@
+//! Errors a person can act on: where, which key, what was written, what would be right.
+
+use std::{fmt, path::PathBuf};
+
+use serde_saphyr::{Error as YamlError, Location};
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The text is not a valid configuration.
+    #[error("{0}")]
+    Invalid(Box<Complaint>),
+}
+
+/// One complaint about one place.
+#[derive(Debug)]
+pub struct Complaint {
+    file: String,
+    line: u64,
+    column: u64,
+    /// Path of the key, e.g. `node.outsideDevices[0]`; empty for the file as a whole.
+    field: String,
+    message: String,
+    hint: Option<String>,
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ConfigError {
+    /// A value that has the right type and still makes no sense.
+    pub(super) fn value(
+        file: &str,
+        at: Location,
+        field: &str,
+        value: impl fmt::Display,
+        message: &str,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self::Invalid(Box::new(Complaint {
+            file: file.to_owned(),
+            line: at.line(),
+            column: at.column(),
+            field: field.to_owned(),
+            message: format!("{message} `{value}`"),
+            hint: Some(hint.into()),
+        }))
+    }
+
+    /// Turns the YAML library's error into one that names the key and offers a way out.
+    pub(super) fn from_yaml(file: &str, text: &str, path: Option<&str>, error: &YamlError) -> Self {
+        let error = error.without_snippet();
+        let at = error.location().unwrap_or(Location::UNKNOWN);
+        let written = written_at(text, at);
+        let (message, hint) = match error {
+            YamlError::SerdeUnknownField {
+                field, expected, ..
+            } => (
+                format!("unknown key `{field}`"),
+                Some(suggest(field, expected)),
+            ),
+            YamlError::SerdeUnknownVariant {
+                variant, expected, ..
+            } => (
+                format!("unknown value `{variant}`"),
+                Some(suggest(variant, expected)),
+            ),
+            YamlError::DuplicateMappingKey { key: Some(key), .. } => (
+                format!("the key `{key}` is written twice"),
+                Some("keep one of them".into()),
+            ),
+            YamlError::InvalidScalar { ty, .. } => (
+                format!("`{written}` does not fit"),
+                Some(format!("expected {}", plain(ty))),
+            ),
+            YamlError::SerdeInvalidType { expected, .. }
+            | YamlError::SerdeInvalidValue { expected, .. } => (
+                format!("`{written}` does not fit"),
+                Some(format!("expected {expected}")),
+            ),
+            YamlError::Unexpected { expected, .. } => {
+                let expected = match *expected {
+                    "mapping start" => "keys and values below it",
+                    "sequence start" => "a list",
+                    other => other,
+                };
+                (
+                    format!("`{written}` does not fit"),
+                    Some(format!("expected {expected}")),
+                )
+            }
+            other => (without_location(&other.to_string()), None),
+        };
+        Self::Invalid(Box::new(Complaint {
+            file: file.to_owned(),
+            line: at.line(),
+            column: at.column(),
+            field: field_path(path.unwrap_or_default()),
+            message,
+            hint,
+        }))
+    }
+}
+
+/// A path without the libraries' own layers: `.` is the file itself, `.?` a key not
+/// read yet, `.value`
+/// the inside of a value whose place is kept.
+fn field_path(path: &str) -> String {
+    match path {
+        "." => String::new(),
+        path => path.replace(".value", "").replace(".?", ""),
+    }
+}
+
+/// What a Rust scalar type is called in a configuration file.
+fn plain(ty: &str) -> &str {
+    match ty {
+        "u8" | "u16" | "u32" | "u64" => "a whole number",
+        "bool" => "`true` or `false`",
+        other => other,
+    }
+}
+
+/// The nearest of the expected words if one is near, else all of them.
+fn suggest(written: &str, expected: &[&str]) -> String {
+    let nearest = expected
+        .iter()
+        .map(|word| {
+            let distance =
+                strsim::damerau_levenshtein(&written.to_lowercase(), &word.to_lowercase());
+            (distance, word)
+        })
+        .min();
+    match nearest {
+        // Two slips in a word of ordinary length; a short word forgives one.
+        Some((distance, word)) if distance <= 1 + word.len() / 6 => {
+            format!("did you mean `{word}`?")
+        }
+        _ => format!("expected one of {}", quoted(expected)),
+    }
+}
+
+fn quoted(words: &[&str]) -> String {
+    words
+        .iter()
+        .map(|word| format!("`{word}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The rest of the line an error points at, without its comment: what the user wrote.
+fn written_at(text: &str, at: Location) -> String {
+    let line = at
+        .line()
+        .checked_sub(1)
+        .and_then(|line| text.lines().nth(usize::try_from(line).ok()?));
+    let skip = usize::try_from(at.column().saturating_sub(1)).unwrap_or(usize::MAX);
+    let rest: String = line.unwrap_or_default().chars().skip(skip).collect();
+    rest.split(" #")
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// The library's message without the place, which we print in front.
+fn without_location(message: &str) -> String {
+    let first = message.lines().next().unwrap_or_default();
+    let end = first
+        .find(" at line ")
+        .or_else(|| first.find(": line "))
+        .unwrap_or(first.len());
+    first[..end].to_owned()
+}

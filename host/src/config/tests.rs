@@ -1,0 +1,126 @@
+//! Many files, one check: text in, error or effective configuration out.
+
+use std::path::Path;
+
+use super::{Addresses, LogFormat, PolicyMode, parse, schema};
+
+fn check_error(text: &str, expected: &str) {
+    let error = parse("tidegate.yaml", text, Path::new("/etc/tidegate")).expect_err(text);
+    assert_eq!(error.to_string(), expected, "for:\n{text}");
+}
+
+#[test]
+fn errors_name_place_key_value_and_what_would_be_right() {
+    let cases = [
+        (
+            "node:\n  nmae: a\n",
+            "tidegate.yaml:2:3: node.nmae: unknown key `nmae`; did you mean `name`?",
+        ),
+        (
+            "polices: {}\n",
+            "tidegate.yaml:1:1: polices: unknown key `polices`; did you mean `policy`?",
+        ),
+        (
+            "limits:\n  flows: many # too few\n",
+            "tidegate.yaml:2:10: limits.flows: `many` does not fit; expected a whole number",
+        ),
+        (
+            "limits:\n  flows: 0\n",
+            "tidegate.yaml:2:10: limits.flows: out of range: `0`; expected 1 to 16777216",
+        ),
+        (
+            "policy:\n  mode: alwais\n",
+            "tidegate.yaml:2:9: policy.mode: unknown value `alwais`; did you mean `always`?",
+        ),
+        (
+            "policy:\n  mode: strict\n",
+            "tidegate.yaml:2:9: policy.mode: unknown value `strict`; expected one of `default`, `always`, `never`, `audit`",
+        ),
+        (
+            "metrics:\n  listen: localhost\n",
+            "tidegate.yaml:2:11: metrics.listen: not an address and port: `localhost`; expected address:port such as 127.0.0.1:9965 or [::1]:9965, or `off`",
+        ),
+        (
+            "log:\n  level: chatty\n",
+            "tidegate.yaml:2:10: log.level: not a log level: `chatty`; expected error, warn, info, debug or trace, or a list such as `info,tidegate::control=debug`",
+        ),
+        (
+            "proxy:\n  user: root\n",
+            "tidegate.yaml:2:9: proxy.user: the proxy must not run as `root`; it needs none of root's powers; leave the key out for `nobody`",
+        ),
+        (
+            "node:\n  outsideDevices: [eth0, much-too-long-a-name]\n",
+            "tidegate.yaml:2:26: node.outsideDevices[1]: not a device name: `much-too-long-a-name`; expected 1 to 15 characters such as `eth0`",
+        ),
+        (
+            "node:\n  addresses: automatic\n",
+            "tidegate.yaml:2:14: node.addresses: unknown value `automatic`; expected `auto` or a list of IP addresses",
+        ),
+        (
+            "node:\n  name: a\n  name: b\n",
+            "tidegate.yaml:3:3: node: the key `name` is written twice; keep one of them",
+        ),
+        (
+            "node: hello\n",
+            "tidegate.yaml:1:7: node: `hello` does not fit; expected keys and values below it",
+        ),
+    ];
+    for (text, expected) in cases {
+        check_error(text, expected);
+    }
+}
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    for text in ["", "# nothing here\n\n", "{}\n"] {
+        let config = parse("t", text, Path::new("/etc/tidegate")).expect(text);
+        assert_eq!(config.folders.policies, Path::new("/etc/tidegate/policies"));
+        assert_eq!(config.node.state_dir, Path::new("/var/lib/tidegate"));
+        assert_eq!(config.node.addresses, Addresses::Auto);
+        assert_eq!(config.policy.mode, PolicyMode::Default);
+        assert_eq!(config.log.format, LogFormat::Text);
+        assert_ne!(config.proxy.user.uid, 0);
+    }
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let text = "node: {stateDir: state, runDir: /run/x}\nfolders: {policies: ../shared}\n";
+    let config = parse("t", text, Path::new("/etc/tidegate")).expect("valid");
+    assert_eq!(config.node.state_dir, Path::new("/etc/tidegate/state"));
+    assert_eq!(config.node.run_dir, Path::new("/run/x"));
+    assert_eq!(
+        config.folders.policies,
+        Path::new("/etc/tidegate/../shared")
+    );
+}
+
+#[test]
+fn the_effective_configuration_is_a_configuration() {
+    let text = "
+node: {name: n1, cgroup: none, outsideDevices: [eth0], addresses: [192.0.2.1, '2001:db8::1']}
+policy: {mode: audit, allowLocalhost: true}
+fqdn: {minTTL: 30}
+limits: {flows: 1000}
+metrics: {listen: off}
+log: {format: json, level: 'info,tidegate::proxy=debug'}
+proxy: {user: 65534}
+";
+    let config = parse("t", text, Path::new("/etc/tidegate")).expect("valid");
+    let effective = serde_saphyr::to_string(&config).expect("serialises");
+    let again = parse("t", &effective, Path::new("/elsewhere")).expect(&effective);
+    assert_eq!(again, config, "{effective}");
+}
+
+#[test]
+fn the_schema_knows_every_section_and_refuses_others() {
+    let schema = schema();
+    let properties = schema["properties"].as_object().expect("an object");
+    let sections = [
+        "folders", "fqdn", "limits", "log", "metrics", "node", "policy", "proxy",
+    ];
+    let mut known: Vec<_> = properties.keys().map(String::as_str).collect();
+    known.sort_unstable();
+    assert_eq!(known, sections);
+    assert_eq!(schema["additionalProperties"], false);
+}
