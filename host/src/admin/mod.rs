@@ -1,1 +1,154 @@
-//! The local API over a Unix socket, and the metrics endpoint. Reads snapshots only.
+//! The local API over a Unix socket, and the metrics endpoint. It reads snapshots
+//! only: nothing here changes what the node does.
+//!
+//! | path | answer |
+//! | --- | --- |
+//! | `/v1/status` | the whole [`View`], JSON |
+//! | `/v1/flows?last=N&follow=BOOL&filter=JSON` | flow records, one JSON object a line |
+//! | `/v1/explain?from=A&to=B&port=P&protocol=tcp` | an [`Explanation`], JSON |
+//! | `/v1/fqdn` | names learned, JSON |
+//! | `/metrics` | OpenMetrics text |
+//! | `/healthz` | 200 while the agent lives |
+//! | `/readyz` | 200 once a generation is in force and the proxy serves it, else 503 |
+//!
+//! Errors are `{"error": "…"}` with a 4xx or 5xx status.
+
+mod explain;
+mod flows;
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+};
+
+use crate::{
+    control::view::View,
+    observe::{
+        directory::LearnedNames,
+        explain::{ExplainQuery, Explanation},
+        metrics,
+        store::FlowStore,
+    },
+};
+
+/// Answers explain questions; implemented where the kernel tables are at hand.
+pub trait Explain: Send + Sync {
+    /// The answer for one flow, or why there is none.
+    fn explain(&self, query: &ExplainQuery, view: &View) -> anyhow::Result<Explanation>;
+}
+
+/// What the API reads.
+#[derive(Clone)]
+pub struct Readers {
+    /// The agent's latest view.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Flow records.
+    pub flows: Arc<FlowStore>,
+    /// Names learned for addresses.
+    pub learned: Arc<Mutex<LearnedNames>>,
+    /// The kernel tables.
+    pub explain: Arc<dyn Explain>,
+}
+
+/// Serves the API on a Unix socket that only root may open. Replaces a socket file
+/// left by an agent that was killed.
+pub async fn serve_api(path: &Path, readers: Readers) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    axum::serve(listener, api(readers)).await?;
+    Ok(())
+}
+
+/// Serves `/metrics`, `/healthz` and `/readyz` on TCP.
+pub async fn serve_metrics(addr: SocketAddr, readers: Readers) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(addr).await?;
+    axum::serve(listener, health(readers)).await?;
+    Ok(())
+}
+
+fn api(readers: Readers) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/flows", get(flows::stream))
+        .route("/v1/explain", get(explain::answer))
+        .route("/v1/fqdn", get(fqdn))
+        .with_state(readers.clone())
+        .merge(health(readers))
+}
+
+fn health(readers: Readers) -> Router {
+    Router::new()
+        .route("/metrics", get(scrape))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(readers)
+}
+
+async fn status(State(readers): State<Readers>) -> Response {
+    let view = Arc::clone(&readers.view.borrow());
+    Json(&*view).into_response()
+}
+
+async fn fqdn(State(readers): State<Readers>) -> Response {
+    let learned = readers
+        .learned
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    Json(learned.list(Instant::now())).into_response()
+}
+
+async fn scrape(State(readers): State<Readers>) -> Response {
+    let view = Arc::clone(&readers.view.borrow());
+    match metrics::render(&view, &readers.flows) {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(e) => error(StatusCode::INTERNAL_SERVER_ERROR, &format!("metrics: {e}")),
+    }
+}
+
+async fn ready(State(readers): State<Readers>) -> Response {
+    let view = Arc::clone(&readers.view.borrow());
+    if view.generation == 0 {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no generation is in force yet\n",
+        )
+            .into_response()
+    } else if view.proxy.state != "serving" {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the proxy is not serving\n",
+        )
+            .into_response()
+    } else {
+        "ready\n".into_response()
+    }
+}
+
+fn error(status: StatusCode, message: &str) -> Response {
+    (status, Json(serde_json::json!({ "error": message }))).into_response()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,19 @@
 //! Noun and verb commands; everything they do, a script can do through the local
 //! API. One file per noun. No logic here: arguments in, a room called, text out.
 
+mod ask;
+pub mod client;
 mod config;
+mod endpoint;
+mod explain;
+mod fqdn;
+mod identity;
+mod observe;
+mod plugin;
+mod policy;
+mod service;
+mod status;
+mod table;
 
 use std::process::ExitCode;
 
@@ -14,6 +26,8 @@ use clap::{Parser, Subcommand};
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    options: ask::ClientOptions,
 }
 
 #[derive(Debug, Subcommand)]
@@ -21,6 +35,8 @@ enum Command {
     /// Look at a configuration file without running anything.
     #[command(subcommand)]
     Config(config::Command),
+    #[command(flatten)]
+    Ask(ask::ClientCommand),
 }
 
 impl Cli {
@@ -28,6 +44,13 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Config(command) => command.run(),
+            Command::Ask(command) => {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
+                runtime.block_on(ask::run(command, self.options))?;
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }

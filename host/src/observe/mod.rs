@@ -3,10 +3,11 @@
 //!
 //! Reading order: [`record`] is the one flow record; [`directory`] knows names;
 //! [`assemble`] turns kernel events and proxy records into flow records; [`store`]
-//! keeps the latest and feeds followers; [`filter`] selects.
+//! keeps the latest and feeds followers; [`filter`] selects; [`explain`] answers why.
 
 pub mod assemble;
 pub mod directory;
+pub mod explain;
 pub mod filter;
 pub mod log;
 pub mod metrics;

@@ -1,0 +1,217 @@
+//! The API over a real Unix socket, as the CLI and scripts use it.
+
+use std::net::IpAddr;
+
+use tidegate_policy::compiled::{DefaultDeny, Location};
+
+use super::*;
+use crate::{
+    cli::client::{Client, ClientError},
+    control::view::EndpointView,
+    observe::{
+        filter::{FlowFilter, tests::record},
+        record::{FlowRecord, FlowVerdict, Party},
+    },
+};
+
+struct Echo;
+
+impl Explain for Echo {
+    fn explain(&self, query: &ExplainQuery, view: &View) -> anyhow::Result<Explanation> {
+        let party = |address, port| Party {
+            address,
+            port,
+            identity: 0,
+            endpoint: None,
+            labels: Vec::new(),
+            names: Vec::new(),
+        };
+        Ok(Explanation {
+            source: party(query.source, 0),
+            destination: party(query.destination, query.port),
+            protocol: query.protocol.to_string(),
+            service: None,
+            steps: Vec::new(),
+            live: None,
+            verdict: FlowVerdict::Forwarded,
+            reason: None,
+            generation: view.generation,
+        })
+    }
+}
+
+struct Running {
+    client: Client,
+    readers: Readers,
+    _view: watch::Sender<Arc<View>>,
+    _dir: tempfile::TempDir,
+}
+
+async fn start() -> Running {
+    let endpoint = |name: &str, address: &str| EndpointView {
+        id: 1,
+        name: name.into(),
+        identity: 256,
+        labels: Vec::new(),
+        addresses: vec![address.parse().expect("literal address")],
+        location: Location::Interface("tg0".into()),
+        default_deny: DefaultDeny::default(),
+        state: "ready".into(),
+        policy_entries: 0,
+    };
+    let view = View {
+        generation: 3,
+        endpoints: vec![
+            endpoint("shop/frontend", "10.0.0.1"),
+            endpoint("shop/backend", "10.0.0.2"),
+            endpoint("blue/twin", "10.0.0.3"),
+            endpoint("green/twin", "10.0.0.4"),
+        ],
+        ..View::default()
+    };
+    let (sender, view) = watch::channel(Arc::new(view));
+    let readers = Readers {
+        view,
+        flows: Arc::new(FlowStore::new(16)),
+        learned: Arc::new(Mutex::new(LearnedNames::new(4))),
+        explain: Arc::new(Echo),
+    };
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("agent.sock");
+    let (served, to_serve) = (path.clone(), readers.clone());
+    tokio::spawn(async move { serve_api(&served, to_serve).await });
+    for _ in 0..200 {
+        if path.exists() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    Running {
+        client: Client::new(path),
+        readers,
+        _view: sender,
+        _dir: dir,
+    }
+}
+
+#[tokio::test]
+async fn status_is_the_view() {
+    let running = start().await;
+    let view: View = running.client.get("/v1/status").await.expect("answers");
+    assert_eq!(view.generation, 3);
+    assert_eq!(view.endpoints[0].name, "shop/frontend");
+}
+
+#[tokio::test]
+async fn a_follower_gets_the_past_it_asked_for_and_then_what_follows() {
+    let running = start().await;
+    for port in 1..=3 {
+        running.readers.flows.push(record(port));
+    }
+    let filter = FlowFilter {
+        port: vec![2, 3, 4],
+        ..FlowFilter::default()
+    };
+    let mut lines = running
+        .client
+        .flows(&filter, Some(1), true)
+        .await
+        .expect("answers");
+    let mut next_port = async || {
+        let line = lines
+            .next_line()
+            .await
+            .expect("reads")
+            .expect("not at the end");
+        serde_json::from_str::<FlowRecord>(&line)
+            .expect("a record")
+            .destination
+            .port
+    };
+    assert_eq!(next_port().await, 3);
+    running.readers.flows.push(record(1));
+    running.readers.flows.push(record(4));
+    assert_eq!(next_port().await, 4);
+}
+
+#[tokio::test]
+async fn a_filter_that_can_never_match_is_refused() {
+    let running = start().await;
+    let filter = FlowFilter {
+        protocol: vec!["tpc".into()],
+        ..FlowFilter::default()
+    };
+    let refused = running
+        .client
+        .flows(&filter, None, false)
+        .await
+        .err()
+        .expect("refused");
+    assert!(
+        matches!(&refused, ClientError::Refused { message, .. }
+        if message.starts_with("filter: protocol: \"tpc\" is not known")),
+        "{refused}"
+    );
+}
+
+async fn explain(question: &str) -> Result<(IpAddr, IpAddr, u16), String> {
+    let running = start().await;
+    let answer: Result<Explanation, _> =
+        running.client.get(&format!("/v1/explain?{question}")).await;
+    match answer {
+        Ok(e) => Ok((e.source.address, e.destination.address, e.destination.port)),
+        Err(ClientError::Refused { message, .. }) => Err(message),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn explain_takes_names_and_says_what_is_wrong_with_them() {
+    let ip = |last| IpAddr::from([10, 0, 0, last]);
+    assert_eq!(
+        explain("from=frontend&to=shop/backend&port=80").await,
+        Ok((ip(1), ip(2), 80))
+    );
+    assert_eq!(
+        explain("from=10.0.0.9&to=backend&protocol=icmp").await,
+        Ok((ip(9), ip(2), 8))
+    );
+    let cases = [
+        (
+            "from=frontent&to=backend&port=80",
+            "did you mean \"shop/frontend\"?",
+        ),
+        (
+            "from=twin&to=backend&port=80",
+            "ambiguous; use one of: blue/twin, green/twin",
+        ),
+        ("from=frontend&to=backend", "port: missing"),
+        (
+            "from=frontend&to=backend&protocol=sctp",
+            "use one of: tcp, udp, icmp, icmpv6",
+        ),
+        (
+            "from=frontend&to=2001:db8::1&port=1",
+            "no address family in common",
+        ),
+    ];
+    for (question, expected) in cases {
+        let message = explain(question).await.expect_err(question);
+        assert!(message.contains(expected), "{question}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn not_ready_until_a_generation_is_in_force_and_the_proxy_serves() {
+    let running = start().await;
+    let refused = running
+        .client
+        .text("/readyz")
+        .await
+        .err()
+        .expect("not ready");
+    assert!(
+        refused.to_string().contains("the proxy is not serving"),
+        "{refused}"
+    );
+}

@@ -1,0 +1,12 @@
+//! `tidegate identity list`
+
+use super::table::Table;
+use crate::control::view::View;
+
+pub(super) fn render(view: &View) -> String {
+    let mut table = Table::new(&["IDENTITY", "LABELS"]);
+    for (id, labels) in &view.identities {
+        table.row([id.to_string(), labels.join(" ")]);
+    }
+    table.or_if_empty("No identities.")
+}

@@ -1,0 +1,247 @@
+//! `tidegate observe`
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+use super::{
+    ask::{Output, print_text},
+    client::{Client, ClientError},
+};
+use crate::observe::{
+    filter::FlowFilter,
+    record::{FlowEvent, FlowRecord, L7Summary, Party},
+    store::verdict_label,
+};
+
+/// Arguments of `observe`. Options AND; several values of one option OR.
+#[derive(Debug, Args)]
+pub(super) struct Observe {
+    /// Keep printing what follows
+    #[arg(short, long)]
+    follow: bool,
+    /// Matching records from the past to begin with (0 with --follow: only what follows)
+    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
+    last: usize,
+    /// Workload at either end: name, namespace/name, namespace/, address, DNS name, `world`, `host`
+    #[arg(short, long, value_name = "WHO")]
+    workload: Vec<String>,
+    /// Workload at the source
+    #[arg(long, value_name = "WHO")]
+    from: Vec<String>,
+    /// Workload at the destination
+    #[arg(long, value_name = "WHO")]
+    to: Vec<String>,
+    /// forwarded, dropped, redirected, translated, audit, error
+    #[arg(long)]
+    verdict: Vec<String>,
+    /// tcp, udp, icmp, icmpv6, sctp, http, dns
+    #[arg(short, long)]
+    protocol: Vec<String>,
+    /// Port at either end
+    #[arg(long)]
+    port: Vec<u16>,
+    /// Label at either end: key=value or source:key=value
+    #[arg(short, long)]
+    label: Vec<String>,
+    /// Text of the rule that decided
+    #[arg(long)]
+    rule: Vec<String>,
+}
+
+pub(super) async fn run(args: Observe, client: &Client, output: Output) -> Result<(), ClientError> {
+    let filter = FlowFilter {
+        workload: args.workload,
+        from: args.from,
+        to: args.to,
+        verdict: args.verdict,
+        protocol: args.protocol,
+        port: args.port,
+        label: args.label,
+        rule: args.rule,
+    };
+    let mut lines = client.flows(&filter, Some(args.last), args.follow).await?;
+    while let Some(line) = lines.next_line().await? {
+        match output {
+            Output::Json => print_text(&format!("{line}\n"))?,
+            Output::Table => print_text(&readable(&line))?,
+        }
+    }
+    Ok(())
+}
+
+/// One line for people; what is not a record (lost events) is said as it is.
+fn readable(line: &str) -> String {
+    match serde_json::from_str::<FlowRecord>(line) {
+        Ok(record) => format!("{}\n", row(&record)),
+        Err(_) => match serde_json::from_str::<serde_json::Value>(line) {
+            Ok(v) if v.get("lostEvents").is_some() => {
+                format!(
+                    "({} records lost: this reader is too slow)\n",
+                    v["lostEvents"]
+                )
+            }
+            _ => format!("{line}\n"),
+        },
+    }
+}
+
+fn row(r: &FlowRecord) -> String {
+    let mut parts = vec![
+        clock(r.time_ns),
+        format!("{:<10}", verdict_label(r.verdict)),
+        format!(
+            "{} -> {}",
+            party_text(&r.source),
+            party_text(&r.destination)
+        ),
+        what(r),
+    ];
+    if let Some(reason) = &r.drop_reason_text {
+        parts.push(format!("[{reason}]"));
+    }
+    if !r.rules.is_empty() {
+        parts.push(format!("by {}", r.rules.join(" and ")));
+    }
+    if let Some(plugin) = &r.plugin {
+        parts.push(format!("({plugin})"));
+    }
+    if let Some(shadow) = &r.shadow {
+        parts.push(format!("shadow: {shadow}"));
+    }
+    parts.join(" ")
+}
+
+fn what(r: &FlowRecord) -> String {
+    let subject = match (&r.l7, &r.tcp_flags) {
+        (Some(l7), _) => l7_text(l7),
+        (None, Some(flags)) => format!("{} {flags}", r.protocol),
+        (None, None) => r.protocol.clone(),
+    };
+    let detail = match r.event {
+        FlowEvent::FlowClosed => r.traffic.map(|t| {
+            let packets = t.tx_packets + t.rx_packets;
+            format!(
+                "closed, {packets} packets, {} bytes",
+                t.tx_bytes + t.rx_bytes
+            )
+        }),
+        FlowEvent::Translated => r.service.as_ref().map(|s| format!("via service {s}")),
+        FlowEvent::DenyList => Some("deny list".into()),
+        FlowEvent::SocketDenied => Some("at the socket".into()),
+        _ => None,
+    };
+    let hint = r.hint.as_ref().map(|h| format!("looks like {h}"));
+    let parts: Vec<String> = [Some(subject), detail, hint]
+        .into_iter()
+        .flatten()
+        .collect();
+    parts.join(", ")
+}
+
+fn l7_text(l7: &L7Summary) -> String {
+    match l7 {
+        L7Summary::Http {
+            version,
+            method,
+            url,
+            status,
+            latency_us,
+        } => {
+            let status = if *status == 0 {
+                "no answer".into()
+            } else {
+                status.to_string()
+            };
+            format!("{version} {method} {url} {status} {latency_us}us")
+        }
+        L7Summary::Dns {
+            query,
+            qtype,
+            rcode,
+            ips,
+            latency_us,
+            ..
+        } => {
+            let answer = match rcode {
+                None => "no answer".into(),
+                Some(0) => ips
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(","),
+                Some(3) => "NXDOMAIN".into(),
+                Some(5) => "REFUSED".into(),
+                Some(code) => format!("RCODE {code}"),
+            };
+            format!("DNS {query} {qtype} {answer} {latency_us}us")
+        }
+    }
+}
+
+/// `shop/frontend:4711 (256)`; the best name there is, with the identity.
+pub(super) fn party_text(p: &Party) -> String {
+    let with_port = |host: String| {
+        if p.port == 0 {
+            host
+        } else {
+            format!("{host}:{}", p.port)
+        }
+    };
+    let who = match (&p.endpoint, p.names.first()) {
+        (Some(endpoint), _) => with_port(endpoint.clone()),
+        (None, Some(name)) => with_port(name.clone()),
+        (None, None) if p.port == 0 => p.address.to_string(),
+        (None, None) => SocketAddr::new(p.address, p.port).to_string(),
+    };
+    let reserved = p.labels.iter().find_map(|l| l.strip_prefix("reserved:"));
+    match reserved {
+        Some(name) => format!("{who} ({})", name.trim_end_matches('=')),
+        None if p.identity == 0 => who,
+        None => format!("{who} ({})", p.identity),
+    }
+}
+
+/// `HH:MM:SS.mmm` UTC.
+fn clock(time_ns: u64) -> String {
+    let ms = time_ns / 1_000_000;
+    let (h, m, s) = (ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1_000 % 60);
+    format!("{h:02}:{m:02}:{s:02}.{:03}", ms % 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::{filter::tests::record, record::FlowVerdict};
+
+    #[test]
+    fn a_denied_request_reads_as_one_sentence() {
+        let mut r = record(80);
+        r.time_ns = 3_661_002_000_000;
+        r.event = FlowEvent::L7;
+        r.verdict = FlowVerdict::Dropped;
+        r.drop_reason_text = Some("Policy denied".into());
+        r.plugin = Some("http@0.1.0".into());
+        r.l7 = Some(L7Summary::Http {
+            version: "HTTP/1.1".into(),
+            method: "DELETE".into(),
+            url: "http://backend/admin".into(),
+            status: 403,
+            latency_us: 42,
+        });
+        assert_eq!(
+            row(&r),
+            "01:01:01.002 DROPPED    shop/frontend:40000 (256) -> shop/backend:80 (256) \
+             HTTP/1.1 DELETE http://backend/admin 403 42us [Policy denied] \
+             by shop/backend ingress[0] (http@0.1.0)"
+        );
+    }
+
+    #[test]
+    fn lost_records_are_said() {
+        assert_eq!(
+            readable("{\"lostEvents\":7}"),
+            "(7 records lost: this reader is too slow)\n"
+        );
+    }
+}

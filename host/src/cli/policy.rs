@@ -1,0 +1,32 @@
+//! `tidegate policy list`
+
+use super::table::Table;
+use crate::control::view::View;
+
+pub(super) fn render(view: &View) -> String {
+    let mut table = Table::new(&[
+        "NAMESPACE",
+        "NAME",
+        "KIND",
+        "RULES",
+        "SELECTS",
+        "FILE",
+        "STATE",
+    ]);
+    for p in &view.policies {
+        table.row([
+            p.namespace.clone().unwrap_or_default(),
+            p.name.clone(),
+            p.kind.clone(),
+            p.rules.to_string(),
+            if p.selects.is_empty() {
+                "nothing here".into()
+            } else {
+                p.selects.join(",")
+            },
+            p.file.clone(),
+            p.state.clone(),
+        ]);
+    }
+    table.or_if_empty("No policies: nothing is in default deny. Put YAML into the policies folder.")
+}

@@ -1,0 +1,220 @@
+//! `tidegate status`
+
+use std::{
+    fmt::Write as _,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::control::view::{DatapathView, TableView, View};
+
+/// From this share of its limit on a table is worth a line of its own.
+const ALARM_PERCENT: u64 = 70;
+
+pub(super) fn render(view: &View) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let mut out = String::new();
+    let mut line = |key: &str, value: String| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{key:<12} {value}");
+    };
+    line("node", format!("{} (tidegate {})", view.node, view.version));
+    line(
+        "agent",
+        format!("up {}", duration(now.saturating_sub(view.started_s))),
+    );
+    line(
+        "generation",
+        match (view.generation, view.proxy_generation) {
+            (0, _) => "none in force yet".into(),
+            (kernel, proxy) if kernel == proxy => format!("{kernel} in kernel and proxy"),
+            (kernel, proxy) => format!("{kernel} in the kernel, {proxy} in the proxy"),
+        },
+    );
+    let p = &view.proxy;
+    line(
+        "proxy",
+        format!(
+            "{} (pid {}, started {} time{}), {} connections, {} allowed, {} denied, {} failed",
+            p.state,
+            p.pid,
+            p.starts,
+            if p.starts == 1 { "" } else { "s" },
+            p.stats.connections,
+            p.stats.allowed,
+            p.stats.denied,
+            p.stats.failed
+        ),
+    );
+    let ready = view.endpoints.iter().filter(|e| e.state == "ready").count();
+    line(
+        "endpoints",
+        format!("{ready} of {} ready", view.endpoints.len()),
+    );
+    line("policies", view.policies.len().to_string());
+    line("services", view.services.len().to_string());
+    let active = view.plugins.iter().filter(|p| p.state == "active").count();
+    line(
+        "plugins",
+        format!("{active} active of {}", view.plugins.len()),
+    );
+    line("attached", attached(&view.datapath));
+    line("tables", tables(&view.datapath.tables));
+    line("drops", drops(&view.datapath));
+    for e in view.endpoints.iter().filter(|e| e.state != "ready") {
+        let _ = writeln!(out, "\nendpoint {}: {}", e.name, e.state);
+    }
+    for a in view
+        .datapath
+        .attachments
+        .iter()
+        .filter(|a| a.state != "attached")
+    {
+        let _ = writeln!(
+            out,
+            "\n{} on {} ({}): {}",
+            a.program, a.target, a.mode, a.state
+        );
+    }
+    for note in &view.datapath.notes {
+        let _ = writeln!(out, "\nnote: {note}");
+    }
+    for p in &view.plugins {
+        if let Some(reason) = &p.reason {
+            let _ = writeln!(out, "\nplugin {} ({}): {reason}", p.name, p.state);
+        }
+    }
+    for p in &view.problems {
+        let _ = writeln!(
+            out,
+            "\n{}: {}{}",
+            p.severity,
+            p.message,
+            if p.last_good {
+                " [its last good version stays in use]"
+            } else {
+                ""
+            }
+        );
+    }
+    out
+}
+
+fn attached(d: &DatapathView) -> String {
+    let ok = d
+        .attachments
+        .iter()
+        .filter(|a| a.state == "attached")
+        .count();
+    let modes: std::collections::BTreeSet<&str> = d
+        .attachments
+        .iter()
+        .map(|a| a.mode.as_str())
+        .filter(|m| m.starts_with("xdp"))
+        .collect();
+    let modes = modes.into_iter().collect::<Vec<_>>().join(", ");
+    let modes = if modes.is_empty() {
+        modes
+    } else {
+        format!("; {modes}")
+    };
+    format!("{ok} of {} programs{modes}", d.attachments.len())
+}
+
+fn tables(tables: &[TableView]) -> String {
+    let percent = |t: &TableView| (t.entries * 100).checked_div(t.limit).unwrap_or(0);
+    let full: Vec<String> = tables
+        .iter()
+        .filter(|t| percent(t) >= ALARM_PERCENT)
+        .map(|t| format!("{} {}% of {}", t.name, percent(t), t.limit))
+        .collect();
+    if full.is_empty() {
+        format!(
+            "all {} below {ALARM_PERCENT}% of their limits",
+            tables.len()
+        )
+    } else {
+        full.join(", ")
+    }
+}
+
+fn drops(d: &DatapathView) -> String {
+    let all = d.drops.iter().filter(|(_, (packets, _))| *packets > 0);
+    let all: Vec<String> = all
+        .map(|(reason, (n, _))| format!("{reason}: {n}"))
+        .collect();
+    if all.is_empty() {
+        "none".into()
+    } else {
+        all.join(", ")
+    }
+}
+
+fn duration(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, m) => format!("{m} min"),
+        (0, h, m) => format!("{h} h {m} min"),
+        (d, h, _) => format!("{d} d {h} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::view::ProblemView;
+
+    #[test]
+    fn a_broken_file_and_a_full_table_are_hard_to_miss() {
+        let mut view = View {
+            generation: 2,
+            proxy_generation: 1,
+            ..View::default()
+        };
+        view.datapath.tables = vec![
+            TableView {
+                name: "FLOWS".into(),
+                entries: 95,
+                limit: 100,
+            },
+            TableView {
+                name: "POLICY".into(),
+                entries: 1,
+                limit: 100,
+            },
+        ];
+        view.problems.push(ProblemView {
+            file: "policies/a.yaml".into(),
+            severity: "error".into(),
+            line: 3,
+            column: 5,
+            message: "policies/a.yaml:3:5: unknown key `ingres`; did you mean `ingress`?".into(),
+            last_good: true,
+            since_s: 0,
+        });
+        let text = render(&view);
+        for part in [
+            "2 in the kernel, 1 in the proxy",
+            "FLOWS 95% of 100",
+            "error: policies/a.yaml:3:5: unknown key `ingres`",
+            "[its last good version stays in use]",
+        ] {
+            assert!(text.contains(part), "missing {part:?} in\n{text}");
+        }
+        assert!(!text.contains("POLICY"), "{text}");
+    }
+
+    #[test]
+    fn durations_read_like_people_say_them() {
+        for (seconds, text) in [
+            (5, "5 s"),
+            (65, "1 min"),
+            (3_700, "1 h 1 min"),
+            (90_000, "1 d 1 h"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Why a flow is, or would be, allowed or dropped: answered from the tables the
+//! kernel reads, told in names.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use tidegate_policy::compiled::{L7Protocol, L7RuleSet};
+
+use super::record::{FlowDirection, FlowVerdict, Party};
+
+/// A question about one flow, addresses already known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainQuery {
+    /// Initiator.
+    pub source: IpAddr,
+    /// Where it connects to; may be a service address.
+    pub destination: IpAddr,
+    /// Destination port; for ICMP the type.
+    pub port: u16,
+    /// IANA protocol.
+    pub protocol: u8,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The initiator as the kernel knows it.
+    pub source: Party,
+    /// The destination after service translation.
+    pub destination: Party,
+    /// IANA protocol name.
+    pub protocol: String,
+    /// Service translation, if the destination is a frontend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceStep>,
+    /// Policies consulted, in the order the kernel does it.
+    pub steps: Vec<PolicyStep>,
+    /// The flow as it stands in the flow table, if there is one now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveFlow>,
+    /// What happens to a new flow like this.
+    pub verdict: FlowVerdict,
+    /// The phrase for a drop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Generation the kernel decides with.
+    pub generation: u32,
+}
+
+/// What socket load balancing does first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStep {
+    /// Frontend, name and address.
+    pub frontend: String,
+    /// `random` or `maglev`.
+    pub algorithm: String,
+    /// Backends a connection may get; the explanation follows the first.
+    pub backends: Vec<String>,
+}
+
+/// One policy table consulted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStep {
+    /// Endpoint whose policy it is.
+    pub endpoint: String,
+    /// Direction, seen from that endpoint.
+    pub direction: FlowDirection,
+    /// The table entry that decided, e.g. `identity 256, tcp port 8080`.
+    pub entry: String,
+    /// `allow`, `needs L7`, `denied by rule`, `no rule allows it`, `not enforced`.
+    pub outcome: String,
+    /// The rule, short form; for a default deny the policy that switched it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Where the rule is written, `file:line`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// What the proxy then asks, one line per plugin and rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub l7: Vec<String>,
+}
+
+/// The live flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LiveFlow {
+    /// Flows of this kind in the table now.
+    pub flows: usize,
+    /// Generation of the latest one's verdict.
+    pub generation: u32,
+    /// Is it steered to the proxy.
+    pub redirected: bool,
+    /// Packets of all of them, both directions.
+    pub packets: u64,
+    /// Bytes of all of them, both directions.
+    pub bytes: u64,
+}
+
+/// An L7 rule set in words, one line per plugin and rule.
+pub fn l7_in_words(set: &L7RuleSet) -> Vec<String> {
+    let protocol = match set.protocol {
+        L7Protocol::Http => "http",
+        L7Protocol::Dns => "dns",
+    };
+    if set.chain.is_empty() {
+        return vec![format!(
+            "{protocol}: read and recorded, everything is allowed"
+        )];
+    }
+    set.chain
+        .iter()
+        .flat_map(|used| {
+            let config: serde_json::Value =
+                serde_json::from_str(&used.config).unwrap_or(serde_json::Value::Null);
+            let rules = ["rules", "patterns"]
+                .iter()
+                .find_map(|key| config.get(key)?.as_array().cloned());
+            match rules {
+                Some(rules) => rules
+                    .iter()
+                    .map(|rule| format!("{}: {}", used.plugin, compact(rule)))
+                    .collect::<Vec<_>>(),
+                None => vec![format!("{}: {}", used.plugin, compact(&config))],
+            }
+        })
+        .collect()
+}
+
+/// `method=GET path=/api` instead of JSON, where the value is a flat object.
+fn compact(value: &serde_json::Value) -> String {
+    match value.as_object() {
+        Some(object) if object.is_empty() => "anything".into(),
+        Some(object) => {
+            let fields = object.iter().map(|(key, value)| match value.as_str() {
+                Some(text) => format!("{key}={text}"),
+                None => format!("{key}={value}"),
+            });
+            fields.collect::<Vec<_>>().join(" ")
+        }
+        None => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_policy::compiled::{FailMode, PluginUse};
+
+    use super::*;
+
+    #[test]
+    fn rules_are_told_without_json() {
+        let set = L7RuleSet {
+            protocol: L7Protocol::Http,
+            chain: vec![PluginUse {
+                plugin: "http".into(),
+                config: r#"{"rules":[{"method":"GET","path":"/api"},{}]}"#.into(),
+                fail_mode: FailMode::Closed,
+                rules: vec![1, 2],
+            }],
+        };
+        assert_eq!(
+            l7_in_words(&set),
+            ["http: method=GET path=/api", "http: anything"]
+        );
+        let open = L7RuleSet {
+            protocol: L7Protocol::Dns,
+            chain: Vec::new(),
+        };
+        assert_eq!(
+            l7_in_words(&open),
+            ["dns: read and recorded, everything is allowed"]
+        );
+    }
+}
