@@ -1,0 +1,193 @@
+//! What the machine must have. Each part is looked for first; what is missing is
+//! installed where that can be done quietly (Debian packages as root, one tool from
+//! crates.io under `target/tools`), and otherwise named together with the command
+//! that gets it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, bail};
+
+use crate::{
+    process::{cargo, output_of, run, say},
+    toolchain::{Toolchain, on_path},
+    workspace,
+};
+
+/// Compilers and linker for kernel programs and plugins.
+pub(crate) struct Builders {
+    /// For `bpfel-unknown-none`.
+    pub(crate) bpf: Toolchain,
+    /// Folder of `bpf-linker`.
+    pub(crate) linker_dir: PathBuf,
+    /// For `wasm32-unknown-unknown`.
+    pub(crate) wasm: Toolchain,
+}
+
+/// Debian packages with a compiler for both foreign targets.
+const COMPILER_PACKAGES: [&str; 6] = [
+    "rustc-web",
+    "cargo-web",
+    "rust-web-src",
+    "libstd-rust-web-dev-bpf",
+    "llvm-22-dev",
+    "lld-22",
+];
+
+/// What the lab runs: the program that must exist, and the package it is in.
+const LAB_PROGRAMS: [(&str, &str); 9] = [
+    ("ip", "iproute2"),
+    ("sysctl", "procps"),
+    ("nginx", "nginx-light"),
+    ("curl", "curl"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("dig", "bind9-dnsutils"),
+    ("nghttp", "nghttp2-client"),
+    ("socat", "socat"),
+    ("ping", "iputils-ping"),
+];
+
+/// Everything that any command needs.
+///
+/// # Errors
+///
+/// Names what is missing and how to get it.
+pub(crate) fn everything() -> anyhow::Result<Builders> {
+    let builders = builders()?;
+    say(&format!("kernel programs: {}", builders.bpf.origin));
+    say(&format!("plugins: {}", builders.wasm.origin));
+    say(&format!("bpf-linker: {}", builders.linker_dir.display()));
+    lab()?;
+    say("lab programs: all there");
+    Ok(builders)
+}
+
+/// What `build` needs.
+pub(crate) fn builders() -> anyhow::Result<Builders> {
+    if Toolchain::find_bpf().is_none() || Toolchain::find_wasm().is_none() {
+        install(&COMPILER_PACKAGES)?;
+    }
+    let bpf = Toolchain::find_bpf().context(
+        "no Rust compiler for bpfel-unknown-none: install Debian's rustc-web, cargo-web and \
+         libstd-rust-web-dev-bpf, or `rustup toolchain install nightly --component rust-src`",
+    )?;
+    let wasm = Toolchain::find_wasm().context(
+        "no Rust compiler for wasm32-unknown-unknown: `rustup target add wasm32-unknown-unknown`, \
+         or install Debian's rustc-web, cargo-web, rust-web-src and lld-22",
+    )?;
+    Ok(Builders {
+        bpf,
+        linker_dir: bpf_linker()?,
+        wasm,
+    })
+}
+
+/// What `test`, `demo` and `bench` need besides.
+pub(crate) fn lab() -> anyhow::Result<()> {
+    let missing: Vec<&str> = LAB_PROGRAMS
+        .iter()
+        .filter(|(program, _)| !installed(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    if !is_root() {
+        bail!(
+            "the lab makes network namespaces and loads kernel programs, so this command needs \
+             root: run it again with sudo"
+        );
+    }
+    Ok(())
+}
+
+/// Folder of a `bpf-linker` that runs, building one if there is none.
+fn bpf_linker() -> anyhow::Result<PathBuf> {
+    let own = workspace::tools().join("bin/bpf-linker");
+    let found = [Some(own.clone()), on_path("bpf-linker")];
+    if let Some(linker) = found.into_iter().flatten().find(|path| runs(path)) {
+        return parent(&linker);
+    }
+    let llvm = llvm()?;
+    say("building bpf-linker from crates.io into target/tools (once, about a minute)");
+    let mut command = cargo();
+    command
+        .args([
+            "install",
+            "bpf-linker",
+            "--version",
+            "^0.13",
+            "--locked",
+            "--quiet",
+        ])
+        .args(["--no-default-features", "--features", "llvm-22", "--root"])
+        .arg(workspace::tools())
+        .env("PATH", prepend_path(&llvm.join("bin"))?);
+    run(&mut command)?;
+    parent(&own)
+}
+
+/// Debian's folder of LLVM 22, which bpf-linker links against.
+fn llvm() -> anyhow::Result<PathBuf> {
+    let dir = PathBuf::from("/usr/lib/llvm-22");
+    if !dir.join("bin/llvm-config").exists() {
+        install(&["llvm-22-dev", "lld-22"])?;
+    }
+    Ok(dir)
+}
+
+/// Installs Debian packages, saying so.
+fn install(packages: &[&str]) -> anyhow::Result<()> {
+    let list = packages.join(" ");
+    if on_path("apt-get").is_none() || !is_root() {
+        bail!("missing on this machine: {list}. On Debian, as root: apt-get install {list}");
+    }
+    say(&format!("installing Debian packages: {list}"));
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            // Servers are wanted in the lab only; at run level 1 packages do not start
+            // them in the root namespace.
+            .env("RUNLEVEL", "1")
+            .stdout(Stdio::null());
+        command
+    };
+    run(apt().args(["update", "-qq"]))?;
+    run(apt()
+        .args(["install", "-y", "-qq", "--no-install-recommends"])
+        .args(packages))
+}
+
+/// Servers live in `sbin`, which an ordinary user's `PATH` leaves out.
+fn installed(program: &str) -> bool {
+    on_path(program).is_some()
+        || ["/usr/sbin", "/sbin"]
+            .iter()
+            .any(|dir| Path::new(dir).join(program).is_file())
+}
+
+fn runs(program: &Path) -> bool {
+    program.is_file() && output_of(Command::new(program).arg("--version")).is_some()
+}
+
+fn parent(file: &Path) -> anyhow::Result<PathBuf> {
+    let dir = file.parent().context("a program without a folder")?;
+    Ok(dir.to_owned())
+}
+
+/// `PATH` with a folder in front.
+pub(crate) fn prepend_path(dir: &Path) -> anyhow::Result<std::ffi::OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::iter::once(dir.to_owned()).chain(std::env::split_paths(&path));
+    std::env::join_paths(dirs).context("a folder name with a colon in it cannot be on PATH")
+}
+
+fn is_root() -> bool {
+    // The owner of our own /proc entry is the effective user.
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}

@@ -1,0 +1,97 @@
+//! `test`: every test there is, and one line of counts at the end.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::Context;
+
+use crate::{
+    build::{self, Profile},
+    process::{cargo, describe, say},
+    setup,
+};
+
+/// Outcome of test binaries, summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+}
+
+/// Runs all tests whose name contains `filter`.
+///
+/// # Errors
+///
+/// If something could not be built, or a test failed.
+pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
+    setup::lab()?;
+    build::all(Profile::Dev)?;
+    let mut command = cargo();
+    command
+        .args(["test", "--workspace", "--no-fail-fast", "--quiet", "--"])
+        .args(filter)
+        .stdout(Stdio::piped());
+    say(&describe(&command));
+    let (counts, success) = counted(&mut command)?;
+    println!("{} passed, {} failed", counts.passed, counts.failed);
+    anyhow::ensure!(success && counts.failed == 0, "not every test passed");
+    Ok(())
+}
+
+/// Runs a command, shows its output as it comes, and sums up the result lines.
+fn counted(command: &mut Command) -> anyhow::Result<(Counts, bool)> {
+    let mut child = command.spawn().context("cannot start cargo")?;
+    let stdout = child
+        .stdout
+        .take()
+        .context("cargo has no standard output")?;
+    let mut counts = Counts::default();
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        counts.add(&line);
+        println!("{line}");
+    }
+    Ok((counts, child.wait()?.success()))
+}
+
+impl Counts {
+    /// Takes in one line; only libtest's result lines count.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let number_before = |word: &str| {
+            let (before, _) = result.split_once(word)?;
+            before.rsplit(' ').next()?.parse::<u64>().ok()
+        };
+        self.passed += number_before(" passed").unwrap_or(0);
+        self.failed += number_before(" failed").unwrap_or(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counts;
+
+    #[test]
+    fn result_lines_are_summed_and_others_ignored() {
+        let mut counts = Counts::default();
+        for line in [
+            "running 3 tests",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out",
+            "test result: FAILED. 12 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+            "5 passed, 5 failed",
+        ] {
+            counts.add(line);
+        }
+        assert_eq!(
+            counts,
+            Counts {
+                passed: 15,
+                failed: 2
+            }
+        );
+    }
+}

@@ -1,0 +1,151 @@
+//! Builds plugin crates into components: rustc makes a core module that carries its
+//! WIT types in a custom section, `wit-component` wraps it. No WASI is involved.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use wit_component::ComponentEncoder;
+
+use crate::{
+    fresh::is_fresh,
+    process::{run, say},
+    toolchain::Toolchain,
+    workspace,
+};
+
+/// Target triple of plugins.
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// One component to build.
+pub(crate) struct Plugin {
+    /// Folder of the crate, relative to the workspace.
+    pub(crate) source: PathBuf,
+    /// Cargo features to switch on.
+    pub(crate) features: &'static [&'static str],
+    /// Where the component goes, relative to `target/artifacts`.
+    pub(crate) output: PathBuf,
+}
+
+/// Every plugin of the repository: built-ins to the top of `target/artifacts`, where
+/// the host embeds them; examples and misbehaving guests to folders of their own.
+pub(crate) fn plugins() -> anyhow::Result<Vec<Plugin>> {
+    let mut plugins = Vec::new();
+    for (folder, below) in [
+        ("plugins", ""),
+        ("examples", "examples"),
+        ("tests/guests", "guests"),
+    ] {
+        for (name, source) in crates_in(folder)? {
+            plugins.push(Plugin {
+                source,
+                features: &[],
+                output: Path::new(below).join(format!("{name}.wasm")),
+            });
+        }
+    }
+    let bot_filter = Path::new("examples/bot-filter");
+    if workspace::root().join(bot_filter).is_dir() {
+        plugins.push(Plugin {
+            source: bot_filter.to_owned(),
+            features: &["v2"],
+            output: PathBuf::from("examples/bot-filter-v2.wasm"),
+        });
+    }
+    Ok(plugins)
+}
+
+/// Builds every plugin whose sources changed.
+pub(crate) fn build_all(toolchain: &Toolchain) -> anyhow::Result<()> {
+    plugins()?
+        .iter()
+        .try_for_each(|plugin| build_plugin(toolchain, plugin))
+}
+
+/// Builds one plugin, unless its component is newer than all it is made of.
+pub(crate) fn build_plugin(toolchain: &Toolchain, plugin: &Plugin) -> anyhow::Result<()> {
+    let root = workspace::root();
+    let output = workspace::artifacts().join(&plugin.output);
+    let source = root.join(&plugin.source);
+    let mut inputs = ["sdk", "wit", "Cargo.lock", "xtask/src/wasm.rs"]
+        .map(|input| root.join(input))
+        .to_vec();
+    inputs.push(source.clone());
+    if is_fresh(&output, &inputs) {
+        return Ok(());
+    }
+    say(&format!("building {}", plugin.output.display()));
+    let module = compile(toolchain, &source, plugin.features)?;
+    let component = encode(&module)
+        .with_context(|| format!("cannot turn {} into a component", module.display()))?;
+    if let Some(dir) = output.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    fs::write(&output, component).with_context(|| format!("cannot write {}", output.display()))
+}
+
+/// The core module of a plugin crate.
+fn compile(toolchain: &Toolchain, source: &Path, features: &[&str]) -> anyhow::Result<PathBuf> {
+    let target_dir = workspace::target().join("wasm");
+    let mut command = toolchain.build(TARGET);
+    command
+        .current_dir(source)
+        .args(["--quiet", "--lib", "--target-dir"])
+        .arg(&target_dir)
+        .args(["--features", &features.join(",")])
+        // A plugin is copied, hashed and compiled again on every node: size first.
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s")
+        .env("CARGO_PROFILE_RELEASE_LTO", "true")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+        .env("CARGO_PROFILE_RELEASE_STRIP", "true")
+        .env("CARGO_PROFILE_RELEASE_PANIC", "abort");
+    run(&mut command)?;
+    let name = package_name(&source.join("Cargo.toml"))?.replace('-', "_");
+    Ok(target_dir
+        .join(TARGET)
+        .join("release")
+        .join(format!("{name}.wasm")))
+}
+
+/// Wraps a core module into a component, checked.
+fn encode(module: &Path) -> anyhow::Result<Vec<u8>> {
+    ComponentEncoder::default()
+        .module(&fs::read(module)?)?
+        .validate(true)
+        .encode()
+}
+
+/// Crates directly below a folder of the workspace, by folder name, sorted.
+fn crates_in(folder: &str) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let root = workspace::root();
+    let dir = root.join(folder);
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut crates = Vec::new();
+    for entry in fs::read_dir(&dir)? {
+        let entry = entry?;
+        if entry.path().join("Cargo.toml").is_file() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            crates.push((name.clone(), Path::new(folder).join(name)));
+        }
+    }
+    crates.sort();
+    Ok(crates)
+}
+
+/// The package name in a manifest: the first `name = "…"`.
+fn package_name(manifest: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(manifest)
+        .with_context(|| format!("cannot read {}", manifest.display()))?;
+    let name = text
+        .lines()
+        .find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    match name {
+        Some(name) => Ok(name.to_owned()),
+        None => bail!("{} has no package name", manifest.display()),
+    }
+}
