@@ -26,7 +26,7 @@ pub struct Client {
 pub enum ClientError {
     /// Nobody listens on the socket.
     #[error(
-        "no agent answers on {}: {source}; is `tidegate run` running, and is this its socket (--socket)?",
+        "no agent answers on {}; is `tidegate run` running, and is this its socket (--socket)?",
         .socket.display()
     )]
     Connect {
