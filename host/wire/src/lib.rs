@@ -3,3 +3,5 @@
 //! reader might understand differently (request smuggling).
 
 pub mod http;
+pub mod http1;
+pub mod path;

@@ -1,0 +1,151 @@
+//! Moves one message after another in one direction: original bytes from the
+//! buffer, or a rewritten head followed by them.
+
+use std::io::{self, IoSlice};
+
+use tidegate_wire::http1::{Body, ChunkError, Framing};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use super::{buffer::Buffer, watchdog::Activity};
+
+/// Why a message could not be passed to its end.
+#[derive(Debug)]
+pub(super) enum PumpError {
+    /// Its sender failed or closed in the middle of it.
+    Sender(io::Error),
+    /// Its receiver does not take more.
+    Receiver(io::Error),
+    /// Its chunks are malformed.
+    Malformed(ChunkError),
+}
+
+/// One direction of a connection.
+pub(super) struct Pump {
+    /// Bytes read from the sender; between messages it may hold the next ones.
+    pub(super) buffer: Buffer,
+    body: Body,
+    /// A rewritten head, sent before anything in the buffer.
+    head: Vec<u8>,
+    head_sent: usize,
+    /// Bytes at the front of the buffer that may be passed on.
+    ready: usize,
+}
+
+impl Pump {
+    pub(super) fn new(buffer: Buffer) -> Self {
+        Self {
+            buffer,
+            body: Body::Length(0),
+            head: Vec::new(),
+            head_sent: 0,
+            ready: 0,
+        }
+    }
+
+    /// Begins a message whose head is the first `head_len` bytes of the buffer and
+    /// goes out as `rewritten` if that is given.
+    pub(super) fn begin(
+        &mut self,
+        head_len: usize,
+        rewritten: Option<Vec<u8>>,
+        framing: Framing,
+    ) -> Result<(), PumpError> {
+        self.body = Body::new(framing);
+        self.head_sent = 0;
+        let kept = match rewritten {
+            Some(head) => {
+                self.buffer.consume(head_len);
+                self.head = head;
+                0
+            }
+            None => {
+                self.head.clear();
+                head_len
+            }
+        };
+        self.ready = kept + self.advance(kept)?;
+        Ok(())
+    }
+
+    /// Forgets a message instead of passing it, `head_len` bytes and the body that
+    /// has arrived already.
+    pub(super) fn discard(&mut self, head_len: usize, framing: Framing) -> Result<(), PumpError> {
+        self.begin(head_len, Some(Vec::new()), framing)?;
+        self.buffer.consume(self.ready);
+        self.ready = 0;
+        Ok(())
+    }
+
+    /// Has the whole message been passed on?
+    pub(super) fn is_done(&self) -> bool {
+        self.body.is_done() && self.ready == 0 && self.head_sent == self.head.len()
+    }
+
+    /// Passes the message on, to its end. May be dropped and called again.
+    pub(super) async fn run(
+        &mut self,
+        reader: &mut (impl AsyncRead + Unpin),
+        writer: &mut (impl AsyncWrite + Unpin),
+        activity: &Activity,
+    ) -> Result<(), PumpError> {
+        loop {
+            while self.ready > 0 || self.head_sent < self.head.len() {
+                self.write(writer).await.map_err(PumpError::Receiver)?;
+                activity.progress();
+            }
+            if self.body.is_done() {
+                return Ok(());
+            }
+            let count = self.buffer.fill(reader).await.map_err(PumpError::Sender)?;
+            if count == 0 {
+                return match self.body {
+                    Body::UntilClose => Ok(()),
+                    _ => Err(PumpError::Sender(io::ErrorKind::UnexpectedEof.into())),
+                };
+            }
+            self.ready = self.advance(0)?;
+        }
+    }
+
+    /// Reads and forgets the rest of the message.
+    pub(super) async fn drain(
+        &mut self,
+        reader: &mut (impl AsyncRead + Unpin),
+    ) -> Result<(), PumpError> {
+        while !self.body.is_done() {
+            let count = self.buffer.fill(reader).await.map_err(PumpError::Sender)?;
+            if count == 0 {
+                return Err(PumpError::Sender(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let body = self.advance(0)?;
+            self.buffer.consume(body);
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, from: usize) -> Result<usize, PumpError> {
+        self.body
+            .advance(&self.buffer.filled()[from..])
+            .map_err(PumpError::Malformed)
+    }
+
+    /// One write of as much as there is.
+    async fn write(&mut self, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        let head = &self.head[self.head_sent..];
+        let body = &self.buffer.filled()[..self.ready];
+        let count = if head.is_empty() {
+            writer.write(body).await?
+        } else {
+            let parts = [IoSlice::new(head), IoSlice::new(body)];
+            writer.write_vectored(&parts).await?
+        };
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let of_head = count.min(head.len());
+        self.head_sent += of_head;
+        self.buffer.consume(count - of_head);
+        self.ready -= count - of_head;
+        Ok(())
+    }
+}

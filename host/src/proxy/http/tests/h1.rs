@@ -1,0 +1,320 @@
+use super::*;
+
+const GET: &str = "GET /x HTTP/1.1\r\nHost:a\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const DENIED: &str = "HTTP/1.1 403 Forbidden\r\ncontent-length: 15\r\ncontent-type: text/plain\r\n\r\nAccess denied\r\n";
+const DENIED_CLOSE: &str = "HTTP/1.1 403 Forbidden\r\ncontent-length: 15\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nAccess denied\r\n";
+
+#[test]
+fn original_bytes_pass_and_the_connection_is_kept() {
+    relay(async |mut ends| {
+        for _ in 0..3 {
+            ends.send(GET).await;
+            ends.upstream.expect(GET).await;
+            ends.upstream.send(OK).await;
+            ends.expect(OK).await;
+        }
+        ends.expect_records(&["HTTP/1.1 GET http://a/x 200 allowed"; 3]);
+    });
+}
+
+#[test]
+fn pipelined_requests_are_decided_one_by_one() {
+    relay(async |mut ends| {
+        let denied = "GET /denied HTTP/1.1\r\nHost: a\r\n\r\n";
+        ends.send(&format!("\r\n{GET}{denied}{GET}")).await;
+        ends.upstream.expect(GET).await;
+        ends.upstream.send(OK).await;
+        ends.upstream.expect(GET).await;
+        ends.upstream.send(OK).await;
+        ends.expect(&format!("{OK}{DENIED}{OK}")).await;
+    });
+}
+
+#[test]
+fn a_refused_request_never_reaches_upstream() {
+    relay(async |mut ends| {
+        ends.send("POST /denied HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel")
+            .await;
+        ends.expect(DENIED).await;
+        ends.send("lo").await;
+        ends.send("HEAD /denied HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        ends.expect(DENIED.strip_suffix("Access denied\r\n").expect("body"))
+            .await;
+        ends.upstream.expect_untouched().await;
+        ends.send("POST /denied HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .await;
+        ends.expect(DENIED_CLOSE).await;
+        ends.expect_close().await;
+        ends.expect_records(&[
+            "HTTP/1.1 POST http://a/denied 403 refused",
+            "HTTP/1.1 HEAD http://a/denied 403 refused",
+            "HTTP/1.1 POST http://a/denied 403 refused",
+        ]);
+    });
+}
+
+#[test]
+fn every_spelling_of_a_path_meets_the_rule() {
+    for path in [
+        "//denied",
+        "/x/../denied",
+        "/%64enied",
+        "/x/%2e%2e/./denied",
+        "\\denied",
+    ] {
+        relay(async |mut ends| {
+            ends.send(&format!(
+                "GET {} HTTP/1.1\r\nHost: a\r\n\r\n",
+                path.replace('\\', "/\\")
+            ))
+            .await;
+            ends.expect(DENIED).await;
+        });
+    }
+    relay(async |mut ends| {
+        ends.send("GET /x//../a%2Fdenied?q HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await;
+        ends.expect("HTTP/1.1 307 Temporary Redirect\r\ncontent-length: 0\r\ncontent-type: text/plain\r\nlocation: /a/denied?q\r\n\r\n").await;
+        ends.send("GET /x//%7Ey?q=// HTTP/1.1\r\nHost:a\r\n\r\n")
+            .await;
+        ends.upstream
+            .expect("GET /x/~y?q=// HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await;
+    });
+}
+
+#[test]
+fn bodies_and_trailers_stream_both_ways() {
+    relay(async |mut ends| {
+        let head = "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        ends.send(head).await;
+        ends.upstream.expect(head).await;
+        let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: t\r\n\r\n";
+        ends.upstream.send(answer).await;
+        ends.expect(answer).await;
+        for chunk in ["5\r\nhello\r\n", "2\r\n", "ok", "\r\n0\r\nT: v", "\r\n\r\n"] {
+            ends.send(chunk).await;
+            ends.upstream.expect(chunk).await;
+            ends.upstream.send(chunk).await;
+            ends.expect(chunk).await;
+        }
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+    });
+}
+
+#[test]
+fn large_bodies_pass_with_little_memory() {
+    relay(async |mut ends| {
+        const SIZE: usize = 5 << 20;
+        ends.send("GET /x HTTP/1.0\r\n\r\n").await;
+        let upstream = async {
+            ends.upstream.expect("GET /x HTTP/1.0\r\n\r\n").await;
+            ends.upstream.send("HTTP/1.0 200 OK\r\n\r\n").await;
+            for _ in 0..SIZE / 1024 {
+                ends.upstream.send(&"x".repeat(1024)).await;
+            }
+            ends.upstream.stream = None;
+        };
+        let mut got = Vec::new();
+        let (_, read) = tokio::join!(upstream, ends.client.read_to_end(&mut got));
+        read.expect("read");
+        assert_eq!(got.len(), SIZE + "HTTP/1.0 200 OK\r\n\r\n".len());
+    });
+}
+
+#[test]
+fn a_client_may_wait_for_100_continue() {
+    relay(async |mut ends| {
+        let head =
+            "PUT /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+        ends.send(head).await;
+        ends.upstream.expect(head).await;
+        ends.upstream.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+        ends.expect("HTTP/1.1 100 Continue\r\n\r\n").await;
+        ends.send("ok").await;
+        ends.upstream.expect("ok").await;
+        ends.upstream.send(OK).await;
+        ends.expect(OK).await;
+        ends.expect_records(&["HTTP/1.1 PUT http://a/x 200 allowed"]);
+    });
+}
+
+#[test]
+fn an_early_response_does_not_cut_the_request() {
+    relay(async |mut ends| {
+        let head = "PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
+        ends.send(head).await;
+        ends.upstream.expect(head).await;
+        ends.upstream.send(OK).await;
+        ends.expect(OK).await;
+        ends.send(&format!("body{GET}")).await;
+        ends.upstream.expect(&format!("body{GET}")).await;
+    });
+}
+
+#[test]
+fn a_websocket_is_opaque_once_accepted() {
+    relay(async |mut ends| {
+        let offer =
+            "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        let accept =
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+        ends.send(offer).await;
+        ends.upstream.expect(offer).await;
+        ends.upstream.send(&format!("{accept}\x01early")).await;
+        ends.expect(&format!("{accept}\x01early")).await;
+        ends.send("\x02frame").await;
+        ends.upstream.expect("\x02frame").await;
+        ends.client.shutdown().await.expect("half-close");
+        let mut rest = Vec::new();
+        ends.upstream
+            .stream()
+            .await
+            .read_to_end(&mut rest)
+            .await
+            .expect("end");
+        ends.upstream.send("last").await;
+        ends.expect("last").await;
+        ends.expect_records(&["HTTP/1.1 GET http://a/ws 101 allowed"]);
+    });
+}
+
+#[test]
+fn http2_cannot_be_reached_by_upgrade() {
+    relay(async |mut ends| {
+        ends.send("GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n").await;
+        ends.upstream
+            .expect("GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await;
+        ends.upstream
+            .send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n")
+            .await;
+        ends.expect("HTTP/1.1 502 Bad Gateway\r\n").await;
+    });
+}
+
+#[test]
+fn connect_opens_a_tunnel_only_on_success() {
+    relay(async |mut ends| {
+        let connect = "CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n";
+        ends.send(connect).await;
+        ends.upstream.expect(connect).await;
+        ends.upstream
+            .send("HTTP/1.1 407 No\r\nContent-Length: 2\r\n\r\nno")
+            .await;
+        ends.expect("HTTP/1.1 407 No\r\nContent-Length: 2\r\n\r\nno")
+            .await;
+        ends.send(connect).await;
+        ends.upstream.expect(connect).await;
+        ends.upstream.send("HTTP/1.1 200 OK\r\n\r\n").await;
+        ends.expect("HTTP/1.1 200 OK\r\n\r\n").await;
+        ends.send("\x16\x03").await;
+        ends.upstream.expect("\x16\x03").await;
+    });
+}
+
+#[test]
+fn edits_change_what_they_name_and_nothing_else() {
+    relay(async |mut ends| {
+        ends.send("GET /edited HTTP/1.1\r\nHost: a\r\nX-Secret: 1\r\nAccept:  */*\r\n\r\n")
+            .await;
+        ends.upstream
+            .expect("GET /edited HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nx-by: plugin\r\n\r\n")
+            .await;
+        ends.upstream.send(OK).await;
+        ends.expect(OK).await;
+        ends.send("PUT /reserved HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
+            .await;
+        ends.expect("HTTP/1.1 500 Internal Server Error\r\n").await;
+    });
+}
+
+#[test]
+fn plugins_may_see_responses() {
+    relay(async |mut ends| {
+        let get = "GET /response HTTP/1.1\r\nHost: a\r\n\r\n";
+        ends.send(get).await;
+        ends.upstream.expect(get).await;
+        ends.upstream
+            .send("HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 2\r\n\r\nok")
+            .await;
+        ends.expect("HTTP/1.1 200 Fine\r\nContent-Length: 2\r\nx-seen: yes\r\n\r\nok")
+            .await;
+        ends.send(get).await;
+        ends.upstream.expect(get).await;
+        ends.upstream
+            .send("HTTP/1.1 500 Oops\r\nContent-Length: 5\r\n\r\ntrace")
+            .await;
+        ends.expect("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 8\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nhidden\r\n").await;
+        ends.expect_close().await;
+        ends.expect_records(&[
+            "HTTP/1.1 GET http://a/response 200 allowed",
+            "HTTP/1.1 GET http://a/response 502 refused",
+        ]);
+    });
+}
+
+#[test]
+fn smuggling_ends_the_connection() {
+    for request in [
+        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\n\r\n",
+        "GET /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    ] {
+        relay(async |mut ends| {
+            ends.send(request).await;
+            ends.expect("HTTP/1.1 400 Bad Request\r\n").await;
+            ends.upstream.expect_untouched().await;
+        });
+    }
+}
+
+#[test]
+fn upstream_failures_are_told_or_shown() {
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+        ends.upstream.stream = None;
+        ends.expect("HTTP/1.1 502 Bad Gateway\r\n").await;
+        ends.expect_records(&[
+            "HTTP/1.1 GET http://a/x 502 refused (upstream closed: unexpected end of file)",
+        ]);
+    });
+    // On a connection that worked before, the client sees what happened.
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+        ends.upstream.send(OK).await;
+        ends.expect(OK).await;
+        ends.upstream.stream = None;
+        ends.expect_close().await;
+    });
+    // A response that breaks off must not look complete.
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+        ends.upstream
+            .send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal")
+            .await;
+        ends.upstream.stream = None;
+        ends.expect("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal")
+            .await;
+        ends.expect_close().await;
+    });
+}
+
+#[test]
+fn a_half_closed_client_still_gets_its_response() {
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.client.shutdown().await.expect("half-close");
+        ends.upstream.expect(GET).await;
+        let end = ends.upstream.stream().await.read(&mut [0]).await;
+        assert_eq!(end.expect("end of stream"), 0);
+        ends.upstream.send(OK).await;
+        ends.expect(OK).await;
+        ends.expect_close().await;
+    });
+}

@@ -1,0 +1,197 @@
+//! A relay between a scripted client and a scripted upstream on loopback.
+
+mod h1;
+
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
+
+use tidegate_wire::http::{HeaderEdit, HttpHead, ResponseHead};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::LocalSet,
+};
+
+use super::{Attribution, Decision, Denial, Inspector, Verdict, serve};
+use crate::observe::record::L7Summary;
+
+/// Decides by the first path segment, and keeps every record as one line.
+struct Rules {
+    upstream: SocketAddr,
+    records: RefCell<Vec<String>>,
+}
+
+impl Inspector for Rules {
+    async fn connect_upstream(&self) -> io::Result<TcpStream> {
+        TcpStream::connect(self.upstream).await
+    }
+
+    fn decide_request(&self, head: &HttpHead<'_>) -> Decision {
+        let segment = head.path.split(['/', '?']).nth(1).unwrap_or_default();
+        Decision {
+            verdict: match segment {
+                "denied" => Verdict::Deny(Denial::default()),
+                "edited" => Verdict::Edit(HeaderEdit {
+                    set: vec![("x-by".into(), "plugin".into())],
+                    remove: vec!["x-secret".into()],
+                }),
+                "reserved" => Verdict::Edit(HeaderEdit {
+                    set: vec![("content-length".into(), "0".into())],
+                    remove: vec![],
+                }),
+                _ => Verdict::Allow,
+            },
+            attribution: Attribution::default(),
+            sees_response: segment == "response",
+        }
+    }
+
+    fn decide_response(&self, attribution: Attribution, head: &ResponseHead<'_>) -> Decision {
+        Decision {
+            verdict: match head.status {
+                200 => Verdict::Edit(HeaderEdit {
+                    set: vec![("x-seen".into(), "yes".into())],
+                    remove: vec!["server".into()],
+                }),
+                500 => Verdict::Deny(Denial {
+                    status: 502,
+                    body: "hidden\r\n".into(),
+                }),
+                _ => Verdict::Allow,
+            },
+            attribution,
+            sees_response: false,
+        }
+    }
+
+    fn record(&self, attribution: Attribution, allowed: bool, summary: L7Summary) {
+        let L7Summary::Http {
+            version,
+            method,
+            url,
+            status,
+            ..
+        } = summary
+        else {
+            panic!("not an HTTP record: {summary:?}");
+        };
+        let verdict = if allowed { "allowed" } else { "refused" };
+        let mut line = format!("{version} {method} {url} {status} {verdict}");
+        if let Some(error) = attribution.error {
+            line.push_str(&format!(" ({error})"));
+        }
+        self.records.borrow_mut().push(line);
+    }
+}
+
+/// The two ends of a relay, in the hands of a test.
+struct Ends {
+    client: TcpStream,
+    upstream: Upstream,
+    rules: Rc<Rules>,
+}
+
+/// The server's end; the relay connects to it when it first needs to.
+struct Upstream {
+    listener: TcpListener,
+    stream: Option<TcpStream>,
+}
+
+impl Upstream {
+    async fn stream(&mut self) -> &mut TcpStream {
+        if self.stream.is_none() {
+            let (stream, _) = self.listener.accept().await.expect("accept");
+            self.stream = Some(stream);
+        }
+        self.stream.as_mut().expect("just set")
+    }
+
+    /// Asserts that exactly these bytes come next.
+    async fn expect(&mut self, bytes: &str) {
+        expect(self.stream().await, "upstream", bytes).await;
+    }
+
+    async fn send(&mut self, bytes: &str) {
+        self.stream()
+            .await
+            .write_all(bytes.as_bytes())
+            .await
+            .expect("send");
+    }
+
+    /// Asserts that the relay never connected.
+    async fn expect_untouched(&self) {
+        let waited = tokio::time::timeout(Duration::from_millis(20), self.listener.accept());
+        assert!(self.stream.is_none() && waited.await.is_err(), "connected");
+    }
+}
+
+impl Ends {
+    async fn send(&mut self, bytes: &str) {
+        self.client.write_all(bytes.as_bytes()).await.expect("send");
+    }
+
+    async fn expect(&mut self, bytes: &str) {
+        expect(&mut self.client, "client", bytes).await;
+    }
+
+    /// Asserts that the relay closes the client's connection now.
+    async fn expect_close(&mut self) {
+        let mut rest = Vec::new();
+        let end = self.client.read_to_end(&mut rest);
+        let end = tokio::time::timeout(Duration::from_secs(5), end).await;
+        assert!(end.is_ok(), "connection stays open");
+        assert_eq!(String::from_utf8_lossy(&rest), "", "bytes before the close");
+    }
+
+    /// Asserts what was recorded, in order.
+    fn expect_records(&self, expected: &[&str]) {
+        assert_eq!(*self.rules.records.borrow(), expected);
+    }
+}
+
+async fn expect(stream: &mut TcpStream, who: &str, expected: &str) {
+    let mut got = vec![0; expected.len()];
+    let mut length = 0;
+    while length < got.len() {
+        let read = stream.read(&mut got[length..]);
+        match tokio::time::timeout(Duration::from_secs(5), read).await {
+            Ok(Ok(count @ 1..)) => length += count,
+            end => {
+                let text = String::from_utf8_lossy(&got[..length]);
+                panic!("{who} got {text:?}, then {end:?}; expected {expected:?}");
+            }
+        }
+    }
+    assert_eq!(String::from_utf8_lossy(&got), expected, "at {who}");
+}
+
+/// Runs a test against a fresh relay.
+fn relay(test: impl AsyncFnOnce(Ends)) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    LocalSet::new().block_on(&runtime, async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let rules = Rc::new(Rules {
+            upstream: listener.local_addr().expect("address"),
+            records: RefCell::default(),
+        });
+        let front = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let client = TcpStream::connect(front.local_addr().expect("address"));
+        let client = client.await.expect("connect");
+        let (accepted, _) = front.accept().await.expect("accept");
+        let inspector = Rc::clone(&rules);
+        tokio::task::spawn_local(async move { serve(accepted, &*inspector).await });
+        let upstream = Upstream {
+            listener,
+            stream: None,
+        };
+        test(Ends {
+            client,
+            upstream,
+            rules,
+        })
+        .await;
+    });
+}

@@ -1,0 +1,42 @@
+//! HTTP/1.0 and HTTP/1.1 (RFC 9112), read strictly: a message that two readers
+//! could split or frame differently is refused, because we forward the original
+//! bytes and the reader behind us may be the other one.
+
+mod body;
+mod chunked;
+mod encode;
+mod error;
+mod fields;
+mod request;
+mod response;
+mod scan;
+mod target;
+#[cfg(test)]
+mod tests;
+
+pub use body::{Body, Framing};
+pub use chunked::{ChunkError, Chunked};
+pub use encode::{EditError, Rewrite};
+pub use error::HeadError;
+pub use request::{Request, Upgrade, with_request};
+pub use response::{Asked, Response, with_response};
+pub use scan::HeadScan;
+pub use target::Target;
+
+/// Longest head accepted, bytes. A connection's buffer holds one head.
+pub const MAX_HEAD: usize = 64 * 1024;
+
+/// Most header fields accepted in one head.
+pub const MAX_FIELDS: usize = 128;
+
+/// Entry for fuzzing: any bytes as a request, a response and a chunked body.
+pub fn fuzz_http1(data: &[u8]) {
+    let mut scan = HeadScan::default();
+    if let Ok(Some(end)) = scan.advance(data) {
+        let head = &data[..end];
+        let _ = with_request(head, |request| Rewrite::default().encode_request(request));
+        let _ = with_response(head, Asked::Other, |response| response.framing);
+    }
+    let mut chunked = Chunked::default();
+    let _ = chunked.advance(data);
+}
