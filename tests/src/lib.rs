@@ -1,1 +1,2 @@
 //! tidegate-tests
+pub mod kernel;

@@ -1,0 +1,283 @@
+//! Order of the policy lookups, and how their answers combine.
+
+use tidegate_ebpf_shared::{
+    addr::Addr,
+    config,
+    endpoint::EndpointInfo,
+    identity::{AddrInfo, FqdnInfo, reserved},
+    policy::{PolicyEntry, PolicyKey, direction, verdict},
+    reason,
+};
+
+use crate::tuple::Tuple;
+
+/// The tables a decision reads.
+pub trait Tables {
+    /// The active generation.
+    fn generation(&self) -> u32;
+    /// Bits of [`config::flags`].
+    fn config_flags(&self) -> u32;
+    /// Longest match in the address table.
+    fn address(&self, addr: &Addr) -> Option<AddrInfo>;
+    /// FQDN identities of an address.
+    fn fqdn(&self, addr: &Addr) -> Option<FqdnInfo>;
+    /// An endpoint on this node.
+    fn endpoint(&self, id: u32) -> Option<EndpointInfo>;
+    /// Longest match in the policy table.
+    fn policy(&self, key: &PolicyKey) -> Option<PolicyEntry>;
+}
+
+/// The answer for one flow, with everything an event or a flow entry tells of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Evaluation {
+    /// Generation that decided.
+    pub generation: u32,
+    /// Identity of the source.
+    pub src_identity: u32,
+    /// Identity of the destination.
+    pub dst_identity: u32,
+    /// Endpoint id of the source on this node, or 0.
+    pub src_endpoint: u32,
+    /// Endpoint id of the destination on this node, or 0.
+    pub dst_endpoint: u32,
+    /// Rule of the source's egress policy, or 0.
+    pub egress_rule: u32,
+    /// Rule of the destination's ingress policy, or 0.
+    pub ingress_rule: u32,
+    /// L7 rule set of the source's egress policy, or 0.
+    pub egress_l7: u32,
+    /// L7 rule set of the destination's ingress policy, or 0.
+    pub ingress_l7: u32,
+    /// Rule that would decide if shadow rules were enforced, or 0.
+    pub shadow_rule: u32,
+    /// One of [`verdict`].
+    pub verdict: u8,
+    /// One of [`verdict`]: the verdict if shadow rules were enforced.
+    pub shadow_verdict: u8,
+    /// One of [`reason`] if it is not allowed, else 0.
+    pub reason: u8,
+    /// [`direction`] of the policy that denied, if one did.
+    pub direction: u8,
+}
+
+impl Evaluation {
+    /// Nothing denies it.
+    #[inline(always)]
+    pub const fn is_allowed(&self) -> bool {
+        self.reason == 0
+    }
+
+    /// Allowed if the proxy agrees.
+    #[inline(always)]
+    pub const fn is_steered(&self) -> bool {
+        self.is_allowed() && self.verdict == verdict::REDIRECT
+    }
+
+    /// Denied by a policy, not because something is broken or not ready: what audit
+    /// mode lets pass.
+    #[inline(always)]
+    pub const fn is_policy_denial(&self) -> bool {
+        self.reason == reason::POLICY_DENIED || self.reason == reason::POLICY_DENY
+    }
+}
+
+/// Decides a flow: egress policy of a local source, then ingress policy of a local
+/// destination. `src_endpoint` and `dst_endpoint` are used where the address table
+/// names no endpoint (0 for "none known").
+#[inline(always)]
+pub fn evaluate(
+    tables: &impl Tables,
+    tuple: &Tuple,
+    src_endpoint: u32,
+    dst_endpoint: u32,
+    evaluation: &mut Evaluation,
+) {
+    let src = address(tables, &tuple.src);
+    let dst = address(tables, &tuple.dst);
+    *evaluation = Evaluation {
+        generation: tables.generation(),
+        src_identity: src.identity,
+        dst_identity: dst.identity,
+        src_endpoint: or(src.endpoint, src_endpoint),
+        dst_endpoint: or(dst.endpoint, dst_endpoint),
+        verdict: verdict::ALLOW,
+        shadow_verdict: verdict::ALLOW,
+        ..Evaluation::default()
+    };
+    if evaluation.src_endpoint != 0 {
+        evaluate_egress(tables, tuple, evaluation);
+        if !evaluation.is_allowed() {
+            return;
+        }
+    }
+    if evaluation.dst_endpoint != 0 && !is_exempt(tables, evaluation.src_identity) {
+        evaluate_ingress(tables, tuple, evaluation);
+    }
+}
+
+/// Identity and endpoint of an address; outside if nothing is known of it.
+#[inline(always)]
+pub fn address(tables: &impl Tables, addr: &Addr) -> AddrInfo {
+    tables.address(addr).unwrap_or(AddrInfo {
+        identity: if addr.as_v4().is_some() {
+            reserved::WORLD_IPV4
+        } else {
+            reserved::WORLD_IPV6
+        },
+        endpoint: 0,
+    })
+}
+
+/// Adds the egress policy of the evaluation's source endpoint to it.
+#[inline(always)]
+pub fn evaluate_egress(tables: &impl Tables, tuple: &Tuple, evaluation: &mut Evaluation) {
+    let Some(mut key) = key(
+        tables,
+        tuple,
+        evaluation.src_endpoint,
+        evaluation.generation,
+        direction::EGRESS,
+    ) else {
+        return not_ready(evaluation, direction::EGRESS);
+    };
+    let mut best = row(tables, &mut key, evaluation.dst_identity);
+    if let Some(info) = tables.fqdn(&tuple.dst) {
+        for identity in info.identities {
+            best = stronger(tables, &mut key, identity, best);
+        }
+    }
+    evaluation.egress_rule = best.rule;
+    if best.verdict == verdict::REDIRECT {
+        evaluation.egress_l7 = best.l7;
+    }
+    combine(evaluation, &best, direction::EGRESS);
+}
+
+#[inline(always)]
+fn evaluate_ingress(tables: &impl Tables, tuple: &Tuple, evaluation: &mut Evaluation) {
+    let Some(mut key) = key(
+        tables,
+        tuple,
+        evaluation.dst_endpoint,
+        evaluation.generation,
+        direction::INGRESS,
+    ) else {
+        return not_ready(evaluation, direction::INGRESS);
+    };
+    let entry = row(tables, &mut key, evaluation.src_identity);
+    evaluation.ingress_rule = entry.rule;
+    if entry.verdict == verdict::REDIRECT {
+        evaluation.ingress_l7 = entry.l7;
+    }
+    combine(evaluation, &entry, direction::INGRESS);
+}
+
+/// The node reaches its endpoints whatever their policy says, if configured so.
+#[inline(always)]
+fn is_exempt(tables: &impl Tables, src_identity: u32) -> bool {
+    src_identity == reserved::HOST && tables.config_flags() & config::flags::ALLOW_LOCALHOST != 0
+}
+
+/// The lookup key for an endpoint's policy, still without identity; `None` if the
+/// endpoint or its policy is not in place.
+#[inline(always)]
+fn key(
+    tables: &impl Tables,
+    tuple: &Tuple,
+    endpoint: u32,
+    generation: u32,
+    direction: u8,
+) -> Option<PolicyKey> {
+    let info = tables.endpoint(endpoint)?;
+    // Spelled out, because an index would cost a bounds check the verifier must see.
+    let policy = if generation & 1 == 0 {
+        info.policy_id[0]
+    } else {
+        info.policy_id[1]
+    };
+    if policy == 0 {
+        return None;
+    }
+    Some(PolicyKey {
+        prefix_len: PolicyKey::FULL,
+        policy_id: policy.to_be_bytes(),
+        identity: [0; 4],
+        direction,
+        protocol: tuple.protocol,
+        port: tuple.policy_port(),
+    })
+}
+
+/// The row of the identity, else the wildcard row. Neither: denied, by no rule.
+#[inline(always)]
+fn row(tables: &impl Tables, key: &mut PolicyKey, identity: u32) -> PolicyEntry {
+    key.identity = identity.to_be_bytes();
+    if let Some(entry) = tables.policy(key) {
+        return entry;
+    }
+    key.identity = reserved::ANY.to_be_bytes();
+    tables.policy(key).unwrap_or_default()
+}
+
+/// The stronger of `best` and the row of one more identity of the same address. The
+/// wildcard row is not asked again: `best` has it folded in.
+#[inline(always)]
+fn stronger(
+    tables: &impl Tables,
+    key: &mut PolicyKey,
+    identity: u32,
+    best: PolicyEntry,
+) -> PolicyEntry {
+    if identity == 0 {
+        return best;
+    }
+    key.identity = identity.to_be_bytes();
+    match tables.policy(key) {
+        Some(entry) if entry.verdict > best.verdict => entry,
+        _ => best,
+    }
+}
+
+#[inline(always)]
+fn combine(evaluation: &mut Evaluation, entry: &PolicyEntry, direction: u8) {
+    let reason = denial(entry.verdict);
+    if reason != 0 {
+        evaluation.reason = reason;
+        evaluation.direction = direction;
+        evaluation.verdict = entry.verdict;
+    } else if entry.verdict == verdict::REDIRECT {
+        evaluation.verdict = verdict::REDIRECT;
+    }
+    // A shadow denial of either end stands; otherwise "needs L7" of either does.
+    let stands = denial(evaluation.shadow_verdict) != 0;
+    if !stands && (denial(entry.shadow_verdict) != 0 || entry.shadow_rule != 0) {
+        evaluation.shadow_rule = entry.shadow_rule;
+    }
+    if !stands && entry.shadow_verdict != verdict::ALLOW {
+        evaluation.shadow_verdict = entry.shadow_verdict;
+    }
+}
+
+#[inline(always)]
+fn not_ready(evaluation: &mut Evaluation, direction: u8) {
+    evaluation.reason = reason::ENDPOINT_NOT_READY;
+    evaluation.verdict = verdict::DEFAULT_DENY;
+    evaluation.shadow_verdict = verdict::DEFAULT_DENY;
+    evaluation.direction = direction;
+}
+
+/// The drop reason of a verdict; 0 if it allows. An unknown number denies.
+#[inline(always)]
+const fn denial(number: u8) -> u8 {
+    match number {
+        verdict::ALLOW | verdict::REDIRECT => 0,
+        verdict::DEFAULT_DENY => reason::POLICY_DENIED,
+        _ => reason::POLICY_DENY,
+    }
+}
+
+#[inline(always)]
+const fn or(first: u32, second: u32) -> u32 {
+    if first != 0 { first } else { second }
+}

@@ -1,0 +1,322 @@
+//! The path every policed packet takes, whichever hook it came through: a live flow
+//! passes after one lookup, anything else is evaluated, remembered and reported.
+
+use aya_ebpf::{
+    cty::c_void,
+    helpers::{bpf_get_smp_processor_id, bpf_map_lookup_elem, bpf_sk_release},
+    programs::TcContext,
+};
+use tidegate_decide::{Evaluation, Tables as _, Tuple, evaluate, flow, tuple::icmp};
+use tidegate_ebpf_shared::{
+    addr::{Addr, proto},
+    config,
+    event::counter,
+    flow::{FlowEntry, flags},
+    identity::reserved,
+    limits::MAX_CPUS,
+    reason,
+    steer::class,
+};
+
+use crate::{
+    clock,
+    counters::{add_shared, count},
+    events,
+    maps::{FLOWS, LISTENERS},
+    packet::{self, Packet},
+    scratch::Scratch,
+    tables::{Maps, generation},
+    verdict::Outcome,
+};
+
+/// Where a packet entered the node, and so which addresses it may come from.
+#[derive(Clone, Copy)]
+pub enum Origin {
+    /// From this endpoint: its own addresses only.
+    Endpoint(u32),
+    /// From outside: no address of this node or its endpoints.
+    Outside,
+    /// From the node's own stack, on its way to this endpoint.
+    Host(u32),
+}
+
+impl Origin {
+    /// May a packet of this flow, from this side of it, have come from here?
+    #[inline(always)]
+    fn may_send(self, entry: &FlowEntry, from_source: bool) -> bool {
+        let endpoint = flow::sender_endpoint(entry, from_source);
+        match self {
+            Self::Endpoint(id) => endpoint == id,
+            Self::Outside => endpoint == 0,
+            Self::Host(_) => true,
+        }
+    }
+
+    /// The same question for a packet without a flow.
+    #[inline(always)]
+    fn owns(self, src: &Addr) -> bool {
+        let info = Maps.address(src).unwrap_or_default();
+        match self {
+            Self::Endpoint(id) => info.endpoint == id,
+            Self::Outside => info.endpoint == 0 && info.identity != reserved::HOST,
+            Self::Host(_) => true,
+        }
+    }
+}
+
+/// Decides an IP packet.
+#[inline(always)]
+pub fn admit(ctx: &TcContext, work: &mut Scratch, origin: Origin) -> Outcome {
+    let now = clock::coarse();
+    let packet = &work.packet;
+    let src_is_low = packet.tuple.flow_key(&mut work.key);
+    if packet.problem == 0 && packet.tuple.is_tracked() {
+        if let Some(entry) = FLOWS.get_ptr_mut(&work.key) {
+            // SAFETY: a value of the map. Other CPUs may write it too: counters are
+            // added atomically, the rest are flags that only ever get set.
+            let entry = unsafe { &mut *entry };
+            let from_source = flow::from_source(entry, src_is_low);
+            let opener = packet.tuple.is_opener(packet.tcp_flags);
+            if origin.may_send(entry, from_source)
+                && !flow::is_expired(entry, packet.tuple.protocol, now)
+                && !flow::is_reopened(entry, opener, from_source)
+            {
+                if let Some(outcome) = established(ctx, work, entry, from_source, now) {
+                    return outcome;
+                }
+            }
+        }
+    }
+    first(ctx, work, src_is_low, origin, now)
+}
+
+/// A packet of a live flow; `None` if its flow has to be opened anew.
+#[inline(always)]
+fn established(
+    ctx: &TcContext,
+    work: &mut Scratch,
+    entry: &mut FlowEntry,
+    from_source: bool,
+    now: u64,
+) -> Option<Outcome> {
+    if entry.generation != generation() {
+        work.opened.set_of_flow(&work.key, entry);
+        decide(
+            &work.opened,
+            entry.src_endpoint,
+            entry.dst_endpoint,
+            &mut work.evaluation,
+        );
+        let steered = entry.flags & flags::REDIRECT != 0;
+        if work.evaluation.is_steered() && !steered {
+            if flow::may_reopen(&work.packet.tuple, work.packet.tcp_flags, from_source) {
+                return None;
+            }
+            work.evaluation.reason = reason::NEEDS_REOPEN;
+            report(ctx, work);
+            return Some(Outcome::Drop);
+        }
+        if work.evaluation.is_allowed() {
+            flow::renew(entry, &work.evaluation);
+        } else {
+            report(ctx, work);
+            if !is_audited(&work.evaluation) {
+                // Denied flows are not remembered: the next packet is decided afresh.
+                let _ = FLOWS.remove(&work.key);
+                return Some(Outcome::Drop);
+            }
+        }
+    }
+    let ended = flow::account(
+        entry,
+        from_source,
+        work.packet.len,
+        work.packet.tcp_flags,
+        now,
+        add_shared,
+    );
+    if ended {
+        events::flow_closed(&work.key, entry, ifindex(ctx));
+    }
+    Some(forward(&work.packet, entry.flags & flags::REDIRECT != 0))
+}
+
+/// A packet that no live flow covers.
+#[inline(always)]
+fn first(
+    ctx: &TcContext,
+    work: &mut Scratch,
+    src_is_low: bool,
+    origin: Origin,
+    now: u64,
+) -> Outcome {
+    if !origin.owns(&work.packet.tuple.src) {
+        return refuse(ctx, work, reason::INVALID_SOURCE_IP);
+    }
+    if work.packet.problem != 0 {
+        return refuse(ctx, work, work.packet.problem);
+    }
+    if let Some(outcome) = related(ctx, work) {
+        return outcome;
+    }
+    let dst_endpoint = match origin {
+        Origin::Host(endpoint) => endpoint,
+        _ => 0,
+    };
+    decide(&work.packet.tuple, 0, dst_endpoint, &mut work.evaluation);
+    if work.evaluation.is_steered() {
+        work.evaluation.reason = unsteerable(&work.packet.tuple, &work.evaluation, origin);
+    }
+    if !work.evaluation.is_allowed() {
+        report(ctx, work);
+        return if is_audited(&work.evaluation) {
+            forward(&work.packet, false)
+        } else {
+            Outcome::Drop
+        };
+    }
+    if work.packet.tuple.may_open() {
+        remember(ctx, work, src_is_low, now);
+    }
+    forward(&work.packet, work.evaluation.is_steered())
+}
+
+/// Puts an allowed flow in the table.
+#[inline(always)]
+fn remember(ctx: &TcContext, work: &mut Scratch, src_is_low: bool, now: u64) {
+    flow::open(&mut work.entry, &work.evaluation, src_is_low, now);
+    flow::account(
+        &mut work.entry,
+        true,
+        work.packet.len,
+        work.packet.tcp_flags,
+        now,
+        |cell, value| *cell += value,
+    );
+    if FLOWS.insert(&work.key, &work.entry, 0).is_err() {
+        // Replies will be decided as if they opened a flow; a steered packet finds no
+        // listener. Neither lets anything pass that should not.
+        count(counter::FLOW_INSERT_FAILED, 0);
+    }
+    events::flow_new(
+        &work.packet.tuple,
+        &work.evaluation,
+        work.packet.tcp_flags,
+        ifindex(ctx),
+    );
+}
+
+/// An ICMP error about a packet of a live flow passes like the flow it is about. The
+/// error must go to whoever sent that packet, or it is none.
+#[inline(always)]
+fn related(ctx: &TcContext, work: &mut Scratch) -> Option<Outcome> {
+    let packet = &work.packet;
+    if !packet.tuple.is_icmp() || !icmp::is_error(packet.tuple.protocol, packet.tuple.icmp_type()) {
+        return None;
+    }
+    let inner = &mut work.opened;
+    if !packet::inner(ctx, packet, inner) || inner.src != packet.tuple.dst {
+        return None;
+    }
+    inner.flow_key(&mut work.key);
+    let entry = FLOWS.get_ptr(&work.key)?;
+    // SAFETY: a value of the map, read only.
+    let steered = unsafe { (*entry).flags } & flags::REDIRECT != 0;
+    Some(forward(packet, steered))
+}
+
+/// Why a flow that needs L7 cannot be brought to the proxy; 0 if it can.
+#[inline(always)]
+fn unsteerable(tuple: &Tuple, evaluation: &Evaluation, origin: Origin) -> u8 {
+    // What the node sends would have to leave its own stack to come back to it, and
+    // what it answers does not pass a hook that could steer it.
+    let host = matches!(origin, Origin::Host(_))
+        || (evaluation.dst_identity == reserved::HOST && evaluation.dst_endpoint == 0);
+    if host {
+        return reason::UNSTEERABLE;
+    }
+    match listener_slot(tuple) {
+        Some(slot) if has_listener(slot) => 0,
+        _ => reason::PROXY_UNAVAILABLE,
+    }
+}
+
+/// Index in `LISTENERS` for this flow on this CPU; `None` if the proxy cannot read
+/// the protocol.
+#[inline(always)]
+pub fn listener_slot(tuple: &Tuple) -> Option<u32> {
+    let class = match (tuple.protocol, tuple.src.as_v4().is_some()) {
+        (proto::TCP, true) => class::TCP4,
+        (proto::TCP, false) => class::TCP6,
+        (proto::UDP, true) => class::UDP4,
+        (proto::UDP, false) => class::UDP6,
+        _ => return None,
+    };
+    // SAFETY: the helper takes nothing and only reads.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    (cpu < MAX_CPUS).then_some(class * MAX_CPUS + cpu)
+}
+
+#[inline(always)]
+fn has_listener(slot: u32) -> bool {
+    // SAFETY: the address of a map definition and a key of its size; the socket it
+    // may return is released at once.
+    unsafe {
+        let socket = bpf_map_lookup_elem(
+            (&raw const LISTENERS).cast_mut().cast::<c_void>(),
+            (&raw const slot).cast::<c_void>(),
+        );
+        if socket.is_null() {
+            return false;
+        }
+        bpf_sk_release(socket);
+        true
+    }
+}
+
+/// [`evaluate`] over the maps, in a stack frame of its own.
+#[inline(never)]
+fn decide(tuple: &Tuple, src_endpoint: u32, dst_endpoint: u32, evaluation: &mut Evaluation) {
+    evaluate(&Maps, tuple, src_endpoint, dst_endpoint, evaluation);
+}
+
+/// Does audit mode let this denial pass?
+#[inline(always)]
+fn is_audited(evaluation: &Evaluation) -> bool {
+    evaluation.is_policy_denial() && Maps.config_flags() & config::flags::AUDIT != 0
+}
+
+#[inline(always)]
+fn forward(packet: &Packet, steered: bool) -> Outcome {
+    if steered {
+        count(counter::REDIRECTED, packet.len);
+        Outcome::ToProxy
+    } else {
+        count(counter::FORWARDED, packet.len);
+        Outcome::Checked
+    }
+}
+
+/// Drops a packet before any policy was asked.
+#[inline(always)]
+pub fn refuse(ctx: &TcContext, work: &mut Scratch, reason: u8) -> Outcome {
+    work.evaluation = Evaluation {
+        generation: generation(),
+        reason,
+        ..Evaluation::default()
+    };
+    report(ctx, work);
+    Outcome::Drop
+}
+
+#[inline(always)]
+fn report(ctx: &TcContext, work: &Scratch) {
+    events::drop(&work.packet, &work.evaluation, ifindex(ctx));
+}
+
+/// Interface the packet was seen on.
+#[inline(always)]
+pub fn ifindex(ctx: &TcContext) -> u32 {
+    // SAFETY: the kernel hands the program a valid context.
+    unsafe { (*ctx.skb.skb).ifindex }
+}

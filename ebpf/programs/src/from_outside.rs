@@ -1,0 +1,30 @@
+//! Packets from outside: ingress policy of a local workload. What is not for a
+//! workload of this node (the node itself, transit) is not ours to decide.
+
+use aya_ebpf::programs::TcContext;
+use tidegate_decide::Tables as _;
+
+use crate::{
+    admit::{Origin, admit},
+    packet::{Kind, parse},
+    scratch::scratch,
+    tables::Maps,
+    verdict::Outcome,
+};
+
+/// Decides a packet that came in on an outside device.
+#[inline(always)]
+pub fn run(ctx: &TcContext) -> Outcome {
+    let Some(work) = scratch() else {
+        return Outcome::Drop;
+    };
+    if parse(ctx, &mut work.packet) != Kind::Ip {
+        // Broken headers are for the stack to refuse: without a destination there is
+        // no endpoint to protect.
+        return Outcome::Pass;
+    }
+    match Maps.address(&work.packet.tuple.dst) {
+        Some(info) if info.endpoint != 0 => admit(ctx, work, Origin::Outside),
+        _ => Outcome::Pass,
+    }
+}

@@ -1,0 +1,392 @@
+//! Packet bytes to meaning: the only file that casts packet bytes.
+//!
+//! All headers must lie within the first [`HEADERS`] bytes of the frame; longer
+//! chains of IPv6 extension headers are refused as broken.
+
+use core::mem::size_of;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::__sk_buff,
+    helpers::{bpf_skb_load_bytes, bpf_skb_pull_data},
+    programs::TcContext,
+};
+use tidegate_decide::{Tuple, tuple::icmp};
+use tidegate_ebpf_shared::{
+    addr::{Addr, proto},
+    reason,
+};
+
+use crate::addr::set_v4;
+
+/// Bytes of a frame we look at.
+const HEADERS: u32 = 256;
+/// Ethernet header.
+const ETHERNET: usize = 14;
+/// IPv6 extension headers we walk over (RFC 8200 §4.1 recommends an order of at
+/// most seven; more than three are not seen in practice).
+const EXTENSIONS: usize = 4;
+
+/// What a frame is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// ARP.
+    Arp,
+    /// Neither IP nor ARP.
+    Other,
+    /// An IP header that contradicts itself or the frame.
+    Broken,
+    /// IPv6 neighbour discovery between neighbours.
+    NeighbourDiscovery,
+    /// IP; see [`Packet::problem`] for what is wrong with the rest.
+    Ip,
+}
+
+/// What we know of an IP packet.
+#[derive(Default)]
+#[repr(C)]
+pub struct Packet {
+    /// Ends and protocol; ports are 0 if there is a problem.
+    pub tuple: Tuple,
+    /// TCP flags, 0 for other protocols.
+    pub tcp_flags: u8,
+    /// One of [`reason`] if the transport header cannot be used, else 0.
+    pub problem: u8,
+    /// Length from the IP header on.
+    pub len: u32,
+    /// Where the transport header starts in the frame.
+    transport: u32,
+}
+
+#[repr(C, packed)]
+struct Ipv4 {
+    version_ihl: u8,
+    tos: u8,
+    total: [u8; 2],
+    id: [u8; 2],
+    fragment: [u8; 2],
+    ttl: u8,
+    protocol: u8,
+    checksum: [u8; 2],
+    src: [u8; 4],
+    dst: [u8; 4],
+}
+
+#[repr(C, packed)]
+struct Ipv6 {
+    version: u8,
+    class_flow: [u8; 3],
+    payload: [u8; 2],
+    next: u8,
+    hops: u8,
+    src: Addr16,
+    dst: Addr16,
+}
+
+/// An IPv6 address without the alignment of [`Addr`].
+type Addr16 = [u8; 16];
+
+#[repr(C, packed)]
+struct Tcp {
+    ports: Ports,
+    seq: [u8; 4],
+    ack: [u8; 4],
+    offset: u8,
+    flags: u8,
+    window: [u8; 2],
+    checksum: [u8; 2],
+    urgent: [u8; 2],
+}
+
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+struct Ports {
+    src: [u8; 2],
+    dst: [u8; 2],
+}
+
+#[repr(C, packed)]
+struct Icmp {
+    kind: u8,
+    code: u8,
+    checksum: [u8; 2],
+    id: [u8; 2],
+    rest: [u8; 2],
+}
+
+const UDP_HEADER: u32 = 8;
+const SCTP_HEADER: u32 = 12;
+
+/// The linear part of a frame.
+struct Bytes {
+    start: usize,
+    end: usize,
+}
+
+impl Bytes {
+    /// A `T` at `offset`, if the frame reaches that far. `T` must be packed: nothing
+    /// is aligned in a packet.
+    #[inline(always)]
+    fn at<T>(&self, offset: usize) -> Option<&T> {
+        const { assert!(core::mem::align_of::<T>() == 1) };
+        let from = self.start + offset;
+        if from + size_of::<T>() > self.end {
+            return None;
+        }
+        // SAFETY: within the frame, as just checked (the verifier checks it again);
+        // every bit pattern of the header types is valid and they need no alignment.
+        Some(unsafe { &*(from as *const T) })
+    }
+}
+
+/// Reads a frame's headers into `packet`.
+#[inline(always)]
+pub fn parse(ctx: &TcContext, packet: &mut Packet) -> Kind {
+    *packet = Packet::default();
+    let frame = ctx.len();
+    let wanted = if frame < HEADERS { frame } else { HEADERS };
+    if ctx.data() + wanted as usize > ctx.data_end() {
+        // SAFETY: a valid context. If it fails, the checks below find the frame short.
+        unsafe { bpf_skb_pull_data(ctx.as_ptr().cast::<__sk_buff>(), wanted) };
+    }
+    let bytes = Bytes {
+        start: ctx.data(),
+        end: ctx.data_end(),
+    };
+    let Some(ethertype) = bytes.at::<[u8; 2]>(ETHERNET - 2) else {
+        return Kind::Other;
+    };
+    match *ethertype {
+        [0x08, 0x00] => ipv4(&bytes, frame, packet),
+        [0x86, 0xdd] => ipv6(&bytes, frame, packet),
+        [0x08, 0x06] => Kind::Arp,
+        _ => Kind::Other,
+    }
+}
+
+#[inline(always)]
+fn ipv4(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
+    let Some(ip) = bytes.at::<Ipv4>(ETHERNET) else {
+        return Kind::Broken;
+    };
+    let header = u32::from(ip.version_ihl & 0x0f) * 4;
+    let total = u32::from(u16::from_be_bytes(ip.total));
+    if ip.version_ihl >> 4 != 4
+        || header < size_of::<Ipv4>() as u32
+        || total < header
+        || total + ETHERNET as u32 > frame
+    {
+        return Kind::Broken;
+    }
+    packet.len = total;
+    set_v4(&mut packet.tuple.src, u32::from_ne_bytes(ip.src));
+    set_v4(&mut packet.tuple.dst, u32::from_ne_bytes(ip.dst));
+    packet.tuple.protocol = ip.protocol;
+    if u16::from_be_bytes(ip.fragment) & 0x1fff != 0 {
+        packet.problem = reason::FRAGMENT;
+        return Kind::Ip;
+    }
+    if ip.protocol == proto::ICMPV6 {
+        packet.problem = reason::UNKNOWN_L4;
+        return Kind::Ip;
+    }
+    transport(bytes, ETHERNET + header as usize, total - header, packet);
+    Kind::Ip
+}
+
+#[inline(always)]
+fn ipv6(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
+    let Some(ip) = bytes.at::<Ipv6>(ETHERNET) else {
+        return Kind::Broken;
+    };
+    let fixed = size_of::<Ipv6>() as u32;
+    let total = fixed + u32::from(u16::from_be_bytes(ip.payload));
+    if ip.version >> 4 != 6 || total + ETHERNET as u32 > frame {
+        return Kind::Broken;
+    }
+    packet.len = total;
+    packet.tuple.src = Addr(ip.src);
+    packet.tuple.dst = Addr(ip.dst);
+    // A mapped address never appears on the wire (RFC 6890); here it would pass for
+    // the IPv4 address.
+    if packet.tuple.src.as_v4().is_some() || packet.tuple.dst.as_v4().is_some() {
+        return Kind::Broken;
+    }
+    let mut next = ip.next;
+    let mut offset = fixed;
+    for _ in 0..EXTENSIONS {
+        let at = ETHERNET + offset as usize;
+        match next {
+            // Hop-by-hop options, routing, destination options (RFC 8200 §4).
+            0 | 43 | 60 => {
+                let Some(header) = bytes.at::<[u8; 2]>(at) else {
+                    packet.problem = reason::INVALID_PACKET;
+                    return Kind::Ip;
+                };
+                next = header[0];
+                offset += (u32::from(header[1]) + 1) * 8;
+            }
+            // Fragment.
+            44 => {
+                let Some(header) = bytes.at::<[u8; 8]>(at) else {
+                    packet.problem = reason::INVALID_PACKET;
+                    return Kind::Ip;
+                };
+                next = header[0];
+                if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
+                    packet.tuple.protocol = next;
+                    packet.problem = reason::FRAGMENT;
+                    return Kind::Ip;
+                }
+                offset += 8;
+            }
+            _ => break,
+        }
+    }
+    packet.tuple.protocol = next;
+    if matches!(next, 0 | 43 | 44 | 60) || offset > total {
+        packet.problem = reason::INVALID_PACKET;
+        return Kind::Ip;
+    }
+    if next == proto::ICMP {
+        packet.problem = reason::UNKNOWN_L4;
+        return Kind::Ip;
+    }
+    transport(bytes, ETHERNET + offset as usize, total - offset, packet);
+    let discovery = packet.problem == 0
+        && next == proto::ICMPV6
+        // Only a neighbour's packet can still have all its hops (RFC 4861 §11.2).
+        && ip.hops == 255
+        && matches!(
+            packet.tuple.icmp_type(),
+            icmp::V6_ROUTER_SOLICITATION
+                | icmp::V6_NEIGHBOUR_SOLICITATION
+                | icmp::V6_NEIGHBOUR_ADVERTISEMENT
+        );
+    if discovery {
+        Kind::NeighbourDiscovery
+    } else {
+        Kind::Ip
+    }
+}
+
+/// Reads the transport header; `length` bytes of IP payload start at `offset`.
+#[inline(always)]
+fn transport(bytes: &Bytes, offset: usize, length: u32, packet: &mut Packet) {
+    packet.transport = offset as u32;
+    packet.problem = reason::INVALID_PACKET;
+    match packet.tuple.protocol {
+        proto::TCP => {
+            if length < size_of::<Tcp>() as u32 {
+                return;
+            }
+            let Some(tcp) = bytes.at::<Tcp>(offset) else {
+                return;
+            };
+            packet.tcp_flags = tcp.flags;
+            ports(&tcp.ports, packet);
+        }
+        proto::UDP | proto::SCTP => {
+            let header = if packet.tuple.protocol == proto::UDP {
+                UDP_HEADER
+            } else {
+                SCTP_HEADER
+            };
+            if length < header {
+                return;
+            }
+            let Some(both) = bytes.at::<Ports>(offset) else {
+                return;
+            };
+            ports(both, packet);
+        }
+        proto::ICMP | proto::ICMPV6 => {
+            if length < size_of::<Icmp>() as u32 {
+                return;
+            }
+            let Some(icmp) = bytes.at::<Icmp>(offset) else {
+                return;
+            };
+            packet.tuple.src_port = [icmp.kind, icmp.code];
+            if icmp::is_echo(packet.tuple.protocol, icmp.kind) {
+                packet.tuple.dst_port = icmp.id;
+            }
+            packet.problem = 0;
+        }
+        _ => packet.problem = reason::UNKNOWN_L4,
+    }
+}
+
+#[inline(always)]
+fn ports(ports: &Ports, packet: &mut Packet) {
+    packet.tuple.src_port = ports.src;
+    packet.tuple.dst_port = ports.dst;
+    packet.problem = 0;
+}
+
+/// Reads the tuple of the packet that an ICMP error carries; false if it is not one
+/// we can read: with extension headers, or a later fragment.
+#[inline(always)]
+pub fn inner(ctx: &TcContext, packet: &Packet, tuple: &mut Tuple) -> bool {
+    read_inner(ctx, packet, tuple).is_some()
+}
+
+#[inline(always)]
+fn read_inner(ctx: &TcContext, packet: &Packet, tuple: &mut Tuple) -> Option<()> {
+    let start = packet.transport + size_of::<Icmp>() as u32;
+    let ports_at;
+    if packet.tuple.protocol == proto::ICMP {
+        let ip: Ipv4 = load(ctx, start)?;
+        if ip.version_ihl >> 4 != 4 || u16::from_be_bytes(ip.fragment) & 0x1fff != 0 {
+            return None;
+        }
+        tuple.src = Addr::v4(ip.src);
+        tuple.dst = Addr::v4(ip.dst);
+        tuple.protocol = ip.protocol;
+        ports_at = start + u32::from(ip.version_ihl & 0x0f) * 4;
+    } else {
+        let ip: Ipv6 = load(ctx, start)?;
+        if ip.version >> 4 != 6 {
+            return None;
+        }
+        tuple.src = Addr(ip.src);
+        tuple.dst = Addr(ip.dst);
+        tuple.protocol = ip.next;
+        ports_at = start + size_of::<Ipv6>() as u32;
+    }
+    match tuple.protocol {
+        proto::TCP | proto::UDP | proto::SCTP => {
+            let ports: Ports = load(ctx, ports_at)?;
+            tuple.src_port = ports.src;
+            tuple.dst_port = ports.dst;
+        }
+        proto::ICMP | proto::ICMPV6 => {
+            let icmp: Icmp = load(ctx, ports_at)?;
+            if !icmp::is_echo(tuple.protocol, icmp.kind) {
+                return None;
+            }
+            tuple.src_port = [icmp.kind, icmp.code];
+            tuple.dst_port = icmp.id;
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+/// A copy of the `T` at `offset`: for the rare packet, where the verifier could not
+/// follow the offset.
+#[inline(always)]
+fn load<T>(ctx: &TcContext, offset: u32) -> Option<T> {
+    const { assert!(core::mem::align_of::<T>() == 1) };
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes the whole of `value` or fails.
+    unsafe {
+        let result = bpf_skb_load_bytes(
+            ctx.as_ptr().cast(),
+            offset,
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+        );
+        (result == 0).then(|| value.assume_init())
+    }
+}

@@ -1,0 +1,73 @@
+//! Which listener a steered flow meets: the one of its class on this CPU, so that a
+//! connection stays on one core.
+
+use aya_ebpf::programs::SkLookupContext;
+use tidegate_decide::Tuple;
+use tidegate_ebpf_shared::{event::counter, flow::flags, reason};
+
+use crate::{
+    addr::{context_words, set_v4, set_v6},
+    admit::listener_slot,
+    counters::count,
+    maps::{FLOWS, LISTENERS},
+    scratch::scratch,
+    verdict::Lookup,
+};
+
+const AF_INET: u32 = 2;
+
+/// Answers a socket lookup: no connected socket matched the packet.
+#[inline(always)]
+pub fn run(ctx: &SkLookupContext) -> Lookup {
+    let Some(work) = scratch() else {
+        return Lookup::Drop;
+    };
+    read(ctx, &mut work.packet.tuple);
+    work.packet.tuple.flow_key(&mut work.key);
+    let steered = FLOWS
+        .get_ptr(&work.key)
+        // SAFETY: a value of the map, read only.
+        .is_some_and(|entry| unsafe { (*entry).flags } & flags::REDIRECT != 0);
+    if !steered {
+        return Lookup::Go;
+    }
+    let picked = listener_slot(&work.packet.tuple)
+        .is_some_and(|slot| LISTENERS.redirect_sk_lookup(ctx, slot, 0).is_ok());
+    if picked {
+        count(counter::LISTENER_PICKED, 0);
+        Lookup::Go
+    } else {
+        count(u32::from(reason::PROXY_UNAVAILABLE), 0);
+        Lookup::Drop
+    }
+}
+
+/// The packet's tuple from the context. Both families' fields are read, always: read
+/// under a condition, the compiler would compute the field's address instead, which
+/// the verifier refuses.
+#[inline(always)]
+fn read(ctx: &SkLookupContext, tuple: &mut Tuple) {
+    let lookup = ctx.lookup;
+    // SAFETY: the kernel hands the program a valid context; the fields of the other
+    // family read as 0.
+    unsafe {
+        let is_v4 = (&raw const (*lookup).family).read_volatile() == AF_INET;
+        let remote_v4 = (&raw const (*lookup).remote_ip4).read_volatile();
+        let local_v4 = (&raw const (*lookup).local_ip4).read_volatile();
+        let remote_v6 = context_words(&raw const (*lookup).remote_ip6);
+        let local_v6 = context_words(&raw const (*lookup).local_ip6);
+        if is_v4 {
+            set_v4(&mut tuple.src, remote_v4);
+            set_v4(&mut tuple.dst, local_v4);
+        } else {
+            set_v6(&mut tuple.src, remote_v6);
+            set_v6(&mut tuple.dst, local_v6);
+        }
+        tuple.src_port = (&raw const (*lookup).remote_port)
+            .read_volatile()
+            .to_ne_bytes();
+        let local_port = (&raw const (*lookup).local_port).read_volatile();
+        tuple.dst_port = (local_port as u16).to_be_bytes();
+        tuple.protocol = (&raw const (*lookup).protocol).read_volatile() as u8;
+    }
+}

@@ -1,0 +1,31 @@
+//! What a packet program works on: more than the 512 bytes of stack it has.
+
+use tidegate_decide::{Evaluation, Tuple};
+use tidegate_ebpf_shared::flow::{FlowEntry, FlowKey};
+
+use crate::{maps::SCRATCH, packet::Packet};
+
+/// One packet's working memory. Stale when a program starts: write before you read.
+#[repr(C)]
+pub struct Scratch {
+    /// The packet.
+    pub packet: Packet,
+    /// Key of its flow.
+    pub key: FlowKey,
+    /// Entry of a new flow.
+    pub entry: FlowEntry,
+    /// What was decided.
+    pub evaluation: Evaluation,
+    /// The packet that opened the flow, when it is decided again.
+    pub opened: Tuple,
+}
+
+/// This CPU's scratch memory. Packet programs run with softirqs off, so none is
+/// interrupted by another on the same CPU.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: a per-CPU value that, as just said, nobody else holds.
+    SCRATCH
+        .get_ptr_mut(0)
+        .map(|scratch| unsafe { &mut *scratch })
+}

@@ -1,0 +1,58 @@
+//! The one table from outcome to kernel return code.
+
+use aya_ebpf::{
+    bindings::{sk_action, tcx_action_base},
+    programs::TcContext,
+};
+use tidegate_ebpf_shared::mark;
+
+/// What happens to a packet at a tcx hook.
+#[derive(Clone, Copy)]
+pub enum Outcome {
+    /// Not ours: on its way as it came.
+    Pass,
+    /// Policy of both ends allows it.
+    Checked,
+    /// Deliver it to the proxy.
+    ToProxy,
+    /// Drop it. Whoever says so has counted and reported it.
+    Drop,
+}
+
+/// Sets our mark bits and returns the code for tcx. Passing is "next", not "pass":
+/// programs that others attached behind ours still see the packet.
+#[inline(always)]
+pub fn tcx(ctx: &TcContext, outcome: Outcome) -> i32 {
+    match outcome {
+        Outcome::Pass => tcx_action_base::TCX_NEXT,
+        Outcome::Checked => marked(ctx, mark::CHECKED),
+        Outcome::ToProxy => marked(ctx, mark::TO_PROXY),
+        Outcome::Drop => tcx_action_base::TCX_DROP,
+    }
+}
+
+#[inline(always)]
+fn marked(ctx: &TcContext, bits: u32) -> i32 {
+    // SAFETY: the kernel hands the program a valid context; `mark` is writable here.
+    let others = unsafe { (*ctx.skb.skb).mark } & !mark::MASK;
+    ctx.set_mark(others | bits);
+    tcx_action_base::TCX_NEXT
+}
+
+/// What happens to a socket lookup.
+#[derive(Clone, Copy)]
+pub enum Lookup {
+    /// Look on: either we chose a listener, or it is not ours to choose.
+    Go,
+    /// Nobody may receive it.
+    Drop,
+}
+
+/// The code for sk_lookup.
+#[inline(always)]
+pub fn sk_lookup(outcome: Lookup) -> u32 {
+    match outcome {
+        Lookup::Go => sk_action::SK_PASS,
+        Lookup::Drop => sk_action::SK_DROP,
+    }
+}

@@ -1,0 +1,205 @@
+//! Loading the object and running its packet programs.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf, lpm_trie},
+    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+};
+use tidegate_ebpf_shared::{
+    addr::{Addr, AddrPrefix},
+    event::{Counter, Event},
+    maps::program,
+    policy::{PolicyEntry, PolicyKey},
+};
+
+/// Interface index of the loopback device, where test runs take place.
+pub const LOOPBACK: u32 = 1;
+
+/// Programs that see a frame, with which a test run is possible.
+pub const TCX: [&str; 3] = [
+    program::FROM_ENDPOINT,
+    program::TO_ENDPOINT,
+    program::FROM_OUTSIDE,
+];
+
+/// What a program made of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Return code.
+    pub code: u32,
+    /// Packet mark afterwards.
+    pub mark: u32,
+    /// Mean time of a run.
+    pub nanoseconds: u32,
+}
+
+/// The loaded object.
+pub struct Object {
+    ebpf: Ebpf,
+}
+
+/// Where `cargo xtask build` leaves the object.
+pub fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/artifacts/tidegate.bpf.o")
+}
+
+impl Object {
+    /// Creates the maps and loads the named programs; the verifier sees them here.
+    pub fn load(programs: &[&str]) -> Result<Self> {
+        let path = path();
+        let bytes = std::fs::read(&path)
+            .with_context(|| format!("read {} (cargo xtask build makes it)", path.display()))?;
+        let mut ebpf = EbpfLoader::new().load(&bytes).context("create the maps")?;
+        for name in programs {
+            let program = ebpf
+                .program_mut(name)
+                .with_context(|| format!("no program {name}"))?;
+            load(program).with_context(|| format!("load {name}"))?;
+        }
+        Ok(Self { ebpf })
+    }
+
+    /// Names of all programs in the object.
+    pub fn programs(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.ebpf.programs().map(|(name, _)| name.into()).collect();
+        names.sort();
+        names
+    }
+
+    /// Names of all maps in the object.
+    pub fn maps(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.ebpf.maps().map(|(name, _)| name.into()).collect();
+        names.sort();
+        names
+    }
+
+    /// Runs a tcx program over a frame that arrives with `mark`, `repeat` times.
+    pub fn tcx(&self, name: &str, frame: &[u8], mark: u32, repeat: u32) -> Result<Run> {
+        let program: &SchedClassifier = self.program(name)?.try_into()?;
+        // `struct __sk_buff`: 192 bytes, the mark at 8 (linux/bpf.h).
+        let mut ctx = [0_u8; 192];
+        ctx[8..12].copy_from_slice(&mark.to_ne_bytes());
+        let mut after = [0_u8; 192];
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&ctx),
+            ctx_out: Some(&mut after),
+            repeat,
+            ..TestRunOptions::default()
+        })?;
+        let mut mark = [0; 4];
+        mark.copy_from_slice(&after[8..12]);
+        Ok(Run {
+            code: result.return_value,
+            mark: u32::from_ne_bytes(mark),
+            nanoseconds: result.duration.subsec_nanos(),
+        })
+    }
+
+    /// Runs an XDP program over a frame, `repeat` times.
+    pub fn xdp(&self, name: &str, frame: &[u8], repeat: u32) -> Result<Run> {
+        let program: &Xdp = self.program(name)?.try_into()?;
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            repeat,
+            ..TestRunOptions::default()
+        })?;
+        Ok(Run {
+            code: result.return_value,
+            mark: 0,
+            nanoseconds: result.duration.subsec_nanos(),
+        })
+    }
+
+    /// A hash map (LRU or not).
+    pub fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<&mut MapData, K, V>> {
+        Ok(HashMap::try_from(self.map(name)?)?)
+    }
+
+    /// Sets the only value of an array.
+    pub fn set<V: Pod>(&mut self, name: &str, value: V) -> Result<()> {
+        self.set_at(name, 0, value)
+    }
+
+    /// Sets a value of an array.
+    pub fn set_at<V: Pod>(&mut self, name: &str, index: u32, value: V) -> Result<()> {
+        let mut array: Array<_, V> = Array::try_from(self.map(name)?)?;
+        Ok(array.set(index, value, 0)?)
+    }
+
+    /// Writes an entry of a table keyed by address prefix.
+    pub fn set_prefix<V: Pod>(&mut self, name: &str, key: AddrPrefix, value: V) -> Result<()> {
+        let mut trie: lpm_trie::LpmTrie<_, Addr, V> = lpm_trie::LpmTrie::try_from(self.map(name)?)?;
+        let key = lpm_trie::Key::new(key.prefix_len, key.addr);
+        Ok(trie.insert(&key, value, 0)?)
+    }
+
+    /// Writes a policy entry.
+    pub fn set_policy(&mut self, key: PolicyKey, value: PolicyEntry) -> Result<()> {
+        let map = self.map(tidegate_ebpf_shared::maps::map::POLICY)?;
+        let mut trie: lpm_trie::LpmTrie<_, [u8; 12], PolicyEntry> =
+            lpm_trie::LpmTrie::try_from(map)?;
+        let mut data = [0; 12];
+        data[..4].copy_from_slice(&key.policy_id);
+        data[4..8].copy_from_slice(&key.identity);
+        data[8] = key.direction;
+        data[9] = key.protocol;
+        data[10..].copy_from_slice(&key.port);
+        Ok(trie.insert(&lpm_trie::Key::new(key.prefix_len, data), value, 0)?)
+    }
+
+    /// A counter, summed over CPUs.
+    pub fn counter(&mut self, map: &str, index: u32) -> Result<Counter> {
+        let cells: PerCpuArray<_, Counter> = PerCpuArray::try_from(self.map(map)?)?;
+        let mut sum = Counter::default();
+        for cell in cells.get(&index, 0)?.iter() {
+            sum.packets += cell.packets;
+            sum.bytes += cell.bytes;
+        }
+        Ok(sum)
+    }
+
+    /// Takes all events out of a ring.
+    pub fn events(&mut self, name: &str) -> Result<Vec<Event>> {
+        let mut ring = RingBuf::try_from(self.map(name)?)?;
+        let mut events = Vec::new();
+        while let Some(item) = ring.next() {
+            if item.len() != size_of::<Event>() {
+                bail!("{} bytes in ring {name}", item.len());
+            }
+            // SAFETY: as long as an event, and every bit pattern is one; `item` need
+            // not be aligned.
+            events.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
+        }
+        Ok(events)
+    }
+
+    /// A map by name.
+    pub fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+        self.ebpf
+            .map_mut(name)
+            .with_context(|| format!("no map {name}"))
+    }
+
+    fn program(&self, name: &str) -> Result<&Program> {
+        self.ebpf
+            .program(name)
+            .with_context(|| format!("no program {name}"))
+    }
+}
+
+fn load(program: &mut Program) -> Result<()> {
+    match program {
+        Program::SchedClassifier(program) => program.load()?,
+        Program::Xdp(program) => program.load()?,
+        Program::SkLookup(program) => program.load()?,
+        Program::SockOps(program) => program.load()?,
+        Program::SkMsg(program) => program.load()?,
+        Program::CgroupSockAddr(program) => program.load()?,
+        other => bail!("a program of kind {:?}", other.prog_type()),
+    }
+    Ok(())
+}
