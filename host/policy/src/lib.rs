@@ -1,6 +1,31 @@
 //! Policies, services and endpoints as people write them, and the pure compiler
 //! that turns them into the tables kernel, proxy and `explain` read.
 //!
-//! No IO, no clock, no task, no lock: same inputs, same answer.
+//! No IO, no clock, no task, no lock: same inputs, same answer. In reading order:
+//! [`input::parse_file`] reads documents, [`compile`] makes one generation of them,
+//! [`lookup`] reads its rows the way the kernel does, and [`model::verdict`] says the
+//! same from the rules alone, for tests.
 
+mod compile;
 pub mod compiled;
+pub mod fqdn;
+mod ids;
+pub mod input;
+pub mod labels;
+mod lint;
+mod lookup;
+pub mod model;
+mod peer;
+mod problem;
+pub mod protocol;
+pub mod rule;
+mod yaml;
+
+pub use self::{
+    compile::compile,
+    ids::Ids,
+    input::{Document, Input, Mode, fuzz_parse, parse_file},
+    lint::lint,
+    lookup::lookup,
+    problem::{Problem, Severity},
+};

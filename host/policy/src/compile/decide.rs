@@ -1,0 +1,302 @@
+//! What is decided where several clauses and bindings meet.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    clause::{Clause, L7Clause},
+    rows::Speaker,
+};
+use crate::{
+    compiled::{
+        Decision, DnsRules, FailMode, FqdnSelector, HttpRule, HttpRules, L7Id, L7Protocol,
+        L7RuleSet, PluginUse, RuleId, Verdict,
+    },
+    ids::{Exhausted, Interner},
+    input::PluginBinding,
+    problem::Problem,
+};
+
+/// Name of the built-in HTTP matcher.
+const HTTP: &str = "http";
+/// Name of the built-in DNS matcher.
+const DNS: &str = "dns";
+
+/// L7 rule sets by number.
+#[derive(Debug)]
+pub(super) struct RuleSets<'i> {
+    numbers: &'i mut Interner,
+    pub(super) sets: BTreeMap<L7Id, L7RuleSet>,
+}
+
+impl<'i> RuleSets<'i> {
+    pub(super) fn new(numbers: &'i mut Interner) -> Self {
+        RuleSets {
+            numbers,
+            sets: BTreeMap::new(),
+        }
+    }
+
+    /// The number of a rule set: same content, same number.
+    fn id(&mut self, set: L7RuleSet) -> Result<L7Id, Exhausted> {
+        let digest = Sha256::digest(to_json(&set));
+        let key: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = self.numbers.get(&key)?;
+        self.sets.insert(id, set);
+        Ok(id)
+    }
+}
+
+/// JSON of a value that always has one.
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    // Our types have string keys and finite numbers only, so this cannot fail.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// A binding and the number of its rule.
+#[derive(Debug)]
+pub(super) struct Bound<'p> {
+    pub(super) rule: RuleId,
+    pub(super) binding: &'p PluginBinding,
+}
+
+/// What a table is decided by.
+#[derive(Debug)]
+pub(super) struct Context<'c, 'p> {
+    pub(super) clauses: &'c [&'c Clause<'p>],
+    pub(super) bindings: &'c [Bound<'p>],
+    /// What happens to traffic no clause allows.
+    pub(super) otherwise: Decision,
+    pub(super) plugins: &'p BTreeMap<String, L7Protocol>,
+}
+
+/// Why a decision could not be made.
+pub(super) enum Refusal {
+    /// Two documents contradict each other; the problem names the later one.
+    Conflict(Box<Problem>),
+    /// No number is left for a rule set.
+    Exhausted(Exhausted),
+}
+
+impl From<Exhausted> for Refusal {
+    fn from(error: Exhausted) -> Self {
+        Refusal::Exhausted(error)
+    }
+}
+
+impl Context<'_, '_> {
+    /// Decides for packets about which exactly these speak. Deny wins; then, among
+    /// what allows, L7 rules; a bound plugin looks at whatever is allowed.
+    pub(super) fn decide(
+        &self,
+        speakers: &[Speaker],
+        sets: &mut RuleSets<'_>,
+    ) -> Result<Decision, Refusal> {
+        let spoken: Vec<(&Clause<'_>, bool)> = speakers
+            .iter()
+            .filter_map(|speaker| match speaker {
+                Speaker::Clause { index, exact } => Some((self.clauses[*index], *exact)),
+                Speaker::Binding(_) => None,
+            })
+            .collect();
+        if let Some((deny, _)) = spoken.iter().find(|(clause, _)| clause.deny) {
+            return Ok(Decision {
+                verdict: Verdict::Deny,
+                rule: deny.id,
+                l7: 0,
+            });
+        }
+        let allowed = match spoken.first() {
+            Some((clause, _)) => clause.id,
+            None if self.otherwise.verdict == Verdict::Allow => self.otherwise.rule,
+            None => return Ok(self.otherwise),
+        };
+        let bound: Vec<&Bound<'_>> = speakers
+            .iter()
+            .filter_map(|speaker| match speaker {
+                Speaker::Binding(index) => Some(&self.bindings[*index]),
+                Speaker::Clause { .. } => None,
+            })
+            .collect();
+
+        let mut found = Gathered::default();
+        for (clause, exact) in &spoken {
+            found
+                .add(clause, *exact, self.plugins)
+                .map_err(Refusal::Conflict)?;
+        }
+        let Some(protocol) = found.protocol.or(bound.first().map(|b| b.binding.protocol)) else {
+            return Ok(Decision {
+                verdict: Verdict::Allow,
+                rule: allowed,
+                l7: 0,
+            });
+        };
+        let mut chain: Vec<PluginUse> = found.plugin().into_iter().collect();
+        for bound in &bound {
+            if bound.binding.protocol != protocol {
+                return Err(Refusal::Conflict(Box::new(binding_conflict(
+                    bound, protocol,
+                ))));
+            }
+            chain.push(PluginUse {
+                plugin: bound.binding.plugin.clone(),
+                config: bound.binding.config.clone(),
+                fail_mode: bound.binding.fail_mode,
+                rules: vec![bound.rule],
+            });
+        }
+        let rule = match (found.rule, allowed, bound.first()) {
+            (Some(rule), ..) => rule,
+            (None, 0, Some(bound)) => bound.rule,
+            (None, ..) => allowed,
+        };
+        Ok(Decision {
+            verdict: Verdict::Redirect,
+            rule,
+            l7: sets.id(L7RuleSet { protocol, chain })?,
+        })
+    }
+}
+
+/// The L7 rules of all clauses that allow the same packets.
+#[derive(Default)]
+struct Gathered<'p> {
+    /// First clause with L7 rules: the one that steers.
+    rule: Option<RuleId>,
+    protocol: Option<L7Protocol>,
+    /// Name of the plugin that reads the rules, once one has rules.
+    reader: Option<&'p str>,
+    http: Vec<(RuleId, &'p HttpRule)>,
+    dns: Vec<(RuleId, &'p FqdnSelector)>,
+    custom: Vec<(RuleId, &'p serde_json::Value)>,
+    /// A clause allows everything on this port, and names the port.
+    open_port: bool,
+    /// A clause allows everything, perhaps on all ports.
+    open: bool,
+}
+
+impl<'p> Gathered<'p> {
+    fn add(
+        &mut self,
+        clause: &Clause<'p>,
+        exact: bool,
+        plugins: &BTreeMap<String, L7Protocol>,
+    ) -> Result<(), Box<Problem>> {
+        let (reader, protocol) = match &clause.l7 {
+            None => {
+                self.open = true;
+                self.open_port |= exact;
+                return Ok(());
+            }
+            Some(L7Clause::Http(_)) => (HTTP, L7Protocol::Http),
+            Some(L7Clause::Dns(_)) => (DNS, L7Protocol::Dns),
+            Some(L7Clause::Plugin { name, .. }) => match plugins.get(*name) {
+                Some(protocol) => (*name, *protocol),
+                None => return Err(unknown_plugin(clause, name)),
+            },
+        };
+        if let Some(other) = self.reader
+            && other != reader
+        {
+            return Err(rule_conflict(clause, other, reader));
+        }
+        self.reader = Some(reader);
+        self.protocol = Some(protocol);
+        self.rule.get_or_insert(clause.id);
+        match &clause.l7 {
+            Some(L7Clause::Http(rules)) => extend(&mut self.http, rules),
+            Some(L7Clause::Dns(rules)) => extend(&mut self.dns, rules),
+            Some(L7Clause::Plugin { rules, .. }) => extend(&mut self.custom, rules),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The plugin that applies the rules; `None` if everything is allowed anyway.
+    fn plugin(&self) -> Option<PluginUse> {
+        let reader = self.reader?;
+        let (open, config, rules) = match self.protocol? {
+            // A plain allow opens HTTP whatever ports it covers, but DNS only where it
+            // names the same port: Cilium's proxy looks at the filters of that port alone.
+            L7Protocol::Http if reader == HTTP => {
+                let any = self
+                    .http
+                    .iter()
+                    .any(|(_, rule)| **rule == HttpRule::default());
+                let rules = self.http.iter().map(|(_, rule)| (*rule).clone()).collect();
+                (
+                    any || self.open,
+                    to_json(&HttpRules { rules }),
+                    numbers(&self.http),
+                )
+            }
+            L7Protocol::Dns if reader == DNS => {
+                let patterns = self.dns.iter().map(|(_, rule)| (*rule).clone()).collect();
+                (
+                    self.open_port,
+                    to_json(&DnsRules { patterns }),
+                    numbers(&self.dns),
+                )
+            }
+            _ => {
+                let nothing =
+                    |rule: &serde_json::Value| rule.as_object().is_some_and(|o| o.is_empty());
+                let any = self.custom.iter().any(|(_, rule)| nothing(rule));
+                let list: Vec<_> = self.custom.iter().map(|(_, rule)| *rule).collect();
+                (any || self.open, to_json(&list), numbers(&self.custom))
+            }
+        };
+        (!open).then(|| PluginUse {
+            plugin: reader.to_owned(),
+            config,
+            fail_mode: FailMode::Closed,
+            rules,
+        })
+    }
+}
+
+/// Adds rules, the first of equal ones only.
+fn extend<'p, T: PartialEq>(all: &mut Vec<(RuleId, &'p T)>, more: &[(RuleId, &'p T)]) {
+    for (id, rule) in more {
+        if !all.iter().any(|(_, known)| known == rule) {
+            all.push((*id, rule));
+        }
+    }
+}
+
+fn numbers<T>(rules: &[(RuleId, T)]) -> Vec<RuleId> {
+    rules.iter().map(|(id, _)| *id).collect()
+}
+
+fn unknown_plugin(clause: &Clause<'_>, name: &str) -> Box<Problem> {
+    Box::new(clause.meta.problem(
+        clause.at.line,
+        &format!("{}.rules.l7proto", clause.at.path),
+        format!("no plugin of this name is installed: {name}"),
+        "put it into the plugins folder first",
+    ))
+}
+
+fn rule_conflict(clause: &Clause<'_>, other: &str, own: &str) -> Box<Problem> {
+    Box::new(clause.meta.problem(
+        clause.at.line,
+        &clause.at.path,
+        format!("{own} rules meet {other} rules on the same port for the same peer"),
+        "one kind of L7 rules per port",
+    ))
+}
+
+fn binding_conflict(bound: &Bound<'_>, protocol: L7Protocol) -> Problem {
+    let protocol = match protocol {
+        L7Protocol::Http => HTTP,
+        L7Protocol::Dns => DNS,
+    };
+    bound.binding.meta.problem(
+        bound.binding.meta.line,
+        "spec.protocol",
+        format!("the port carries {protocol} by another rule"),
+        "bind to another port, or with the same protocol",
+    )
+}

@@ -1,0 +1,63 @@
+//! Names, places and frontends that may exist only once.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    compiled::Location,
+    input::{Input, Meta},
+    problem::Problem,
+};
+
+/// Finds what exists twice. The document of the later file is the one at fault.
+pub(super) fn check(input: &Input) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    check_documents(input, &mut problems);
+    check_locations(input, &mut problems);
+    problems
+}
+
+fn check_documents(input: &Input, problems: &mut Vec<Problem>) {
+    let mut metas: Vec<&Meta> = Vec::new();
+    metas.extend(input.endpoints.iter().map(|d| &d.meta));
+    metas.extend(input.policies.iter().map(|d| &d.meta));
+    metas.extend(input.services.iter().map(|d| &d.meta));
+    metas.extend(input.deny_lists.iter().map(|d| &d.meta));
+    metas.extend(input.bindings.iter().map(|d| &d.meta));
+    metas.sort_by_key(|meta| (&meta.file, meta.line));
+    let mut seen: BTreeMap<String, &Meta> = BTreeMap::new();
+    for meta in metas {
+        if let Some(first) = seen.get(&meta.key()) {
+            problems.push(meta.problem(
+                meta.line,
+                "metadata.name",
+                format!(
+                    "{} exists already in {}:{}",
+                    meta.key(),
+                    first.file,
+                    first.line
+                ),
+                "give one of them another name",
+            ));
+        } else {
+            seen.insert(meta.key(), meta);
+        }
+    }
+}
+
+fn check_locations(input: &Input, problems: &mut Vec<Problem>) {
+    let mut seen: BTreeMap<(bool, &str), &Meta> = BTreeMap::new();
+    for endpoint in &input.endpoints {
+        let (place, field) = match &endpoint.location {
+            Location::Interface(name) => ((true, name.as_str()), "spec.interface"),
+            Location::Cgroup(path) => ((false, path.as_str()), "spec.cgroup"),
+        };
+        if let Some(first) = seen.insert(place, &endpoint.meta) {
+            problems.push(endpoint.meta.problem(
+                endpoint.meta.line,
+                field,
+                format!("{} already belongs to {}", place.1, first.full_name()),
+                "one endpoint per place",
+            ));
+        }
+    }
+}

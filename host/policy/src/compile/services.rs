@@ -1,0 +1,126 @@
+//! Services with their backends.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use crate::{
+    compiled::{BackendState, CompiledBackend, CompiledService},
+    ids::{Exhausted, Interner},
+    input::{Endpoint, Input, Service, ServicePort, TargetPort},
+    problem::Problem,
+    protocol,
+};
+
+/// All frontends, one per service address and port.
+pub(super) fn compile(
+    input: &Input,
+    numbers: &mut Interner,
+    problems: &mut Vec<Problem>,
+) -> Result<Vec<CompiledService>, Exhausted> {
+    let mut frontends: BTreeMap<(SocketAddr, u8), String> = BTreeMap::new();
+    let mut compiled = Vec::new();
+    for service in super::by_name(&input.services, |s: &Service| s.meta.key()) {
+        for port in &service.ports {
+            for address in &service.addresses {
+                let name = full_name(service, port);
+                let frontend = (SocketAddr::new(*address, port.port), port.protocol);
+                if let Some(owner) = frontends.insert(frontend, name.clone()) {
+                    problems.push(service.meta.problem(
+                        port.line,
+                        "spec.ports",
+                        format!(
+                            "{}/{} already belongs to {owner}",
+                            frontend.0,
+                            protocol::name(port.protocol)
+                        ),
+                        "a frontend belongs to one service",
+                    ));
+                }
+                let key = format!(
+                    "{} {}/{}",
+                    service.meta.full_name(),
+                    frontend.0,
+                    port.protocol
+                );
+                compiled.push(CompiledService {
+                    name,
+                    id: numbers.get(&key)?,
+                    addr: *address,
+                    port: port.port,
+                    protocol: port.protocol,
+                    algorithm: service.algorithm,
+                    backends: backends(input, service, port, *address),
+                });
+            }
+        }
+    }
+    Ok(compiled)
+}
+
+fn full_name(service: &Service, port: &ServicePort) -> String {
+    match &port.name {
+        Some(port) if service.ports.len() > 1 => format!("{}:{port}", service.meta.full_name()),
+        _ => service.meta.full_name(),
+    }
+}
+
+/// Backends of the frontend's address family, sorted.
+fn backends(
+    input: &Input,
+    service: &Service,
+    port: &ServicePort,
+    frontend: IpAddr,
+) -> Vec<CompiledBackend> {
+    let mut backends: Vec<CompiledBackend> = service
+        .backends
+        .iter()
+        .filter_map(|backend| {
+            Some(CompiledBackend {
+                addr: backend.address,
+                port: match (backend.port, &port.target) {
+                    (Some(port), _) => port,
+                    (None, TargetPort::Number(port)) => *port,
+                    // A name needs an endpoint to be looked up at.
+                    (None, TargetPort::Name(_)) => return None,
+                },
+                weight: backend.weight,
+                state: backend.state,
+            })
+        })
+        .collect();
+    if let Some(selector) = &service.selector {
+        let selected = input
+            .endpoints
+            .iter()
+            .filter(|e| selector.matches(&e.labels));
+        backends.extend(selected.flat_map(|endpoint| of_endpoint(endpoint, port)));
+    }
+    backends.retain(|backend| backend.addr.is_ipv4() == frontend.is_ipv4());
+    backends.sort();
+    backends.dedup_by_key(|backend| (backend.addr, backend.port));
+    backends
+}
+
+fn of_endpoint(endpoint: &Endpoint, port: &ServicePort) -> Vec<CompiledBackend> {
+    let number = match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(name) => {
+            let names = endpoint.port_names();
+            let of_name = names.get(name).into_iter().flatten();
+            let mut same = of_name.filter(|(protocol, _)| *protocol == port.protocol);
+            same.next().map(|(_, number)| *number)
+        }
+    };
+    let Some(number) = number else {
+        return Vec::new();
+    };
+    let of_address = |addr: &IpAddr| CompiledBackend {
+        addr: *addr,
+        port: number,
+        weight: 1,
+        state: BackendState::Active,
+    };
+    endpoint.addresses.iter().map(of_address).collect()
+}

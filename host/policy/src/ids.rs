@@ -1,0 +1,225 @@
+//! Numbers that mean the same after every change and every restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+/// Keys kept per kind beyond those in use; more are forgotten, oldest first.
+const REMEMBERED: usize = 16_384;
+
+/// All numbers ever given. Kept in the state folder; the same key gets the same
+/// number for as long as it is remembered, and a forgotten number is the last to
+/// be given again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ids {
+    /// Identities of label sets.
+    pub(crate) identities: Interner,
+    /// Node-local identities: CIDRs and FQDN selectors.
+    pub(crate) local: Interner,
+    /// Rules, by document and path.
+    pub(crate) rules: Interner,
+    /// L7 rule sets, by digest of their content.
+    pub(crate) l7: Interner,
+    /// Service frontends.
+    pub(crate) services: Interner,
+    /// Endpoints, by name.
+    pub(crate) endpoints: Interner,
+    /// Compilations so far.
+    clock: u64,
+}
+
+/// First and last number of an interner.
+type Range = (u32, u32);
+
+/// Cilium's numbers for label sets of a cluster.
+const IDENTITIES: Range = (256, 65_535);
+/// Scope bit and 24 bits below it.
+const LOCAL: Range = ((1 << 24) | 1, (1 << 25) - 1);
+const ANY_NUMBER: Range = (1, u32::MAX);
+
+impl Default for Ids {
+    fn default() -> Self {
+        Ids {
+            identities: Interner::new(IDENTITIES),
+            local: Interner::new(LOCAL),
+            rules: Interner::new(ANY_NUMBER),
+            l7: Interner::new(ANY_NUMBER),
+            services: Interner::new(ANY_NUMBER),
+            endpoints: Interner::new(ANY_NUMBER),
+            clock: 0,
+        }
+    }
+}
+
+impl Ids {
+    /// Starts a compilation: what is asked for from now on counts as in use.
+    pub(crate) fn begin(&mut self) {
+        self.clock += 1;
+        for interner in self.all() {
+            interner.used.clear();
+        }
+    }
+
+    /// Ends a compilation: forgets what has been out of use the longest.
+    pub(crate) fn end(&mut self) {
+        let clock = self.clock;
+        for interner in self.all() {
+            interner.settle(clock);
+        }
+    }
+
+    fn all(&mut self) -> [&mut Interner; 6] {
+        [
+            &mut self.identities,
+            &mut self.local,
+            &mut self.rules,
+            &mut self.l7,
+            &mut self.services,
+            &mut self.endpoints,
+        ]
+    }
+}
+
+/// Keys to numbers of one range.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Interner {
+    range: Range,
+    next: u32,
+    /// Has the last number of the range been given once?
+    wrapped: bool,
+    numbers: BTreeMap<String, Given>,
+    #[serde(skip)]
+    used: BTreeSet<String>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Given {
+    number: u32,
+    /// Compilation that last used it.
+    seen: u64,
+}
+
+/// Every number of a range is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("all numbers from {0} to {1} are in use")]
+pub(crate) struct Exhausted(u32, u32);
+
+impl Interner {
+    fn new(range: Range) -> Self {
+        Interner {
+            range,
+            next: range.0,
+            wrapped: false,
+            numbers: BTreeMap::new(),
+            used: BTreeSet::new(),
+        }
+    }
+
+    /// The number of a key, a new one if it has none.
+    pub(crate) fn get(&mut self, key: &str) -> Result<u32, Exhausted> {
+        let number = match self.numbers.get(key) {
+            Some(given) => given.number,
+            None => {
+                let number = self.free()?;
+                let seen = 0;
+                self.numbers.insert(key.to_owned(), Given { number, seen });
+                number
+            }
+        };
+        if !self.used.contains(key) {
+            self.used.insert(key.to_owned());
+        }
+        Ok(number)
+    }
+
+    /// The next number nobody has. Numbers go round: one that was given up comes
+    /// back only after all others.
+    fn free(&mut self) -> Result<u32, Exhausted> {
+        let (first, last) = self.range;
+        let size = u64::from(last - first) + 1;
+        if self.numbers.len() as u64 >= size {
+            self.evict(1);
+            if self.numbers.len() as u64 >= size {
+                return Err(Exhausted(first, last));
+            }
+        }
+        // In the first round every number ahead is free.
+        let taken: BTreeSet<u32> = if self.wrapped {
+            self.numbers.values().map(|given| given.number).collect()
+        } else {
+            BTreeSet::new()
+        };
+        loop {
+            let number = self.next;
+            self.wrapped |= number == last;
+            self.next = if number == last { first } else { number + 1 };
+            if !taken.contains(&number) {
+                return Ok(number);
+            }
+        }
+    }
+
+    fn settle(&mut self, clock: u64) {
+        for key in &self.used {
+            if let Some(given) = self.numbers.get_mut(key) {
+                given.seen = clock;
+            }
+        }
+        let unused = self.numbers.len() - self.used.len();
+        self.evict(unused.saturating_sub(REMEMBERED));
+    }
+
+    /// Forgets up to `count` keys that are out of use, the longest unseen first.
+    fn evict(&mut self, count: usize) {
+        let mut unused: Vec<(u64, String)> = self
+            .numbers
+            .iter()
+            .filter(|(key, _)| !self.used.contains(*key))
+            .map(|(key, given)| (given.seen, key.clone()))
+            .collect();
+        unused.sort();
+        for (_, key) in unused.into_iter().take(count) {
+            self.numbers.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stay_and_survive_a_restart() {
+        let mut ids = Ids::default();
+        ids.begin();
+        let first = ids.identities.get("a").unwrap();
+        let second = ids.identities.get("b").unwrap();
+        ids.end();
+        assert_eq!((first, second), (256, 257));
+        assert_eq!(ids.local.get("cidr:10.0.0.0/8").unwrap(), 16_777_217);
+
+        let text = serde_json::to_string(&ids).unwrap();
+        let mut ids: Ids = serde_json::from_str(&text).unwrap();
+        ids.begin();
+        assert_eq!(ids.identities.get("c").unwrap(), 258);
+        assert_eq!(ids.identities.get("b").unwrap(), second);
+        assert_eq!(ids.identities.get("a").unwrap(), first);
+    }
+
+    #[test]
+    fn a_full_range_reuses_the_longest_unseen() {
+        let mut interner = Interner::new((1, 3));
+        for (clock, key) in ["a", "b", "c"].into_iter().enumerate() {
+            interner.used.clear();
+            interner.get(key).unwrap();
+            interner.settle(clock as u64);
+        }
+        interner.used.clear();
+        assert_eq!(interner.get("c").unwrap(), 3);
+        assert_eq!(interner.get("d").unwrap(), 1, "a was unseen the longest");
+        assert_eq!(interner.get("e").unwrap(), 2);
+        assert_eq!(interner.get("f"), Err(Exhausted(1, 3)));
+    }
+}

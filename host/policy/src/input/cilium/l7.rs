@@ -1,0 +1,151 @@
+//! `rules`: the L7 part of a rule.
+
+use regex::Regex;
+
+use super::{super::reader::Cursor, at, peers};
+use crate::{
+    compiled::{Direction, FqdnSelector, HttpRule},
+    rule::{At, L7Rules, Rule, Traffic},
+};
+
+/// Reads `rules`. Nothing but empty lists means no L7 rules at all.
+pub(super) fn read(cursor: &Cursor<'_>, direction: Direction) -> Option<Option<L7Rules>> {
+    let fields = cursor.fields(&["http", "dns", "kafka", "l7proto", "l7"])?;
+    fields.unsupported(&[("kafka", "Kafka rules cannot be enforced yet")]);
+    let http = fields.items("http").unwrap_or_default();
+    let dns = fields.items("dns").unwrap_or_default();
+    let plugin = fields.get("l7proto");
+    let entries = fields.items("l7").unwrap_or_default();
+    let kinds = [!http.is_empty(), !dns.is_empty(), plugin.is_some()];
+    if kinds.iter().filter(|used| **used).count() > 1 {
+        cursor.error(
+            "one kind of L7 rules only",
+            "use an item of toPorts for each kind",
+        );
+        return None;
+    }
+    if plugin.is_none() && !entries.is_empty() {
+        cursor.error("`l7` needs `l7proto` to say what reads it", "");
+        return None;
+    }
+    if !dns.is_empty() && direction == Direction::Ingress {
+        cursor.error("DNS rules apply to egress only", "");
+        return None;
+    }
+    if let Some(plugin) = plugin {
+        let name = plugin.word()?.to_owned();
+        let rules = read_all(&entries, read_plugin_rule)?;
+        return Some(Some(L7Rules::Plugin { name, rules }));
+    }
+    Some(if !http.is_empty() {
+        Some(L7Rules::Http(read_all(&http, read_http)?))
+    } else if !dns.is_empty() {
+        Some(L7Rules::Dns(read_all(&dns, peers::read_fqdn)?))
+    } else {
+        None
+    })
+}
+
+fn read_all<T>(
+    items: &[Cursor<'_>],
+    read: impl Fn(&Cursor<'_>) -> Option<T>,
+) -> Option<Vec<(At, T)>> {
+    let read = items.iter().map(|item| Some((at(item), read(item)?)));
+    read.collect()
+}
+
+fn read_plugin_rule(cursor: &Cursor<'_>) -> Option<serde_json::Value> {
+    // What the fields mean is the plugin's business; that they are text is Cilium's.
+    super::super::read_string_map(cursor)?;
+    Some(cursor.node().to_json())
+}
+
+fn read_http(cursor: &Cursor<'_>) -> Option<HttpRule> {
+    let fields = cursor.fields(&["method", "path", "host", "headers", "headerMatches"])?;
+    let pattern = |key: &str| match fields.get(key) {
+        Some(cursor) => read_regex(cursor),
+        None => Some(None),
+    };
+    let mut headers = Vec::new();
+    for header in fields.items("headers").unwrap_or_default() {
+        headers.push(read_header(&header)?);
+    }
+    for header in fields.items("headerMatches").unwrap_or_default() {
+        headers.push(read_header_match(&header)?);
+    }
+    Some(HttpRule {
+        method: pattern("method")?,
+        path: pattern("path")?,
+        host: pattern("host")?,
+        headers,
+    })
+}
+
+/// A regular expression, as written; empty means "anything".
+fn read_regex(cursor: &Cursor<'_>) -> Option<Option<String>> {
+    let text = cursor.text()?;
+    if let Err(error) = Regex::new(text) {
+        let reason = error.to_string();
+        // The last line says what is wrong; those above draw the place.
+        let reason = reason.lines().last().unwrap_or_default().trim();
+        let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+        cursor.error(format!("not a regular expression: {reason}"), "RE2 syntax");
+        return None;
+    }
+    Some((!text.is_empty()).then(|| text.to_owned()))
+}
+
+/// `Name: value`, split at the first blank; without a blank the name alone.
+fn read_header(cursor: &Cursor<'_>) -> Option<(String, Option<String>)> {
+    let text = cursor.word()?;
+    let (name, value) = match text.split_once(' ') {
+        Some((name, value)) => (name.strip_suffix(':').unwrap_or(name), Some(value)),
+        None => (text, None),
+    };
+    if value.is_none() && name.contains(':') {
+        cursor.warn(
+            "asks for a header of exactly this name, which no request can have",
+            "put a blank behind the colon to compare the value",
+        );
+    }
+    if name.is_empty() {
+        cursor.error("has no header name", "write `Name: value`");
+        return None;
+    }
+    Some((name.to_ascii_lowercase(), value.map(str::to_owned)))
+}
+
+fn read_header_match(cursor: &Cursor<'_>) -> Option<(String, Option<String>)> {
+    let fields = cursor.fields(&["name", "value", "secret", "mismatch"])?;
+    fields.unsupported(&[
+        ("secret", "write the value, or bind a plugin that knows it"),
+        ("mismatch", "headers are compared, not rewritten"),
+    ]);
+    let name = fields.required("name")?.word()?.to_ascii_lowercase();
+    let value = match fields.get("value") {
+        Some(value) => Some(value.text()?.to_owned()).filter(|text| !text.is_empty()),
+        None => None,
+    };
+    Some((name, value))
+}
+
+/// Adds "and everything else" to the L7 rules of a rule that does not switch its
+/// direction to default deny: such a rule may look at traffic, not refuse it.
+pub(super) fn open_up(rule: &mut Rule) {
+    let Traffic::Of(items) = &mut rule.traffic else {
+        return;
+    };
+    for item in items {
+        let at = item.at.clone();
+        match &mut item.l7 {
+            None => {}
+            Some(L7Rules::Http(rules)) => rules.push((at, HttpRule::default())),
+            Some(L7Rules::Dns(rules)) => {
+                rules.push((at, FqdnSelector::MatchPattern("*.".to_owned())));
+            }
+            Some(L7Rules::Plugin { rules, .. }) => {
+                rules.push((at, serde_json::Value::Object(serde_json::Map::new())));
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! `toPorts` and `icmps`: the L4 part of a rule.
+
+use super::{
+    super::reader::{Cursor, Fields},
+    at, l7,
+};
+use crate::{
+    compiled::Direction,
+    protocol,
+    rule::{L7Rules, PortRange, PortRule, Ports},
+    yaml::Value,
+};
+
+/// Most ports in one item of `toPorts`, and fields in one item of `icmps`.
+const MAX_ITEMS: usize = 40;
+/// Longest port name (RFC 6335, §5.1).
+const MAX_PORT_NAME: usize = 15;
+
+/// Reads one item of `toPorts`. One without ports covers nothing.
+pub(super) fn read(cursor: &Cursor<'_>, direction: Direction, deny: bool) -> Option<PortRule> {
+    let fields = cursor.fields(&[
+        "ports",
+        "rules",
+        "serverNames",
+        "terminatingTLS",
+        "originatingTLS",
+        "listener",
+    ])?;
+    fields.unsupported(&[
+        ("serverNames", "TLS server names are not matched yet"),
+        ("terminatingTLS", "TLS is not terminated yet"),
+        ("originatingTLS", "TLS is not originated yet"),
+        ("listener", "there are no Envoy listeners"),
+    ]);
+    let mut ports = Vec::new();
+    let items = fields.items("ports").unwrap_or_default();
+    check_count(cursor, items.len());
+    for item in &items {
+        ports.push(read_port(item)?);
+    }
+    let l7 = match fields.get("rules") {
+        Some(rules) if deny => {
+            rules.error(
+                "deny rules cannot have L7 rules",
+                "deny the port as a whole",
+            );
+            return None;
+        }
+        Some(rules) => l7::read(rules, direction)?,
+        None => None,
+    };
+    if let (Some(rules), Some(kind)) = (fields.get("rules"), &l7) {
+        check_l7(rules, &fields, kind, &mut ports)?;
+    }
+    Some(PortRule {
+        at: at(cursor),
+        ports,
+        l7,
+    })
+}
+
+fn check_count(cursor: &Cursor<'_>, items: usize) {
+    if items > MAX_ITEMS {
+        cursor.error(
+            format!("{items} entries; at most {MAX_ITEMS} are possible"),
+            "spread them over several items",
+        );
+    }
+}
+
+/// What L7 rules ask of the ports beside them.
+fn check_l7(
+    rules: &Cursor<'_>,
+    fields: &Fields<'_>,
+    kind: &L7Rules,
+    ports: &mut [Ports],
+) -> Option<()> {
+    let items = fields.items("ports").unwrap_or_default();
+    let is_dns = matches!(kind, L7Rules::Dns(_));
+    for (item, port) in items.iter().zip(ports.iter_mut()) {
+        if port.range == PortRange::All {
+            item.error("L7 rules need a port other than 0", "");
+            return None;
+        }
+        if is_dns {
+            if matches!(port.range, PortRange::Numbers(first, last) if first != last) {
+                item.error("DNS rules cannot cover a range of ports", "list the ports");
+                return None;
+            }
+            // DNS does not run over SCTP, which `ANY` would include.
+            port.protocols
+                .retain(|p| [protocol::TCP, protocol::UDP].contains(p));
+            if port.protocols.is_empty() {
+                item.error("DNS rules apply to TCP, UDP or ANY", "");
+                return None;
+            }
+        } else if port.protocols != [protocol::TCP] {
+            item.error(
+                "L7 rules other than DNS apply to TCP only",
+                "write protocol: TCP",
+            );
+            return None;
+        }
+    }
+    if items.is_empty() {
+        rules.error("L7 rules need `ports` beside them", "");
+        return None;
+    }
+    Some(())
+}
+
+fn read_port(cursor: &Cursor<'_>) -> Option<Ports> {
+    let fields = cursor.fields(&["port", "endPort", "protocol"])?;
+    let protocols = match fields.get("protocol") {
+        Some(protocol) => read_protocols(protocol)?,
+        None => protocol::ANY.to_vec(),
+    };
+    let port = fields.required("port")?;
+    let text = port.text()?;
+    let range = match text.parse::<u16>() {
+        Ok(0) => PortRange::All,
+        Ok(first) => {
+            let last = match fields.get("endPort") {
+                Some(end) => end
+                    .number(0, u16::MAX.into())
+                    .and_then(|n| u16::try_from(n).ok())?,
+                None => first,
+            };
+            // An end below the start means the start alone.
+            PortRange::Numbers(first, last.max(first))
+        }
+        Err(_) => {
+            let name = text.to_ascii_lowercase();
+            if let Err(reason) = check_port_name(&name) {
+                port.error(reason, "a number from 0 to 65535, or the name of a port");
+                return None;
+            }
+            PortRange::Named(name)
+        }
+    };
+    Some(Ports { protocols, range })
+}
+
+fn read_protocols(cursor: &Cursor<'_>) -> Option<Vec<u8>> {
+    let text = cursor.text()?.to_ascii_uppercase();
+    match text.as_str() {
+        "TCP" => Some(vec![protocol::TCP]),
+        "UDP" => Some(vec![protocol::UDP]),
+        "SCTP" => Some(vec![protocol::SCTP]),
+        "ANY" | "" => Some(protocol::ANY.to_vec()),
+        "ICMP" | "ICMPV6" => {
+            cursor.error("ICMP has no ports", "use `icmps` instead of `toPorts`");
+            None
+        }
+        _ => {
+            cursor.error("no such protocol", "one of: TCP, UDP, SCTP, ANY");
+            None
+        }
+    }
+}
+
+/// Is it a port name (RFC 6335, §5.1)?
+pub(crate) fn check_port_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name.len() > MAX_PORT_NAME {
+        Err("neither a port number nor a port name")
+    } else if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        Err("a port name has letters, digits and `-` only")
+    } else if !name.bytes().any(|b| b.is_ascii_alphabetic()) {
+        Err("not a port number, and a port name has at least one letter")
+    } else {
+        Ok(())
+    }
+}
+
+/// Reads one item of `icmps`.
+pub(super) fn read_icmp(cursor: &Cursor<'_>) -> Option<PortRule> {
+    let fields = cursor.fields(&["fields"])?;
+    let items = fields.items("fields").unwrap_or_default();
+    check_count(cursor, items.len());
+    let ports: Option<Vec<Ports>> = items.iter().map(read_icmp_field).collect();
+    Some(PortRule {
+        at: at(cursor),
+        ports: ports?,
+        l7: None,
+    })
+}
+
+fn read_icmp_field(cursor: &Cursor<'_>) -> Option<Ports> {
+    let fields = cursor.fields(&["family", "type"])?;
+    let ipv6 = match fields.get("family") {
+        Some(family) => family.one_of(&[("IPv4", false), ("IPv6", true)])?,
+        None => false,
+    };
+    let ty = fields.required("type")?;
+    let number = match &ty.node().value {
+        // Named types, and numbers in quotes, are accepted like numbers.
+        Value::Text(text) => text
+            .parse()
+            .ok()
+            .or_else(|| protocol::icmp_type(text, ipv6)),
+        Value::Int(number) => u8::try_from(*number).ok(),
+        _ => None,
+    };
+    if number.is_none() {
+        ty.error(
+            "no such ICMP type",
+            "a number from 0 to 255, or a name like EchoRequest",
+        );
+    }
+    number.map(|ty| Ports::icmp(ipv6, ty))
+}

@@ -1,0 +1,34 @@
+//! `DenyList`: prefixes refused before anything else, on outside devices.
+
+use ipnet::IpNet;
+
+use super::{Meta, Origin, read_meta, read_net, reader::Cursor};
+use crate::rule::At;
+
+/// A deny list.
+#[derive(Clone, Debug)]
+pub struct DenyList {
+    /// Name and origin.
+    pub meta: Meta,
+    /// The prefixes, and where each stands.
+    pub cidrs: Vec<(At, IpNet)>,
+}
+
+pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<DenyList> {
+    let top = root.fields(&["apiVersion", "kind", "metadata", "spec"])?;
+    let meta = read_meta(root, &top, origin)?;
+    let fields = top.required("spec")?.fields(&["cidrs"])?;
+    let items = fields.required("cidrs")?.items()?;
+    let read = items.iter().enumerate().map(|(index, item)| {
+        let at = At {
+            path: format!("cidrs[{index}]"),
+            line: item.line(),
+        };
+        Some((at, read_net(item)?))
+    });
+    let cidrs: Option<Vec<_>> = read.collect();
+    Some(DenyList {
+        cidrs: cidrs?,
+        meta,
+    })
+}

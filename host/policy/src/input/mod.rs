@@ -1,0 +1,369 @@
+//! Files as people write them: documents, and everything they mean together.
+
+mod binding;
+mod cilium;
+mod deny_list;
+mod endpoint;
+mod reader;
+mod service;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
+
+use self::reader::{Cursor, Fields, Findings};
+pub use self::{
+    binding::PluginBinding,
+    deny_list::DenyList,
+    endpoint::{Endpoint, NamedPort},
+    service::{Backend, Service, ServicePort, TargetPort},
+};
+use crate::{compiled::L7Protocol, problem::Problem, rule::Policy, yaml};
+
+/// Everything that is compiled into one generation.
+#[derive(Clone, Debug, Default)]
+pub struct Input {
+    /// Workloads and host services on this node.
+    pub endpoints: Vec<Endpoint>,
+    /// Network policies.
+    pub policies: Vec<Policy>,
+    /// Service frontends.
+    pub services: Vec<Service>,
+    /// Prefixes refused on outside devices.
+    pub deny_lists: Vec<DenyList>,
+    /// Plugins bound to ports.
+    pub bindings: Vec<PluginBinding>,
+    /// Addresses of the node itself.
+    pub node_addresses: Vec<IpAddr>,
+    /// Installed plugins by name, and what they read; what `l7proto` may name.
+    pub plugins: BTreeMap<String, L7Protocol>,
+    /// When a direction without rules is unrestricted.
+    pub mode: Mode,
+}
+
+impl Input {
+    /// Adds a document to its kind.
+    pub fn add(&mut self, document: Document) {
+        match document.body {
+            Body::Endpoint(endpoint) => self.endpoints.push(endpoint),
+            Body::Policy(policy) => self.policies.push(policy),
+            Body::Service(service) => self.services.push(service),
+            Body::DenyList(list) => self.deny_lists.push(list),
+            Body::PluginBinding(binding) => self.bindings.push(binding),
+        }
+    }
+}
+
+/// When a direction is in default deny.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// As soon as a rule selects the endpoint in that direction.
+    #[default]
+    Default,
+    /// Always.
+    Always,
+    /// Never, and rules are not applied at all.
+    Never,
+}
+
+/// A document that was read without errors.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// What it says.
+    pub body: Body,
+    /// What its author may not have meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// What a document says.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// `tidegate.io/v1alpha1 Endpoint`.
+    Endpoint(Endpoint),
+    /// `cilium.io/v2 CiliumNetworkPolicy` or `CiliumClusterwideNetworkPolicy`.
+    Policy(Policy),
+    /// `tidegate.io/v1alpha1 Service`.
+    Service(Service),
+    /// `tidegate.io/v1alpha1 DenyList`.
+    DenyList(DenyList),
+    /// `tidegate.io/v1alpha1 PluginBinding`.
+    PluginBinding(PluginBinding),
+}
+
+impl Document {
+    /// Name and origin.
+    pub fn meta(&self) -> &Meta {
+        match &self.body {
+            Body::Endpoint(endpoint) => &endpoint.meta,
+            Body::Policy(policy) => &policy.meta,
+            Body::Service(service) => &service.meta,
+            Body::DenyList(list) => &list.meta,
+            Body::PluginBinding(binding) => &binding.meta,
+        }
+    }
+}
+
+/// Name and origin of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// File, as the caller named it.
+    pub file: String,
+    /// Line the document starts at, from 1.
+    pub line: u32,
+    /// `kind:`.
+    pub kind: &'static str,
+    /// Namespace; `None` for cluster-wide kinds.
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+}
+
+impl Meta {
+    /// Name of the document among all documents: `Kind namespace/name`.
+    pub fn key(&self) -> String {
+        format!("{} {}", self.kind, self.full_name())
+    }
+
+    /// `namespace/name`, or the name alone if it has no namespace.
+    pub fn full_name(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{namespace}/{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// A problem of this document that shows only when everything is put together.
+    pub(crate) fn problem(&self, line: u32, field: &str, message: String, hint: &str) -> Problem {
+        Problem {
+            file: self.file.clone(),
+            document: Some(self.key()),
+            line,
+            column: 1,
+            field: field.to_owned(),
+            value: None,
+            message,
+            hint: (!hint.is_empty()).then(|| hint.to_owned()),
+            severity: crate::problem::Severity::Error,
+        }
+    }
+}
+
+/// Namespace of our own kinds when none is written.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// Reads all documents of one file. Any error refuses the file as a whole; all
+/// errors that can be found are reported together.
+pub fn parse_file(file: &str, text: &str) -> Result<Vec<Document>, Vec<Problem>> {
+    let nodes = yaml::parse(file, text).map_err(|problem| vec![problem])?;
+    let mut documents = Vec::new();
+    let mut errors = Vec::new();
+    for node in &nodes {
+        let findings = Findings::new(file);
+        let body = read_document(file, &Cursor::root(node, &findings));
+        let (found, warnings) = findings.take();
+        errors.extend(found);
+        documents.extend(body.map(|body| Document { body, warnings }));
+    }
+    if errors.is_empty() {
+        Ok(documents)
+    } else {
+        Err(errors)
+    }
+}
+
+/// Entry for fuzzing: any bytes give documents or problems, never a panic.
+pub fn fuzz_parse(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let mut input = Input::default();
+        if let Ok(documents) = parse_file("fuzz.yaml", text) {
+            documents
+                .into_iter()
+                .for_each(|document| input.add(document));
+        }
+        // Refusals are an answer too; only a panic would be a finding.
+        let _ = crate::compile(&input, &mut crate::Ids::default());
+        crate::lint(&input);
+    }
+}
+
+const CILIUM: &str = "cilium.io/v2";
+const TIDEGATE: &str = "tidegate.io/v1alpha1";
+
+fn read_document(file: &str, root: &Cursor<'_>) -> Option<Body> {
+    let entries = root.entries()?;
+    let field = |name: &str| entries.iter().find(|(key, _)| key == name).map(|(_, c)| c);
+    let (Some(version), Some(kind)) = (field("apiVersion"), field("kind")) else {
+        root.error(
+            "`apiVersion` and `kind` must say what this document is",
+            &format!("e.g. apiVersion: {CILIUM}, kind: CiliumNetworkPolicy"),
+        );
+        return None;
+    };
+    let origin = |kind, scope| Origin { file, kind, scope };
+    match (version.text()?, kind.text()?) {
+        (CILIUM, "CiliumNetworkPolicy") => {
+            let origin = origin("CiliumNetworkPolicy", Scope::OptionalNamespace);
+            cilium::read(root, &origin).map(Body::Policy)
+        }
+        (CILIUM, "CiliumClusterwideNetworkPolicy") => {
+            let origin = origin("CiliumClusterwideNetworkPolicy", Scope::Cluster);
+            cilium::read(root, &origin).map(Body::Policy)
+        }
+        (TIDEGATE, "Endpoint") => {
+            endpoint::read(root, &origin("Endpoint", Scope::DefaultNamespace)).map(Body::Endpoint)
+        }
+        (TIDEGATE, "Service") => {
+            service::read(root, &origin("Service", Scope::DefaultNamespace)).map(Body::Service)
+        }
+        (TIDEGATE, "DenyList") => {
+            deny_list::read(root, &origin("DenyList", Scope::Cluster)).map(Body::DenyList)
+        }
+        (TIDEGATE, "PluginBinding") => {
+            binding::read(root, &origin("PluginBinding", Scope::DefaultNamespace))
+                .map(Body::PluginBinding)
+        }
+        (other, kind_name) => {
+            kind.error(
+                format!("no such kind in {other}: {kind_name}"),
+                &format!(
+                    "{CILIUM}: CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy; \
+                     {TIDEGATE}: Endpoint, Service, DenyList, PluginBinding"
+                ),
+            );
+            None
+        }
+    }
+}
+
+/// Where a document comes from and what its kind does with namespaces.
+struct Origin<'a> {
+    file: &'a str,
+    kind: &'static str,
+    scope: Scope,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// A missing namespace means "all of them".
+    OptionalNamespace,
+    /// A missing namespace means [`DEFAULT_NAMESPACE`].
+    DefaultNamespace,
+    /// The kind has no namespace.
+    Cluster,
+}
+
+/// Metadata that API servers add, or people; of no meaning here.
+const FOREIGN_METADATA: [&str; 9] = [
+    "annotations",
+    "creationTimestamp",
+    "finalizers",
+    "generation",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// Reads `metadata` and names the document in everything that is reported from now on.
+fn read_meta<'a>(root: &Cursor<'a>, top: &Fields<'a>, origin: &Origin<'_>) -> Option<Meta> {
+    let known: Vec<&str> = ["name", "namespace", "labels"]
+        .into_iter()
+        .chain(FOREIGN_METADATA)
+        .collect();
+    let fields = top.required("metadata")?.fields(&known)?;
+    let name = fields.required("name")?.word()?.to_owned();
+    let written = match fields.get("namespace") {
+        Some(namespace) => Some(namespace.text()?).filter(|text| !text.is_empty()),
+        None => None,
+    };
+    if let Some(namespace) = fields.get("namespace")
+        && origin.scope == Scope::Cluster
+        && written.is_some()
+    {
+        namespace.error(format!("{} has no namespace", origin.kind), "remove it");
+    }
+    let namespace = match origin.scope {
+        Scope::DefaultNamespace => Some(written.unwrap_or(DEFAULT_NAMESPACE)),
+        Scope::OptionalNamespace | Scope::Cluster => written,
+    };
+    let meta = Meta {
+        file: origin.file.to_owned(),
+        line: root.line(),
+        kind: origin.kind,
+        namespace: namespace.map(str::to_owned),
+        name,
+    };
+    root.name_document(meta.key());
+    Some(meta)
+}
+
+/// A prefix, or a bare address as a full-length one; host bits are cleared, and
+/// v4-mapped IPv6 is IPv4.
+pub(crate) fn parse_net(text: &str) -> Option<IpNet> {
+    let net = match text.parse::<IpNet>() {
+        Ok(net) => net.trunc(),
+        Err(_) => IpNet::from(parse_addr(text)?),
+    };
+    Some(match net {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.network().to_ipv4_mapped() {
+            Some(v4) => IpNet::V4(Ipv4Net::new(v4, v6.prefix_len() - 96).ok()?),
+            None => net,
+        },
+        _ => net,
+    })
+}
+
+/// An address; v4-mapped IPv6 is IPv4.
+pub(crate) fn parse_addr(text: &str) -> Option<IpAddr> {
+    Some(match text.parse::<IpAddr>().ok()? {
+        IpAddr::V6(v6) => unmap(v6),
+        v4 => v4,
+    })
+}
+
+fn unmap(address: Ipv6Addr) -> IpAddr {
+    address
+        .to_ipv4_mapped()
+        .map_or(IpAddr::V6(address), IpAddr::V4)
+}
+
+fn read_addr(cursor: &Cursor<'_>) -> Option<IpAddr> {
+    cursor.parsed("an IP address", parse_addr)
+}
+
+fn read_net(cursor: &Cursor<'_>) -> Option<IpNet> {
+    cursor.parsed("a prefix like 10.0.0.0/8", parse_net)
+}
+
+/// `metadata.labels` or a selector's plain map: keys to values.
+fn read_string_map(cursor: &Cursor<'_>) -> Option<BTreeMap<String, String>> {
+    let entries = cursor.entries()?;
+    let read = entries.iter().map(|(key, value)| {
+        let value = match value.node().value {
+            yaml::Value::Null => "",
+            _ => value.text()?,
+        };
+        Some((key.clone(), value.to_owned()))
+    });
+    read.collect()
+}
+
+/// `TCP`, `UDP` or `SCTP`, in any case.
+fn read_protocol(cursor: &Cursor<'_>) -> Option<u8> {
+    let text = cursor.text()?.to_ascii_uppercase();
+    match text.as_str() {
+        "TCP" => Some(crate::protocol::TCP),
+        "UDP" => Some(crate::protocol::UDP),
+        "SCTP" => Some(crate::protocol::SCTP),
+        _ => {
+            cursor.error("no such protocol", "one of: TCP, UDP, SCTP");
+            None
+        }
+    }
+}

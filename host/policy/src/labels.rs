@@ -1,0 +1,230 @@
+//! Labels of endpoints and selectors over them.
+
+use std::{collections::BTreeSet, fmt};
+
+/// Key of the label every endpoint has for its namespace.
+pub const NAMESPACE: &str = "io.kubernetes.pod.namespace";
+/// Prefix of keys that carry labels of the namespace.
+pub const NAMESPACE_LABELS: &str = "io.cilium.k8s.namespace.labels";
+/// Key of the label every endpoint has for its cluster.
+pub const CLUSTER: &str = "io.cilium.k8s.policy.cluster";
+/// Name of the cluster, as long as there is one node.
+pub const LOCAL_CLUSTER: &str = "default";
+
+/// A label: `source:key=value`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label {
+    /// `k8s`, `reserved`, `cidr`, …
+    pub source: String,
+    /// Key.
+    pub key: String,
+    /// Value, often empty.
+    pub value: String,
+}
+
+impl Label {
+    /// A label from its three parts.
+    pub fn new(source: &str, key: &str, value: &str) -> Self {
+        Label {
+            source: source.to_owned(),
+            key: key.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Label {
+    /// `source:key=value`, or `source:key` if the value is empty.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.source, self.key)?;
+        if !self.value.is_empty() {
+            write!(f, "={}", self.value)?;
+        }
+        Ok(())
+    }
+}
+
+/// The key of a requirement; without a source it means any source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Source the label must have; `None` matches any.
+    pub source: Option<String>,
+    /// Key.
+    pub key: String,
+}
+
+impl Key {
+    /// Reads `key`, `source:key`, `any:key` or `$reserved`.
+    pub fn parse(text: &str) -> Self {
+        if let Some(key) = text.strip_prefix('$') {
+            return Key::of("reserved", key);
+        }
+        match text.split_once(':') {
+            None | Some(("any", _)) => Key {
+                source: None,
+                key: text.strip_prefix("any:").unwrap_or(text).to_owned(),
+            },
+            Some((source, key)) => Key::of(source, key),
+        }
+    }
+
+    /// A key with its source.
+    pub fn of(source: &str, key: &str) -> Self {
+        Key {
+            source: Some(source.to_owned()),
+            key: key.to_owned(),
+        }
+    }
+
+    fn is_of(&self, label: &Label) -> bool {
+        self.key == label.key && self.source.as_ref().is_none_or(|s| *s == label.source)
+    }
+}
+
+/// One condition on a label set.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Requirement {
+    /// The key is there with one of the values.
+    In(Key, BTreeSet<String>),
+    /// The key is absent or has none of the values.
+    NotIn(Key, BTreeSet<String>),
+    /// The key is there.
+    Exists(Key),
+    /// The key is absent.
+    DoesNotExist(Key),
+}
+
+impl Requirement {
+    /// `key = value`.
+    pub fn equals(key: Key, value: &str) -> Self {
+        Requirement::In(key, BTreeSet::from([value.to_owned()]))
+    }
+
+    /// The key it is about.
+    pub fn key(&self) -> &Key {
+        match self {
+            Requirement::In(key, _)
+            | Requirement::NotIn(key, _)
+            | Requirement::Exists(key)
+            | Requirement::DoesNotExist(key) => key,
+        }
+    }
+
+    fn holds(&self, labels: &[Label]) -> bool {
+        let mut of_key = labels.iter().filter(|label| self.key().is_of(label));
+        match self {
+            Requirement::In(_, values) => of_key.any(|label| values.contains(&label.value)),
+            Requirement::NotIn(_, values) => !of_key.any(|label| values.contains(&label.value)),
+            Requirement::Exists(_) => of_key.next().is_some(),
+            Requirement::DoesNotExist(_) => of_key.next().is_none(),
+        }
+    }
+}
+
+/// Conditions that must all hold; none selects everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Selector {
+    /// The conditions.
+    pub requirements: Vec<Requirement>,
+}
+
+impl Selector {
+    /// Does the selector select something with these labels?
+    pub fn matches(&self, labels: &[Label]) -> bool {
+        self.requirements.iter().all(|r| r.holds(labels))
+    }
+
+    /// Does any condition speak about the pod's namespace or the namespace's labels?
+    pub fn mentions_namespace(&self) -> bool {
+        self.requirements.iter().any(|r| {
+            let key = &r.key().key;
+            key == NAMESPACE || key.starts_with(NAMESPACE_LABELS)
+        })
+    }
+
+    /// Does any condition speak about a reserved label?
+    pub fn mentions_reserved(&self) -> bool {
+        self.mentions_source("reserved")
+    }
+
+    fn mentions_source(&self, source: &str) -> bool {
+        self.requirements
+            .iter()
+            .any(|r| r.key().source.as_deref() == Some(source))
+    }
+
+    /// Adds `k8s:<namespace key> = namespace`.
+    pub fn require_namespace(&mut self, namespace: &str) {
+        self.requirements
+            .push(Requirement::equals(Key::of("k8s", NAMESPACE), namespace));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(requirements: Vec<Requirement>, labels: &[(&str, &str, &str)], expected: bool) {
+        let labels: Vec<Label> = labels.iter().map(|(s, k, v)| Label::new(s, k, v)).collect();
+        let selector = Selector { requirements };
+        assert_eq!(
+            selector.matches(&labels),
+            expected,
+            "{selector:?} {labels:?}"
+        );
+    }
+
+    fn values(values: &[&str]) -> BTreeSet<String> {
+        values.iter().map(|v| (*v).to_owned()).collect()
+    }
+
+    #[test]
+    fn operators() {
+        let app = || Key::parse("app");
+        let web = [("k8s", "app", "web")];
+        check(vec![], &[], true);
+        check(vec![Requirement::equals(app(), "web")], &web, true);
+        check(vec![Requirement::equals(app(), "db")], &web, false);
+        check(
+            vec![Requirement::In(app(), values(&["db", "web"]))],
+            &web,
+            true,
+        );
+        check(
+            vec![Requirement::NotIn(app(), values(&["web"]))],
+            &web,
+            false,
+        );
+        check(vec![Requirement::NotIn(app(), values(&["db"]))], &web, true);
+        check(vec![Requirement::NotIn(app(), values(&["db"]))], &[], true);
+        check(vec![Requirement::Exists(app())], &web, true);
+        check(vec![Requirement::Exists(app())], &[], false);
+        check(vec![Requirement::DoesNotExist(app())], &web, false);
+        check(vec![Requirement::DoesNotExist(app())], &[], true);
+    }
+
+    #[test]
+    fn sources() {
+        let web = [("k8s", "app", "web")];
+        check(
+            vec![Requirement::equals(Key::parse("k8s:app"), "web")],
+            &web,
+            true,
+        );
+        check(
+            vec![Requirement::equals(Key::parse("any:app"), "web")],
+            &web,
+            true,
+        );
+        check(
+            vec![Requirement::equals(Key::parse("container:app"), "web")],
+            &web,
+            false,
+        );
+        check(
+            vec![Requirement::equals(Key::parse("$host"), "")],
+            &[("reserved", "host", "")],
+            true,
+        );
+    }
+}

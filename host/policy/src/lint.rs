@@ -1,0 +1,128 @@
+//! What is valid, but probably not what its author means.
+
+use crate::{
+    compiled::{Direction, Location},
+    input::{Endpoint, Input},
+    problem::{Problem, Severity},
+    protocol,
+    rule::{At, L7Rules, PeerSelector, Peers, Policy, PortRange, Rule, Traffic},
+};
+
+/// The port DNS servers listen on.
+const DNS_PORT: u16 = 53;
+
+/// Looks at everything together; what one document shows alone is in
+/// [`crate::Document::warnings`].
+pub fn lint(input: &Input) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    for policy in &input.policies {
+        lint_host_services(input, policy, &mut warnings);
+        lint_names(input, policy, &mut warnings);
+    }
+    warnings
+}
+
+fn warn(policy: &Policy, at: &At, message: String, hint: &str) -> Problem {
+    Problem {
+        severity: Severity::Warning,
+        ..policy.meta.problem(at.line, &at.path, message, hint)
+    }
+}
+
+/// Ingress rules that select a host service: nothing enforces them.
+fn lint_host_services(input: &Input, policy: &Policy, warnings: &mut Vec<Problem>) {
+    for spec in &policy.specs {
+        let Some(rule) = spec
+            .rules
+            .iter()
+            .find(|r| r.direction == Direction::Ingress)
+        else {
+            continue;
+        };
+        let host_services = input
+            .endpoints
+            .iter()
+            .filter(|e| matches!(e.location, Location::Cgroup(_)));
+        for endpoint in host_services.filter(|e| spec.subject.matches(&e.labels)) {
+            warnings.push(warn(
+                policy,
+                &rule.at,
+                format!(
+                    "ingress to the host service {} is not enforced",
+                    endpoint.meta.full_name()
+                ),
+                "only egress is, for endpoints that are a cgroup",
+            ));
+        }
+    }
+}
+
+/// Names that nobody will ever learn the addresses of, for want of a DNS rule.
+fn lint_names(input: &Input, policy: &Policy, warnings: &mut Vec<Problem>) {
+    for spec in &policy.specs {
+        let Some(rule) = spec.rules.iter().find(|rule| names_peers(rule)) else {
+            continue;
+        };
+        let subjects = input
+            .endpoints
+            .iter()
+            .filter(|e| spec.subject.matches(&e.labels));
+        for endpoint in subjects {
+            if !rules_of(input, endpoint).any(has_dns_rule) {
+                let by_plain_allow = rules_of(input, endpoint).any(allows_dns_unseen);
+                let hint = if by_plain_allow {
+                    "port 53 is allowed, but unseen: add rules.dns to it"
+                } else {
+                    "add an egress rule to the DNS server with rules.dns"
+                };
+                warnings.push(warn(
+                    policy,
+                    &rule.at,
+                    format!(
+                        "toFQDNs of {} stays without addresses: no DNS answer passes the proxy",
+                        endpoint.meta.full_name()
+                    ),
+                    hint,
+                ));
+            }
+        }
+    }
+}
+
+fn names_peers(rule: &Rule) -> bool {
+    match &rule.peers {
+        Peers::Any => false,
+        Peers::Of(list) => list.iter().any(|s| matches!(s, PeerSelector::Fqdn(_))),
+    }
+}
+
+fn rules_of<'a>(input: &'a Input, endpoint: &'a Endpoint) -> impl Iterator<Item = &'a Rule> {
+    let specs = input.policies.iter().flat_map(|p| &p.specs);
+    specs
+        .filter(|spec| spec.subject.matches(&endpoint.labels))
+        .flat_map(|spec| &spec.rules)
+        .filter(|rule| rule.direction == Direction::Egress && !rule.deny)
+}
+
+fn has_dns_rule(rule: &Rule) -> bool {
+    match &rule.traffic {
+        Traffic::All => false,
+        Traffic::Of(items) => items.iter().any(|i| matches!(i.l7, Some(L7Rules::Dns(_)))),
+    }
+}
+
+fn allows_dns_unseen(rule: &Rule) -> bool {
+    match &rule.traffic {
+        Traffic::All => true,
+        Traffic::Of(items) => items.iter().filter(|i| i.l7.is_none()).any(|item| {
+            item.ports.iter().any(|ports| {
+                ports.protocols.contains(&protocol::UDP)
+                    && match ports.range {
+                        PortRange::All => true,
+                        PortRange::Numbers(first, last) => (first..=last).contains(&DNS_PORT),
+                        PortRange::Named(_) => false,
+                    }
+            })
+        }),
+    }
+}

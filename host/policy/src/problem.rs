@@ -1,0 +1,60 @@
+//! What is wrong with a file, said so that its author can mend it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How much a problem matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The document cannot be used.
+    Error,
+    /// The document is used, but probably does not do what its author means.
+    Warning,
+}
+
+/// One finding about one place of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// File, as the caller named it.
+    pub file: String,
+    /// [`crate::input::Meta::key`] of the document, once it is known which one it is.
+    pub document: Option<String>,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column, from 1.
+    pub column: u32,
+    /// Path of the field, e.g. `spec.ingress[0].toPorts[1].ports[0].port`; empty
+    /// for the document as a whole.
+    pub field: String,
+    /// The value found there, if it is short enough to show.
+    pub value: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub hint: Option<String>,
+    /// How much it matters.
+    pub severity: Severity,
+}
+
+impl fmt::Display for Problem {
+    /// One line: `file:line:column: field: message (value); hint`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
+        if self.severity == Severity::Warning {
+            f.write_str("warning: ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)?;
+        if let Some(value) = &self.value {
+            write!(f, " ({value})")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}

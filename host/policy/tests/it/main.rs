@@ -1,0 +1,8 @@
+//! Policies as people write them, compiled and asked.
+
+mod check;
+mod messages;
+mod property;
+mod reference;
+mod semantics;
+mod services;
