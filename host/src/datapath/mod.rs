@@ -1,1 +1,260 @@
-//! The only room that names aya: loads, attaches and pins the kernel programs, and offers their maps in our words.
+//! The kernel side: loads, attaches and pins the programs of `ebpf/programs`, and
+//! offers their tables in our words. The only room that names aya; no other room
+//! sees a map handle, except the few the proxy is given by descriptor.
+//!
+//! It never empties a table it finds: an agent that starts takes over what is
+//! pinned, puts its own programs behind the links, and changes only differences.
+//! It never decides anything about a packet.
+//!
+//! Reading order: [`Datapath`] here, then `loader` and `attach` (programs), `table`
+//! and `tables` (maps), `publish` with its pure halves `policy_tables`,
+//! `service_tables`, `maglev` and `diff`, then `binding` (devices that come and go).
+
+mod attach;
+mod binding;
+mod bpffs;
+mod counters;
+mod diff;
+mod encode;
+mod error;
+mod events;
+mod expire;
+mod explain;
+mod kernel_features;
+mod listeners;
+mod loader;
+mod maglev;
+mod place;
+mod policy_tables;
+mod publish;
+mod reader;
+mod remove;
+mod routes;
+mod service_tables;
+mod status;
+mod sys;
+mod table;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tidegate_ebpf_shared::{
+    config::{DatapathConfig, flags},
+    flow::{FlowEntry, FlowKey},
+    limits,
+    maps::{map, program},
+};
+
+pub use self::{
+    binding::{AttachReport, XdpStatus},
+    counters::{Counters, DenyCount},
+    error::DatapathError,
+    events::EventStream,
+    expire::{Clocks, Sweep},
+    explain::{Explanation, Party, Query, ServiceHit, Step},
+    kernel_features::{KernelFeature, kernel_features},
+    publish::{PublishReport, TableChange},
+    reader::Reader,
+    status::{DatapathStatus, ProgramStatus},
+    tables::{TableGauge, TableLimits},
+};
+
+use self::{
+    attach::{CGROUP_PROGRAMS, Links, Place},
+    binding::{Bindings, with_cause},
+    bpffs::Pins,
+    loader::Programs,
+    place::Cgroup,
+    tables::Tables,
+};
+
+/// How a node wants its datapath.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to pin: a bpffs, or a folder where one is mounted.
+    pub bpffs: PathBuf,
+    /// Cgroup whose processes get service addresses and host policy; `None`: no
+    /// socket hooks.
+    pub cgroup: Option<PathBuf>,
+    /// Devices that lead outside.
+    pub outside: Vec<String>,
+    /// Capacity of the tables.
+    pub limits: TableLimits,
+    /// Denied packets pass and are reported as such.
+    pub audit: bool,
+    /// The node itself may reach its workloads whatever their policy says.
+    pub allow_localhost: bool,
+    /// Deny events per second and CPU; more are only counted.
+    pub deny_events_per_second: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            bpffs: PathBuf::from("/sys/fs/bpf/tidegate"),
+            cgroup: None,
+            outside: Vec::new(),
+            limits: TableLimits::default(),
+            audit: false,
+            allow_localhost: true,
+            deny_events_per_second: limits::DENY_EVENTS_PER_SECOND as u32,
+        }
+    }
+}
+
+/// The maps the proxy works with, by descriptor.
+#[derive(Debug)]
+pub struct ProxyMaps {
+    /// `FLOWS`: who a steered flow is.
+    pub flows: OwnedFd,
+    /// `FQDN`: addresses learned from DNS answers.
+    pub fqdn: OwnedFd,
+    /// `STEERED`: original destination of a host service's connection.
+    pub steered: OwnedFd,
+    /// `STEER_BY_TUPLE`: the same for datagrams.
+    pub steer_by_tuple: OwnedFd,
+}
+
+/// The kernel side of this node. Dropping it leaves everything running; see
+/// [`Datapath::remove`].
+pub struct Datapath {
+    pins: Pins,
+    tables: Arc<Tables>,
+    programs: Programs,
+    links: Links,
+    bindings: Bindings,
+    notes: Vec<String>,
+    last_policy_id: u32,
+    cpus: usize,
+}
+
+impl Datapath {
+    /// Loads the programs, or takes over what is pinned and puts these programs
+    /// behind its links. Works in the calling thread's network namespace.
+    ///
+    /// Nothing that runs is touched before every program has passed the verifier and
+    /// every pinned table has the expected layout and capacity.
+    pub fn open(options: Options) -> Result<Self, DatapathError> {
+        kernel_features::check_rights()?;
+        let pins = Pins::below(&options.bpffs);
+        pins.prepare()?;
+        let programs = loader::load(&pins, &options.limits)?;
+        let tables = Tables::open(&pins.maps, &options.limits)?;
+        let links = Links::adopt(&pins.links, &programs)?;
+        let notes = routes::ensure()?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| DatapathError::Cpus(source))?;
+        let mut datapath = Self {
+            pins,
+            tables: Arc::new(tables),
+            programs,
+            links,
+            bindings: Bindings::new(options.outside),
+            notes,
+            last_policy_id: 0,
+            cpus,
+        };
+        datapath.configure(|config| {
+            config.flags = u32::from(options.audit) * flags::AUDIT
+                | u32::from(options.allow_localhost) * flags::ALLOW_LOCALHOST;
+            config.deny_events_per_second = options.deny_events_per_second;
+        })?;
+        datapath.attach_to_node(options.cgroup.as_deref());
+        datapath.attach_pending()?;
+        Ok(datapath)
+    }
+
+    /// The generation in force: what the kernel has, whoever wrote it. 0 before the
+    /// first.
+    pub fn generation(&self) -> u32 {
+        // The array always has its one entry.
+        self.tables.generation.get(&0).ok().flatten().unwrap_or(0)
+    }
+
+    /// Attaches to declared devices and cgroups that have appeared, and lets go of
+    /// those that are gone. For every link event, and now and then.
+    pub fn attach_pending(&mut self) -> Result<AttachReport, DatapathError> {
+        self.bindings
+            .reconcile(&self.tables, &self.programs, &mut self.links)
+    }
+
+    /// Descriptors of the proxy's maps.
+    pub fn proxy_maps(&self) -> Result<ProxyMaps, DatapathError> {
+        let open = |name| {
+            sys::open_pin(&self.pins.maps.join(name)).map_err(DatapathError::table(name, "open"))
+        };
+        Ok(ProxyMaps {
+            flows: open(map::FLOWS)?,
+            fqdn: open(map::FQDN)?,
+            steered: open(map::STEERED)?,
+            steer_by_tuple: open(map::STEER_BY_TUPLE)?,
+        })
+    }
+
+    /// The kernel's counters, see [`Reader::counters`].
+    pub fn counters(&self) -> Result<Counters, DatapathError> {
+        self.reader().counters()
+    }
+
+    /// How full each table is, see [`Reader::tables`].
+    pub fn tables(&self) -> Result<Vec<TableGauge>, DatapathError> {
+        self.reader().tables()
+    }
+
+    /// Every flow in the table at this moment.
+    pub fn flows(
+        &self,
+    ) -> Result<impl Iterator<Item = (FlowKey, FlowEntry)> + use<>, DatapathError> {
+        self.reader().flows()
+    }
+
+    /// Why a flow would be allowed or dropped, see [`Reader::explain`].
+    pub fn explain(&self, query: &Query) -> Result<Explanation, DatapathError> {
+        self.reader().explain(query)
+    }
+
+    /// A read-only view that others may keep and use at any time.
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.tables), self.cpus)
+    }
+
+    fn configure(&self, change: impl FnOnce(&mut DatapathConfig)) -> Result<(), DatapathError> {
+        let mut config = self.tables.config.get(&0)?.unwrap_or_default();
+        change(&mut config);
+        self.tables.config.put(&0, &config)
+    }
+
+    /// Attaches what belongs to the node as a whole. A hook that cannot be attached
+    /// is noted, and the rest goes on: policy on workloads does not depend on it.
+    fn attach_to_node(&mut self, cgroup: Option<&Path>) {
+        let mut wanted = Vec::new();
+        match place::network_namespace() {
+            Ok((inode, _)) => wanted.push((program::PICK_LISTENER, Place::Namespace(inode))),
+            Err(error) => self.notes.push(format!("no network namespace: {error}")),
+        }
+        match sys::open_pin(&self.pins.maps.join(map::FAST_SOCKETS))
+            .and_then(|map| sys::map_info(std::os::fd::AsFd::as_fd(&map)))
+        {
+            Ok(info) => wanted.push((program::FIRST_BYTES, Place::SocketMap(info.id))),
+            Err(error) => self.notes.push(format!("no map for first bytes: {error}")),
+        }
+        match cgroup.map(Cgroup::find) {
+            Some(Ok(cgroup)) => wanted
+                .extend(CGROUP_PROGRAMS.map(|program| (program, Place::Cgroup(cgroup.clone())))),
+            Some(Err(error)) => self.notes.push(format!("no socket hooks: cgroup: {error}")),
+            None => self
+                .notes
+                .push("no socket hooks: no cgroup is configured".into()),
+        }
+        for (program, place) in wanted {
+            if let Err(error) = self.links.ensure(&self.programs, program, &place) {
+                self.notes.push(with_cause(&error));
+            }
+        }
+    }
+}

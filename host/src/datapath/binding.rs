@@ -1,0 +1,330 @@
+//! Puts programs where endpoints and outside devices are, as they come and go.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+use tidegate_ebpf_shared::maps::program;
+use tidegate_policy::compiled::{CompiledEndpoint, EndpointId, Location};
+
+use super::{
+    DatapathError,
+    attach::{Links, Place, XdpMode},
+    loader::Programs,
+    place::{self, Cgroup},
+    tables::Tables,
+};
+
+/// What a round of attaching did, in words for logs and `status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachReport {
+    /// What is new in place.
+    pub attached: Vec<String>,
+    /// What is gone.
+    pub detached: Vec<String>,
+    /// What is declared but does not exist (yet).
+    pub waiting: Vec<String>,
+    /// What exists but could not be attached, with the reason.
+    pub failed: Vec<String>,
+}
+
+impl AttachReport {
+    /// Nothing came and nothing went.
+    pub fn is_unchanged(&self) -> bool {
+        self.attached.is_empty() && self.detached.is_empty()
+    }
+}
+
+/// The deny list on an outside device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct XdpStatus {
+    /// Device name.
+    pub device: String,
+    /// `native`, `generic` or `none`.
+    pub mode: &'static str,
+    /// Why it is not `native`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// An endpoint's name and where it should live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Home {
+    name: String,
+    location: Location,
+}
+
+/// What is declared, and what of it was last seen to exist.
+#[derive(Default)]
+pub(super) struct Bindings {
+    /// `None` until the first generation: nothing is taken away before it is known
+    /// what should be there.
+    homes: Option<BTreeMap<EndpointId, Home>>,
+    outside: Vec<String>,
+    xdp: BTreeMap<u32, XdpStatus>,
+    last: AttachReport,
+}
+
+/// Devices and cgroups of endpoints that exist now.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Device index by endpoint.
+    pub(super) devices: BTreeMap<EndpointId, u32>,
+    /// Cgroup id by endpoint.
+    pub(super) cgroups: BTreeMap<EndpointId, u64>,
+}
+
+impl Found {
+    /// Looks for the homes of these endpoints.
+    pub(super) fn of(endpoints: &BTreeMap<EndpointId, CompiledEndpoint>) -> Self {
+        let mut found = Self::default();
+        for (id, endpoint) in endpoints {
+            match &endpoint.location {
+                Location::Interface(device) => {
+                    let index = place::interface_index(device);
+                    found.devices.extend(index.map(|index| (*id, index)));
+                }
+                Location::Cgroup(path) => {
+                    let cgroup = Cgroup::find(path.as_ref()).ok();
+                    found.cgroups.extend(cgroup.map(|cgroup| (*id, cgroup.id)));
+                }
+            }
+        }
+        found
+    }
+}
+
+impl Bindings {
+    /// For these outside devices, with no endpoints known.
+    pub(super) fn new(outside: Vec<String>) -> Self {
+        Self {
+            outside,
+            ..Self::default()
+        }
+    }
+
+    /// Declares the endpoints of a generation.
+    pub(super) fn declare(&mut self, endpoints: &BTreeMap<EndpointId, CompiledEndpoint>) {
+        let home = |endpoint: &CompiledEndpoint| Home {
+            name: endpoint.name.clone(),
+            location: endpoint.location.clone(),
+        };
+        self.homes = Some(endpoints.iter().map(|(id, e)| (*id, home(e))).collect());
+    }
+
+    /// How the last round ended.
+    pub(super) fn last(&self) -> &AttachReport {
+        &self.last
+    }
+
+    /// The deny list on each outside device.
+    pub(super) fn xdp(&self) -> Vec<XdpStatus> {
+        self.xdp.values().cloned().collect()
+    }
+
+    /// Devices declared, outside ones included, whether they exist or not.
+    pub(super) fn device_names(&self) -> Vec<String> {
+        let homes = self.homes.iter().flat_map(BTreeMap::values);
+        let workloads = homes.filter_map(|home| match &home.location {
+            Location::Interface(device) => Some(device.clone()),
+            Location::Cgroup(_) => None,
+        });
+        workloads.chain(self.outside.iter().cloned()).collect()
+    }
+
+    /// Brings tables and links in line with the devices and cgroups that exist:
+    /// first what is new, then what is gone.
+    pub(super) fn reconcile(
+        &mut self,
+        tables: &Tables,
+        programs: &Programs,
+        links: &mut Links,
+    ) -> Result<AttachReport, DatapathError> {
+        let mut report = AttachReport::default();
+        self.bind_outside(programs, links, &mut report);
+        let found = self.bind_endpoints(tables, programs, links, &mut report)?;
+        if self.homes.is_some() {
+            unbind_stale(&found, tables, links, &mut report)?;
+        }
+        self.last = report.clone();
+        Ok(report)
+    }
+
+    /// The additive half for endpoints: table entries, then programs. An endpoint
+    /// without a policy of the active generation is closed from that moment on.
+    pub(super) fn bind_endpoints(
+        &self,
+        tables: &Tables,
+        programs: &Programs,
+        links: &mut Links,
+        report: &mut AttachReport,
+    ) -> Result<Found, DatapathError> {
+        let mut found = Found::default();
+        for (id, home) in self.homes.iter().flatten() {
+            match &home.location {
+                Location::Interface(device) => match place::interface_index(device) {
+                    Some(index) => {
+                        found.devices.insert(*id, index);
+                        set_device(tables, *id, index)?;
+                        let what = format!("{} ({device})", home.name);
+                        bind_device(tables, programs, links, *id, index, &what, report)?;
+                    }
+                    None => {
+                        set_device(tables, *id, 0)?;
+                        report
+                            .waiting
+                            .push(format!("{}: no device {device}", home.name));
+                    }
+                },
+                Location::Cgroup(path) => match Cgroup::find(path.as_ref()) {
+                    Ok(cgroup) => {
+                        found.cgroups.insert(*id, cgroup.id);
+                        if tables.cgroups.get(&cgroup.id)? != Some(*id) {
+                            tables.cgroups.put(&cgroup.id, id)?;
+                            report.attached.push(format!("{} ({path})", home.name));
+                        }
+                    }
+                    Err(error) => report
+                        .waiting
+                        .push(format!("{}: cgroup {path}: {error}", home.name)),
+                },
+            }
+        }
+        Ok(found)
+    }
+
+    fn bind_outside(&mut self, programs: &Programs, links: &mut Links, report: &mut AttachReport) {
+        let mut present = HashMap::new();
+        for device in &self.outside {
+            let Some(index) = place::interface_index(device) else {
+                report.waiting.push(format!("no outside device {device}"));
+                continue;
+            };
+            present.insert(index, device);
+            match links.ensure(programs, program::FROM_OUTSIDE, &Place::Device(index)) {
+                Ok(true) => report.attached.push(format!("outside device {device}")),
+                Ok(false) => {}
+                Err(error) => report.failed.push(with_cause(&error)),
+            }
+            // A device that refused once is not asked again.
+            self.xdp
+                .entry(index)
+                .or_insert_with(|| bind_xdp(programs, links, device, index));
+        }
+        self.xdp.retain(|index, _| present.contains_key(index));
+        for index in links.devices(program::FROM_OUTSIDE) {
+            if !present.contains_key(&index) {
+                links.detach(program::FROM_OUTSIDE, &Place::Device(index));
+                links.detach(program::DENY_LIST, &Place::Xdp(index, XdpMode::Native));
+                links.detach(program::DENY_LIST, &Place::Xdp(index, XdpMode::Generic));
+                report.detached.push(format!("outside device {index}"));
+            }
+        }
+    }
+}
+
+/// Records an endpoint's device (0: none), if the endpoint is known to the kernel
+/// and has another.
+fn set_device(tables: &Tables, id: EndpointId, index: u32) -> Result<(), DatapathError> {
+    if let Some(mut info) = tables.endpoints.get(&id)?
+        && info.ifindex != index
+    {
+        info.ifindex = index;
+        tables.endpoints.put(&id, &info)?;
+    }
+    Ok(())
+}
+
+/// Connects a workload's device with its endpoint.
+fn bind_device(
+    tables: &Tables,
+    programs: &Programs,
+    links: &mut Links,
+    id: EndpointId,
+    index: u32,
+    what: &str,
+    report: &mut AttachReport,
+) -> Result<(), DatapathError> {
+    if tables.interfaces.get(&index)? != Some(id) {
+        tables.interfaces.put(&index, &id)?;
+    }
+    let mut fresh = false;
+    for name in [program::TO_ENDPOINT, program::FROM_ENDPOINT] {
+        match links.ensure(programs, name, &Place::Device(index)) {
+            Ok(attached) => fresh |= attached,
+            Err(error) => report
+                .failed
+                .push(format!("{what}: {}", with_cause(&error))),
+        }
+    }
+    if fresh {
+        report.attached.push(what.to_owned());
+    }
+    Ok(())
+}
+
+/// The deny list as close to the wire as the device lets it.
+fn bind_xdp(programs: &Programs, links: &mut Links, device: &str, index: u32) -> XdpStatus {
+    let mut attach = |mode| links.ensure(programs, program::DENY_LIST, &Place::Xdp(index, mode));
+    let status = |mode, reason| XdpStatus {
+        device: device.to_owned(),
+        mode,
+        reason,
+    };
+    match attach(XdpMode::Native) {
+        Ok(_) => status("native", None),
+        Err(native) => match attach(XdpMode::Generic) {
+            Ok(_) => status("generic", Some(with_cause(&native))),
+            Err(generic) => status(
+                "none",
+                Some(format!("{}; {}", with_cause(&native), with_cause(&generic))),
+            ),
+        },
+    }
+}
+
+/// Takes away what no endpoint stands behind any more.
+fn unbind_stale(
+    found: &Found,
+    tables: &Tables,
+    links: &mut Links,
+    report: &mut AttachReport,
+) -> Result<(), DatapathError> {
+    let live: Vec<u32> = found.devices.values().copied().collect();
+    let mut known = links.devices(program::FROM_ENDPOINT);
+    known.extend(links.devices(program::TO_ENDPOINT));
+    known.extend(
+        tables
+            .interfaces
+            .entries()?
+            .into_iter()
+            .map(|(index, _)| index),
+    );
+    known.sort_unstable();
+    known.dedup();
+    for index in known.into_iter().filter(|index| !live.contains(index)) {
+        links.detach(program::FROM_ENDPOINT, &Place::Device(index));
+        links.detach(program::TO_ENDPOINT, &Place::Device(index));
+        tables.interfaces.delete(&index)?;
+        report.detached.push(format!("device {index}"));
+    }
+    for (cgroup, endpoint) in tables.cgroups.entries()? {
+        if found.cgroups.get(&endpoint) != Some(&cgroup) {
+            tables.cgroups.delete(&cgroup)?;
+            report.detached.push(format!("cgroup {cgroup}"));
+        }
+    }
+    Ok(())
+}
+
+/// An error and what caused it, in one line.
+pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

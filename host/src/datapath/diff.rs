@@ -1,0 +1,78 @@
+//! What must be written and deleted to get from one table content to another. Pure.
+
+use std::{collections::HashMap, hash::Hash};
+
+use aya::Pod;
+
+use super::{DatapathError, table::Table};
+
+/// The way from one content to another: first all writes, later all deletions.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Change<K, V> {
+    /// New and changed entries.
+    pub(super) put: Vec<(K, V)>,
+    /// Entries that must go.
+    pub(super) delete: Vec<K>,
+    /// Entries in the table after the writes and before the deletions.
+    peak: usize,
+}
+
+impl<K: Copy + Eq + Hash, V: Copy + PartialEq> Change<K, V> {
+    /// Compares what is with what should be.
+    pub(super) fn between(current: &HashMap<K, V>, desired: &HashMap<K, V>) -> Self {
+        let put = desired
+            .iter()
+            .filter(|(key, value)| current.get(key) != Some(value))
+            .map(|(key, value)| (*key, *value))
+            .collect();
+        let delete: Vec<K> = current
+            .keys()
+            .filter(|key| !desired.contains_key(key))
+            .copied()
+            .collect();
+        Self {
+            put,
+            peak: desired.len() + delete.len(),
+            delete,
+        }
+    }
+
+    /// Would the table hold old and new content at once?
+    pub(super) fn check(&self, table: &Table<K, V>) -> Result<(), DatapathError>
+    where
+        K: Pod,
+        V: Pod,
+    {
+        if self.peak <= table.limit() as usize {
+            return Ok(());
+        }
+        Err(DatapathError::Full {
+            table: table.name(),
+            needed: self.peak,
+            limit: table.limit(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_differences_are_written_and_only_leftovers_deleted() {
+        let current = HashMap::from([(1, 'a'), (2, 'b'), (3, 'c')]);
+        let desired = HashMap::from([(1, 'a'), (2, 'x'), (4, 'd')]);
+        let mut change = Change::between(&current, &desired);
+        change.put.sort_unstable();
+        assert_eq!(change.put, [(2, 'x'), (4, 'd')]);
+        assert_eq!(change.delete, [3]);
+        assert_eq!(change.peak, 4, "1, 2, 3 and 4 at once");
+    }
+
+    #[test]
+    fn nothing_to_do_for_equal_contents() {
+        let content = HashMap::from([(1, 'a')]);
+        let change = Change::between(&content, &content);
+        assert!(change.put.is_empty() && change.delete.is_empty());
+    }
+}

@@ -1,0 +1,176 @@
+//! Sweeps out what time has ended: flows that went silent, and addresses of names
+//! whose answers have expired.
+
+use std::collections::HashSet;
+
+use nix::time::{ClockId, clock_gettime};
+use tidegate_decide::flow::is_gone;
+use tidegate_ebpf_shared::{addr::Addr, flow::FlowEntry, flow::FlowKey, identity::FqdnInfo};
+
+use super::{Datapath, DatapathError, table::Table};
+
+/// The clocks of the kernel's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clocks {
+    /// `CLOCK_MONOTONIC`, nanoseconds: flows.
+    pub monotonic_ns: u64,
+    /// `CLOCK_BOOTTIME`, seconds: learned addresses.
+    pub boot_s: u32,
+}
+
+impl Clocks {
+    /// What they say now.
+    pub fn now() -> Self {
+        let read = |clock| clock_gettime(clock).map_or((0, 0), |t| (t.tv_sec(), t.tv_nsec()));
+        let (seconds, nanoseconds) = read(ClockId::CLOCK_MONOTONIC);
+        let (boot, _) = read(ClockId::CLOCK_BOOTTIME);
+        Self {
+            monotonic_ns: seconds as u64 * 1_000_000_000 + nanoseconds as u64,
+            boot_s: u32::try_from(boot).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// What a sweep found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// Flows that are left.
+    pub flows: usize,
+    /// Flows removed.
+    pub flows_removed: usize,
+    /// Learned addresses that are left.
+    pub fqdn: usize,
+    /// Learned addresses removed, or with fewer names than before.
+    pub fqdn_expired: usize,
+}
+
+impl Datapath {
+    /// Removes what has expired by `now`: flows past their idle limit, and FQDN
+    /// identities past their time, unless a live flow still uses the address.
+    pub fn expire(&mut self, now: Clocks) -> Result<Sweep, DatapathError> {
+        let mut sweep = Sweep::default();
+        let mut in_use = HashSet::new();
+        for (key, entry) in self.tables.flows.entries()? {
+            if is_gone(&key, &entry, now.monotonic_ns)
+                && remove_flow(&self.tables.flows, &key, now)?
+            {
+                sweep.flows_removed += 1;
+            } else {
+                sweep.flows += 1;
+                in_use.extend([key.low_addr, key.high_addr]);
+            }
+        }
+        for (addr, info) in self.tables.fqdn.entries()? {
+            let left = still_valid(&info, now.boot_s);
+            if left == info || in_use.contains(&addr) {
+                sweep.fqdn += 1;
+                continue;
+            }
+            sweep.fqdn_expired += 1;
+            if shorten(&self.tables.fqdn, &addr, now.boot_s)? {
+                sweep.fqdn += 1;
+            }
+        }
+        Ok(sweep)
+    }
+}
+
+/// Removes a flow unless it has spoken since the table was read.
+fn remove_flow(
+    flows: &Table<FlowKey, FlowEntry>,
+    key: &FlowKey,
+    now: Clocks,
+) -> Result<bool, DatapathError> {
+    match flows.get(key)? {
+        Some(entry) if is_gone(key, &entry, now.monotonic_ns) => flows.delete(key),
+        Some(_) => Ok(false),
+        None => Ok(true),
+    }
+}
+
+/// Takes the expired identities from an address; says whether any are left.
+///
+/// The proxy may learn the same address at this moment. So the entry is taken out
+/// as one step, and what is still valid of it goes back only if nobody has put
+/// something newer there.
+fn shorten(fqdn: &Table<Addr, FqdnInfo>, addr: &Addr, now: u32) -> Result<bool, DatapathError> {
+    let Some(info) = fqdn.take(addr)? else {
+        return Ok(false);
+    };
+    let left = still_valid(&info, now);
+    if left == FqdnInfo::default() {
+        return Ok(false);
+    }
+    if !fqdn.put_new(addr, &left)?
+        && let Some(newer) = fqdn.get(addr)?
+    {
+        fqdn.put(addr, &merged(newer, &left))?;
+    }
+    Ok(true)
+}
+
+/// The identities that have not expired, moved to the front.
+fn still_valid(info: &FqdnInfo, now: u32) -> FqdnInfo {
+    let mut left = FqdnInfo::default();
+    let valid = info
+        .identities
+        .iter()
+        .zip(info.expires)
+        .filter(|(identity, expires)| **identity != 0 && *expires > now);
+    for (place, (identity, expires)) in valid.enumerate() {
+        left.identities[place] = *identity;
+        left.expires[place] = expires;
+    }
+    left
+}
+
+/// `newer` with what it lacks of `older`, as far as there is room.
+fn merged(mut newer: FqdnInfo, older: &FqdnInfo) -> FqdnInfo {
+    for (identity, expires) in older.identities.iter().zip(older.expires) {
+        if *identity == 0 || newer.identities.contains(identity) {
+            continue;
+        }
+        if let Some(place) = newer.identities.iter().position(|id| *id == 0) {
+            newer.identities[place] = *identity;
+            newer.expires[place] = expires;
+        }
+    }
+    newer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(pairs: &[(u32, u32)]) -> FqdnInfo {
+        let mut info = FqdnInfo::default();
+        for (place, (identity, expires)) in pairs.iter().enumerate() {
+            info.identities[place] = *identity;
+            info.expires[place] = *expires;
+        }
+        info
+    }
+
+    #[test]
+    fn expired_identities_go_and_the_others_move_up() {
+        let check = |given: &[(u32, u32)], now, expected: &[(u32, u32)]| {
+            assert_eq!(still_valid(&info(given), now), info(expected));
+        };
+        check(&[(1, 10), (2, 20)], 5, &[(1, 10), (2, 20)]);
+        check(&[(1, 10), (2, 20)], 10, &[(2, 20)]);
+        check(&[(1, 10), (2, 20)], 20, &[]);
+    }
+
+    #[test]
+    fn merging_keeps_the_newer_expiry_and_drops_what_has_no_room() {
+        let check = |newer: &[(u32, u32)], older: &[(u32, u32)], expected: &[(u32, u32)]| {
+            assert_eq!(merged(info(newer), &info(older)), info(expected));
+        };
+        check(&[(1, 30)], &[(1, 10), (2, 20)], &[(1, 30), (2, 20)]);
+        check(
+            &[(1, 9), (2, 9), (3, 9), (4, 9)],
+            &[(5, 9)],
+            &[(1, 9), (2, 9), (3, 9), (4, 9)],
+        );
+    }
+}

@@ -1,0 +1,320 @@
+//! Why a flow would be allowed or dropped, answered from the tables the kernel
+//! reads by the code the kernel runs.
+
+use std::{cell::RefCell, net::IpAddr};
+
+use tidegate_decide::{Evaluation, Tuple, evaluate, policy};
+use tidegate_ebpf_shared::{
+    addr::Addr,
+    endpoint::EndpointInfo,
+    flow::{FlowEntry, FlowKey},
+    identity::{AddrInfo, FqdnInfo},
+    policy::{PolicyEntry, PolicyKey, direction},
+    service::{ServiceEntry, ServiceKey, SlotKey},
+};
+use tidegate_policy::compiled::{Direction, PortMatch};
+
+use super::{DatapathError, encode, reader::Reader, tables::Tables};
+
+/// A question about a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Initiator.
+    pub source: IpAddr,
+    /// Endpoint id of the initiator where its address does not tell (a host
+    /// service), else 0.
+    pub source_endpoint: u32,
+    /// Where it connects to; may be a service frontend.
+    pub destination: IpAddr,
+    /// Destination port; for ICMP the type.
+    pub port: u16,
+    /// IANA protocol.
+    pub protocol: u8,
+}
+
+/// The kernel's answer, in numbers; names are the caller's to add.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// Service translation, if the destination is a frontend. What follows is about
+    /// the first backend.
+    pub service: Option<ServiceHit>,
+    /// The initiator.
+    pub source: Party,
+    /// The destination after translation.
+    pub destination: Party,
+    /// Destination port after translation; for ICMP the type.
+    pub port: u16,
+    /// Policies consulted, in the kernel's order.
+    pub steps: Vec<Step>,
+    /// What the kernel program decides for the first packet.
+    pub evaluation: Evaluation,
+    /// Flows like this in the flow table now, latest first.
+    pub live: Vec<(FlowKey, FlowEntry)>,
+}
+
+/// One end as the kernel knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Party {
+    /// Address.
+    pub address: IpAddr,
+    /// Security identity.
+    pub identity: u32,
+    /// FQDN identities learned for the address.
+    pub fqdn_identities: Vec<u32>,
+    /// Endpoint id on this node, or 0.
+    pub endpoint: u32,
+}
+
+/// A service frontend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceHit {
+    /// Service id.
+    pub id: u32,
+    /// Chosen by Maglev table (else at random).
+    pub maglev: bool,
+    /// Usable backends, each once. None: connects are refused.
+    pub backends: Vec<(IpAddr, u16)>,
+}
+
+/// One endpoint's policy, consulted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Endpoint whose policy it is.
+    pub endpoint: u32,
+    /// Direction, seen from that endpoint.
+    pub direction: Direction,
+    /// Row that decided: a peer identity, or 0 for the wildcard row.
+    pub identity: u32,
+    /// What of protocol and port the deciding entry covers.
+    pub ports: PortMatch,
+    /// The deciding entry.
+    pub entry: PolicyEntry,
+}
+
+impl Reader {
+    /// Explains what the kernel does with a flow like this.
+    pub fn explain(&self, query: &Query) -> Result<Explanation, DatapathError> {
+        let service = self.service(query)?;
+        let (destination, port) = service
+            .as_ref()
+            .and_then(|hit| hit.backends.first().copied())
+            .unwrap_or((query.destination, query.port));
+        let mut tuple = Tuple {
+            src: encode::addr(query.source),
+            dst: encode::addr(destination),
+            protocol: query.protocol,
+            ..Tuple::default()
+        };
+        if tuple.is_icmp() {
+            tuple.src_port = [port.to_be_bytes()[1], 0];
+        } else {
+            tuple.dst_port = port.to_be_bytes();
+        }
+        let recorder = Recorder::new(self.raw());
+        let mut evaluation = Evaluation::default();
+        evaluate(&recorder, &tuple, query.source_endpoint, 0, &mut evaluation);
+        let party = |address: IpAddr, identity, endpoint| Party {
+            address,
+            identity,
+            endpoint,
+            fqdn_identities: policy::Tables::fqdn(&recorder, &encode::addr(address))
+                .into_iter()
+                .flat_map(|info| info.identities)
+                .filter(|identity| *identity != 0)
+                .collect(),
+        };
+        let source = party(
+            query.source,
+            evaluation.src_identity,
+            evaluation.src_endpoint,
+        );
+        let destination = party(
+            destination,
+            evaluation.dst_identity,
+            evaluation.dst_endpoint,
+        );
+        let lookups = recorder.finish()?;
+        Ok(Explanation {
+            service,
+            source,
+            destination,
+            port,
+            steps: self.steps(&lookups, &evaluation)?,
+            evaluation,
+            live: self.live(&tuple)?,
+        })
+    }
+
+    fn service(&self, query: &Query) -> Result<Option<ServiceHit>, DatapathError> {
+        let tables = self.raw();
+        let key = ServiceKey {
+            addr: encode::addr(query.destination),
+            port: query.port.to_be_bytes(),
+            protocol: query.protocol,
+            pad: 0,
+        };
+        let Some(entry): Option<ServiceEntry> = tables.services.get(&key)? else {
+            return Ok(None);
+        };
+        let mut backends = Vec::new();
+        for slot in 0..entry.backends {
+            let slot = SlotKey {
+                service: entry.id,
+                slot,
+            };
+            let Some(id) = tables.slots.get(&slot)? else {
+                continue;
+            };
+            if let Some(backend) = tables.backends.get(&id)? {
+                let place = (encode::ip(backend.addr), u16::from_be_bytes(backend.port));
+                if !backends.contains(&place) {
+                    backends.push(place);
+                }
+            }
+        }
+        Ok(Some(ServiceHit {
+            id: entry.id,
+            maglev: entry.algorithm == tidegate_ebpf_shared::service::algorithm::MAGLEV,
+            backends,
+        }))
+    }
+
+    /// Per direction the lookup that decided: the strongest verdict, the first of equals.
+    fn steps(
+        &self,
+        lookups: &[(PolicyKey, PolicyEntry)],
+        evaluation: &Evaluation,
+    ) -> Result<Vec<Step>, DatapathError> {
+        let ends = [
+            (
+                direction::EGRESS,
+                Direction::Egress,
+                evaluation.src_endpoint,
+            ),
+            (
+                direction::INGRESS,
+                Direction::Ingress,
+                evaluation.dst_endpoint,
+            ),
+        ];
+        let mut steps = Vec::new();
+        for (number, direction, endpoint) in ends {
+            let strongest = lookups
+                .iter()
+                .filter(|(key, _)| key.direction == number)
+                .rev()
+                .max_by_key(|(_, entry)| entry.verdict);
+            if let Some((key, entry)) = strongest {
+                steps.push(Step {
+                    endpoint,
+                    direction,
+                    identity: u32::from_be_bytes(key.identity),
+                    ports: self.matched(key)?,
+                    entry: *entry,
+                });
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Which entry a lookup hit: the table answers with its value only.
+    fn matched(&self, lookup: &PolicyKey) -> Result<PortMatch, DatapathError> {
+        let covers = |key: &PolicyKey| {
+            let bits = key.prefix_len.saturating_sub(PolicyKey::PROTOCOL).min(16);
+            let mask = u16::MAX.checked_shl(16 - bits).unwrap_or(0);
+            let port = |key: &PolicyKey| u16::from_be_bytes(key.port) & mask;
+            key.policy_id == lookup.policy_id
+                && key.identity == lookup.identity
+                && key.direction == lookup.direction
+                && (key.prefix_len < PolicyKey::PROTOCOL || key.protocol == lookup.protocol)
+                && port(key) == port(lookup)
+        };
+        let longest = self
+            .raw()
+            .policy
+            .entries()?
+            .into_iter()
+            .map(|(key, _)| key)
+            .filter(covers)
+            .max_by_key(|key| key.prefix_len);
+        Ok(longest.map_or(PortMatch::Any, |key| encode::port_match(&key)))
+    }
+
+    /// Flows of any source port with these ends.
+    fn live(&self, tuple: &Tuple) -> Result<Vec<(FlowKey, FlowEntry)>, DatapathError> {
+        let mut live: Vec<_> = self
+            .flows()?
+            .filter(|(key, entry)| {
+                let flow = Tuple::of_flow(key, entry);
+                (flow.src, flow.dst, flow.protocol) == (tuple.src, tuple.dst, tuple.protocol)
+                    && (tuple.is_icmp() || flow.dst_port == tuple.dst_port)
+            })
+            .collect();
+        live.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.last_seen));
+        Ok(live)
+    }
+}
+
+/// The pinned tables as the decision code reads them. Keeps what was looked up, and
+/// the first failure.
+struct Recorder<'a> {
+    tables: &'a Tables,
+    lookups: RefCell<Vec<(PolicyKey, PolicyEntry)>>,
+    failure: RefCell<Option<DatapathError>>,
+}
+
+impl<'a> Recorder<'a> {
+    fn new(tables: &'a Tables) -> Self {
+        Self {
+            tables,
+            lookups: RefCell::default(),
+            failure: RefCell::default(),
+        }
+    }
+
+    /// A lookup's answer; a failure counts as "nothing there", and ends up in
+    /// [`Recorder::finish`].
+    fn answer<T>(&self, result: Result<Option<T>, DatapathError>) -> Option<T> {
+        result.unwrap_or_else(|error| {
+            self.failure.borrow_mut().get_or_insert(error);
+            None
+        })
+    }
+
+    /// Policy lookups that found something, in order.
+    fn finish(self) -> Result<Vec<(PolicyKey, PolicyEntry)>, DatapathError> {
+        match self.failure.into_inner() {
+            Some(error) => Err(error),
+            None => Ok(self.lookups.into_inner()),
+        }
+    }
+}
+
+impl policy::Tables for Recorder<'_> {
+    fn generation(&self) -> u32 {
+        self.answer(self.tables.generation.get(&0)).unwrap_or(0)
+    }
+
+    fn config_flags(&self) -> u32 {
+        self.answer(self.tables.config.get(&0))
+            .map_or(0, |config| config.flags)
+    }
+
+    fn address(&self, addr: &Addr) -> Option<AddrInfo> {
+        self.answer(self.tables.ipcache.get(&encode::host_prefix(*addr)))
+    }
+
+    fn fqdn(&self, addr: &Addr) -> Option<FqdnInfo> {
+        self.answer(self.tables.fqdn.get(addr))
+    }
+
+    fn endpoint(&self, id: u32) -> Option<EndpointInfo> {
+        self.answer(self.tables.endpoints.get(&id))
+    }
+
+    fn policy(&self, key: &PolicyKey) -> Option<PolicyEntry> {
+        let entry = self.answer(self.tables.policy.get(key))?;
+        self.lookups.borrow_mut().push((*key, entry));
+        Some(entry)
+    }
+}

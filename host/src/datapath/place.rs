@@ -1,0 +1,87 @@
+//! Where programs go: devices, cgroups and the network namespace, found by the
+//! names people write.
+
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// Index of the device with this name in the caller's network namespace; `None`
+/// if there is none (yet).
+pub(super) fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a terminated string that lives through the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
+}
+
+/// Name of the device with this index in the caller's network namespace.
+pub(super) fn interface_name(index: u32) -> Option<String> {
+    let mut name = [0 as libc::c_char; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the size the call asks for.
+    let result = unsafe { libc::if_indextoname(index, name.as_mut_ptr()) };
+    if result.is_null() {
+        return None;
+    }
+    // SAFETY: the call succeeded, so the buffer holds a terminated string.
+    let name = unsafe { std::ffi::CStr::from_ptr(name.as_ptr()) };
+    Some(name.to_string_lossy().into_owned())
+}
+
+/// A cgroup (v2) of a host service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cgroup {
+    /// Folder in the mounted hierarchy.
+    pub(super) path: PathBuf,
+    /// What `bpf_get_current_cgroup_id` returns for its members.
+    pub(super) id: u64,
+}
+
+impl Cgroup {
+    /// The cgroup at `path`, which is below the cgroup v2 mount or contains it.
+    pub(super) fn find(path: &Path) -> io::Result<Self> {
+        let path = match mount_point() {
+            Some(mount) if !path.starts_with(&mount) => {
+                mount.join(path.strip_prefix("/").unwrap_or(path))
+            }
+            _ => path.to_owned(),
+        };
+        // The inode number of a cgroup v2 folder is the cgroup's id (kernfs).
+        let id = fs::metadata(&path)?.ino();
+        Ok(Self { path, id })
+    }
+
+    /// Opens it for attaching.
+    pub(super) fn open(&self) -> io::Result<File> {
+        File::open(&self.path)
+    }
+}
+
+/// Is a cgroup v2 hierarchy mounted?
+pub(super) fn has_cgroup_mount() -> bool {
+    mount_point().is_some()
+}
+
+/// First cgroup v2 mount of this process.
+fn mount_point() -> Option<PathBuf> {
+    fs::read_to_string("/proc/self/mounts")
+        .ok()?
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .find(|words| words.get(2) == Some(&"cgroup2"))
+        .map(|words| PathBuf::from(words[1]))
+}
+
+/// Inode and file of the calling thread's network namespace.
+pub(super) fn network_namespace() -> io::Result<(u32, File)> {
+    let file = File::open("/proc/thread-self/ns/net")?;
+    let inode = file.metadata()?.ino();
+    // The kernel's namespace inodes are 32 bits wide.
+    let inode = u32::try_from(inode).map_err(io::Error::other)?;
+    Ok((inode, file))
+}

@@ -1,0 +1,178 @@
+//! Endpoints and their policy rows: which policy id each endpoint has in the next
+//! generation, and which rows that takes. Pure.
+//!
+//! An endpoint whose rows did not change keeps its policy id, so a generation
+//! costs what it changes. A changed endpoint gets a new id with complete rows of
+//! its own; the generation number then switches all endpoints over at once.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use tidegate_ebpf_shared::{
+    endpoint::{EndpointInfo, flags},
+    policy::{PolicyEntry, PolicyKey},
+};
+use tidegate_policy::compiled::{CompiledEndpoint, EndpointId, Location};
+
+use super::{diff::Change, encode};
+
+/// What the kernel has.
+pub(super) struct Current {
+    /// The `ENDPOINTS` table.
+    pub(super) endpoints: HashMap<u32, EndpointInfo>,
+    /// The `POLICY` table.
+    pub(super) rows: HashMap<PolicyKey, PolicyEntry>,
+    /// The active generation.
+    pub(super) generation: u32,
+    /// Largest policy id this process has given out.
+    pub(super) last_policy_id: u32,
+}
+
+/// What the next generation takes.
+pub(super) struct Plan {
+    /// Changes of `ENDPOINTS`.
+    pub(super) endpoints: Change<u32, EndpointInfo>,
+    /// Changes of `POLICY`.
+    pub(super) rows: Change<PolicyKey, PolicyEntry>,
+    /// Largest policy id given out.
+    pub(super) last_policy_id: u32,
+}
+
+/// Index into [`EndpointInfo::policy_id`] for a generation.
+pub(super) fn slot(generation: u32) -> usize {
+    (generation & 1) as usize
+}
+
+/// Plans the step to `generation`, which must not share the slot of the active one.
+/// `ifindex` has the devices that exist, by endpoint.
+pub(super) fn plan(
+    desired: &BTreeMap<EndpointId, CompiledEndpoint>,
+    ifindex: &BTreeMap<EndpointId, u32>,
+    generation: u32,
+    current: &Current,
+) -> Plan {
+    let (old, new) = (slot(current.generation), slot(generation));
+    debug_assert_ne!(old, new, "consecutive generations use different slots");
+    let mut ids = PolicyIds::seeded(current);
+    let rows_per_id = count_by_policy(&current.rows);
+    let mut rows = HashMap::new();
+    let mut infos = HashMap::new();
+    for (id, endpoint) in desired {
+        let before = current.endpoints.get(id).copied().unwrap_or_default();
+        let kept = before.policy_id[old];
+        let unchanged = encoded(kept, endpoint);
+        let policy_id = if kept != 0 && is_in_place(kept, &unchanged, &current.rows, &rows_per_id) {
+            rows.extend(unchanged);
+            kept
+        } else {
+            let fresh = ids.next();
+            rows.extend(encoded(fresh, endpoint));
+            fresh
+        };
+        let mut policy_ids = before.policy_id;
+        policy_ids[new] = policy_id;
+        infos.insert(
+            *id,
+            EndpointInfo {
+                identity: endpoint.identity,
+                ifindex: ifindex.get(id).copied().unwrap_or(0),
+                policy_id: policy_ids,
+                flags: endpoint_flags(endpoint),
+            },
+        );
+    }
+    let mut endpoints = Change::between(&current.endpoints, &infos);
+    // An endpoint that goes keeps its policy until it is gone.
+    for id in &endpoints.delete {
+        let mut last = current.endpoints[id];
+        last.policy_id[new] = last.policy_id[old];
+        endpoints.put.push((*id, last));
+    }
+    Plan {
+        endpoints,
+        rows: Change::between(&current.rows, &rows),
+        last_policy_id: ids.last,
+    }
+}
+
+fn endpoint_flags(endpoint: &CompiledEndpoint) -> u32 {
+    let fast_lane = if endpoint.fast_lane {
+        flags::FAST_LANE
+    } else {
+        0
+    };
+    let host_service = match endpoint.location {
+        Location::Cgroup(_) => flags::HOST_SERVICE,
+        Location::Interface(_) => 0,
+    };
+    fast_lane | host_service
+}
+
+fn encoded(policy_id: u32, endpoint: &CompiledEndpoint) -> HashMap<PolicyKey, PolicyEntry> {
+    endpoint
+        .table
+        .iter()
+        .map(|row| encode::policy_row(policy_id, row))
+        .collect()
+}
+
+fn count_by_policy(rows: &HashMap<PolicyKey, PolicyEntry>) -> HashMap<[u8; 4], usize> {
+    let mut counts = HashMap::new();
+    for key in rows.keys() {
+        *counts.entry(key.policy_id).or_default() += 1;
+    }
+    counts
+}
+
+/// Does the table hold exactly these rows under their policy id?
+fn is_in_place(
+    policy_id: u32,
+    wanted: &HashMap<PolicyKey, PolicyEntry>,
+    rows: &HashMap<PolicyKey, PolicyEntry>,
+    rows_per_id: &HashMap<[u8; 4], usize>,
+) -> bool {
+    let count = rows_per_id
+        .get(&policy_id.to_be_bytes())
+        .copied()
+        .unwrap_or(0);
+    count == wanted.len()
+        && wanted
+            .iter()
+            .all(|(key, entry)| rows.get(key) == Some(entry))
+}
+
+/// Gives out policy ids that nothing in the kernel knows.
+struct PolicyIds {
+    last: u32,
+    known: HashSet<u32>,
+}
+
+impl PolicyIds {
+    fn seeded(current: &Current) -> Self {
+        let known: HashSet<u32> = current
+            .endpoints
+            .values()
+            .flat_map(|info| info.policy_id)
+            .chain(
+                current
+                    .rows
+                    .keys()
+                    .map(|key| u32::from_be_bytes(key.policy_id)),
+            )
+            .collect();
+        let found = known.iter().copied().max().unwrap_or(0);
+        Self {
+            last: found.max(current.last_policy_id),
+            known,
+        }
+    }
+
+    fn next(&mut self) -> u32 {
+        loop {
+            // Never 0; after 2³² ids it starts over, past those still in use.
+            self.last = self.last.checked_add(1).unwrap_or(1);
+            if !self.known.contains(&self.last) {
+                return self.last;
+            }
+        }
+    }
+}

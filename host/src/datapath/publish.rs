@@ -1,0 +1,285 @@
+//! Applies a compiled generation to the kernel: everything is checked first, what
+//! is new is written next to what is old, one number flips, and only then does
+//! what is old go.
+
+use std::{collections::HashMap, time::Duration};
+
+use tidegate_ebpf_shared::{
+    addr::AddrPrefix, event::Counter, identity::AddrInfo, limits::MAGLEV_TABLE, service::algorithm,
+};
+use tidegate_policy::compiled::Compiled;
+
+use super::{
+    AttachReport, Datapath, DatapathError,
+    binding::{Found, with_cause},
+    diff::Change,
+    encode, policy_tables, service_tables, sys,
+    tables::Tables,
+};
+
+/// What publishing a generation changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishReport {
+    /// The generation, now active.
+    pub generation: u32,
+    /// Entries written and deleted, by table, where any were.
+    pub changes: Vec<TableChange>,
+    /// Programs attached and detached.
+    pub attach: AttachReport,
+}
+
+/// How much of a table a generation changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableChange {
+    /// Map name.
+    pub table: &'static str,
+    /// Entries written.
+    pub written: usize,
+    /// Entries deleted.
+    pub deleted: usize,
+}
+
+/// Everything that must change, known to fit.
+struct Plan {
+    policy: policy_tables::Plan,
+    services: service_tables::Plan,
+    ipcache: Change<AddrPrefix, AddrInfo>,
+    deny_list: Change<AddrPrefix, u32>,
+}
+
+impl Datapath {
+    /// Makes `compiled` the policy of this node, as generation `generation`.
+    ///
+    /// Nothing is changed if a table would not hold it. Traffic meets either the old
+    /// generation or the new one; a flow of the old one is decided again by its next
+    /// packet. The same content published again changes nothing but the number.
+    pub fn publish(
+        &mut self,
+        generation: u32,
+        compiled: &Compiled,
+    ) -> Result<PublishReport, DatapathError> {
+        let active = self.generation();
+        if generation <= active {
+            return Err(DatapathError::StaleGeneration {
+                given: generation,
+                active,
+            });
+        }
+        // Numbers may have been skipped, but a step needs the slot that is not in use.
+        let step = if policy_tables::slot(generation) == policy_tables::slot(active) {
+            generation - 1
+        } else {
+            generation
+        };
+        let plan = self.plan(step, compiled)?;
+        let mut attach = AttachReport::default();
+        self.write(&plan, compiled, &mut attach)?;
+        self.tables.generation.put(&0, &step)?;
+        self.last_policy_id = plan.policy.last_policy_id;
+        if step != generation {
+            self.copy_slots(step)?;
+            self.tables.generation.put(&0, &generation)?;
+        }
+        // It is in force. What goes wrong from here on leaves leftovers, which the
+        // next generation clears away; it does not undo this one.
+        match self.attach_pending() {
+            Ok(mut report) => {
+                report.attached.splice(..0, attach.attached);
+                attach = report;
+            }
+            Err(error) => attach.failed.push(with_cause(&error)),
+        }
+        if let Err(error) = self.delete(&plan) {
+            attach.failed.push(with_cause(&error));
+        }
+        Ok(PublishReport {
+            generation,
+            changes: plan.summary(&self.tables),
+            attach,
+        })
+    }
+
+    /// Compares what is with what should be; fails if it would not fit.
+    fn plan(&self, generation: u32, compiled: &Compiled) -> Result<Plan, DatapathError> {
+        let tables = &self.tables;
+        let current = policy_tables::Current {
+            endpoints: tables.endpoints.content()?,
+            rows: tables.policy.content()?,
+            generation: self.generation(),
+            last_policy_id: self.last_policy_id,
+        };
+        let found = Found::of(&compiled.endpoints);
+        let plan = Plan {
+            policy: policy_tables::plan(&compiled.endpoints, &found.devices, generation, &current),
+            services: service_tables::plan(&compiled.services, &self.current_services()?)?,
+            ipcache: Change::between(&tables.ipcache.content()?, &ipcache(compiled)),
+            deny_list: deny_list(
+                compiled,
+                &tables.deny_list.content()?,
+                tables.deny_list.limit(),
+            ),
+        };
+        plan.policy.endpoints.check(&tables.endpoints)?;
+        plan.policy.rows.check(&tables.policy)?;
+        plan.services.services.check(&tables.services)?;
+        plan.services.slots.check(&tables.slots)?;
+        plan.services.backends.check(&tables.backends)?;
+        plan.ipcache.check(&tables.ipcache)?;
+        plan.deny_list.check(&tables.deny_list)?;
+        Ok(plan)
+    }
+
+    fn current_services(&self) -> Result<service_tables::Current, DatapathError> {
+        let services = self.tables.services.content()?;
+        let mut maglev = HashMap::new();
+        for entry in services.values() {
+            if entry.algorithm == algorithm::MAGLEV {
+                maglev.insert(entry.maglev, self.maglev_table(entry.maglev)?);
+            }
+        }
+        Ok(service_tables::Current {
+            services,
+            slots: self.tables.slots.content()?,
+            backends: self.tables.backends.content()?,
+            maglev,
+            maglev_limit: self.tables.maglev.limit() / MAGLEV_TABLE,
+        })
+    }
+
+    fn maglev_table(&self, number: u32) -> Result<Vec<u32>, DatapathError> {
+        (0..MAGLEV_TABLE)
+            .map(|place| {
+                let entry = self.tables.maglev.get(&(number * MAGLEV_TABLE + place))?;
+                Ok(entry.unwrap_or(0))
+            })
+            .collect()
+    }
+
+    /// Writes all that is new. Ordered so that nothing points at something that is
+    /// not there yet.
+    ///
+    /// Identities of addresses change completely here, deletions too: a flow decided
+    /// from now on with a mix of old policy and new identities carries the old
+    /// generation's number and is decided again after the flip. The other way round
+    /// the mix would be kept for the flow's life.
+    fn write(
+        &mut self,
+        plan: &Plan,
+        compiled: &Compiled,
+        report: &mut AttachReport,
+    ) -> Result<(), DatapathError> {
+        let tables = &self.tables;
+        for (number, content) in &plan.services.maglev {
+            let start = number * MAGLEV_TABLE;
+            let places: Vec<(u32, u32)> = (start..).zip(content.iter().copied()).collect();
+            tables.maglev.put_all(&places)?;
+        }
+        tables.backends.put_all(&plan.services.backends.put)?;
+        tables.slots.put_all(&plan.services.slots.put)?;
+        tables.services.put_all(&plan.services.services.put)?;
+        tables.policy.put_all(&plan.policy.rows.put)?;
+        tables.endpoints.put_all(&plan.policy.endpoints.put)?;
+        tables.ipcache.put_all(&plan.ipcache.put)?;
+        tables.ipcache.delete_all(&plan.ipcache.delete)?;
+        let zero = vec![Counter::default(); self.cpus];
+        for (_, slot) in &plan.deny_list.put {
+            tables.deny_counts.put_per_cpu(*slot, &zero)?;
+        }
+        tables.deny_list.put_all(&plan.deny_list.put)?;
+        self.bindings.declare(&compiled.endpoints);
+        self.bindings
+            .bind_endpoints(&self.tables, &self.programs, &mut self.links, report)?;
+        Ok(())
+    }
+
+    /// Deletes all that is old, after the programs that may still read it are done.
+    fn delete(&self, plan: &Plan) -> Result<(), DatapathError> {
+        let tables = &self.tables;
+        tables.services.delete_all(&plan.services.services.delete)?;
+        tables.deny_list.delete_all(&plan.deny_list.delete)?;
+        tables.endpoints.delete_all(&plan.policy.endpoints.delete)?;
+        wait_for_readers();
+        tables.slots.delete_all(&plan.services.slots.delete)?;
+        tables.backends.delete_all(&plan.services.backends.delete)?;
+        tables.policy.delete_all(&plan.policy.rows.delete)
+    }
+
+    /// Gives every endpoint the same policy in the slot `generation` does not use.
+    fn copy_slots(&self, generation: u32) -> Result<(), DatapathError> {
+        let used = policy_tables::slot(generation);
+        for (id, mut info) in self.tables.endpoints.entries()? {
+            info.policy_id = [info.policy_id[used]; 2];
+            self.tables.endpoints.put(&id, &info)?;
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    fn summary(&self, tables: &Tables) -> Vec<TableChange> {
+        /// One line per change.
+        macro_rules! lines {
+            ($($table:ident: $change:expr),+) => {
+                vec![$(TableChange {
+                    table: tables.$table.name(),
+                    written: $change.put.len(),
+                    deleted: $change.delete.len(),
+                }),+]
+            };
+        }
+        let mut lines = lines!(
+            endpoints: self.policy.endpoints,
+            policy: self.policy.rows,
+            ipcache: self.ipcache,
+            services: self.services.services,
+            slots: self.services.slots,
+            backends: self.services.backends,
+            deny_list: self.deny_list
+        );
+        lines.retain(|line| line.written + line.deleted > 0);
+        lines
+    }
+}
+
+fn ipcache(compiled: &Compiled) -> HashMap<AddrPrefix, AddrInfo> {
+    compiled
+        .ipcache
+        .iter()
+        .map(|(net, info)| {
+            let info = AddrInfo {
+                identity: info.identity,
+                endpoint: info.endpoint.unwrap_or(0),
+            };
+            (encode::prefix(*net), info)
+        })
+        .collect()
+}
+
+/// Prefixes keep their counter slots; new ones get slots nobody counts in.
+fn deny_list(
+    compiled: &Compiled,
+    current: &HashMap<AddrPrefix, u32>,
+    limit: u32,
+) -> Change<AddrPrefix, u32> {
+    let taken: std::collections::HashSet<u32> = current.values().copied().collect();
+    let mut free = (0..limit).filter(|slot| !taken.contains(slot));
+    let desired = compiled
+        .deny_list
+        .keys()
+        .map(|net| {
+            let key = encode::prefix(*net);
+            // Without a free slot the table is too small as well, which is reported.
+            let slot = current.get(&key).copied().or_else(|| free.next());
+            (key, slot.unwrap_or(0))
+        })
+        .collect();
+    Change::between(current, &desired)
+}
+
+/// Waits until no program run that began before now is left.
+fn wait_for_readers() {
+    if sys::grace_period().is_err() {
+        // Not available with nohz_full; program runs last microseconds.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

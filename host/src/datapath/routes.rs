@@ -1,0 +1,302 @@
+//! Routing of steered packets: one `ip rule` per family sends packets with our
+//! mark to a table that delivers everything locally, where sk_lookup picks the
+//! proxy's listener.
+//!
+//! ```text
+//! ip rule  add pref 9 fwmark 0x200/0xf00 lookup 2005
+//! ip route add table 2005 local default dev lo
+//! ```
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use rtnetlink::{
+    packet_core::{
+        NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
+        NetlinkPayload,
+    },
+    packet_route::{
+        AddressFamily, RouteNetlinkMessage,
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
+        rule::{RuleAction, RuleAttribute, RuleMessage},
+    },
+    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
+};
+use tidegate_ebpf_shared::mark;
+
+use super::{DatapathError, place};
+
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
+
+/// Makes sure that rule and route are in place, for both families, in the calling
+/// thread's network namespace. Returns what may interfere: other people's rules for
+/// the same mark.
+pub(super) fn ensure() -> Result<Vec<String>, DatapathError> {
+    let mut netlink = Netlink::open().map_err(failed("open a netlink socket"))?;
+    let mut notes = Vec::new();
+    for family in FAMILIES {
+        let rules = netlink
+            .rules(family)
+            .map_err(failed(format!("list the {} rules", name(family))))?;
+        notes.extend(rules.iter().filter_map(|rule| interference(family, rule)));
+        // The route first: a rule that leads to an empty table would fall through.
+        netlink
+            .request(
+                RouteNetlinkMessage::NewRoute(local_route(family)),
+                NLM_F_CREATE | NLM_F_EXCL,
+            )
+            .or_else(unless(libc::EEXIST))
+            .map_err(failed(format!("add the local {} route", name(family))))?;
+        if !rules.iter().any(is_ours) {
+            netlink
+                .request(
+                    RouteNetlinkMessage::NewRule(our_rule(family)),
+                    NLM_F_CREATE | NLM_F_EXCL,
+                )
+                .or_else(unless(libc::EEXIST))
+                .map_err(failed(format!("add the {} rule", name(family))))?;
+        }
+    }
+    Ok(notes)
+}
+
+/// Takes rule and route away again. Not being there is fine.
+pub(super) fn remove() -> Result<(), DatapathError> {
+    let mut netlink = Netlink::open().map_err(failed("open a netlink socket"))?;
+    for family in FAMILIES {
+        netlink
+            .request(RouteNetlinkMessage::DelRule(our_rule(family)), 0)
+            .or_else(unless(libc::ENOENT))
+            .map_err(failed(format!("remove the {} rule", name(family))))?;
+        netlink
+            .request(RouteNetlinkMessage::DelRoute(local_route(family)), 0)
+            .or_else(unless(libc::ESRCH))
+            .map_err(failed(format!("remove the local {} route", name(family))))?;
+    }
+    Ok(())
+}
+
+fn our_rule(family: AddressFamily) -> RuleMessage {
+    let mut rule = RuleMessage::default();
+    rule.header.family = family;
+    rule.header.action = RuleAction::ToTable;
+    rule.attributes = vec![
+        RuleAttribute::Priority(mark::RULE_PRIORITY),
+        RuleAttribute::FwMark(mark::TO_PROXY),
+        RuleAttribute::FwMask(mark::MASK),
+        RuleAttribute::Table(mark::ROUTE_TABLE),
+    ];
+    rule
+}
+
+fn local_route(family: AddressFamily) -> RouteMessage {
+    /// `lo` is the first device of every network namespace (`LOOPBACK_IFINDEX`).
+    const LOOPBACK: u32 = 1;
+    let everywhere = match family {
+        AddressFamily::Inet6 => RouteAddress::Inet6(Ipv6Addr::UNSPECIFIED),
+        _ => RouteAddress::Inet(Ipv4Addr::UNSPECIFIED),
+    };
+    let mut route = RouteMessage::default();
+    route.header.address_family = family;
+    route.header.kind = RouteType::Local;
+    route.header.protocol = RouteProtocol::Static;
+    // IPv6 has no route scopes.
+    route.header.scope = match family {
+        AddressFamily::Inet6 => RouteScope::Universe,
+        _ => RouteScope::Host,
+    };
+    route.attributes = vec![
+        RouteAttribute::Destination(everywhere),
+        RouteAttribute::Oif(LOOPBACK),
+        RouteAttribute::Table(mark::ROUTE_TABLE),
+    ];
+    route
+}
+
+/// What a rule says about marks and tables.
+#[derive(Default)]
+struct Facts {
+    priority: u32,
+    mark: Option<u32>,
+    mask: u32,
+    table: u32,
+}
+
+fn facts(rule: &RuleMessage) -> Facts {
+    let mut facts = Facts {
+        mask: u32::MAX,
+        table: rule.header.table.into(),
+        ..Facts::default()
+    };
+    for attribute in &rule.attributes {
+        match attribute {
+            RuleAttribute::Priority(priority) => facts.priority = *priority,
+            RuleAttribute::FwMark(mark) => facts.mark = Some(*mark),
+            RuleAttribute::FwMask(mask) => facts.mask = *mask,
+            RuleAttribute::Table(table) => facts.table = *table,
+            _ => {}
+        }
+    }
+    facts
+}
+
+fn is_ours(rule: &RuleMessage) -> bool {
+    let facts = facts(rule);
+    facts.mark == Some(mark::TO_PROXY)
+        && facts.mask == mark::MASK
+        && facts.table == mark::ROUTE_TABLE
+}
+
+/// A rule of somebody else that our steered packets would match as well.
+fn interference(family: AddressFamily, rule: &RuleMessage) -> Option<String> {
+    let facts = facts(rule);
+    let matches = facts
+        .mark
+        .is_some_and(|value| value & facts.mask == mark::TO_PROXY & facts.mask);
+    (matches && facts.mask & mark::MASK != 0 && !is_ours(rule)).then(|| {
+        format!(
+            "another {} rule (preference {}, mark {:#x}/{:#x}, table {}) matches packets steered to the proxy",
+            name(family),
+            facts.priority,
+            facts.mark.unwrap_or(0),
+            facts.mask,
+            facts.table
+        )
+    })
+}
+
+/// What the operator should know about the namespace's settings for these devices.
+/// They are not ours to change.
+pub(super) fn sysctl_notes(devices: &[String]) -> Vec<String> {
+    let read = |path: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?;
+        text.trim().parse::<u32>().ok()
+    };
+    let mut notes = Vec::new();
+    if read("ipv4/ip_forward") == Some(0) {
+        notes.push("net.ipv4.ip_forward is 0: workloads reach nothing beyond the node".into());
+    }
+    if read("ipv6/conf/all/forwarding") == Some(0) {
+        notes.push(
+            "net.ipv6.conf.all.forwarding is 0: workloads reach nothing beyond the node over IPv6"
+                .into(),
+        );
+    }
+    let all = read("ipv4/conf/all/rp_filter").unwrap_or(0);
+    for device in devices {
+        // Devices may have dots in their names, so the path form, not the dotted one.
+        let own = read(&format!("ipv4/conf/{device}/rp_filter")).unwrap_or(0);
+        if place::interface_index(device).is_some() && all.max(own) == 1 {
+            notes.push(format!(
+                "rp_filter is strict on {device}: the kernel drops packets there whose answers would leave by another device"
+            ));
+        }
+    }
+    notes
+}
+
+fn name(family: AddressFamily) -> &'static str {
+    match family {
+        AddressFamily::Inet6 => "IPv6",
+        _ => "IPv4",
+    }
+}
+
+fn failed(action: impl Into<String>) -> impl FnOnce(io::Error) -> DatapathError {
+    move |source| DatapathError::Routes {
+        action: action.into(),
+        source,
+    }
+}
+
+/// Turns one expected refusal into success.
+fn unless(errno: i32) -> impl FnOnce(io::Error) -> io::Result<()> {
+    move |error| match error.raw_os_error() {
+        Some(code) if code == errno => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// A blocking rtnetlink conversation with the kernel.
+struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Netlink {
+    fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        // The kernel answers within the call; a limit all the same.
+        nix::sys::socket::setsockopt(
+            &socket,
+            nix::sys::socket::sockopt::ReceiveTimeout,
+            &nix::sys::time::TimeVal::from(libc::timeval {
+                tv_sec: Duration::from_secs(5).as_secs() as i64,
+                tv_usec: 0,
+            }),
+        )?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
+    }
+
+    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        let mut message = NetlinkMessage::from(message);
+        self.sequence += 1;
+        message.header.sequence_number = self.sequence;
+        message.header.flags = NLM_F_REQUEST | flags;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0).map(drop)
+    }
+
+    /// Hands the messages of the answer to `each` until the kernel says it is done.
+    fn receive(&mut self, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
+        loop {
+            let (datagram, _) = self.socket.recv_from_full()?;
+            let mut rest = datagram.as_slice();
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                    .map_err(io::Error::other)?;
+                // Messages are aligned to four bytes.
+                let length = (message.header.length as usize).next_multiple_of(4);
+                rest = rest.get(length..).unwrap_or(&[]);
+                match message.payload {
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    NetlinkPayload::Done(_) => return Ok(()),
+                    NetlinkPayload::InnerMessage(inner) => each(inner),
+                    _ => {}
+                }
+                if length == 0 {
+                    return Err(io::Error::other("empty netlink message"));
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.send(message, flags | NLM_F_ACK)?;
+        self.receive(|_| ())
+    }
+
+    fn rules(&mut self, family: AddressFamily) -> io::Result<Vec<RuleMessage>> {
+        let mut question = RuleMessage::default();
+        question.header.family = family;
+        self.send(RouteNetlinkMessage::GetRule(question), NLM_F_DUMP)?;
+        let mut rules = Vec::new();
+        self.receive(|message| {
+            if let RouteNetlinkMessage::NewRule(rule) = message {
+                rules.push(rule);
+            }
+        })?;
+        Ok(rules)
+    }
+}

@@ -1,0 +1,73 @@
+//! What runs where, and what an operator should know about it.
+
+use serde::Serialize;
+use tidegate_ebpf_shared::LAYOUT_VERSION;
+
+use super::{AttachReport, Datapath, KernelFeature, XdpStatus, kernel_features, routes};
+
+/// The kernel side of this node.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DatapathStatus {
+    /// Active generation; 0 before the first.
+    pub generation: u32,
+    /// Layout of the tables, part of every pin path.
+    pub layout: u32,
+    /// Folder with the pins.
+    pub pins: String,
+    /// Programs, and where they run.
+    pub programs: Vec<ProgramStatus>,
+    /// The deny list on each outside device.
+    pub xdp: Vec<XdpStatus>,
+    /// How the last round of attaching ended.
+    pub attach: AttachReport,
+    /// What the kernel offers.
+    pub kernel: Vec<KernelFeature>,
+    /// What may get in the way: sysctls, foreign rules, hooks that could not be attached.
+    pub notes: Vec<String>,
+}
+
+/// A kernel program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgramStatus {
+    /// Its name.
+    pub name: String,
+    /// Kernel's id, as in `bpftool prog show id …`.
+    pub id: u32,
+    /// The hook, e.g. `tcx ingress`.
+    pub hook: &'static str,
+    /// Devices by name, `cgroup …`, `network namespace`; empty if it runs nowhere.
+    pub attached: Vec<String>,
+}
+
+impl Datapath {
+    /// What runs where.
+    pub fn status(&self) -> DatapathStatus {
+        let mut notes = self.notes.clone();
+        let mut devices = self.bindings.device_names();
+        devices.sort();
+        notes.extend(routes::sysctl_notes(&devices));
+        notes.extend(self.bindings.last().failed.iter().cloned());
+        let programs = self
+            .programs
+            .iter()
+            .map(|(name, program)| ProgramStatus {
+                name: name.to_owned(),
+                id: program.id,
+                hook: super::attach::hook_name(name),
+                attached: self.links.places(name),
+            })
+            .collect();
+        DatapathStatus {
+            generation: self.generation(),
+            layout: LAYOUT_VERSION,
+            pins: self.pins.bpffs.display().to_string(),
+            programs,
+            xdp: self.bindings.xdp(),
+            attach: self.bindings.last().clone(),
+            kernel: kernel_features(),
+            notes,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Every table of the datapath, opened from its pin, and how large each may be.
+
+use std::path::Path;
+
+use serde::Serialize;
+use tidegate_ebpf_shared::{
+    addr::{Addr, AddrPrefix},
+    config::DatapathConfig,
+    endpoint::EndpointInfo,
+    event::Counter,
+    flow::{FlowEntry, FlowKey},
+    identity::{AddrInfo, FqdnInfo},
+    limits,
+    maps::map,
+    policy::{PolicyEntry, PolicyKey},
+    service::{Backend, ReverseEntry, ReverseKey, ServiceEntry, ServiceKey, SlotKey},
+    steer::{PeerKey, SteerOrigin},
+};
+
+use super::{DatapathError, table::Table};
+
+/// Capacity of the tables an operator may size, in entries. Defaults are those of
+/// `tidegate_ebpf_shared::limits`, which also says what happens when one is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableLimits {
+    /// Tracked flows.
+    pub flows: u32,
+    /// Policy entries of all endpoints together.
+    pub policy_entries: u32,
+    /// Prefixes with an identity.
+    pub ipcache_entries: u32,
+    /// Endpoints on this node.
+    pub endpoints: u32,
+    /// Service frontends.
+    pub services: u32,
+    /// Backends.
+    pub backends: u32,
+    /// Backend slots of all services together.
+    pub service_slots: u32,
+    /// Addresses learned for FQDN rules.
+    pub fqdn_addresses: u32,
+    /// Prefixes on the deny list of outside devices.
+    pub deny_prefixes: u32,
+}
+
+impl Default for TableLimits {
+    fn default() -> Self {
+        Self {
+            flows: limits::FLOWS,
+            policy_entries: limits::POLICY_ENTRIES,
+            ipcache_entries: limits::IPCACHE_ENTRIES,
+            endpoints: limits::ENDPOINTS,
+            services: limits::SERVICES,
+            backends: limits::BACKENDS,
+            service_slots: limits::SERVICE_SLOTS,
+            fqdn_addresses: limits::FQDN_ADDRESSES,
+            deny_prefixes: limits::DENY_PREFIXES,
+        }
+    }
+}
+
+impl TableLimits {
+    /// Capacity the configuration sets for a map; `None` if it does not.
+    pub(super) fn of(&self, name: &str) -> Option<u32> {
+        Some(match name {
+            map::FLOWS => self.flows,
+            map::POLICY => self.policy_entries,
+            map::IPCACHE => self.ipcache_entries,
+            map::ENDPOINTS | map::INTERFACES | map::CGROUPS => self.endpoints,
+            map::SERVICES => self.services,
+            map::BACKENDS => self.backends,
+            map::SLOTS => self.service_slots,
+            map::FQDN => self.fqdn_addresses,
+            map::DENY_LIST | map::DENY_COUNTS => self.deny_prefixes,
+            _ => return None,
+        })
+    }
+}
+
+/// Every map, in the order `tidegate status` lists them.
+pub(super) const ALL: [&str; 24] = [
+    map::CONFIG,
+    map::GENERATION,
+    map::ENDPOINTS,
+    map::INTERFACES,
+    map::CGROUPS,
+    map::IPCACHE,
+    map::FQDN,
+    map::POLICY,
+    map::FLOWS,
+    map::LISTENERS,
+    map::STEER_BY_COOKIE,
+    map::STEER_BY_TUPLE,
+    map::STEERED,
+    map::SERVICES,
+    map::SLOTS,
+    map::BACKENDS,
+    map::MAGLEV,
+    map::REVERSE_NAT,
+    map::DENY_LIST,
+    map::DENY_COUNTS,
+    map::FAST_SOCKETS,
+    map::EVENTS,
+    map::DENIES,
+    map::COUNTERS,
+];
+
+/// The tables the agent reads or writes.
+pub(super) struct Tables {
+    pub(super) config: Table<u32, DatapathConfig>,
+    pub(super) generation: Table<u32, u32>,
+    pub(super) endpoints: Table<u32, EndpointInfo>,
+    pub(super) interfaces: Table<u32, u32>,
+    pub(super) cgroups: Table<u64, u32>,
+    pub(super) ipcache: Table<AddrPrefix, AddrInfo>,
+    pub(super) fqdn: Table<Addr, FqdnInfo>,
+    pub(super) policy: Table<PolicyKey, PolicyEntry>,
+    pub(super) flows: Table<FlowKey, FlowEntry>,
+    pub(super) listeners: Table<u32, u32>,
+    pub(super) steer_by_cookie: Table<u64, SteerOrigin>,
+    pub(super) steer_by_tuple: Table<PeerKey, SteerOrigin>,
+    pub(super) services: Table<ServiceKey, ServiceEntry>,
+    pub(super) slots: Table<SlotKey, u32>,
+    pub(super) backends: Table<u32, Backend>,
+    pub(super) maglev: Table<u32, u32>,
+    pub(super) reverse_nat: Table<ReverseKey, ReverseEntry>,
+    pub(super) deny_list: Table<AddrPrefix, u32>,
+    pub(super) deny_counts: Table<u32, Counter>,
+    pub(super) counters: Table<u32, Counter>,
+}
+
+impl Tables {
+    /// Opens all pins in `folder` and checks layout and capacity of each.
+    pub(super) fn open(folder: &Path, limits: &TableLimits) -> Result<Self, DatapathError> {
+        /// Opens one table with the capacity the configuration sets for it, if any.
+        macro_rules! open {
+            ($name:expr) => {
+                Table::open(folder, $name, limits.of($name))?
+            };
+        }
+        Ok(Self {
+            config: open!(map::CONFIG),
+            generation: open!(map::GENERATION),
+            endpoints: open!(map::ENDPOINTS),
+            interfaces: open!(map::INTERFACES),
+            cgroups: open!(map::CGROUPS),
+            ipcache: open!(map::IPCACHE),
+            fqdn: open!(map::FQDN),
+            policy: open!(map::POLICY),
+            flows: open!(map::FLOWS),
+            listeners: open!(map::LISTENERS),
+            steer_by_cookie: open!(map::STEER_BY_COOKIE),
+            steer_by_tuple: open!(map::STEER_BY_TUPLE),
+            services: open!(map::SERVICES),
+            slots: open!(map::SLOTS),
+            backends: open!(map::BACKENDS),
+            maglev: open!(map::MAGLEV),
+            reverse_nat: open!(map::REVERSE_NAT),
+            deny_list: open!(map::DENY_LIST),
+            deny_counts: open!(map::DENY_COUNTS),
+            counters: open!(map::COUNTERS),
+        })
+    }
+
+    /// Fill level of every table that can fill up.
+    pub(super) fn gauges(&self) -> Result<Vec<TableGauge>, DatapathError> {
+        /// Gauges of the named tables.
+        macro_rules! gauges {
+            ($($table:ident),+) => {
+                vec![$(TableGauge {
+                    name: self.$table.name(),
+                    entries: self.$table.count()?,
+                    limit: self.$table.limit(),
+                }),+]
+            };
+        }
+        Ok(gauges!(
+            endpoints,
+            interfaces,
+            cgroups,
+            ipcache,
+            fqdn,
+            policy,
+            flows,
+            steer_by_cookie,
+            steer_by_tuple,
+            services,
+            slots,
+            backends,
+            reverse_nat,
+            deny_list
+        ))
+    }
+}
+
+/// How full a table is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TableGauge {
+    /// Map name.
+    pub name: &'static str,
+    /// Entries in it.
+    pub entries: u64,
+    /// Entries there is room for.
+    pub limit: u32,
+}
