@@ -2,9 +2,11 @@
 
 pub mod admin;
 pub mod cli;
-pub mod config;
+
 pub mod control;
 pub mod datapath;
 pub mod observe;
 pub mod plugin_host;
 pub mod proxy;
+
+pub use tidegate_config as config;

@@ -18,13 +18,13 @@ pub(super) const FLOW_RECORDS: u32 = 16_384;
 /// Folders beside the configuration file.
 pub(super) mod folder {
     /// Policies, plugin bindings, deny lists.
-    pub(in crate::config) const POLICIES: &str = "policies";
+    pub(crate) const POLICIES: &str = "policies";
     /// Services.
-    pub(in crate::config) const SERVICES: &str = "services";
+    pub(crate) const SERVICES: &str = "services";
     /// Endpoints.
-    pub(in crate::config) const ENDPOINTS: &str = "endpoints";
+    pub(crate) const ENDPOINTS: &str = "endpoints";
     /// WASM plugins.
-    pub(in crate::config) const PLUGINS: &str = "plugins";
+    pub(crate) const PLUGINS: &str = "plugins";
 }
 
 /// The cgroup v2 mount of this machine: unified first, then the hybrid layout.
