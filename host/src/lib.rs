@@ -2,9 +2,9 @@
 
 pub mod admin;
 pub mod cli;
-
 pub mod control;
 pub mod datapath;
+pub mod lifecycle;
 pub mod observe;
 pub mod plugin_host;
 pub mod proxy;

@@ -1,3 +1,21 @@
 //! Desired state: one owner, changes enter as events, readers get immutable snapshots.
+//!
+//! Reading order: [`event`] is the only way in; [`folder`] looks at the watched
+//! folders; [`documents`] and [`plugins`] choose a usable version of everything;
+//! [`state`] is the owner: it compiles and publishes one generation at a time into the
+//! [`sinks`]; [`store`] keeps what must survive a restart; [`view`] is what readers get.
+//! Never talks to kernel or proxy itself, never decides about a packet.
 
+pub mod documents;
+pub mod event;
+pub mod folder;
+pub mod plugins;
+pub mod problems;
+mod readers;
+pub mod sinks;
+pub mod state;
+pub mod store;
 pub mod view;
+
+#[cfg(test)]
+mod tests;

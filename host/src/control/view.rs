@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use tidegate_policy::compiled::{CompiledService, DefaultDeny, Location};
+use tidegate_policy::compiled::{Compiled, CompiledService, DefaultDeny, Location};
 
 use crate::{observe::directory::Directory, proxy::contract::ProxyStats};
 
@@ -41,6 +41,9 @@ pub struct View {
     /// Names for numbers; not serialised.
     #[serde(skip)]
     pub directory: Arc<Directory>,
+    /// The generation in force, for `explain`; not serialised.
+    #[serde(skip)]
+    pub compiled: Arc<Compiled>,
 }
 
 /// An endpoint of this node.

@@ -163,7 +163,8 @@ fn ip(addr: Addr) -> IpAddr {
     IpAddr::V6(Ipv6Addr::from(addr.0)).to_canonical()
 }
 
-fn protocol_name(protocol: u8) -> String {
+/// IANA protocol name in lower case, or the number.
+pub fn protocol_name(protocol: u8) -> String {
     match protocol {
         proto::TCP => "tcp".into(),
         proto::UDP => "udp".into(),

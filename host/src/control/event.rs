@@ -1,0 +1,41 @@
+//! Everything that can happen to desired state, and what control asks for in return.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use super::{
+    folder::{PluginStamp, Scan},
+    plugins::Candidate,
+};
+
+/// The only way in.
+#[derive(Debug)]
+pub enum Event {
+    /// The folders were looked at.
+    Scanned(Scan),
+    /// A plugin file was examined.
+    Examined(Examination),
+    /// The node's own addresses, as they are now.
+    NodeAddresses(Vec<IpAddr>),
+    /// Something in kernel or proxy changed that readers should see.
+    StatusChanged,
+    /// Time passed: failed work is tried again, readers get fresh numbers.
+    Tick,
+}
+
+/// The outcome of examining one version of a plugin file.
+#[derive(Debug)]
+pub struct Examination {
+    /// The file.
+    pub path: PathBuf,
+    /// The version that was examined.
+    pub stamp: PluginStamp,
+    /// A plugin ready to be published, or why not.
+    pub outcome: Result<Candidate, String>,
+}
+
+/// What the owner of control must do next; the answer comes back as an [`Event`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Examine a plugin file: [`Event::Examined`].
+    Examine(PathBuf, PluginStamp),
+}

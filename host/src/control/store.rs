@@ -1,0 +1,138 @@
+//! What control keeps across restarts: the numbering of identities and rules, the
+//! last good text of every document file, and which plugins were published.
+//!
+//! Every write is a new file moved over the old one, so a crash leaves either.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use tidegate_policy::Ids;
+
+use super::plugins::Candidate;
+
+/// The state folder.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// Opens the folder, makes it if needed.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(folder.join(LAST_GOOD))
+            .with_context(|| format!("make the state folder {}", folder.display()))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// The numbering so far; empty on first start. Damage is an error: starting over
+    /// would give old numbers, still in kernel tables, a new meaning.
+    pub fn ids(&self) -> anyhow::Result<Ids> {
+        let path = self.folder.join(IDS);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
+                format!(
+                    "{} is damaged; run `tidegate cleanup` and remove the file to number anew",
+                    path.display()
+                )
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ids::default()),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Keeps the numbering. Must succeed before anything that uses it is published.
+    pub fn save_ids(&self, ids: &Ids) -> anyhow::Result<()> {
+        let path = self.folder.join(IDS);
+        let bytes = serde_json::to_vec(ids).context("encode the numbering")?;
+        replace(&path, &bytes).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Last good texts by file name (`policies/web.yaml`).
+    pub fn last_good(&self) -> anyhow::Result<BTreeMap<String, Arc<str>>> {
+        let mut texts = BTreeMap::new();
+        let root = self.folder.join(LAST_GOOD);
+        for folder in fs::read_dir(&root).with_context(|| format!("list {}", root.display()))? {
+            let folder = folder?;
+            if !folder.file_type()?.is_dir() {
+                continue;
+            }
+            for file in fs::read_dir(folder.path())? {
+                let file = file?;
+                let name = format!(
+                    "{}/{}",
+                    folder.file_name().to_string_lossy(),
+                    file.file_name().to_string_lossy()
+                );
+                let text = fs::read_to_string(file.path())
+                    .with_context(|| format!("read {}", file.path().display()))?;
+                texts.insert(name, Arc::from(text));
+            }
+        }
+        Ok(texts)
+    }
+
+    /// Keeps the text of a file that is in use.
+    pub fn save_last_good(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.folder.join(LAST_GOOD).join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+        }
+        replace(&path, text.as_bytes()).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Forgets a file that is gone.
+    pub fn forget_last_good(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.folder.join(LAST_GOOD).join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Store {
+    /// Plugins published by the last run, by file; those whose compiled code is still there.
+    pub fn plugins(&self) -> anyhow::Result<BTreeMap<PathBuf, Candidate>> {
+        let path = self.folder.join(PLUGINS);
+        let mut plugins: BTreeMap<PathBuf, Candidate> = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is damaged; remove it", path.display()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        plugins.retain(|_, plugin| plugin.artifact.exists());
+        Ok(plugins)
+    }
+
+    /// Keeps which plugins are published.
+    pub fn save_plugins(&self, plugins: &BTreeMap<PathBuf, Candidate>) -> anyhow::Result<()> {
+        let path = self.folder.join(PLUGINS);
+        let bytes = serde_json::to_vec(plugins).context("encode the plugin list")?;
+        replace(&path, &bytes).with_context(|| format!("write {}", path.display()))
+    }
+}
+
+const IDS: &str = "ids.json";
+const PLUGINS: &str = "plugins.json";
+const LAST_GOOD: &str = "last-good";
+
+/// Writes a file so that a crash leaves the old or the new one, never a part.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use io::Write as _;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let mut file = fs::File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}

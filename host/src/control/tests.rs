@@ -1,0 +1,413 @@
+//! Control driven by made-up events, with sinks that only write down what they get.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use tidegate_policy::{Mode, compiled::Compiled};
+
+use super::{
+    event::{Event, Examination, Request},
+    folder::{PluginStamp, Scan},
+    plugins::Candidate,
+    sinks::{Sinks, Status},
+    state::{Control, Settings},
+    store::Store,
+    view::View,
+};
+use crate::proxy::contract::{Limits, PluginInfo, Snapshot, World};
+
+/// What reached the sinks, and how they answer.
+#[derive(Default)]
+struct Record {
+    /// `proxy N` and `kernel N`, in order.
+    calls: Vec<String>,
+    generation: u32,
+    compiled: Compiled,
+    snapshot: Snapshot,
+    refuse_kernel: bool,
+    refuse_plugin: Option<String>,
+}
+
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Record>>);
+
+impl Recorder {
+    fn with<T>(&self, f: impl FnOnce(&mut Record) -> T) -> T {
+        f(&mut self.0.lock().expect("not poisoned"))
+    }
+}
+
+impl Sinks for Recorder {
+    async fn publish_proxy(
+        &mut self,
+        snapshot: Snapshot,
+        _: BTreeMap<String, PathBuf>,
+    ) -> anyhow::Result<Vec<(String, String)>> {
+        self.with(|record| {
+            record.calls.push(format!("proxy {}", snapshot.generation));
+            record.snapshot = snapshot;
+            Ok(record
+                .refuse_plugin
+                .iter()
+                .map(|name| (name.clone(), "self-test failed".to_owned()))
+                .collect())
+        })
+    }
+
+    fn publish_kernel(&mut self, generation: u32, compiled: &Compiled) -> anyhow::Result<()> {
+        self.with(|record| {
+            record.calls.push(format!("kernel {generation}"));
+            if record.refuse_kernel {
+                anyhow::bail!("table POLICY is full");
+            }
+            record.generation = generation;
+            record.compiled = compiled.clone();
+            Ok(())
+        })
+    }
+
+    fn kernel_generation(&self) -> u32 {
+        self.with(|record| record.generation)
+    }
+
+    fn status(&mut self) -> Status {
+        Status::default()
+    }
+}
+
+/// Control with its folders, and what a test says about them.
+struct Bench {
+    control: Control<Recorder>,
+    sinks: Recorder,
+    scan: Scan,
+    state: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let state = tempfile::tempdir().expect("a folder");
+        let sinks = Recorder::default();
+        Self {
+            control: Self::control(&state, &sinks),
+            sinks,
+            scan: Scan::default(),
+            state,
+        }
+    }
+
+    fn control(state: &tempfile::TempDir, sinks: &Recorder) -> Control<Recorder> {
+        let settings = Settings {
+            node: "n1".into(),
+            mode: Mode::Default,
+            fqdn_min_ttl: 0,
+        };
+        let store = Store::open(state.path()).expect("opens");
+        Control::new(settings, sinks.clone(), store, Vec::new()).expect("starts")
+    }
+
+    /// A new agent on the same state folder and kernel.
+    fn restart(&mut self) {
+        self.control = Self::control(&self.state, &self.sinks);
+        self.sinks.with(|record| record.calls.clear());
+    }
+
+    fn write(&mut self, name: &str, text: &str) -> &mut Self {
+        self.scan.documents.insert(name.into(), Ok(text.into()));
+        self
+    }
+
+    fn remove(&mut self, name: &str) -> &mut Self {
+        self.scan.documents.remove(name);
+        self
+    }
+
+    async fn settle(&mut self) -> Vec<Request> {
+        let requests = self.control.apply(Event::Scanned(self.scan.clone()));
+        self.control.settle().await;
+        requests
+    }
+
+    /// Publishes what the folders hold and returns the calls that made.
+    async fn calls(&mut self) -> Vec<String> {
+        self.sinks.with(|record| record.calls.clear());
+        self.settle().await;
+        self.sinks.with(|record| record.calls.clone())
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.control.view().borrow().clone()
+    }
+
+    /// Names of the rules in force.
+    fn rules(&self) -> Vec<String> {
+        self.sinks.with(|record| {
+            let names: std::collections::BTreeSet<_> = record
+                .compiled
+                .rules
+                .values()
+                .map(|rule| rule.policy.clone())
+                .collect();
+            names.into_iter().collect()
+        })
+    }
+}
+
+const WEB: &str = "
+apiVersion: tidegate.io/v1alpha1
+kind: Endpoint
+metadata: {name: web, labels: {app: web}}
+spec: {interface: tg-web, addresses: [10.0.0.1]}
+";
+
+fn allow(name: &str, port: u16) -> String {
+    format!(
+        "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {{name: {name}, namespace: default}}
+spec:
+  endpointSelector: {{matchLabels: {{app: web}}}}
+  ingress:
+  - fromEntities: [world]
+    toPorts: [{{ports: [{{port: \"{port}\", protocol: TCP}}]}}]
+"
+    )
+}
+
+#[tokio::test]
+async fn changes_that_arrive_together_are_one_generation_proxy_first() {
+    let mut bench = Bench::new();
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("a", 80));
+    assert_eq!(bench.calls().await, ["proxy 1", "kernel 1"]);
+    assert_eq!(bench.rules(), ["a"]);
+    assert_eq!(bench.view().generation, 1);
+    assert_eq!(bench.view().endpoints.len(), 1);
+    assert_eq!(bench.view().policies[0].selects, ["default/web"]);
+
+    assert_eq!(bench.calls().await, [""; 0], "nothing changed");
+    bench
+        .write("policies/b.yaml", &allow("b", 81))
+        .write("policies/a.yaml", &allow("a", 82));
+    assert_eq!(bench.calls().await, ["proxy 2", "kernel 2"]);
+}
+
+#[tokio::test]
+async fn a_broken_file_keeps_its_last_good_version_and_stops_no_other() {
+    let mut bench = Bench::new();
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("a", 80));
+    bench.settle().await;
+    for broken in [
+        "kind: [",
+        "apiVersion: cilium.io/v2\nkind: NoSuchKind\n",
+        "",
+        "  \n",
+    ] {
+        bench
+            .write("policies/a.yaml", broken)
+            .write("policies/b.yaml", &allow("b", 81));
+        bench.settle().await;
+        assert_eq!(bench.rules(), ["a", "b"], "after {broken:?}");
+        let view = bench.view();
+        let problem = &view.problems[0];
+        assert_eq!(
+            (problem.file.as_str(), problem.last_good),
+            ("policies/a.yaml", true),
+            "{problem:?}"
+        );
+        let state = |file: &str| {
+            view.policies
+                .iter()
+                .find(|p| p.file == file)
+                .map(|p| p.state.clone())
+        };
+        assert_eq!(state("policies/a.yaml").as_deref(), Some("last good"));
+        assert_eq!(state("policies/b.yaml").as_deref(), Some("active"));
+    }
+    bench.write("policies/a.yaml", &allow("mended", 80));
+    bench.settle().await;
+    assert_eq!(bench.rules(), ["b", "mended"]);
+    assert!(
+        bench.view().problems.is_empty(),
+        "{:?}",
+        bench.view().problems
+    );
+    bench.remove("policies/a.yaml");
+    bench.settle().await;
+    assert_eq!(bench.rules(), ["b"]);
+}
+
+#[tokio::test]
+async fn last_good_versions_and_numbers_survive_a_restart() {
+    let mut bench = Bench::new();
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("a", 80));
+    bench.settle().await;
+    let before = bench.sinks.with(|record| record.compiled.clone());
+    bench.write("policies/a.yaml", "kind: [");
+    bench.restart();
+    // A file that sorts first must not take the others' numbers.
+    bench.write(
+        "endpoints/aaa.yaml",
+        &WEB.replace("web", "aaa").replace("10.0.0.1", "10.0.0.2"),
+    );
+    assert_eq!(bench.calls().await, ["proxy 2", "kernel 2"]);
+    let after = bench.sinks.with(|record| record.compiled.clone());
+    assert_eq!(bench.rules(), ["a"]);
+    for (id, endpoint) in &before.endpoints {
+        assert_eq!(after.endpoints[id].name, endpoint.name);
+        assert_eq!(after.endpoints[id].identity, endpoint.identity);
+    }
+    for (id, rule) in &before.rules {
+        assert_eq!(after.rules[id].policy, rule.policy);
+    }
+}
+
+#[tokio::test]
+async fn a_generation_the_kernel_refuses_is_given_up_everywhere_and_tried_again() {
+    let mut bench = Bench::new();
+    bench.write("endpoints/web.yaml", WEB);
+    bench.settle().await;
+    bench.sinks.with(|record| record.refuse_kernel = true);
+    bench.write("policies/a.yaml", &allow("a", 80));
+    assert_eq!(bench.calls().await, ["proxy 2", "kernel 2", "proxy 1"]);
+    assert_eq!(bench.view().generation, 1);
+    let problem = bench.view().problems[0].message.clone();
+    assert!(problem.contains("table POLICY is full"), "{problem}");
+
+    bench.sinks.with(|record| record.refuse_kernel = false);
+    bench.control.apply(Event::Tick);
+    bench.control.settle().await;
+    assert_eq!(bench.view().generation, 2);
+    assert_eq!(bench.rules(), ["a"]);
+    assert!(bench.view().problems.is_empty());
+}
+
+fn candidate(version: &str) -> Candidate {
+    Candidate {
+        name: "bot".into(),
+        info: PluginInfo {
+            version: version.into(),
+            digest: format!("sha256:{version}"),
+            artifact: format!("artifact-{version}"),
+            world: World::HttpFilter,
+            capabilities: Vec::new(),
+            limits: Limits::default(),
+        },
+        artifact: "/dev/null".into(),
+    }
+}
+
+impl Bench {
+    /// Puts a version of the plugin file into the folder and answers its examination.
+    async fn drop_plugin(&mut self, inode: u64, outcome: Result<Candidate, String>) {
+        let path = PathBuf::from("/plugins/bot.wasm");
+        let stamp = PluginStamp::made_up(inode);
+        self.scan.plugins.insert(path.clone(), stamp);
+        let requests = self.settle().await;
+        assert_eq!(requests, [Request::Examine(path.clone(), stamp)]);
+        self.control.apply(Event::Examined(Examination {
+            path,
+            stamp,
+            outcome,
+        }));
+        self.control.settle().await;
+    }
+
+    /// Version in the proxy's snapshot, and what readers see: version, state, reason.
+    fn plugin(&self) -> (Option<String>, String, String, Option<String>) {
+        let published = self.sinks.with(|record| {
+            record
+                .snapshot
+                .plugins
+                .get("bot")
+                .map(|info| info.version.clone())
+        });
+        let view = self.view();
+        let row = view
+            .plugins
+            .iter()
+            .find(|row| row.name == "bot")
+            .expect("listed");
+        (
+            published,
+            row.version.clone(),
+            row.state.clone(),
+            row.reason.clone(),
+        )
+    }
+}
+
+#[tokio::test]
+async fn plugins_are_swapped_refused_and_removed() {
+    let mut bench = Bench::new();
+    let seen = |published: Option<&str>, version: &str, state: &str, reason: Option<&str>| {
+        (
+            published.map(str::to_owned),
+            version.to_owned(),
+            state.to_owned(),
+            reason.map(str::to_owned),
+        )
+    };
+    bench.drop_plugin(1, Ok(candidate("1"))).await;
+    assert_eq!(bench.plugin(), seen(Some("1"), "1", "idle", None));
+
+    bench.drop_plugin(2, Err("not a component".into())).await;
+    assert_eq!(
+        bench.plugin(),
+        seen(Some("1"), "1", "idle", Some("not a component"))
+    );
+
+    bench
+        .sinks
+        .with(|record| record.refuse_plugin = Some("bot".into()));
+    bench.drop_plugin(3, Ok(candidate("3"))).await;
+    let (_, version, _, reason) = bench.plugin();
+    assert_eq!(
+        (version.as_str(), reason.as_deref()),
+        ("1", Some("self-test failed"))
+    );
+
+    bench.sinks.with(|record| record.refuse_plugin = None);
+    bench.drop_plugin(4, Ok(candidate("4"))).await;
+    assert_eq!(bench.plugin(), seen(Some("4"), "4", "idle", None));
+
+    bench.scan.plugins.clear();
+    bench.settle().await;
+    assert!(bench.view().plugins.is_empty());
+    assert!(
+        bench
+            .sinks
+            .with(|record| record.snapshot.plugins.is_empty())
+    );
+}
+
+#[tokio::test]
+async fn a_restart_keeps_the_plugins_of_the_last_run_until_examined() {
+    let mut bench = Bench::new();
+    bench.drop_plugin(1, Ok(candidate("1"))).await;
+    bench.restart();
+    let requests = bench.settle().await;
+    assert_eq!(requests.len(), 1, "examined again");
+    assert_eq!(
+        bench.sinks.with(|record| record.calls.clone()),
+        [""; 0],
+        "nothing before the answer"
+    );
+    let Request::Examine(path, stamp) = requests[0].clone();
+    let outcome = Err("broken meanwhile".into());
+    bench.control.apply(Event::Examined(Examination {
+        path,
+        stamp,
+        outcome,
+    }));
+    bench.control.settle().await;
+    assert_eq!(bench.plugin().0.as_deref(), Some("1"));
+}
