@@ -1,13 +1,65 @@
 //! The kernel programs against the verifier and against a plain model of what they
 //! must do. Needs root; attaches nothing.
 
+use tidegate_ebpf_shared::maps::{map, program};
 use tidegate_tests::kernel::object::Object;
 
 #[test]
 fn the_verifier_accepts_every_program() {
-    let object = Object::load(&[]).expect("maps");
-    let names = object.programs();
-    for name in &names {
+    let names = Object::load(&[]).expect("maps").programs();
+    let mut expected = [
+        program::FROM_ENDPOINT,
+        program::TO_ENDPOINT,
+        program::FROM_OUTSIDE,
+        program::DENY_LIST,
+        program::PICK_LISTENER,
+        program::CONNECT4,
+        program::CONNECT6,
+        program::SENDMSG4,
+        program::SENDMSG6,
+        program::RECVMSG4,
+        program::RECVMSG6,
+        program::GETPEERNAME4,
+        program::GETPEERNAME6,
+        program::SOCKOPS,
+        program::FIRST_BYTES,
+    ];
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+    for name in expected {
         Object::load(&[name]).unwrap_or_else(|error| panic!("{error:?}"));
+    }
+}
+
+#[test]
+fn every_map_the_agent_names_exists() {
+    let names = Object::load(&[]).expect("maps").maps();
+    for name in [
+        map::CONFIG,
+        map::GENERATION,
+        map::ENDPOINTS,
+        map::INTERFACES,
+        map::CGROUPS,
+        map::IPCACHE,
+        map::FQDN,
+        map::POLICY,
+        map::FLOWS,
+        map::LISTENERS,
+        map::STEER_BY_COOKIE,
+        map::STEER_BY_TUPLE,
+        map::STEERED,
+        map::SERVICES,
+        map::SLOTS,
+        map::BACKENDS,
+        map::MAGLEV,
+        map::REVERSE_NAT,
+        map::DENY_LIST,
+        map::DENY_COUNTS,
+        map::FAST_SOCKETS,
+        map::EVENTS,
+        map::DENIES,
+        map::COUNTERS,
+    ] {
+        assert!(names.iter().any(|found| found == name), "no map {name}");
     }
 }

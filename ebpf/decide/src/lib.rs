@@ -9,6 +9,7 @@
 #![no_std]
 
 pub mod flow;
+pub mod hint;
 pub mod policy;
 pub mod rate;
 pub mod service;

@@ -53,3 +53,16 @@ fn words(addr: &mut Addr) -> *mut u32 {
     const { assert!(align_of::<Addr>() == 4 && size_of::<Addr>() == 16) };
     core::ptr::from_mut(addr).cast()
 }
+
+/// One of the four words of an address, in network byte order.
+#[inline(always)]
+pub fn word(addr: &Addr, index: usize) -> u32 {
+    const { assert!(align_of::<Addr>() == 4 && size_of::<Addr>() == 16) };
+    // SAFETY: aligned for words, and the index stays below four.
+    unsafe {
+        core::ptr::from_ref(addr)
+            .cast::<u32>()
+            .add(index & 3)
+            .read()
+    }
+}

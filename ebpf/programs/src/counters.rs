@@ -15,6 +15,16 @@ pub fn count(index: u32, bytes: u32) {
     }
 }
 
+/// Adds one occurrence to a cell of `COUNTERS` where the program may be interrupted by
+/// another that counts.
+#[inline(always)]
+pub fn count_shared(index: u32) {
+    if let Some(cell) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: a value of the map, only ever added to atomically here.
+        add_shared(unsafe { &mut (*cell).packets }, 1);
+    }
+}
+
 /// Adds to a counter that other CPUs may add to at the same time.
 #[inline(always)]
 pub fn add_shared(cell: &mut u64, value: u64) {

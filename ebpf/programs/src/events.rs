@@ -106,8 +106,9 @@ pub fn emit(ring: &RingBuf, lost: u32, fill: impl FnOnce(&mut Event)) {
     slot.submit(0);
 }
 
+/// Copies the ends of a packet.
 #[inline(always)]
-fn of_tuple(event: &mut Event, tuple: &Tuple) {
+pub fn of_tuple(event: &mut Event, tuple: &Tuple) {
     event.src = tuple.src;
     event.dst = tuple.dst;
     event.src_port = tuple.src_port;
@@ -115,8 +116,9 @@ fn of_tuple(event: &mut Event, tuple: &Tuple) {
     event.protocol = tuple.protocol;
 }
 
+/// Copies a decision.
 #[inline(always)]
-fn of_evaluation(event: &mut Event, evaluation: &Evaluation) {
+pub fn of_evaluation(event: &mut Event, evaluation: &Evaluation) {
     event.verdict = evaluation.verdict;
     event.reason = evaluation.reason;
     event.direction = evaluation.direction;

@@ -8,23 +8,38 @@
 
 mod addr;
 mod admit;
+mod attempt;
 mod clock;
+mod connect;
 mod counters;
+mod deny_list;
 mod events;
+mod first_bytes;
 mod from_endpoint;
 mod from_outside;
+mod host_service;
 mod maps;
 mod packet;
 mod pick_listener;
+mod restore;
 mod scratch;
+mod socket_addr;
+mod socket_ops;
+mod steer;
 mod tables;
 mod to_endpoint;
+mod translate;
 mod verdict;
 
 use aya_ebpf::{
-    macros::{classifier, sk_lookup},
-    programs::{SkLookupContext, TcContext},
+    bindings::sk_action::SK_PASS,
+    macros::{cgroup_sock_addr, classifier, sk_lookup, sk_msg, sock_ops, xdp},
+    programs::{
+        SkLookupContext, SkMsgContext, SockAddrContext, SockOpsContext, TcContext, XdpContext,
+    },
 };
+use socket_addr::{V4, V6};
+use steer::Call;
 
 /// tcx ingress on the host side of a workload's veth.
 #[classifier]
@@ -48,6 +63,78 @@ pub fn from_outside(ctx: TcContext) -> i32 {
 #[sk_lookup]
 pub fn pick_listener(ctx: SkLookupContext) -> u32 {
     verdict::sk_lookup(pick_listener::run(&ctx))
+}
+
+/// XDP on an outside device: the deny list.
+#[xdp]
+pub fn deny_list(ctx: XdpContext) -> u32 {
+    verdict::xdp(deny_list::run(&ctx))
+}
+
+/// `connect`, IPv4 socket.
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    verdict::socket(connect::run::<V4>(&ctx, Call::Connect))
+}
+
+/// `connect`, IPv6 socket.
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    verdict::socket(connect::run::<V6>(&ctx, Call::Connect))
+}
+
+/// `sendto` and `sendmsg` of a datagram socket, IPv4 socket.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    verdict::socket(connect::run::<V4>(&ctx, Call::Datagram))
+}
+
+/// `sendto` and `sendmsg` of a datagram socket, IPv6 socket.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    verdict::socket(connect::run::<V6>(&ctx, Call::Datagram))
+}
+
+/// `recvfrom` and `recvmsg` of a datagram socket, IPv4 socket.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    restore::run::<V4>(&ctx);
+    1
+}
+
+/// `recvfrom` and `recvmsg` of a datagram socket, IPv6 socket.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    restore::run::<V6>(&ctx);
+    1
+}
+
+/// `getpeername`, IPv4 socket.
+#[cgroup_sock_addr(getpeername4)]
+pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    restore::run::<V4>(&ctx);
+    1
+}
+
+/// `getpeername`, IPv6 socket.
+#[cgroup_sock_addr(getpeername6)]
+pub fn getpeername6(ctx: SockAddrContext) -> i32 {
+    restore::run::<V6>(&ctx);
+    1
+}
+
+/// TCP state changes of sockets in the node's cgroup.
+#[sock_ops]
+pub fn socket_ops(ctx: SockOpsContext) -> u32 {
+    socket_ops::run(&ctx);
+    0
+}
+
+/// Messages of the sockets in `FAST_SOCKETS`.
+#[sk_msg]
+pub fn first_bytes(ctx: SkMsgContext) -> u32 {
+    first_bytes::run(&ctx);
+    SK_PASS
 }
 
 /// The verifier refuses a program that could get here; the linker wants it all the same.

@@ -324,6 +324,40 @@ fn ports(ports: &Ports, packet: &mut Packet) {
     packet.problem = 0;
 }
 
+/// Reads the source address of an IP frame between `start` and `end`; false if it is
+/// not one.
+#[inline(always)]
+pub fn source(start: usize, end: usize, addr: &mut Addr) -> bool {
+    let bytes = Bytes { start, end };
+    match bytes.at::<[u8; 2]>(ETHERNET - 2) {
+        Some([0x08, 0x00]) => {
+            let Some(ip) = bytes.at::<Ipv4>(ETHERNET) else {
+                return false;
+            };
+            set_v4(addr, u32::from_ne_bytes(ip.src));
+            true
+        }
+        Some([0x86, 0xdd]) => {
+            let Some(ip) = bytes.at::<Ipv6>(ETHERNET) else {
+                return false;
+            };
+            *addr = Addr(ip.src);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The first `N` bytes between `start` and `end`, if there are as many.
+#[inline(always)]
+pub fn head<'a, const N: usize>(start: usize, end: usize) -> Option<&'a [u8; N]> {
+    if start + N > end {
+        return None;
+    }
+    // SAFETY: within the message, as just checked (the verifier checks it again).
+    Some(unsafe { &*(start as *const [u8; N]) })
+}
+
 /// Reads the tuple of the packet that an ICMP error carries; false if it is not one
 /// we can read: with extension headers, or a later fragment.
 #[inline(always)]

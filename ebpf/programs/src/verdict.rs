@@ -1,7 +1,8 @@
 //! The one table from outcome to kernel return code.
 
 use aya_ebpf::{
-    bindings::{sk_action, tcx_action_base},
+    bindings::{sk_action, tcx_action_base, xdp_action},
+    helpers::bpf_set_retval,
     programs::TcContext,
 };
 use tidegate_ebpf_shared::mark;
@@ -54,5 +55,50 @@ pub fn sk_lookup(outcome: Lookup) -> u32 {
     match outcome {
         Lookup::Go => sk_action::SK_PASS,
         Lookup::Drop => sk_action::SK_DROP,
+    }
+}
+
+/// What happens to a frame at the XDP hook.
+#[derive(Clone, Copy)]
+pub enum Early {
+    /// On to the stack.
+    Pass,
+    /// Drop it.
+    Drop,
+}
+
+/// The code for XDP.
+#[inline(always)]
+pub fn xdp(outcome: Early) -> u32 {
+    match outcome {
+        Early::Pass => xdp_action::XDP_PASS,
+        Early::Drop => xdp_action::XDP_DROP,
+    }
+}
+
+/// What a socket call gets.
+#[derive(Clone, Copy)]
+pub enum Answer {
+    /// It goes ahead, to the address now in the context.
+    Proceed,
+    /// `EPERM`: policy, or nobody to ask.
+    Refuse,
+    /// `EHOSTUNREACH`: a service without a backend.
+    Unreachable,
+}
+
+const EHOSTUNREACH: i32 = 113;
+
+/// The code for a socket address hook that may refuse.
+#[inline(always)]
+pub fn socket(answer: Answer) -> i32 {
+    match answer {
+        Answer::Proceed => 1,
+        Answer::Refuse => 0,
+        Answer::Unreachable => {
+            // SAFETY: the helper takes a number; a refusing program's call fails with it.
+            unsafe { bpf_set_retval(-EHOSTUNREACH) };
+            0
+        }
     }
 }

@@ -80,8 +80,8 @@ pub mod program {
     pub const GETPEERNAME4: &str = "getpeername4";
     /// cgroup getpeername6.
     pub const GETPEERNAME6: &str = "getpeername6";
-    /// cgroup sockops.
-    pub const SOCKOPS: &str = "sockops";
+    /// cgroup sockops. Not named after its ELF section, which has a symbol of that name.
+    pub const SOCKOPS: &str = "socket_ops";
     /// sk_msg on `FAST_SOCKETS`.
     pub const FIRST_BYTES: &str = "first_bytes";
 }

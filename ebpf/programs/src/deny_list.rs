@@ -1,0 +1,50 @@
+//! The deny list of outside devices, before the stack spends anything on a packet.
+
+use aya_ebpf::programs::XdpContext;
+use tidegate_ebpf_shared::{
+    addr::Addr,
+    event::{Counter, kind},
+    policy::verdict,
+    reason,
+};
+
+use crate::{
+    counters::count,
+    events,
+    maps::{DENY_COUNTS, DENY_LIST},
+    packet::source,
+    tables::{full_prefix, lookup},
+    verdict::Early,
+};
+
+/// Refuses a frame whose source address is on the list.
+#[inline(always)]
+pub fn run(ctx: &XdpContext) -> Early {
+    let mut src = Addr::default();
+    if !source(ctx.data(), ctx.data_end(), &mut src) {
+        return Early::Pass;
+    }
+    let key = full_prefix(&src);
+    // SAFETY: key and value are those of `DENY_LIST`.
+    let Some(slot) = (unsafe { lookup::<_, _, u32>(&raw const DENY_LIST, &key) }) else {
+        return Early::Pass;
+    };
+    let len = (ctx.data_end() - ctx.data()) as u32;
+    if let Some(cell) = DENY_COUNTS.get_ptr_mut(slot) {
+        // SAFETY: a per-CPU value of this CPU; XDP programs do not nest.
+        let cell: &mut Counter = unsafe { &mut *cell };
+        cell.packets += 1;
+        cell.bytes += u64::from(len);
+    }
+    count(u32::from(reason::DENY_LIST), len);
+    events::deny(|event| {
+        event.kind = kind::DENY_LIST;
+        event.src = src;
+        event.verdict = verdict::DENY;
+        event.shadow_verdict = verdict::DENY;
+        event.reason = reason::DENY_LIST;
+        // SAFETY: the kernel hands the program a valid context.
+        event.ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
+    });
+    Early::Drop
+}

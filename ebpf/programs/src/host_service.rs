@@ -1,0 +1,113 @@
+//! Egress policy of host services, applied where they open a socket: they have no
+//! veth whose packets could be judged.
+
+use aya_ebpf::helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id};
+use tidegate_decide::{
+    Evaluation, Tables as _, Tuple,
+    policy::{address, evaluate_egress},
+};
+use tidegate_ebpf_shared::{
+    config,
+    event::{counter, kind},
+    identity::reserved,
+    policy::verdict,
+};
+
+use crate::{
+    addr::word,
+    attempt::Attempt,
+    counters::count_shared,
+    events,
+    maps::CGROUPS,
+    tables::{Maps, generation},
+};
+
+/// Cgroup levels searched for a host service, from the root.
+const LEVELS: i32 = 10;
+
+/// Decides an attempt of the current process: allowed if it is no host service.
+#[inline(never)]
+pub fn decide(tuple: &Tuple, evaluation: &mut Evaluation) {
+    let endpoint = current();
+    let dst = address(&Maps, &tuple.dst);
+    *evaluation = Evaluation {
+        generation: generation(),
+        src_endpoint: endpoint,
+        dst_identity: if is_loopback(tuple) {
+            reserved::HOST
+        } else {
+            dst.identity
+        },
+        dst_endpoint: dst.endpoint,
+        verdict: verdict::ALLOW,
+        shadow_verdict: verdict::ALLOW,
+        ..Evaluation::default()
+    };
+    if endpoint == 0 {
+        return;
+    }
+    evaluation.src_identity = Maps.endpoint(endpoint).map_or(0, |info| info.identity);
+    evaluate_egress(&Maps, tuple, evaluation);
+}
+
+/// Endpoint id of the host service the current process belongs to, the innermost one
+/// if they are nested; 0 if none.
+#[inline(always)]
+fn current() -> u32 {
+    // SAFETY: the helpers take a number and only read.
+    let endpoint = by_cgroup(unsafe { bpf_get_current_cgroup_id() });
+    if endpoint != 0 {
+        return endpoint;
+    }
+    for level in 0..LEVELS {
+        // SAFETY: as above; a level below the process's own reads as 0.
+        let id = unsafe { bpf_get_current_ancestor_cgroup_id(LEVELS - level) };
+        let endpoint = by_cgroup(id);
+        if endpoint != 0 {
+            return endpoint;
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn by_cgroup(id: u64) -> u32 {
+    if id == 0 {
+        return 0;
+    }
+    // SAFETY: the agent replaces values as a whole.
+    unsafe { CGROUPS.get(&id) }.copied().unwrap_or(0)
+}
+
+/// 127.0.0.0/8 and ::1: the node itself, whatever the address table says of them.
+#[inline(always)]
+fn is_loopback(tuple: &Tuple) -> bool {
+    let addr = &tuple.dst;
+    if word(addr, 0) != 0 || word(addr, 1) != 0 {
+        return false;
+    }
+    let (third, last) = (word(addr, 2), word(addr, 3));
+    (third == 0xffff_u32.to_be() && last.to_ne_bytes()[0] == 127)
+        || (third == 0 && last == 1_u32.to_be())
+}
+
+/// Does audit mode let this denial pass?
+#[inline(always)]
+pub fn is_audited(evaluation: &Evaluation) -> bool {
+    evaluation.is_policy_denial() && Maps.config_flags() & config::flags::AUDIT != 0
+}
+
+/// Counts and reports a refused attempt, for the reason in the evaluation.
+#[inline(never)]
+pub fn report_denied(attempt: &Attempt, evaluation: &Evaluation) {
+    count_shared(counter::SOCKETS_DENIED);
+    events::deny(|event| {
+        event.kind = kind::SOCKET_DENIED;
+        events::of_tuple(event, &attempt.tuple);
+        events::of_evaluation(event, evaluation);
+        if attempt.service != 0 {
+            event.frontend = attempt.asked;
+            event.frontend_port = attempt.asked_port;
+        }
+    });
+}
