@@ -34,10 +34,13 @@ pub struct Node {
 /// Folder of the node's configuration below its own.
 const CONFIG: &str = "config";
 
+/// The folders beside `tidegate.yaml`.
+const FOLDERS: [&str; 4] = ["policies", "services", "endpoints", "plugins"];
+
 impl Node {
     pub(super) fn new(place: Place, world: PathBuf, cgroup: PathBuf) -> anyhow::Result<Self> {
         let dir = world.join("node");
-        for folder in ["policies", "services", "endpoints", "plugins"] {
+        for folder in FOLDERS {
             fs::create_dir_all(dir.join(CONFIG).join(folder))?;
         }
         for folder in ["state", "run", "bpffs"] {
@@ -53,20 +56,40 @@ impl Node {
             },
             agent: None,
         };
-        node.write("tidegate.yaml", node.settings())?;
+        node.configure(&format!(
+            "node:\n  name: lab\n  outsideDevices: [{UPLINK}]\n"
+        ))?;
         Ok(node)
     }
 
-    /// A complete configuration: paths of this world, everything else by default.
-    fn settings(&self) -> String {
-        format!(
-            "node:\n  name: lab\n  cgroup: {}\n  bpffs: {}\n  stateDir: {}\n  runDir: {}\n  \
-             outsideDevices: [{UPLINK}]\n",
+    /// Writes `tidegate.yaml`: the text given, plus the paths of this world under its
+    /// `node:` key.
+    pub fn configure(&self, text: &str) -> anyhow::Result<()> {
+        let paths = format!(
+            "node:\n  cgroup: {}\n  bpffs: {}\n  stateDir: {}\n  runDir: {}\n",
             self.cgroup.display(),
             self.bpffs().display(),
             self.dir.join("state").display(),
             self.run_dir().display(),
-        )
+        );
+        ensure!(
+            text.contains("node:\n"),
+            "no `node:` key to put paths under"
+        );
+        self.write("tidegate.yaml", text.replacen("node:\n", &paths, 1))
+    }
+
+    /// Takes over a whole configuration folder, its `tidegate.yaml` as [`Self::configure`].
+    pub fn use_folder(&self, folder: &Path) -> anyhow::Result<()> {
+        self.configure(&fs::read_to_string(folder.join("tidegate.yaml"))?)?;
+        for below in FOLDERS {
+            for entry in fs::read_dir(folder.join(below))? {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                self.copy(&entry.path(), &format!("{below}/{name}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Where the node's own processes run.

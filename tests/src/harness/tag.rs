@@ -168,6 +168,12 @@ pub(crate) fn sibling(name: &str) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("{name} is not built: start through `cargo xtask`"))
 }
 
+/// The repository, for the files that tests and demo share with users.
+pub fn repository() -> &'static Path {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests)
+}
+
 /// Process id in a tag.
 fn owner(tag: &str) -> Option<u32> {
     let (pid, number) = tag.strip_prefix(PREFIX)?.split_once('-')?;
