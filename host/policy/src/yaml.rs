@@ -81,10 +81,10 @@ impl Node {
 
 /// Reads all documents of a file; empty ones are skipped. Aliases are bounded, and a
 /// duplicate key is an error.
-pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Node>, Problem> {
+pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Node>, Box<Problem>> {
     serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
         let at = error.location();
-        Problem {
+        Box::new(Problem {
             file: file.to_owned(),
             document: None,
             line: at.map_or(1, |at| clamp(at.line())),
@@ -94,7 +94,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Node>, Problem> {
             message: format!("not readable as YAML: {}", one_line(&error)),
             hint: None,
             severity: Severity::Error,
-        }
+        })
     })
 }
 
@@ -110,7 +110,12 @@ fn options() -> Options {
 fn one_line(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     let text = text.lines().next().unwrap_or_default();
-    let end = text.find(" at line ").unwrap_or(text.len());
+    // What follows these words speaks to programmers or repeats the position.
+    let end = [" at line ", ", set "]
+        .iter()
+        .filter_map(|words| text.find(words))
+        .min()
+        .unwrap_or(text.len());
     text[..end].trim_end_matches(':').to_owned()
 }
 

@@ -214,8 +214,9 @@ mod tests {
                     panic!("{block:?}")
                 };
                 let size = 1usize << (16 - bits);
-                for port in usize::from(port)..usize::from(port) + size {
-                    covered[port] += 1;
+                let first = usize::from(port);
+                for times in &mut covered[first..first + size] {
+                    *times += 1;
                 }
             }
             for (port, times) in covered.iter().enumerate() {

@@ -159,7 +159,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 /// Reads all documents of one file. Any error refuses the file as a whole; all
 /// errors that can be found are reported together.
 pub fn parse_file(file: &str, text: &str) -> Result<Vec<Document>, Vec<Problem>> {
-    let nodes = yaml::parse(file, text).map_err(|problem| vec![problem])?;
+    let nodes = yaml::parse(file, text).map_err(|problem| vec![*problem])?;
     let mut documents = Vec::new();
     let mut errors = Vec::new();
     for node in &nodes {

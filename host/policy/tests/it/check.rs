@@ -88,6 +88,10 @@ impl Question {
         }
     }
 
+    pub(crate) fn has_names(&self) -> bool {
+        !self.names.is_empty()
+    }
+
     /// The answer of the tables: the address's identity, and those of its names; the
     /// largest verdict wins.
     pub(crate) fn ask_tables(&self, compiled: &Compiled) -> Decision {

@@ -1,1 +1,305 @@
+//! What people are told about their files.
 
+use tidegate_policy::{Severity, parse_file};
+
+/// The problems of a text, one per line, must be exactly these.
+fn check(text: &str, expected: &[&str]) {
+    let problems = match parse_file("p.yaml", text) {
+        Err(problems) => problems,
+        Ok(documents) => documents.into_iter().flat_map(|d| d.warnings).collect(),
+    };
+    let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(said, expected, "{text}");
+}
+
+/// A policy with this spec, from line 5 on.
+fn policy(spec: &str) -> String {
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: a}}\n\
+         spec:\n{spec}"
+    )
+}
+
+fn check_ingress(rule: &str, expected: &[&str]) {
+    check(
+        &policy(&format!(
+            "  endpointSelector: {{}}\n  ingress:\n  - {rule}\n"
+        )),
+        expected,
+    );
+}
+
+fn check_egress(rule: &str, expected: &[&str]) {
+    check(
+        &policy(&format!(
+            "  endpointSelector: {{}}\n  egress:\n  - {rule}\n"
+        )),
+        expected,
+    );
+}
+
+#[test]
+fn documents() {
+    check(
+        "kind: X\n",
+        &[
+            "p.yaml:1:1: `apiVersion` and `kind` must say what this document is; \
+         e.g. apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy",
+        ],
+    );
+    check(
+        "apiVersion: v1\nkind: Pod\n",
+        &[
+            "p.yaml:2:7: kind: no such kind in v1: Pod (Pod); cilium.io/v2: CiliumNetworkPolicy, \
+         CiliumClusterwideNetworkPolicy; tidegate.io/v1alpha1: Endpoint, Service, DenyList, PluginBinding",
+        ],
+    );
+    check("- 1\n", &["p.yaml:1:1: expected a mapping, found a list"]);
+    check(
+        "a: 1\na: 2\n",
+        &["p.yaml:2:1: not readable as YAML: duplicate mapping key: a"],
+    );
+    check("", &[]);
+}
+
+#[test]
+fn policies() {
+    check(
+        &policy("  ingress: [{}]\n"),
+        &["p.yaml:5:3: spec: `endpointSelector` is missing"],
+    );
+    check(
+        &policy("  endpointSelector: {}\n"),
+        &[
+            "p.yaml:5:3: spec: has no rule; one of ingress, ingressDeny, egress, egressDeny needs an item",
+        ],
+    );
+    check(
+        &policy("  nodeSelector: {}\n  ingress: [{}]\n"),
+        &[
+            "p.yaml:5:17: spec.nodeSelector: policies for nodes are not supported yet; use endpointSelector",
+        ],
+    );
+    check(
+        &policy("  endpointSelektor: {}\n  ingress: [{}]\n"),
+        &[
+            "p.yaml:5:21: spec.endpointSelektor: no such field; did you mean `endpointSelector`?",
+            "p.yaml:5:3: spec: `endpointSelector` is missing",
+        ],
+    );
+    check(
+        &policy(
+            "  endpointSelector: {matchLabels: {io.kubernetes.pod.namespace: b}}\n  ingress: [{}]\n",
+        ),
+        &[
+            "p.yaml:5:21: warning: spec.endpointSelector: selects another namespace than the policy's; \
+             a is taken; a policy applies to endpoints of its own namespace only",
+        ],
+    );
+}
+
+#[test]
+fn peers() {
+    check_ingress(
+        "fromEntities: [wrld]",
+        &[
+            "p.yaml:7:20: spec.ingress[0].fromEntities[0]: no such value (wrld); one of: host, \
+         remote-node, world, world-ipv4, world-ipv6, cluster, init, ingress, health, unmanaged, kube-apiserver",
+        ],
+    );
+    check_ingress(
+        "{fromEntities: [world], fromCIDR: [10.0.0.0/8]}",
+        &[
+            "p.yaml:7:39: spec.ingress[0].fromCIDR: combining fromEntities and fromCIDR is not supported; \
+         write two rules",
+        ],
+    );
+    check_ingress(
+        "fromCIDR: [10.0.0.0/33]",
+        &["p.yaml:7:16: spec.ingress[0].fromCIDR[0]: not a prefix like 10.0.0.0/8 (10.0.0.0/33)"],
+    );
+    check_ingress(
+        "fromCIDRSet: [{cidr: 10.0.0.0/8, except: [11.0.0.0/16]}]",
+        &[
+            "p.yaml:7:47: spec.ingress[0].fromCIDRSet[0].except[0]: does not lie inside 10.0.0.0/8 (11.0.0.0/16)",
+        ],
+    );
+    check_ingress(
+        "toEndpoints: [{}]",
+        &["p.yaml:7:18: spec.ingress[0].toEndpoints: no such field; did you mean `fromEndpoints`?"],
+    );
+    check_ingress(
+        "auth: {mode: required}",
+        &[
+            "p.yaml:7:11: spec.ingress[0].auth: no such field; known here: fromEndpoints, fromEntities, \
+         fromCIDR, fromCIDRSet, fromNodes, fromGroups, fromRequires, toPorts, icmps, authentication",
+        ],
+    );
+    check_ingress(
+        "authentication: {mode: required}",
+        &[
+            "p.yaml:7:21: spec.ingress[0].authentication: not supported yet; remove it, or the rule \
+         would allow more than it says",
+        ],
+    );
+    check_egress(
+        "toFQDNs: [{matchName: '*.a.b'}]",
+        &[
+            "p.yaml:7:27: spec.egress[0].toFQDNs[0].matchName: the character `*` cannot be part of it; \
+         allowed are letters, digits, `-`, `_` and `.` (*.a.b); for `*` use matchPattern",
+        ],
+    );
+    check_egress(
+        "toServices: [{k8sService: {serviceName: x}}]",
+        &[
+            "p.yaml:7:18: spec.egress[0].toServices[0]: not supported yet; name the peers by labels, \
+         entities, CIDRs or FQDNs",
+        ],
+    );
+}
+
+#[test]
+fn ports() {
+    check_ingress(
+        "toPorts: [{ports: [{port: 80}]}]",
+        &[
+            "p.yaml:7:31: spec.ingress[0].toPorts[0].ports[0].port: expected a string, found a number (80); \
+         write it in quotes: \"80\"",
+        ],
+    );
+    check_ingress(
+        "toPorts: [{ports: [{port: '65536'}]}]",
+        &[
+            "p.yaml:7:31: spec.ingress[0].toPorts[0].ports[0].port: not a port number, and a port name has \
+         at least one letter (65536); a number from 0 to 65535, or the name of a port",
+        ],
+    );
+    check_ingress(
+        "toPorts: [{ports: [{port: '80', protocol: TPC}]}]",
+        &[
+            "p.yaml:7:47: spec.ingress[0].toPorts[0].ports[0].protocol: no such protocol (TPC); \
+         one of: TCP, UDP, SCTP, ANY",
+        ],
+    );
+    check_ingress(
+        "{toPorts: [{ports: [{port: '80'}]}], icmps: [{fields: [{type: 8}]}]}",
+        &[
+            "p.yaml:7:49: spec.ingress[0].icmps: cannot stand beside toPorts; make it an item of its own",
+        ],
+    );
+    check_ingress(
+        "icmps: [{fields: [{type: Ecko}]}]",
+        &[
+            "p.yaml:7:30: spec.ingress[0].icmps[0].fields[0].type: no such ICMP type (Ecko); \
+         a number from 0 to 255, or a name like EchoRequest",
+        ],
+    );
+}
+
+#[test]
+fn l7() {
+    let with =
+        |ports: &str, rules: &str| format!("toPorts: [{{ports: [{ports}], rules: {{{rules}}}}}]");
+    let tcp = "{port: '80', protocol: TCP}";
+    check_ingress(
+        &with("{port: '80'}", "http: [{}]"),
+        &[
+            "p.yaml:7:24: spec.ingress[0].toPorts[0].ports[0]: L7 rules other than DNS apply to TCP only; \
+         write protocol: TCP",
+        ],
+    );
+    check_ingress(
+        &with(tcp, "dns: [{matchName: a}]"),
+        &["p.yaml:7:61: spec.ingress[0].toPorts[0].rules: DNS rules apply to egress only"],
+    );
+    check_ingress(
+        &with(tcp, "kafka: [{topic: a}]"),
+        &[
+            "p.yaml:7:69: spec.ingress[0].toPorts[0].rules.kafka: not supported yet; \
+         Kafka rules cannot be enforced yet",
+        ],
+    );
+    check_ingress(
+        &with(tcp, "http: [{path: '/a('}]"),
+        &[
+            "p.yaml:7:76: spec.ingress[0].toPorts[0].rules.http[0].path: not a regular expression: \
+         unclosed group (/a(); RE2 syntax",
+        ],
+    );
+    check_ingress(
+        &with(tcp, "http: [{pth: /a}]"),
+        &[
+            "p.yaml:7:75: spec.ingress[0].toPorts[0].rules.http[0].pth: no such field (/a); \
+         did you mean `path`?",
+        ],
+    );
+    check_ingress(
+        &with(tcp, "http: [{headers: ['X:1']}]"),
+        &[
+            "p.yaml:7:80: warning: spec.ingress[0].toPorts[0].rules.http[0].headers[0]: asks for a header of \
+         exactly this name, which no request can have (X:1); put a blank behind the colon to compare the value",
+        ],
+    );
+    check_ingress(
+        &with(tcp, "http: [{headerMatches: [{name: X, mismatch: LOG}]}]"),
+        &[
+            "p.yaml:7:106: spec.ingress[0].toPorts[0].rules.http[0].headerMatches[0].mismatch: \
+         not supported yet (LOG); headers are compared, not rewritten",
+        ],
+    );
+    check_egress(
+        &with("{port: '53', endPort: 54}", "dns: [{matchName: a}]"),
+        &[
+            "p.yaml:7:24: spec.egress[0].toPorts[0].ports[0]: DNS rules cannot cover a range of ports; \
+         list the ports",
+        ],
+    );
+}
+
+#[test]
+fn own_kinds() {
+    let head = |kind: &str| {
+        format!("apiVersion: tidegate.io/v1alpha1\nkind: {kind}\nmetadata: {{name: x}}\n")
+    };
+    check(
+        &(head("Endpoint") + "spec: {addresses: [10.0.0.1]}\n"),
+        &[
+            "p.yaml:4:7: spec: needs exactly one of `interface` and `cgroup`; \
+         the host side of the workload's veth, or the path of a cgroup",
+        ],
+    );
+    check(
+        &(head("Endpoint") + "spec: {interface: veth0, addresses: [10.0.0]}\n"),
+        &["p.yaml:4:38: spec.addresses[0]: not an IP address (10.0.0)"],
+    );
+    check(
+        &(head("Service") + "spec: {addresses: [10.0.0.1], ports: [{port: 0}]}\n"),
+        &["p.yaml:4:46: spec.ports[0].port: expected a number from 1 to 65535 (0)"],
+    );
+    check(
+        &(head("DenyList") + "spec: {cidr: []}\n"),
+        &[
+            "p.yaml:4:14: spec.cidr: no such field; did you mean `cidrs`?",
+            "p.yaml:4:7: spec: `cidrs` is missing",
+        ],
+    );
+}
+
+#[test]
+fn all_problems_of_a_file_are_found_together() {
+    let text = format!(
+        "{}---\n{}",
+        policy("  endpointSelector: {}\n  ingress:\n  - fromEntities: [x]\n  - fromCIDR: [y]\n"),
+        policy("  ingress: []\n")
+    );
+    let problems = parse_file("p.yaml", &text).unwrap_err();
+    assert_eq!(
+        problems.iter().map(|p| p.line).collect::<Vec<_>>(),
+        [7, 8, 14]
+    );
+    assert!(problems.iter().all(|p| p.severity == Severity::Error));
+    assert_eq!(
+        problems[0].document.as_deref(),
+        Some("CiliumNetworkPolicy a/p")
+    );
+}

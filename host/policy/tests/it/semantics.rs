@@ -1,1 +1,581 @@
+//! The semantics, situation by situation.
 
+use tidegate_policy::{Ids, Input, Mode, compile, compiled::L7Protocol, lint};
+
+use crate::check::{self, ask, compiled, endpoint, read};
+
+/// `a/web` is the subject, the others are peers.
+fn endpoints() -> String {
+    [
+        ("a/web", "10.0.1.1", "app: web"),
+        ("a/client", "10.0.1.2", "app: client"),
+        ("a/dns", "10.0.1.3", "app: dns"),
+        ("b/client", "10.0.1.4", "app: client"),
+    ]
+    .map(|(name, address, labels)| endpoint(name, address, labels))
+    .concat()
+}
+
+/// A policy for `a/web` from the lines of its spec.
+fn policy(name: &str, spec: &str) -> String {
+    let spec: String = spec.lines().map(|line| format!("  {}\n", line)).collect();
+    format!(
+        "---\napiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\n\
+         metadata: {{name: {name}, namespace: a}}\nspec:\n  \
+         endpointSelector: {{matchLabels: {{app: web}}}}\n{spec}"
+    )
+}
+
+fn check(specs: &[&str], questions: &[(&str, &str)]) {
+    let mut documents = endpoints();
+    for (index, spec) in specs.iter().enumerate() {
+        documents += &policy(&format!("p{index}"), spec);
+    }
+    check::check(&documents, questions);
+}
+
+#[test]
+fn absent_empty_and_everything() {
+    check(
+        &["ingress: [{}]"],
+        &[
+            ("a/web < a/client tcp/80", "default-deny by a/p0"),
+            ("a/web > a/client tcp/80", "allow"),
+        ],
+    );
+    check(
+        &["ingress: [{fromEndpoints: []}]"],
+        &[("a/web < a/client tcp/80", "default-deny")],
+    );
+    check(
+        &["ingress: [{fromEndpoints: [{}]}]"],
+        &[
+            ("a/web < a/client tcp/80", "allow"),
+            ("a/web < a/client icmp/8", "allow"),
+            ("a/web < b/client tcp/80", "default-deny"),
+            ("a/web < 192.0.2.1 tcp/80", "default-deny"),
+        ],
+    );
+    check(
+        &["ingress: [{toPorts: [{ports: [{port: '80'}]}]}]"],
+        &[
+            ("a/web < 192.0.2.1 tcp/80", "allow"),
+            ("a/web < 192.0.2.1 sctp/80", "allow"),
+            ("a/web < 192.0.2.1 tcp/81", "default-deny"),
+            ("a/web < 192.0.2.1 icmp/8", "default-deny"),
+        ],
+    );
+    check(
+        &["ingress: [{toPorts: []}]", "ingressDeny: [{}]"],
+        &[("a/web < 192.0.2.1 icmp/8", "default-deny by a/p0")],
+    );
+    check(
+        &["ingress: [{toPorts: [{}]}]"],
+        &[("a/web < a/client tcp/80", "default-deny")],
+    );
+    check(
+        &["ingress: []\negress: [{}]"],
+        &[
+            ("a/web < a/client tcp/80", "allow"),
+            ("a/web > a/client tcp/80", "default-deny"),
+        ],
+    );
+    check(
+        &["ingress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {}}]}]"],
+        &[("a/web < a/client tcp/80", "allow")],
+    );
+    check(
+        &["ingress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]}]"],
+        &[("a/web < a/client tcp/80", "redirect all")],
+    );
+}
+
+#[test]
+fn clusterwide_policies() {
+    let head = "---\napiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\n\
+                metadata: {name: all}\n";
+    let spec = "spec: {endpointSelector: {}, ingress: [{fromEndpoints: [{}]}]}\n";
+    check::check(
+        &(endpoints() + head + spec),
+        &[
+            ("a/web < b/client tcp/80", "allow by all ingress[0]"),
+            ("b/client < a/web tcp/80", "allow"),
+            ("b/client < 192.0.2.1 tcp/80", "default-deny by all"),
+            ("b/client < 10.0.0.1 tcp/80", "default-deny"),
+        ],
+    );
+}
+
+#[test]
+fn entities() {
+    check(
+        &["ingress: [{fromEntities: [world]}]"],
+        &[
+            ("a/web < 192.0.2.1 tcp/80", "allow"),
+            ("a/web < 2001:db8::1 tcp/80", "allow"),
+            ("a/web < a/client tcp/80", "default-deny"),
+            ("a/web < 10.0.0.1 tcp/80", "default-deny"),
+        ],
+    );
+    check(
+        &["ingress: [{fromEntities: [cluster]}]"],
+        &[
+            ("a/web < b/client tcp/80", "allow"),
+            ("a/web < 10.0.0.1 tcp/80", "allow"),
+            ("a/web < 192.0.2.1 tcp/80", "default-deny"),
+        ],
+    );
+    check(
+        &["ingress: [{fromEntities: [host, none]}]"],
+        &[
+            ("a/web < 127.0.0.1 tcp/80", "allow"),
+            ("a/web < 10.0.0.1 tcp/80", "allow"),
+            ("a/web < a/client tcp/80", "default-deny"),
+        ],
+    );
+    check(
+        &["ingress: [{fromEntities: [all]}]"],
+        &[("a/web < 192.0.2.1 47/0", "allow")],
+    );
+}
+
+#[test]
+fn prefixes() {
+    check(
+        &["egress: [{toCIDRSet: [{cidr: 192.0.2.0/24, except: [192.0.2.128/25]}]}]"],
+        &[
+            ("a/web > 192.0.2.1 tcp/80", "allow"),
+            ("a/web > 192.0.2.127 tcp/80", "allow"),
+            ("a/web > 192.0.2.128 tcp/80", "default-deny"),
+            ("a/web > 192.0.3.1 tcp/80", "default-deny"),
+        ],
+    );
+    // An exception takes out of its own item only.
+    check(
+        &[
+            "egress: [{toCIDRSet: [{cidr: 192.0.2.0/24, except: [192.0.2.128/25]}, {cidr: 192.0.2.200/32}]}]",
+        ],
+        &[
+            ("a/web > 192.0.2.200 tcp/80", "allow"),
+            ("a/web > 192.0.2.201 tcp/80", "default-deny"),
+        ],
+    );
+    // Prefixes are about outside: neither endpoints nor the node.
+    check(
+        &["egress: [{toCIDR: [0.0.0.0/0]}]"],
+        &[
+            ("a/web > 192.0.2.1 tcp/80", "allow"),
+            ("a/web > a/client tcp/80", "default-deny"),
+            ("a/web > 10.0.0.1 tcp/80", "default-deny"),
+            ("a/web > 2001:db8::1 tcp/80", "default-deny"),
+        ],
+    );
+    check(
+        &["egress: [{toCIDR: [192.0.2.7]}]"],
+        &[
+            ("a/web > 192.0.2.7 tcp/80", "allow"),
+            ("a/web > 192.0.2.8 tcp/80", "default-deny"),
+        ],
+    );
+}
+
+#[test]
+fn ports() {
+    check(
+        &["ingress: [{toPorts: [{ports: [{port: '1000', endPort: 2000, protocol: udp}]}]}]"],
+        &[
+            ("a/web < a/client udp/999", "default-deny"),
+            ("a/web < a/client udp/1000", "allow"),
+            ("a/web < a/client udp/2000", "allow"),
+            ("a/web < a/client udp/2001", "default-deny"),
+            ("a/web < a/client tcp/1500", "default-deny"),
+        ],
+    );
+    check(
+        &["ingress: [{toPorts: [{ports: [{port: '80', endPort: 10}]}]}]"],
+        &[
+            ("a/web < a/client tcp/80", "allow"),
+            ("a/web < a/client tcp/10", "default-deny"),
+        ],
+    );
+    check(
+        &["ingress: [{toPorts: [{ports: [{port: '0', protocol: TCP}]}]}]"],
+        &[
+            ("a/web < a/client tcp/1", "allow"),
+            ("a/web < a/client udp/1", "default-deny"),
+        ],
+    );
+    check(
+        &["ingress: [{toPorts: [{ports: [{port: web}]}]}]"],
+        &[("a/web < a/client tcp/80", "default-deny")],
+    );
+}
+
+#[test]
+fn icmp_by_type() {
+    check(
+        &["ingress: [{icmps: [{fields: [{type: EchoRequest}, {type: 128, family: IPv6}]}]}]"],
+        &[
+            (
+                "a/web < a/client icmp/8",
+                "allow by a/p0 ingress[0].icmps[0]",
+            ),
+            ("a/web < a/client icmp/0", "default-deny"),
+            ("a/web < a/client icmpv6/128", "allow"),
+            ("a/web < a/client icmpv6/8", "default-deny"),
+            ("a/web < a/client tcp/8", "default-deny"),
+        ],
+    );
+}
+
+/// The truth table of the documentation: allow on two ports with L7, and denies.
+#[test]
+fn deny_wins() {
+    let allow = "ingress:\n- fromEndpoints: [{}]\n  toPorts:\n  - ports: [{port: '80', protocol: TCP}, \
+                 {port: '81', protocol: TCP}]\n    rules: {http: [{method: GET}]}\n- icmps: [{fields: [{type: 8}]}]";
+    check(
+        &[
+            allow,
+            "ingressDeny: [{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}]",
+        ],
+        &[
+            ("a/web < a/client tcp/81", "redirect 1 by a/p0"),
+            (
+                "a/web < a/client tcp/80",
+                "deny by a/p1 ingressDeny[0].toPorts[0]",
+            ),
+            ("a/web < a/client icmp/8", "allow"),
+        ],
+    );
+    check(
+        &[allow, "ingressDeny: [{fromEndpoints: [{}]}]"],
+        &[
+            ("a/web < a/client tcp/81", "deny by a/p1 ingressDeny[0]"),
+            ("a/web < a/client icmp/8", "deny"),
+            ("a/web < b/client icmp/8", "allow"),
+        ],
+    );
+}
+
+#[test]
+fn default_deny_can_be_switched_off() {
+    let off = "enableDefaultDeny: {ingress: false}\ningressDeny: [{fromEndpoints: [{}]}]";
+    check(
+        &[off],
+        &[
+            ("a/web < a/client tcp/80", "deny"),
+            ("a/web < 192.0.2.1 tcp/80", "allow"),
+        ],
+    );
+    let l7 = "enableDefaultDeny: {ingress: false}\ningress: [{toPorts: [{ports: [{port: '80', \
+              protocol: TCP}], rules: {http: [{method: GET}]}}]}]";
+    check(
+        &[l7],
+        &[
+            ("a/web < a/client tcp/80", "redirect all"),
+            ("a/web < a/client tcp/81", "allow"),
+        ],
+    );
+    check(
+        &["enableDefaultDeny: {egress: true}\ningress: [{}]"],
+        &[("a/web > a/client tcp/80", "default-deny by a/p0")],
+    );
+}
+
+const GET: &str = "ingress: [{fromEndpoints: [{}], toPorts: [{ports: [{port: '80', \
+                   protocol: TCP}], rules: {http: [{method: GET}]}}]}]";
+
+#[test]
+fn http_rules_are_united_and_opened_by_a_plain_allow() {
+    let post = GET.replace("GET", "POST");
+    check(
+        &[GET, &post, GET],
+        &[("a/web < a/client tcp/80", "redirect 2")],
+    );
+    for open in [
+        "ingress: [{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}]",
+        "ingress: [{fromEndpoints: [{matchLabels: {app: client}}]}]",
+        "ingress: [{fromEndpoints: [{}], toPorts: [{ports: [{port: '1', endPort: 99}]}]}]",
+    ] {
+        check(&[GET, open], &[("a/web < a/client tcp/80", "redirect all")]);
+    }
+    // Kept apart per peer.
+    check(
+        &[
+            GET,
+            "ingress: [{fromEndpoints: [{matchLabels: {app: client}}]}]",
+        ],
+        &[
+            ("a/web < a/client tcp/80", "redirect all"),
+            ("a/web < a/dns tcp/80", "redirect 1"),
+        ],
+    );
+    // A wildcard peer with L7 rules, a specific one without.
+    let anybody = GET.replace("fromEndpoints: [{}], ", "");
+    check(
+        &[&anybody, "ingress: [{fromEndpoints: [{}]}]"],
+        &[
+            ("a/web < a/client tcp/80", "redirect all"),
+            ("a/web < b/client tcp/80", "redirect 1"),
+            ("a/web < 192.0.2.1 tcp/80", "redirect 1"),
+        ],
+    );
+}
+
+#[test]
+fn dns_rules_are_opened_by_the_same_port_only() {
+    let dns = "egress: [{toEndpoints: [{matchLabels: {app: dns}}], toPorts: [{ports: [{port: '53'}], \
+               rules: {dns: [{matchPattern: '*.example.com'}]}}]}]";
+    check(
+        &[dns],
+        &[
+            ("a/web > a/dns udp/53", "redirect 1"),
+            ("a/web > a/dns tcp/53", "redirect 1"),
+            ("a/web > a/dns sctp/53", "default-deny"),
+        ],
+    );
+    check(
+        &[dns, "egress: [{toEndpoints: [{}]}]"],
+        &[("a/web > a/dns udp/53", "redirect 1")],
+    );
+    check(
+        &[
+            dns,
+            "egress: [{toPorts: [{ports: [{port: '1', endPort: 99}]}]}]",
+        ],
+        &[("a/web > a/dns udp/53", "redirect 1")],
+    );
+    check(
+        &[
+            dns,
+            "egress: [{toPorts: [{ports: [{port: '53', protocol: UDP}]}]}]",
+        ],
+        &[
+            ("a/web > a/dns udp/53", "redirect all"),
+            ("a/web > a/dns tcp/53", "redirect 1"),
+        ],
+    );
+}
+
+#[test]
+fn names_open_what_they_resolve_to() {
+    let names = "egress: [{toFQDNs: [{matchPattern: '*.example.com'}], toPorts: [{ports: [{port: '443'}]}]}]";
+    check(
+        &[names],
+        &[
+            ("a/web > 192.0.2.1 tcp/443", "default-deny"),
+            ("a/web > 192.0.2.1=www.example.com tcp/443", "allow"),
+            ("a/web > 192.0.2.1=example.com tcp/443", "default-deny"),
+            // An address of the cluster is never covered.
+            ("a/web > a/dns=www.example.com tcp/443", "default-deny"),
+        ],
+    );
+    check(
+        &[names, "egressDeny: [{toCIDR: [192.0.2.1/32]}]"],
+        &[
+            ("a/web > 192.0.2.1=www.example.com tcp/443", "deny"),
+            ("a/web > 192.0.2.2=www.example.com tcp/443", "allow"),
+        ],
+    );
+}
+
+fn binding(spec: &str) -> String {
+    format!(
+        "---\napiVersion: tidegate.io/v1alpha1\nkind: PluginBinding\n\
+         metadata: {{name: guard, namespace: a}}\nspec: {{endpointSelector: {{}}, plugin: guard, {spec}}}\n"
+    )
+}
+
+#[test]
+fn bindings_look_at_what_is_allowed() {
+    let bound = binding("direction: ingress, toPorts: [80]");
+    check::check(
+        &(endpoints() + &bound),
+        &[
+            ("a/web < a/client tcp/80", "redirect all +guard by a/guard"),
+            ("a/web < a/client udp/80", "allow"),
+            ("a/web > a/client tcp/80", "allow"),
+            ("b/client < a/web tcp/80", "allow"),
+        ],
+    );
+    check::check(
+        &(endpoints() + &bound + &policy("p0", GET)),
+        &[
+            ("a/web < a/client tcp/80", "redirect 1 +guard by a/p0"),
+            ("a/web < b/client tcp/80", "default-deny"),
+        ],
+    );
+    let some =
+        binding("direction: ingress, toPorts: ['80'], peers: [{matchLabels: {app: client}}]");
+    check::check(
+        &(endpoints() + &some),
+        &[
+            ("a/web < a/client tcp/80", "redirect all +guard"),
+            ("a/web < a/dns tcp/80", "allow"),
+            ("a/web < 192.0.2.1 tcp/80", "allow"),
+        ],
+    );
+}
+
+#[test]
+fn a_binding_carries_its_configuration() {
+    let mut input = Input::default();
+    let text = binding(
+        "direction: ingress, toPorts: [80], failMode: open, config: {deny: [a, 1], on: true}",
+    );
+    read(&mut input, "t.yaml", &(endpoints() + &text));
+    let compiled = compiled(&input);
+    let set = compiled.l7.values().next().unwrap();
+    let plugin = &set.chain[0];
+    assert_eq!(plugin.config, r#"{"deny":["a",1],"on":true}"#);
+    assert_eq!(plugin.fail_mode, tidegate_policy::compiled::FailMode::Open);
+    assert_eq!(compiled.rules[&plugin.rules[0]].short(), "a/guard");
+}
+
+#[test]
+fn rules_for_plugins_need_the_plugin() {
+    let spec = "ingress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], \
+                rules: {l7proto: robots, l7: [{agent: curl}, {agent: wget}]}}]}]";
+    let mut input = Input::default();
+    read(&mut input, "t.yaml", &(endpoints() + &policy("p0", spec)));
+    let problems = compile(&input, &mut Ids::default()).unwrap_err();
+    assert_eq!(
+        problems[0].message,
+        "no plugin of this name is installed: robots"
+    );
+    assert_eq!(
+        problems[0].document.as_deref(),
+        Some("CiliumNetworkPolicy a/p0")
+    );
+    input.plugins.insert("robots".to_owned(), L7Protocol::Http);
+    ask(&input, &[("a/web < a/client tcp/80", "redirect 2")]);
+}
+
+#[test]
+fn modes() {
+    let mut input = Input::default();
+    read(&mut input, "t.yaml", &(endpoints() + &policy("p0", GET)));
+    input.mode = Mode::Always;
+    ask(
+        &input,
+        &[
+            ("a/web > a/client tcp/80", "default-deny"),
+            ("a/web < a/client tcp/80", "redirect 1"),
+        ],
+    );
+    input.mode = Mode::Never;
+    ask(&input, &[("a/web < b/client tcp/80", "allow")]);
+}
+
+#[test]
+fn different_protocols_on_a_port_do_not_compile() {
+    let mut input = Input::default();
+    let guard = binding("direction: ingress, toPorts: [80], protocol: dns");
+    read(
+        &mut input,
+        "t.yaml",
+        &(endpoints() + &policy("p0", GET) + &guard),
+    );
+    let problems = compile(&input, &mut Ids::default()).unwrap_err();
+    assert_eq!(
+        problems[0].document.as_deref(),
+        Some("PluginBinding a/guard")
+    );
+    assert_eq!(problems[0].message, "the port carries http by another rule");
+    // Without the document that is named, the rest compiles.
+    input.bindings.clear();
+    assert!(compile(&input, &mut Ids::default()).is_ok());
+}
+
+#[test]
+fn rows_are_only_there_where_they_differ() {
+    let mut input = Input::default();
+    read(
+        &mut input,
+        "t.yaml",
+        &(endpoints() + &policy("p0", "ingress: [{}]")),
+    );
+    let compiled = compiled(&input);
+    for endpoint in compiled.endpoints.values() {
+        assert_eq!(
+            endpoint.table.len(),
+            2,
+            "one wildcard row per direction: {endpoint:?}"
+        );
+    }
+}
+
+#[test]
+fn suspicious_documents() {
+    let mut input = Input::default();
+    let names = policy(
+        "p0",
+        "egress: [{toFQDNs: [{matchName: a.b}]}, {toPorts: [{ports: [{port: '53'}]}]}]",
+    );
+    let daemon = "---\n{apiVersion: tidegate.io/v1alpha1, kind: Endpoint, metadata: {name: d, \
+                  namespace: a, labels: {app: web}}, spec: {cgroup: system.slice/d.service}}\n";
+    read(
+        &mut input,
+        "t.yaml",
+        &(endpoints() + daemon + &names + &policy("p1", GET)),
+    );
+    let said: Vec<String> = lint(&input).iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 3, "{said:#?}");
+    assert!(
+        said[0].contains("toFQDNs of a/web stays without addresses"),
+        "{said:#?}"
+    );
+    assert!(
+        said[0].ends_with("port 53 is allowed, but unseen: add rules.dns to it"),
+        "{said:#?}"
+    );
+    assert!(
+        said[2].contains("ingress to the host service a/d is not enforced"),
+        "{said:#?}"
+    );
+}
+
+/// A size people have: 1,000 rules, 200 identities.
+#[test]
+fn many_rules_and_identities() {
+    let mut input = Input::default();
+    let mut text = String::new();
+    for index in 0..200u32 {
+        let address = format!("10.9.{}.{}", index / 250, index % 250 + 1);
+        text += &endpoint(
+            &format!("a/e{index}"),
+            &address,
+            &format!("app: e{index}, tier: t{}", index % 7),
+        );
+    }
+    for document in 0..10 {
+        let rules: Vec<String> = (0..100)
+            .map(|rule| {
+                let port = 1000 + 7 * (document * 100 + rule);
+                format!(
+                    "{{fromEndpoints: [{{matchLabels: {{tier: t{}}}}}], toPorts: [{{ports: \
+                     [{{port: '{port}', endPort: {}, protocol: TCP}}]}}]}}",
+                    rule % 7,
+                    port + 9
+                )
+            })
+            .collect();
+        text += &format!(
+            "---\napiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p{document}, \
+             namespace: a}}\nspec:\n  endpointSelector: {{}}\n  ingress: [{}]\n",
+            rules.join(", ")
+        );
+    }
+    read(&mut input, "t.yaml", &text);
+    ask(
+        &input,
+        &[
+            (
+                "a/e0 < a/e7 tcp/1000",
+                "allow by a/p0 ingress[0].toPorts[0]",
+            ),
+            ("a/e0 < a/e1 tcp/1000", "default-deny"),
+            ("a/e199 < a/e6 tcp/7993", "default-deny"),
+        ],
+    );
+}

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     compiled::Direction,
-    rule::{At, Policy, Rule, Spec, Traffic, index},
+    rule::{At, Peers, Policy, Rule, Spec, Traffic, index},
 };
 
 pub(super) use ports::check_port_name;
@@ -154,12 +154,24 @@ fn read_rule(
         "authentication",
         "remove it, or the rule would allow more than it says",
     )]);
+    let peers = peers::read(&fields, direction, deny, scope)?;
+    let traffic = read_traffic(&fields, direction, deny)?;
+    // A rule that names neither peers nor ports matches nothing, not everything:
+    // `ingress: [{}]` is how people write "deny all".
+    let names_peers = peers::keys(direction)
+        .iter()
+        .any(|key| fields.get(key).is_some());
+    let says_nothing = !names_peers && matches!(traffic, Traffic::All);
     Some(Rule {
         at: at(cursor),
         direction,
         deny,
-        peers: peers::read(&fields, direction, deny, scope)?,
-        traffic: read_traffic(&fields, direction, deny)?,
+        peers: if says_nothing {
+            Peers::Of(Vec::new())
+        } else {
+            peers
+        },
+        traffic,
     })
 }
 
