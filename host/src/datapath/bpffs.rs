@@ -89,7 +89,7 @@ pub(super) fn names(folder: &Path) -> io::Result<Vec<String>> {
 
 /// Unmounts the bpffs if it is one we mounted.
 pub(super) fn unmount(bpffs: &Path) -> Result<(), DatapathError> {
-    let ours = fs::read_to_string("/proc/self/mounts")
+    let ours = fs::read_to_string("/proc/thread-self/mounts")
         .unwrap_or_default()
         .lines()
         .any(|line| {

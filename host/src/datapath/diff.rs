@@ -69,6 +69,25 @@ mod tests {
         assert_eq!(change.peak, 4, "1, 2, 3 and 4 at once");
     }
 
+    proptest::proptest! {
+        /// Writing and then deleting leads to what was asked for, and the table never
+        /// holds more than was announced.
+        #[test]
+        fn the_way_leads_there(
+            current: HashMap<u8, u8>,
+            desired: HashMap<u8, u8>,
+        ) {
+            let change = Change::between(&current, &desired);
+            let mut table = current;
+            table.extend(change.put.iter().copied());
+            assert_eq!(table.len(), change.peak);
+            for key in &change.delete {
+                assert!(table.remove(key).is_some());
+            }
+            assert_eq!(table, desired);
+        }
+    }
+
     #[test]
     fn nothing_to_do_for_equal_contents() {
         let content = HashMap::from([(1, 'a')]);

@@ -45,7 +45,7 @@ pub fn kernel_features() -> Vec<KernelFeature> {
         ),
         feature(
             "cgroup v2",
-            place::has_cgroup_mount(),
+            place::cgroup_mount().is_some(),
             "service addresses and host services",
         ),
         feature(

@@ -45,7 +45,7 @@ pub(super) struct Cgroup {
 impl Cgroup {
     /// The cgroup at `path`, which is below the cgroup v2 mount or contains it.
     pub(super) fn find(path: &Path) -> io::Result<Self> {
-        let path = match mount_point() {
+        let path = match cgroup_mount() {
             Some(mount) if !path.starts_with(&mount) => {
                 mount.join(path.strip_prefix("/").unwrap_or(path))
             }
@@ -62,14 +62,9 @@ impl Cgroup {
     }
 }
 
-/// Is a cgroup v2 hierarchy mounted?
-pub(super) fn has_cgroup_mount() -> bool {
-    mount_point().is_some()
-}
-
 /// First cgroup v2 mount of this process.
-fn mount_point() -> Option<PathBuf> {
-    fs::read_to_string("/proc/self/mounts")
+pub(super) fn cgroup_mount() -> Option<PathBuf> {
+    fs::read_to_string("/proc/thread-self/mounts")
         .ok()?
         .lines()
         .map(|line| line.split(' ').collect::<Vec<_>>())

@@ -176,3 +176,96 @@ impl PolicyIds {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_policy::compiled::{
+        Decision, DefaultDeny, Direction, PolicyRow, PortMatch, Verdict,
+    };
+
+    use super::*;
+
+    /// An endpoint with one egress row per verdict given.
+    fn endpoint(verdicts: &[Verdict]) -> CompiledEndpoint {
+        let row = |(identity, verdict): (u32, &Verdict)| PolicyRow {
+            identity,
+            direction: Direction::Egress,
+            ports: PortMatch::Any,
+            decision: Decision {
+                verdict: *verdict,
+                rule: 1,
+                l7: 0,
+            },
+        };
+        CompiledEndpoint {
+            name: "default/web".into(),
+            identity: 256,
+            location: Location::Interface("veth0".into()),
+            addresses: Vec::new(),
+            fast_lane: false,
+            default_deny: DefaultDeny::default(),
+            table: (0..).zip(verdicts).map(row).collect(),
+        }
+    }
+
+    /// Takes the step as `publish` does.
+    fn apply(
+        current: &mut Current,
+        generation: u32,
+        desired: &BTreeMap<EndpointId, CompiledEndpoint>,
+    ) {
+        let plan = plan(desired, &BTreeMap::new(), generation, current);
+        current.endpoints.extend(plan.endpoints.put);
+        current.rows.extend(plan.rows.put);
+        current.generation = generation;
+        current.last_policy_id = plan.last_policy_id;
+        for id in plan.endpoints.delete {
+            current.endpoints.remove(&id);
+        }
+        for key in plan.rows.delete {
+            current.rows.remove(&key);
+        }
+    }
+
+    fn policy_id(current: &Current, endpoint: u32) -> u32 {
+        current.endpoints[&endpoint].policy_id[slot(current.generation)]
+    }
+
+    #[test]
+    fn only_changed_endpoints_get_new_policy_ids() {
+        let mut current = Current {
+            endpoints: HashMap::new(),
+            rows: HashMap::new(),
+            generation: 0,
+            last_policy_id: 0,
+        };
+        let allow = endpoint(&[Verdict::Allow]);
+        let mut desired = BTreeMap::from([(1, allow.clone()), (2, allow)]);
+        apply(&mut current, 1, &desired);
+        let (first, second) = (policy_id(&current, 1), policy_id(&current, 2));
+        assert!(first != 0 && second != 0 && first != second);
+
+        desired.insert(2, endpoint(&[Verdict::Allow, Verdict::Deny]));
+        apply(&mut current, 2, &desired);
+        assert_eq!(policy_id(&current, 1), first);
+        assert!(policy_id(&current, 2) > second);
+        assert_eq!(current.rows.len(), 3);
+    }
+
+    #[test]
+    fn a_policy_id_is_not_used_again_when_its_endpoint_is_gone() {
+        let mut current = Current {
+            endpoints: HashMap::new(),
+            rows: HashMap::new(),
+            generation: 0,
+            last_policy_id: 0,
+        };
+        let desired = BTreeMap::from([(1, endpoint(&[Verdict::Allow]))]);
+        apply(&mut current, 1, &desired);
+        let first = policy_id(&current, 1);
+        apply(&mut current, 2, &BTreeMap::new());
+        assert!(current.rows.is_empty() && current.endpoints.is_empty());
+        apply(&mut current, 3, &desired);
+        assert!(policy_id(&current, 1) > first);
+    }
+}

@@ -538,3 +538,45 @@ pub(super) fn grace_period() -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+#[cfg(test)]
+#[repr(C)]
+struct TestRun {
+    program: u32,
+    result: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_size_in: u32,
+    context_size_out: u32,
+    context_in: u64,
+    context_out: u64,
+}
+
+/// Runs a packet program once and returns its return code.
+#[cfg(test)]
+pub(super) fn test_run(
+    program: BorrowedFd<'_>,
+    packet: &[u8],
+    context: &[u32; 48],
+) -> io::Result<u32> {
+    let mut attr = TestRun {
+        program: raw(program),
+        result: 0,
+        data_size_in: packet.len() as u32,
+        data_size_out: 0,
+        data_in: packet.as_ptr() as u64,
+        data_out: 0,
+        repeat: 0,
+        duration: 0,
+        context_size_in: size_of_val(context) as u32,
+        context_size_out: 0,
+        context_in: context.as_ptr() as u64,
+        context_out: 0,
+    };
+    bpf(Command::ProgTestRun, &mut attr)?;
+    Ok(attr.result)
+}

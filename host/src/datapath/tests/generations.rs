@@ -1,0 +1,136 @@
+//! Publishing: all or nothing, and only what changed.
+
+use tidegate_policy::compiled::{Direction, Verdict};
+
+use super::{ENDPOINT, compiled, policy, row, tcp_port, world};
+use crate::datapath::DatapathError;
+
+#[test]
+fn numbers_go_up_and_unchanged_content_costs_nothing() {
+    world::test(|world| {
+        let mut datapath = world.open();
+        assert_eq!(datapath.generation(), 0);
+        let content = compiled(policy(Verdict::Allow));
+        let first = datapath.publish(1, &content).unwrap();
+        assert_eq!(datapath.generation(), 1);
+        assert_eq!(first.attach.attached, ["default/workload (tg-workload)"]);
+        assert!(matches!(
+            datapath.publish(1, &content),
+            Err(DatapathError::StaleGeneration {
+                given: 1,
+                active: 1
+            })
+        ));
+        let again = datapath.publish(2, &content).unwrap();
+        let touched: Vec<_> = again.changes.iter().map(|change| change.table).collect();
+        assert_eq!(touched, ["ENDPOINTS"], "only the slot of the generation");
+        assert!(again.attach.is_unchanged());
+        let third = datapath.publish(3, &content).unwrap();
+        assert_eq!(third.changes, []);
+    });
+}
+
+#[test]
+fn skipped_numbers_switch_as_cleanly() {
+    world::test(|world| {
+        let mut datapath = world.open();
+        datapath
+            .publish(1, &compiled(policy(Verdict::Allow)))
+            .unwrap();
+        let before = datapath.tables.endpoints.get(&ENDPOINT).unwrap().unwrap();
+        datapath
+            .publish(3, &compiled(policy(Verdict::Deny)))
+            .unwrap();
+        assert_eq!(datapath.generation(), 3);
+        let after = datapath.tables.endpoints.get(&ENDPOINT).unwrap().unwrap();
+        assert_eq!(after.policy_id[0], after.policy_id[1]);
+        assert_ne!(after.policy_id[1], before.policy_id[1]);
+        let rows = datapath.tables.policy.entries().unwrap();
+        assert_eq!(rows.len(), 2, "the old rows are gone: {rows:?}");
+    });
+}
+
+#[test]
+fn what_does_not_fit_changes_nothing() {
+    world::test(|world| {
+        let mut datapath = world.open();
+        datapath
+            .publish(1, &compiled(policy(Verdict::Allow)))
+            .unwrap();
+        let before = (
+            datapath.tables.policy.content().unwrap(),
+            datapath.tables.endpoints.content().unwrap(),
+            datapath.tables.ipcache.content().unwrap(),
+        );
+        let limit = datapath.tables.policy.limit();
+        let mut rows = policy(Verdict::Deny);
+        rows.extend(
+            (0..limit as u16)
+                .map(|port| row(0, Direction::Egress, tcp_port(port + 1), Verdict::Allow)),
+        );
+        let mut too_much = compiled(rows);
+        too_much.ipcache.clear();
+        match datapath.publish(2, &too_much) {
+            Err(DatapathError::Full {
+                table: "POLICY",
+                needed,
+                limit: found,
+            }) => assert_eq!((needed, found), (limit as usize + 4, limit)),
+            other => panic!("{other:?}"),
+        }
+        let after = (
+            datapath.tables.policy.content().unwrap(),
+            datapath.tables.endpoints.content().unwrap(),
+            datapath.tables.ipcache.content().unwrap(),
+        );
+        assert_eq!(before, after);
+        assert_eq!(datapath.generation(), 1);
+    });
+}
+
+#[test]
+fn deny_list_slots_stay_with_their_prefixes() {
+    world::test(|world| {
+        let mut datapath = world.open();
+        let mut content = compiled(policy(Verdict::Allow));
+        let (first, second) = (
+            "192.0.2.0/24".parse().unwrap(),
+            "2001:db8::/32".parse().unwrap(),
+        );
+        content.deny_list.insert(first, 1);
+        datapath.publish(1, &content).unwrap();
+        let slot = datapath.tables.deny_list.entries().unwrap()[0].1;
+        content.deny_list.insert(second, 2);
+        datapath.publish(2, &content).unwrap();
+        let slots = datapath.tables.deny_list.content().unwrap();
+        assert_eq!(slots.len(), 2);
+        assert_eq!(slots[&super::super::encode::prefix(first)], slot);
+        let counts = datapath.reader().deny_counts().unwrap();
+        assert_eq!(
+            counts.iter().map(|count| count.net).collect::<Vec<_>>(),
+            [first, second]
+        );
+        content.deny_list.clear();
+        datapath.publish(3, &content).unwrap();
+        assert_eq!(datapath.tables.deny_list.count().unwrap(), 0);
+    });
+}
+
+#[test]
+fn an_endpoint_that_goes_takes_its_rows_along() {
+    world::test(|world| {
+        let mut datapath = world.open();
+        datapath
+            .publish(1, &compiled(policy(Verdict::Allow)))
+            .unwrap();
+        let report = datapath.publish(2, &Default::default()).unwrap();
+        assert_eq!(report.attach.detached.len(), 1);
+        let left: Vec<_> = datapath
+            .tables()
+            .unwrap()
+            .into_iter()
+            .filter(|gauge| gauge.entries > 0)
+            .collect();
+        assert_eq!(left, []);
+    });
+}

@@ -1,0 +1,78 @@
+//! The datapath against the real kernel: every test has a network namespace, a mount
+//! namespace with a bpffs, and a workload of its own. They need root, and leave
+//! nothing behind, also when they fail: it all ends with the test's thread.
+
+mod adoption;
+mod generations;
+mod places;
+mod services;
+mod verdicts;
+mod world;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use tidegate_policy::compiled::{
+    AddrIdentity, Compiled, CompiledEndpoint, Decision, DefaultDeny, Direction, Location,
+    PolicyRow, PortMatch, Verdict,
+};
+
+use self::world::{NODE, WORKLOAD, WORKLOAD_DEVICE};
+
+/// Endpoint id of the workload.
+const ENDPOINT: u32 = 7;
+/// Its identity.
+const IDENTITY: u32 = 300;
+/// Rule of every row of [`policy`].
+const RULE: u32 = 42;
+
+/// One workload whose policy is these rows.
+fn compiled(rows: Vec<PolicyRow>) -> Compiled {
+    let address = |ip: IpAddr, identity, endpoint| (ip.into(), AddrIdentity { identity, endpoint });
+    Compiled {
+        ipcache: BTreeMap::from([
+            address(WORKLOAD.into(), IDENTITY, Some(ENDPOINT)),
+            address(NODE.into(), 1, None),
+        ]),
+        endpoints: BTreeMap::from([(
+            ENDPOINT,
+            CompiledEndpoint {
+                name: "default/workload".into(),
+                identity: IDENTITY,
+                location: Location::Interface(WORKLOAD_DEVICE.into()),
+                addresses: vec![WORKLOAD.into()],
+                fast_lane: false,
+                default_deny: DefaultDeny::default(),
+                table: rows,
+            },
+        )]),
+        ..Compiled::default()
+    }
+}
+
+/// Complete rows with one verdict for everything, both ways.
+fn policy(verdict: Verdict) -> Vec<PolicyRow> {
+    [Direction::Ingress, Direction::Egress]
+        .map(|direction| row(0, direction, PortMatch::Any, verdict))
+        .to_vec()
+}
+
+fn row(identity: u32, direction: Direction, ports: PortMatch, verdict: Verdict) -> PolicyRow {
+    PolicyRow {
+        identity,
+        direction,
+        ports,
+        decision: Decision {
+            verdict,
+            rule: RULE,
+            l7: 0,
+        },
+    }
+}
+
+fn tcp_port(port: u16) -> PortMatch {
+    PortMatch::Ports {
+        protocol: 6,
+        port,
+        bits: 16,
+    }
+}

@@ -1,0 +1,106 @@
+//! Devices and outside devices that come and go.
+
+use tidegate_policy::compiled::Verdict;
+
+use super::{ENDPOINT, compiled, policy, world};
+
+#[test]
+fn a_workload_may_appear_after_its_policy() {
+    world::test(|world| {
+        world.unplug();
+        let mut datapath = world.open();
+        let report = datapath
+            .publish(1, &compiled(policy(Verdict::Allow)))
+            .unwrap();
+        assert_eq!(
+            report.attach.waiting,
+            ["default/workload: no device tg-workload"]
+        );
+        world.plug_in();
+        let report = datapath.attach_pending().unwrap();
+        assert_eq!(report.attached, ["default/workload (tg-workload)"]);
+        assert_eq!(report.waiting, [""; 0]);
+        let ifindex = datapath
+            .tables
+            .endpoints
+            .get(&ENDPOINT)
+            .unwrap()
+            .unwrap()
+            .ifindex;
+        assert_eq!(
+            datapath.tables.interfaces.entries().unwrap(),
+            [(ifindex, ENDPOINT)]
+        );
+        assert!(datapath.attach_pending().unwrap().is_unchanged());
+
+        world.unplug();
+        let report = datapath.attach_pending().unwrap();
+        assert_eq!(report.detached, [format!("device {ifindex}")]);
+        assert_eq!(datapath.tables.interfaces.count().unwrap(), 0);
+        world.plug_in();
+        let report = datapath.attach_pending().unwrap();
+        assert_eq!(report.attached, ["default/workload (tg-workload)"]);
+    });
+}
+
+#[test]
+fn outside_devices_say_how_the_deny_list_runs() {
+    world::test(|world| {
+        world::run("ip link add tg-outside type veth peer name tg-beyond");
+        let mut options = world.options();
+        options.outside = vec!["tg-outside".into(), "tg-missing".into()];
+        let datapath = world.try_open(options).unwrap();
+        let status = datapath.status();
+        assert_eq!(status.attach.waiting, ["no outside device tg-missing"]);
+        let from_outside = status
+            .programs
+            .iter()
+            .find(|program| program.name == "from_outside")
+            .unwrap();
+        assert_eq!(from_outside.attached, ["tg-outside"]);
+        assert_eq!(status.xdp.len(), 1);
+        assert_eq!(
+            (status.xdp[0].device.as_str(), status.xdp[0].mode),
+            ("tg-outside", "native")
+        );
+    });
+}
+
+#[test]
+fn a_host_service_is_known_by_its_cgroup() {
+    use std::os::unix::fs::MetadataExt;
+
+    use tidegate_policy::compiled::Location;
+
+    /// A child cgroup that goes with the test.
+    struct Child(std::path::PathBuf);
+    impl Drop for Child {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir(&self.0);
+        }
+    }
+
+    world::test(|world| {
+        let name = format!("tidegate-datapath-{}", std::process::id());
+        let mount = super::super::place::cgroup_mount().expect("cgroup v2 is mounted");
+        let child = Child(mount.join(&name));
+        std::fs::create_dir(&child.0).unwrap();
+        let id = std::fs::metadata(&child.0).unwrap().ino();
+
+        let mut options = world.options();
+        options.cgroup = Some(child.0.clone());
+        let mut datapath = world.try_open(options).unwrap();
+        let mut content = compiled(policy(Verdict::Allow));
+        let endpoint = content.endpoints.get_mut(&ENDPOINT).unwrap();
+        endpoint.location = Location::Cgroup(name);
+        datapath.publish(1, &content).unwrap();
+        assert_eq!(datapath.tables.cgroups.entries().unwrap(), [(id, ENDPOINT)]);
+        let status = datapath.status();
+        for program in super::super::attach::CGROUP_PROGRAMS {
+            let found = status.programs.iter().find(|found| found.name == program);
+            assert_eq!(found.unwrap().attached, ["node"], "{program}");
+        }
+        datapath.publish(2, &Default::default()).unwrap();
+        assert_eq!(datapath.tables.cgroups.count().unwrap(), 0);
+    });
+}
