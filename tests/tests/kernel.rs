@@ -2,7 +2,14 @@
 //! must do. Needs root; attaches nothing.
 
 use tidegate_ebpf_shared::maps::{map, program};
-use tidegate_tests::kernel::object::Object;
+use tidegate_tests::kernel::{
+    compare::{Comparison, Tally},
+    object::Object,
+    random::Random,
+};
+
+/// Worlds per run, each with 40 packets.
+const CASES: usize = 1_000;
 
 #[test]
 fn the_verifier_accepts_every_program() {
@@ -61,5 +68,22 @@ fn every_map_the_agent_names_exists() {
         map::COUNTERS,
     ] {
         assert!(names.iter().any(|found| found == name), "no map {name}");
+    }
+}
+
+#[test]
+fn programs_agree_with_the_model() {
+    let seed = Random::seed();
+    println!("TIDEGATE_SEED={seed}");
+    let mut random = Random::new(seed);
+    let mut tally = Tally::default();
+    let mut comparison = Comparison::new().expect("load");
+    for _ in 0..CASES {
+        comparison.case(&mut random, &mut tally).expect("maps");
+    }
+    println!("{tally:?}");
+    // The generators reach what they are for.
+    for (what, count) in tally.named() {
+        assert!(count > 0, "no packet was {what}");
     }
 }

@@ -130,7 +130,7 @@ impl Bytes {
     fn at<T>(&self, offset: usize) -> Option<&T> {
         const { assert!(core::mem::align_of::<T>() == 1) };
         let from = self.start + offset;
-        if from + size_of::<T>() > self.end {
+        if offset + size_of::<T>() > HEADERS as usize || from + size_of::<T>() > self.end {
             return None;
         }
         // SAFETY: within the frame, as just checked (the verifier checks it again);

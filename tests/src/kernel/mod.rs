@@ -1,4 +1,11 @@
 //! The real kernel programs, loaded but attached to nothing, run one packet at a time
-//! through `BPF_PROG_TEST_RUN`. Needs root; leaves nothing behind.
+//! through `BPF_PROG_TEST_RUN`; and a plain model of what they must do. Needs root;
+//! leaves nothing behind.
 
+pub mod compare;
+pub mod frames;
+pub mod model;
 pub mod object;
+pub mod random;
+pub mod wire;
+pub mod world;

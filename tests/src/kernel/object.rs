@@ -5,18 +5,26 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf, lpm_trie},
+    maps::{
+        Array, HashMap, MapData, PerCpuArray, RingBuf,
+        lpm_trie::{Key, LpmTrie},
+    },
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use tidegate_ebpf_shared::{
     addr::{Addr, AddrPrefix},
     event::{Counter, Event},
-    maps::program,
+    maps::{map, program},
     policy::{PolicyEntry, PolicyKey},
 };
 
 /// Interface index of the loopback device, where test runs take place.
 pub const LOOPBACK: u32 = 1;
+
+/// Capacity of the flow and name tables in tests.
+const FLOWS: u32 = 1024;
+/// Bytes of each ring in tests.
+const RING: u32 = 64 << 10;
 
 /// Programs that see a frame, with which a test run is possible.
 pub const TCX: [&str; 3] = [
@@ -52,7 +60,15 @@ impl Object {
         let path = path();
         let bytes = std::fs::read(&path)
             .with_context(|| format!("read {} (cargo xtask build makes it)", path.display()))?;
-        let mut ebpf = EbpfLoader::new().load(&bytes).context("create the maps")?;
+        let mut ebpf = EbpfLoader::new()
+            // Walking a table, or mapping a ring, costs its capacity; tests do it all
+            // the time.
+            .map_max_entries(map::FLOWS, FLOWS)
+            .map_max_entries(map::FQDN, FLOWS)
+            .map_max_entries(map::EVENTS, RING)
+            .map_max_entries(map::DENIES, RING)
+            .load(&bytes)
+            .context("create the maps")?;
         for name in programs {
             let program = ebpf
                 .program_mut(name)
@@ -132,23 +148,23 @@ impl Object {
 
     /// Writes an entry of a table keyed by address prefix.
     pub fn set_prefix<V: Pod>(&mut self, name: &str, key: AddrPrefix, value: V) -> Result<()> {
-        let mut trie: lpm_trie::LpmTrie<_, Addr, V> = lpm_trie::LpmTrie::try_from(self.map(name)?)?;
-        let key = lpm_trie::Key::new(key.prefix_len, key.addr);
+        let mut trie: LpmTrie<_, Addr, V> = LpmTrie::try_from(self.map(name)?)?;
+        let key = Key::new(key.prefix_len, key.addr);
         Ok(trie.insert(&key, value, 0)?)
     }
 
     /// Writes a policy entry.
     pub fn set_policy(&mut self, key: PolicyKey, value: PolicyEntry) -> Result<()> {
-        let map = self.map(tidegate_ebpf_shared::maps::map::POLICY)?;
-        let mut trie: lpm_trie::LpmTrie<_, [u8; 12], PolicyEntry> =
-            lpm_trie::LpmTrie::try_from(map)?;
-        let mut data = [0; 12];
-        data[..4].copy_from_slice(&key.policy_id);
-        data[4..8].copy_from_slice(&key.identity);
-        data[8] = key.direction;
-        data[9] = key.protocol;
-        data[10..].copy_from_slice(&key.port);
-        Ok(trie.insert(&lpm_trie::Key::new(key.prefix_len, data), value, 0)?)
+        Ok(self.policy()?.insert(&trie_key(key), value, 0)?)
+    }
+
+    /// Removes a policy entry.
+    pub fn remove_policy(&mut self, key: PolicyKey) -> Result<()> {
+        Ok(self.policy()?.remove(&trie_key(key))?)
+    }
+
+    fn policy(&mut self) -> Result<LpmTrie<&mut MapData, [u8; 12], PolicyEntry>> {
+        Ok(LpmTrie::try_from(self.map(map::POLICY)?)?)
     }
 
     /// A counter, summed over CPUs.
@@ -189,6 +205,17 @@ impl Object {
             .program(name)
             .with_context(|| format!("no program {name}"))
     }
+}
+
+/// The key as the loader wants it: prefix length apart.
+fn trie_key(key: PolicyKey) -> Key<[u8; 12]> {
+    let mut data = [0; 12];
+    data[..4].copy_from_slice(&key.policy_id);
+    data[4..8].copy_from_slice(&key.identity);
+    data[8] = key.direction;
+    data[9] = key.protocol;
+    data[10..].copy_from_slice(&key.port);
+    Key::new(key.prefix_len, data)
 }
 
 fn load(program: &mut Program) -> Result<()> {

@@ -1,0 +1,295 @@
+//! Runs the same packets through the programs and the model, and compares.
+
+use std::net::TcpListener;
+
+use anyhow::Result;
+use aya::maps::SockMap;
+use tidegate_ebpf_shared::{
+    addr::Addr,
+    event::Event,
+    flow::{FlowEntry, FlowKey, flags},
+    limits::MAX_CPUS,
+    maps::{map, program},
+    mark,
+    steer::class,
+};
+
+use super::{
+    frames::{Spec, garbage},
+    model::{DROP, Hook, Model},
+    object::{LOOPBACK, Object, TCX},
+    random::Random,
+    world::{ENDPOINTS, World},
+};
+
+/// How often each outcome was seen, so that a generator that went blind is noticed.
+#[derive(Debug, Default)]
+pub struct Tally {
+    passed: u64,
+    checked: u64,
+    steered: u64,
+    dropped: u64,
+    opened: u64,
+    closed: u64,
+    refused_frames: u64,
+}
+
+impl Tally {
+    /// Each count with what it counts.
+    pub fn named(&self) -> [(&'static str, u64); 6] {
+        [
+            ("left alone", self.passed),
+            ("checked", self.checked),
+            ("steered", self.steered),
+            ("dropped", self.dropped),
+            ("the first of a flow", self.opened),
+            ("the last of a flow", self.closed),
+        ]
+    }
+}
+
+/// The loaded programs, the model, and a listener for one class of flows.
+pub struct Comparison {
+    object: Object,
+    model: Model,
+    world: Option<World>,
+    generation: u32,
+    next_policy: u32,
+    _listener: TcpListener,
+}
+
+impl Comparison {
+    /// Loads the packet programs.
+    pub fn new() -> Result<Self> {
+        let mut object = Object::load(&TCX)?;
+        // Never accepts: a listener that is there is all that is asked.
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut listeners: SockMap<_> = object.map(map::LISTENERS)?.try_into()?;
+        for cpu in 0..MAX_CPUS {
+            listeners.set(class::TCP4 * MAX_CPUS + cpu, &listener, 0)?;
+        }
+        Ok(Self {
+            object,
+            model: Model::default(),
+            world: None,
+            generation: 0,
+            next_policy: 1,
+            _listener: listener,
+        })
+    }
+
+    /// A new world, and a few dozen packets in it.
+    pub fn case(&mut self, random: &mut Random, tally: &mut Tally) -> Result<()> {
+        self.new_world(random)?;
+        let mut talk = Spec::random(random);
+        for _ in 0..40 {
+            if random.one_in(15) {
+                self.flip()?;
+            }
+            if random.one_in(10) {
+                self.age(random)?;
+            }
+            let frame = if random.one_in(25) {
+                garbage(random)
+            } else if random.one_in(12) {
+                talk.error(random)
+            } else {
+                talk = if random.one_in(4) {
+                    Spec::random(random)
+                } else {
+                    talk.next(random)
+                };
+                talk.build(random)
+            };
+            self.packet(random, &talk, &frame, tally)?;
+        }
+        Ok(())
+    }
+
+    fn new_world(&mut self, random: &mut Random) -> Result<()> {
+        self.generation += 1;
+        for (key, _) in self.world.take().into_iter().flat_map(|old| old.policy) {
+            self.object.remove_policy(key)?;
+        }
+        let mut world = World::random(random, self.generation, self.next_policy);
+        self.next_policy += 2 * ENDPOINTS.len() as u32;
+        world.listeners.insert(class::TCP4);
+        world.publish(&mut self.object)?;
+        self.world = Some(world);
+        self.model = Model::default();
+        let mut flows = self.object.hash::<FlowKey, FlowEntry>(map::FLOWS)?;
+        let old: Vec<FlowKey> = flows.keys().collect::<Result<_, _>>()?;
+        for key in old {
+            flows.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    /// The next generation: each endpoint's other policy.
+    fn flip(&mut self) -> Result<()> {
+        self.generation += 1;
+        if let Some(world) = &mut self.world {
+            world.generation = self.generation;
+        }
+        self.object.set(map::GENERATION, self.generation)
+    }
+
+    /// Makes a flow look as if it had been silent for a while.
+    fn age(&mut self, random: &mut Random) -> Result<()> {
+        let keys: Vec<FlowKey> = self.model.flows.keys().copied().collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let key = keys[random.below(keys.len())];
+        let silence = random.pick(&[5, 20, 70]) * 1_000_000_000;
+        let mut flows = self.object.hash::<FlowKey, FlowEntry>(map::FLOWS)?;
+        let mut real = flows.get(&key, 0)?;
+        real.last_seen = real.last_seen.saturating_sub(silence);
+        flows.insert(key, real, 0)?;
+        if let Some(flow) = self.model.flows.get_mut(&key) {
+            flow.last_seen = real.last_seen;
+        }
+        Ok(())
+    }
+
+    fn packet(
+        &mut self,
+        random: &mut Random,
+        talk: &Spec,
+        frame: &[u8],
+        tally: &mut Tally,
+    ) -> Result<()> {
+        let hook = self.hook(random, talk)?;
+        let (name, mark) = match hook {
+            Hook::FromEndpoint(_) => (program::FROM_ENDPOINT, random.pick(&[0, 0x5000_0001])),
+            Hook::FromOutside => (program::FROM_OUTSIDE, 0),
+            Hook::ToEndpoint(_) => (
+                program::TO_ENDPOINT,
+                random.pick(&[0, mark::CHECKED, mark::FROM_PROXY | 7, mark::TO_PROXY]),
+            ),
+        };
+        let Some(world) = &self.world else {
+            return Ok(());
+        };
+        let Ok(run) = self.object.tcx(name, frame, mark, 1) else {
+            // The harness itself refuses frames too short for their ethertype.
+            tally.refused_frames += 1;
+            return Ok(());
+        };
+        let expected = self.model.run(world, hook, frame, mark, now());
+        let context = || format!("{hook:?} mark {mark:#x} {talk:?}\nframe {frame:02x?}");
+        assert_eq!(
+            (run.code, run.mark),
+            (expected.code, expected.mark),
+            "code and mark: {}\nexpected {expected:?}",
+            context()
+        );
+        let events = without_time(self.object.events(map::EVENTS)?);
+        assert_eq!(events, expected.events, "events: {}", context());
+        let denies = without_time(self.object.events(map::DENIES)?);
+        assert_eq!(denies, expected.denies, "denies: {}", context());
+        self.compare_flows(&context)?;
+        match (expected.code, expected.mark & mark::MASK) {
+            (DROP, _) => tally.dropped += 1,
+            (_, mark::CHECKED) => tally.checked += 1,
+            (_, mark::TO_PROXY) => tally.steered += 1,
+            _ => tally.passed += 1,
+        }
+        for event in events {
+            if event.kind == tidegate_ebpf_shared::event::kind::FLOW_NEW {
+                tally.opened += 1;
+            } else {
+                tally.closed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// A hook the packet may plausibly meet; at times another one.
+    fn hook(&mut self, random: &mut Random, talk: &Spec) -> Result<Hook> {
+        let endpoint_of = |addr: std::net::IpAddr| {
+            let octets = super::world::addr(addr).0;
+            ENDPOINTS
+                .into_iter()
+                .find(|&id| Addr(octets) == end_address(id, addr.is_ipv4()))
+        };
+        let (from, to) = (endpoint_of(talk.src), endpoint_of(talk.dst));
+        let hook = match (from, to) {
+            _ if random.one_in(10) => random.pick(&[
+                Hook::FromEndpoint(Some(10)),
+                Hook::FromEndpoint(None),
+                Hook::ToEndpoint(Some(11)),
+                Hook::FromOutside,
+            ]),
+            (Some(from), _) if !random.one_in(4) => Hook::FromEndpoint(Some(from)),
+            (_, Some(to)) if random.one_in(3) => Hook::ToEndpoint(Some(to)),
+            _ => Hook::FromOutside,
+        };
+        let mut interfaces = self.object.hash::<u32, u32>(map::INTERFACES)?;
+        match hook {
+            Hook::FromEndpoint(Some(id)) | Hook::ToEndpoint(Some(id)) => {
+                interfaces.insert(LOOPBACK, id, 0)?;
+            }
+            _ => {
+                let _ = interfaces.remove(&LOOPBACK);
+            }
+        }
+        Ok(hook)
+    }
+
+    fn compare_flows(&mut self, context: &dyn Fn() -> String) -> Result<()> {
+        let flows = self.object.hash::<FlowKey, FlowEntry>(map::FLOWS)?;
+        let mut count = 0;
+        for item in flows.iter() {
+            let (key, real) = item?;
+            count += 1;
+            let Some(expected) = self.model.flows.get_mut(&key) else {
+                panic!("a flow nobody opened: {key:?} {real:?} after {}", context());
+            };
+            // The clocks were read one after the other; a tick of the coarse one and
+            // the way to the program lie between.
+            let slack = 1_000_000_000;
+            assert!(real.last_seen.abs_diff(expected.last_seen) < slack);
+            assert!(real.created.abs_diff(expected.created) < slack);
+            expected.last_seen = real.last_seen;
+            expected.created = real.created;
+            assert_eq!(
+                &real,
+                expected,
+                "flow {key:?} (flags {:#x}): {}",
+                real.flags & flags::REDIRECT,
+                context()
+            );
+        }
+        assert_eq!(count, self.model.flows.len(), "flows: {}", context());
+        Ok(())
+    }
+}
+
+fn end_address(endpoint: u32, is_v4: bool) -> Addr {
+    let last = endpoint as u8;
+    if is_v4 {
+        Addr::v4([10, 0, 0, last])
+    } else {
+        let mut octets = [0; 16];
+        octets[0] = 0xfd;
+        // Written in hexadecimal as the decimal digits of the id.
+        octets[15] = 0x10 + (last - 10);
+        Addr(octets)
+    }
+}
+
+fn without_time(mut events: Vec<Event>) -> Vec<Event> {
+    for event in &mut events {
+        assert!(event.time != 0, "an event without a time");
+        event.time = 0;
+    }
+    events
+}
+
+/// `CLOCK_MONOTONIC` in ns.
+fn now() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+        time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
+    })
+}

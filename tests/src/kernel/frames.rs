@@ -1,0 +1,243 @@
+//! Random frames: mostly well-formed conversations between the addresses of a
+//! [`World`](super::world::World), some mangled, some garbage.
+
+use std::net::IpAddr;
+
+use super::{random::Random, world::PORTS};
+
+/// What a frame is built from.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Source.
+    pub src: IpAddr,
+    /// Destination, of the same family.
+    pub dst: IpAddr,
+    /// Protocol.
+    pub protocol: u8,
+    /// Source port, or ICMP type and code.
+    pub src_port: [u8; 2],
+    /// Destination port, or ICMP identifier.
+    pub dst_port: [u8; 2],
+    /// TCP flags.
+    pub tcp_flags: u8,
+}
+
+const ADDRESSES: [&str; 11] = [
+    "10.0.0.10",
+    "10.0.0.11",
+    "10.0.0.10",
+    "10.0.0.1",
+    "192.0.2.9",
+    "198.51.100.7",
+    "fd00::10",
+    "fd00::11",
+    "fd00::10",
+    "fd00::1",
+    "2001:db8::7",
+];
+
+impl Spec {
+    /// A random packet.
+    pub fn random(random: &mut Random) -> Self {
+        let src: IpAddr = random.pick(&ADDRESSES).parse().expect("literal");
+        let dst = loop {
+            let dst: IpAddr = random.pick(&ADDRESSES).parse().expect("literal");
+            if dst.is_ipv4() == src.is_ipv4() {
+                break dst;
+            }
+        };
+        let icmp = if src.is_ipv4() { 1 } else { 58 };
+        let protocol = random.pick(&[6, 6, 6, 17, 17, icmp, icmp, 132, 59 - icmp, 47]);
+        let (src_port, dst_port) = if protocol == 1 || protocol == 58 {
+            let kind = random.pick(&[8, 8, 0, 128, 128, 129, 3, 11, 1, 2, 13, 133, 135, 136]);
+            ([kind, 0], [0, random.pick(&[1, 2])])
+        } else {
+            (
+                random.pick(&PORTS).to_be_bytes(),
+                random.pick(&PORTS).to_be_bytes(),
+            )
+        };
+        Self {
+            src,
+            dst,
+            protocol,
+            src_port,
+            dst_port,
+            tcp_flags: random.pick(&[2, 2, 2, 16, 24, 17, 18, 4, 20]),
+        }
+    }
+
+    /// Another packet of the same conversation.
+    pub fn next(&self, random: &mut Random) -> Self {
+        let mut next = self.clone();
+        next.tcp_flags = random.pick(&[2, 16, 16, 24, 17, 17, 18, 4]);
+        if random.one_in(2) {
+            (next.src, next.dst) = (self.dst, self.src);
+            match self.protocol {
+                1 => next.src_port[0] ^= 8,
+                58 => next.src_port[0] ^= 1,
+                _ => (next.src_port, next.dst_port) = (self.dst_port, self.src_port),
+            }
+        }
+        next
+    }
+
+    /// An ICMP error about this packet, from whoever is in the way.
+    pub fn error(&self, random: &mut Random) -> Vec<u8> {
+        let kind = if self.src.is_ipv4() {
+            random.pick(&[3, 11, 5])
+        } else {
+            random.pick(&[1, 2, 3])
+        };
+        let inner = self.ip(random, false);
+        let mut error = Self {
+            src: self.dst,
+            dst: if random.one_in(6) { self.dst } else { self.src },
+            protocol: if self.src.is_ipv4() { 1 } else { 58 },
+            src_port: [kind, 0],
+            dst_port: [0, 0],
+            tcp_flags: 0,
+        };
+        if random.one_in(3) {
+            error.src = if self.src.is_ipv4() {
+                "192.0.2.1"
+            } else {
+                "2001:db8::1"
+            }
+            .parse()
+            .expect("literal");
+        }
+        let mut payload = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+        payload.extend(&inner[..inner.len().min(48)]);
+        error.frame(&error.header(random, &payload, false))
+    }
+
+    /// The frame.
+    pub fn build(&self, random: &mut Random) -> Vec<u8> {
+        let fancy = random.one_in(4);
+        let ip = self.ip(random, fancy);
+        let mut frame = self.frame(&ip);
+        if random.one_in(12) {
+            // Something is off: a byte, or the end.
+            let at = random.below(frame.len());
+            frame[at] ^= 1 << random.below(8);
+        }
+        if random.one_in(16) {
+            frame.truncate(14 + random.below(frame.len() - 13));
+        }
+        frame
+    }
+
+    fn frame(&self, ip: &[u8]) -> Vec<u8> {
+        let mut frame = vec![2; 12];
+        frame.extend(if self.src.is_ipv4() {
+            [0x08, 0x00]
+        } else {
+            [0x86, 0xdd]
+        });
+        frame.extend(ip);
+        frame
+    }
+
+    fn ip(&self, random: &mut Random, fancy: bool) -> Vec<u8> {
+        let mut transport = Vec::new();
+        match self.protocol {
+            6 => {
+                transport.extend(self.src_port);
+                transport.extend(self.dst_port);
+                transport.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, self.tcp_flags]);
+                transport.extend([0xff, 0xff, 0, 0, 0, 0]);
+            }
+            1 | 58 => {
+                transport.extend(self.src_port);
+                transport.extend([0, 0]);
+                transport.extend(self.dst_port);
+                transport.extend([0, 1]);
+            }
+            _ => {
+                transport.extend(self.src_port);
+                transport.extend(self.dst_port);
+                transport.extend([0, 8, 0, 0, 0, 0, 0, 0]);
+            }
+        }
+        let payload = random.below(40);
+        transport.extend(random.bytes(payload));
+        self.header(random, &transport, fancy)
+    }
+
+    fn header(&self, random: &mut Random, transport: &[u8], fancy: bool) -> Vec<u8> {
+        match (self.src, self.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let options = if fancy { 4 * random.below(11) } else { 0 };
+                let fragment: u16 = if fancy {
+                    random.pick(&[0, 0, 0x2000, 0x2010, 7])
+                } else {
+                    0
+                };
+                let total = (20 + options + transport.len()) as u16;
+                let mut ip = vec![0x45 + (options / 4) as u8, 0];
+                ip.extend(total.to_be_bytes());
+                ip.extend([0, 1]);
+                ip.extend(fragment.to_be_bytes());
+                ip.extend([64, self.protocol, 0, 0]);
+                ip.extend(src.octets());
+                ip.extend(dst.octets());
+                ip.extend(vec![1; options]);
+                ip.extend(transport);
+                ip
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let mut next = self.protocol;
+                let mut body = transport.to_vec();
+                for _ in 0..if fancy { random.below(6) } else { 0 } {
+                    let kind = random.pick(&[0, 43, 60, 60, 44]);
+                    body = extension(random, kind, next, &body);
+                    next = kind;
+                }
+                let mut ip = vec![0x60, 0, 0, 0];
+                ip.extend((body.len() as u16).to_be_bytes());
+                ip.push(next);
+                ip.push(random.pick(&[64, 255]));
+                ip.extend(src.octets());
+                ip.extend(dst.octets());
+                ip.extend(body);
+                ip
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn extension(random: &mut Random, kind: u8, next: u8, body: &[u8]) -> Vec<u8> {
+    let mut header = if kind == 44 {
+        let offset: u16 = random.pick(&[0, 1, 8 << 3]);
+        let [high, low] = offset.to_be_bytes();
+        vec![next, 0, high, low, 0, 0, 0, 1]
+    } else {
+        let units = random.pick(&[0, 0, 1, 9]);
+        let mut header = vec![next, units];
+        header.resize((usize::from(units) + 1) * 8, 0);
+        header
+    };
+    header.extend(body);
+    header
+}
+
+/// Bytes that are not even trying.
+pub fn garbage(random: &mut Random) -> Vec<u8> {
+    let len = 14 + random.below(300);
+    let mut frame = random.bytes(len);
+    let ethertype = random.pick(&[
+        [8, 0],
+        [8, 0],
+        [0x86, 0xdd],
+        [0x86, 0xdd],
+        [8, 6],
+        [0x81, 0],
+    ]);
+    frame[12..14].copy_from_slice(&ethertype);
+    if len > 14 && random.one_in(2) {
+        frame[14] = random.pick(&[0x45, 0x60, 0x4f]);
+    }
+    frame
+}

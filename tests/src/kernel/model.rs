@@ -1,0 +1,792 @@
+//! What the packet programs must do, written plainly from the semantics: no shared
+//! code with the kernel side, no care for speed.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use tidegate_ebpf_shared::{
+    config::flags as config_flags,
+    event::{Event, kind},
+    flow::{FlowEntry, FlowKey, flags},
+    identity::{AddrInfo, reserved},
+    limits::timeout,
+    mark,
+    policy::{PolicyEntry, PolicyKey, direction, verdict},
+    reason,
+    steer::class,
+};
+
+use super::{
+    object::LOOPBACK,
+    wire::{self, Frame, Packet, Transport},
+    world::{World, addr},
+};
+
+/// tcx return codes (linux/bpf.h, `enum tcx_action_base`).
+pub const NEXT: u32 = u32::MAX;
+/// See [`NEXT`].
+pub const DROP: u32 = 2;
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+/// The three packet hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// From a workload; its endpoint, if the interface is known.
+    FromEndpoint(Option<u32>),
+    /// To a workload.
+    ToEndpoint(Option<u32>),
+    /// From outside.
+    FromOutside,
+}
+
+/// What must happen.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Return code.
+    pub code: u32,
+    /// Mark afterwards.
+    pub mark: u32,
+    /// On the event ring, `time` 0.
+    pub events: Vec<Event>,
+    /// On the deny ring, `time` 0.
+    pub denies: Vec<Event>,
+}
+
+/// The model's memory.
+#[derive(Default)]
+pub struct Model {
+    /// Live and dead flows; times are the caller's.
+    pub flows: HashMap<FlowKey, FlowEntry>,
+}
+
+/// One packet being decided.
+struct Step<'a> {
+    model: &'a mut Model,
+    world: &'a World,
+    hook: Hook,
+    packet: &'a Packet,
+    now: u64,
+    expected: Expected,
+}
+
+/// What policy says of a flow.
+#[derive(Clone, Default)]
+struct Decision {
+    src: AddrInfo,
+    dst: AddrInfo,
+    egress: Option<PolicyEntry>,
+    ingress: Option<PolicyEntry>,
+    reason: u8,
+    direction: u8,
+}
+
+enum Fate {
+    Pass,
+    Checked,
+    ToProxy,
+    Drop,
+}
+
+impl Model {
+    /// Decides one frame that arrives with `mark` at `now` (monotonic ns).
+    pub fn run(
+        &mut self,
+        world: &World,
+        hook: Hook,
+        frame: &[u8],
+        mark: u32,
+        now: u64,
+    ) -> Expected {
+        let unmarked = mark & !mark::MASK;
+        let pass = Expected {
+            code: NEXT,
+            mark,
+            ..Expected::default()
+        };
+        let to_endpoint = matches!(hook, Hook::ToEndpoint(_));
+        if to_endpoint && mark & mark::MASK == mark::CHECKED {
+            return pass;
+        }
+        let packet = match wire::read(frame) {
+            Frame::Ip(packet) => packet,
+            Frame::Arp | Frame::Discovery => return pass,
+            Frame::Other | Frame::Broken if hook == Hook::FromOutside => return pass,
+            Frame::Other | Frame::Broken => {
+                let event = Event {
+                    kind: kind::DROP,
+                    reason: reason::INVALID_PACKET,
+                    generation: world.generation,
+                    ifindex: LOOPBACK,
+                    ..Event::default()
+                };
+                return Expected {
+                    code: DROP,
+                    mark,
+                    events: vec![],
+                    denies: vec![event],
+                };
+            }
+        };
+        let mut step = Step {
+            model: self,
+            world,
+            hook,
+            packet: &packet,
+            now,
+            expected: Expected::default(),
+        };
+        let fate = step.decide(mark & mark::MASK == mark::FROM_PROXY);
+        let mut expected = step.expected;
+        (expected.code, expected.mark) = match fate {
+            Fate::Pass => (NEXT, mark),
+            Fate::Checked => (NEXT, unmarked | mark::CHECKED),
+            Fate::ToProxy => (NEXT, unmarked | mark::TO_PROXY),
+            Fate::Drop => (DROP, mark),
+        };
+        expected
+    }
+}
+
+impl Step<'_> {
+    fn decide(&mut self, from_proxy: bool) -> Fate {
+        let endpoint = match self.hook {
+            Hook::FromOutside => {
+                if self.address(self.packet.dst).endpoint == 0 {
+                    return Fate::Pass;
+                }
+                return self.admit();
+            }
+            Hook::ToEndpoint(endpoint) => {
+                if let Some(fate) = self.steered_leg(from_proxy) {
+                    return fate;
+                }
+                endpoint
+            }
+            Hook::FromEndpoint(endpoint) => endpoint,
+        };
+        match endpoint {
+            Some(_) => self.admit(),
+            None => self.refuse(reason::ENDPOINT_NOT_READY),
+        }
+    }
+
+    /// Packets of the node's stack on a steered flow: the proxy's pass, resets pass.
+    fn steered_leg(&mut self, from_proxy: bool) -> Option<Fate> {
+        let transport = self.packet.transport.as_ref().ok()?;
+        if self.is_icmp() {
+            return None;
+        }
+        let (key, from_low) = self.key(transport);
+        let now = self.now;
+        let flow = self.model.flows.get_mut(&key)?;
+        if flow.flags & flags::REDIRECT == 0 {
+            return None;
+        }
+        if from_proxy {
+            if (flow.flags & flags::SRC_IS_LOW != 0) != from_low {
+                flow.flags |= flags::REPLIED;
+            }
+            flow.last_seen = now;
+            return Some(Fate::Pass);
+        }
+        if self.packet.protocol == 6 && transport.tcp_flags & RST != 0 {
+            return Some(Fate::Pass);
+        }
+        Some(self.refuse(reason::UNSTEERABLE))
+    }
+
+    fn admit(&mut self) -> Fate {
+        if let Some(fate) = self.continue_flow() {
+            return fate;
+        }
+        if !self.may_use_source() {
+            return self.refuse(reason::INVALID_SOURCE_IP);
+        }
+        let transport = match &self.packet.transport {
+            Ok(transport) => transport.clone(),
+            Err(reason) => return self.refuse(*reason),
+        };
+        if let Some(inner) = &transport.inner {
+            let key = flow_key(
+                (inner.src, inner.src_port),
+                (inner.dst, inner.dst_port),
+                inner.protocol,
+            );
+            if inner.src == self.packet.dst {
+                if let Some(flow) = self.model.flows.get(&key) {
+                    return fate_of(flow.flags & flags::REDIRECT != 0);
+                }
+            }
+        }
+        let mut decision = self.judge(
+            self.packet.src,
+            self.packet.dst,
+            policy_port(self.packet.protocol, &transport),
+            0,
+            match self.hook {
+                Hook::ToEndpoint(endpoint) => endpoint.unwrap_or(0),
+                _ => 0,
+            },
+        );
+        if decision.reason == 0 && decision.needs_proxy() {
+            decision.reason = self.why_not_steerable(&decision);
+        }
+        if decision.reason != 0 {
+            self.deny(&decision);
+            return if self.passes_in_audit(&decision) {
+                Fate::Checked
+            } else {
+                Fate::Drop
+            };
+        }
+        let opens = match self.packet.protocol {
+            1 => transport.src_port[0] == 8,
+            58 => transport.src_port[0] == 128,
+            _ => true,
+        };
+        if opens {
+            self.open_flow(&transport, &decision);
+        }
+        fate_of(decision.needs_proxy())
+    }
+
+    /// A packet of a flow that is known and still alive.
+    fn continue_flow(&mut self) -> Option<Fate> {
+        let transport = self.packet.transport.as_ref().ok()?.clone();
+        if self.is_icmp() && !wire::is_echo(self.packet.protocol, transport.src_port[0]) {
+            return None;
+        }
+        let (key, from_low) = self.key(&transport);
+        let flow = *self.model.flows.get(&key)?;
+        let forward = (flow.flags & flags::SRC_IS_LOW != 0) == from_low;
+        let sender = if forward {
+            flow.src_endpoint
+        } else {
+            flow.dst_endpoint
+        };
+        let allowed_sender = match self.hook {
+            Hook::FromEndpoint(endpoint) => Some(sender) == endpoint,
+            Hook::FromOutside => sender == 0,
+            Hook::ToEndpoint(_) => true,
+        };
+        let steered = flow.flags & flags::REDIRECT != 0;
+        if !allowed_sender || self.is_dead(&flow) {
+            return None;
+        }
+        let closing = flow.flags & (flags::TX_FIN | flags::RX_FIN | flags::RST) != 0;
+        if self.starts_something(&transport) && (if forward { closing } else { !steered }) {
+            return None;
+        }
+        if flow.generation != self.world.generation {
+            match self.judge_again(&key, flow, forward, &transport) {
+                Again::Keep => {}
+                Again::Open => return None,
+                Again::Fate(fate) => return Some(fate),
+            }
+        }
+        let flow = self.model.flows.get_mut(&key)?;
+        let was_closed = closed(flow);
+        if forward {
+            flow.tx_packets += 1;
+            flow.tx_bytes += u64::from(self.packet.len);
+            flow.tx_tcp_flags |= transport.tcp_flags;
+        } else {
+            flow.rx_packets += 1;
+            flow.rx_bytes += u64::from(self.packet.len);
+            flow.rx_tcp_flags |= transport.tcp_flags;
+            flow.flags |= flags::REPLIED;
+        }
+        if transport.tcp_flags & RST != 0 {
+            flow.flags |= flags::RST;
+        }
+        if transport.tcp_flags & FIN != 0 {
+            flow.flags |= if forward {
+                flags::TX_FIN
+            } else {
+                flags::RX_FIN
+            };
+        }
+        flow.last_seen = self.now;
+        let flow = *flow;
+        if closed(&flow) && !was_closed {
+            self.expected.events.push(closed_event(&key, &flow));
+        }
+        Some(fate_of(steered))
+    }
+
+    /// The policy changed since the flow was last judged.
+    fn judge_again(
+        &mut self,
+        key: &FlowKey,
+        flow: FlowEntry,
+        forward: bool,
+        transport: &Transport,
+    ) -> Again {
+        let (src, dst, port) = opening(key, &flow);
+        let decision = self.judge(src, dst, port, flow.src_endpoint, flow.dst_endpoint);
+        let steered = flow.flags & flags::REDIRECT != 0;
+        if decision.reason != 0 {
+            self.deny(&decision);
+            if self.passes_in_audit(&decision) {
+                return Again::Keep;
+            }
+            self.model.flows.remove(key);
+            return Again::Fate(Fate::Drop);
+        }
+        if decision.needs_proxy() && !steered {
+            // Only its initiator can open it again, and TCP only with a SYN.
+            if forward && (self.packet.protocol != 6 || self.starts_something(transport)) {
+                return Again::Open;
+            }
+            let mut decision = decision;
+            decision.reason = reason::NEEDS_REOPEN;
+            self.deny(&decision);
+            return Again::Fate(Fate::Drop);
+        }
+        if let Some(flow) = self.model.flows.get_mut(key) {
+            decision.write(flow, self.world.generation);
+        }
+        Again::Keep
+    }
+
+    fn open_flow(&mut self, transport: &Transport, decision: &Decision) {
+        let (key, from_low) = self.key(transport);
+        let mut flow = FlowEntry {
+            created: self.now,
+            last_seen: self.now,
+            tx_packets: 1,
+            tx_bytes: u64::from(self.packet.len),
+            tx_tcp_flags: transport.tcp_flags,
+            ..FlowEntry::default()
+        };
+        if from_low {
+            flow.flags |= flags::SRC_IS_LOW;
+        }
+        if transport.tcp_flags & RST != 0 {
+            flow.flags |= flags::RST;
+        }
+        if transport.tcp_flags & FIN != 0 {
+            flow.flags |= flags::TX_FIN;
+        }
+        decision.write(&mut flow, self.world.generation);
+        self.model.flows.insert(key, flow);
+        let mut event = self.event(decision);
+        event.kind = kind::FLOW_NEW;
+        self.expected.events.push(event);
+    }
+
+    fn starts_something(&self, transport: &Transport) -> bool {
+        match self.packet.protocol {
+            6 => transport.tcp_flags & (SYN | ACK) == SYN,
+            1 => transport.src_port[0] == 8,
+            58 => transport.src_port[0] == 128,
+            _ => false,
+        }
+    }
+
+    fn is_dead(&self, flow: &FlowEntry) -> bool {
+        let seconds = match self.packet.protocol {
+            6 if closed(flow) => timeout::TCP_CLOSED,
+            6 if flow.flags & flags::REPLIED != 0 => timeout::TCP_ESTABLISHED,
+            6 => timeout::TCP_SYN,
+            _ => timeout::ANY,
+        };
+        self.now > flow.last_seen + seconds * 1_000_000_000
+    }
+
+    fn may_use_source(&self) -> bool {
+        let info = self.lookup(self.packet.src).unwrap_or_default();
+        match self.hook {
+            Hook::FromEndpoint(endpoint) => Some(info.endpoint) == endpoint,
+            Hook::FromOutside => info.endpoint == 0 && info.identity != reserved::HOST,
+            Hook::ToEndpoint(_) => true,
+        }
+    }
+
+    fn why_not_steerable(&self, decision: &Decision) -> u8 {
+        let to_host = decision.dst.identity == reserved::HOST && decision.dst.endpoint == 0;
+        if matches!(self.hook, Hook::ToEndpoint(_)) || to_host {
+            return reason::UNSTEERABLE;
+        }
+        let class = match (self.packet.protocol, self.packet.src.is_ipv4()) {
+            (6, true) => class::TCP4,
+            (6, false) => class::TCP6,
+            (17, true) => class::UDP4,
+            (17, false) => class::UDP6,
+            _ => return reason::PROXY_UNAVAILABLE,
+        };
+        if self.world.listeners.contains(&class) {
+            0
+        } else {
+            reason::PROXY_UNAVAILABLE
+        }
+    }
+
+    /// Policy of both ends.
+    fn judge(
+        &self,
+        src: IpAddr,
+        dst: IpAddr,
+        port: [u8; 2],
+        src_endpoint: u32,
+        dst_endpoint: u32,
+    ) -> Decision {
+        let mut decision = Decision {
+            src: self.address(src),
+            dst: self.address(dst),
+            ..Decision::default()
+        };
+        if decision.src.endpoint == 0 {
+            decision.src.endpoint = src_endpoint;
+        }
+        if decision.dst.endpoint == 0 {
+            decision.dst.endpoint = dst_endpoint;
+        }
+        if decision.src.endpoint != 0 {
+            decision.direction = direction::EGRESS;
+            let Some(policy) = self.policy_of(decision.src.endpoint) else {
+                decision.reason = reason::ENDPOINT_NOT_READY;
+                return decision;
+            };
+            let mut entry = self.row(policy, decision.dst.identity, direction::EGRESS, port);
+            let names = self.world.fqdn.get(&dst).copied().unwrap_or_default();
+            for identity in names.identities.into_iter().filter(|&id| id != 0) {
+                let other = self.entry(policy, identity, direction::EGRESS, port);
+                if let Some(other) = other.filter(|other| other.verdict > entry.verdict) {
+                    entry = other;
+                }
+            }
+            decision.egress = Some(entry);
+            decision.reason = reason_of(entry.verdict);
+            if decision.reason != 0 {
+                return decision;
+            }
+        }
+        let exempt = decision.src.identity == reserved::HOST
+            && self.world.config.flags & config_flags::ALLOW_LOCALHOST != 0;
+        if decision.dst.endpoint != 0 && !exempt {
+            decision.direction = direction::INGRESS;
+            let Some(policy) = self.policy_of(decision.dst.endpoint) else {
+                decision.reason = reason::ENDPOINT_NOT_READY;
+                return decision;
+            };
+            let entry = self.row(policy, decision.src.identity, direction::INGRESS, port);
+            decision.ingress = Some(entry);
+            decision.reason = reason_of(entry.verdict);
+        }
+        decision
+    }
+
+    fn policy_of(&self, endpoint: u32) -> Option<u32> {
+        let info = self.world.endpoints.get(&endpoint)?;
+        let id = info.policy_id[(self.world.generation % 2) as usize];
+        (id != 0).then_some(id)
+    }
+
+    fn row(&self, policy: u32, identity: u32, direction: u8, port: [u8; 2]) -> PolicyEntry {
+        self.entry(policy, identity, direction, port)
+            .or_else(|| self.entry(policy, reserved::ANY, direction, port))
+            .unwrap_or_default()
+    }
+
+    /// The most specific entry of a row.
+    fn entry(
+        &self,
+        policy: u32,
+        identity: u32,
+        direction: u8,
+        port: [u8; 2],
+    ) -> Option<PolicyEntry> {
+        let covers = |key: &PolicyKey| {
+            let bits = key.prefix_len.saturating_sub(PolicyKey::PROTOCOL);
+            let shift = 16 - bits;
+            let ports_equal = bits == 0
+                || u16::from_be_bytes(key.port) >> shift == u16::from_be_bytes(port) >> shift;
+            let protocol_equal =
+                key.prefix_len == PolicyKey::ROW || key.protocol == self.packet.protocol;
+            protocol_equal && ports_equal
+        };
+        self.world
+            .policy
+            .iter()
+            .filter(|(key, _)| {
+                key.policy_id == policy.to_be_bytes()
+                    && key.identity == identity.to_be_bytes()
+                    && key.direction == direction
+                    && covers(key)
+            })
+            .max_by_key(|(key, _)| key.prefix_len)
+            .map(|(_, entry)| *entry)
+    }
+
+    fn lookup(&self, wanted: IpAddr) -> Option<AddrInfo> {
+        let bits = u128::from_be_bytes(addr(wanted).0);
+        self.world
+            .known
+            .iter()
+            .filter(|known| {
+                let prefix = u128::from_be_bytes(addr(known.addr).0);
+                (prefix ^ bits).checked_shr(128 - known.bits).unwrap_or(0) == 0
+            })
+            .max_by_key(|known| known.bits)
+            .map(|known| known.info)
+    }
+
+    fn address(&self, wanted: IpAddr) -> AddrInfo {
+        self.lookup(wanted).unwrap_or(AddrInfo {
+            identity: if wanted.is_ipv4() {
+                reserved::WORLD_IPV4
+            } else {
+                reserved::WORLD_IPV6
+            },
+            endpoint: 0,
+        })
+    }
+
+    fn is_icmp(&self) -> bool {
+        self.packet.protocol == 1 || self.packet.protocol == 58
+    }
+
+    fn key(&self, transport: &Transport) -> (FlowKey, bool) {
+        let (src_port, dst_port) = if self.is_icmp() {
+            (transport.dst_port, transport.dst_port)
+        } else {
+            (transport.src_port, transport.dst_port)
+        };
+        let (src, dst) = ((self.packet.src, src_port), (self.packet.dst, dst_port));
+        (
+            flow_key(src, dst, self.packet.protocol),
+            (addr(src.0).0, src.1) <= (addr(dst.0).0, dst.1),
+        )
+    }
+
+    /// Drops for a reason that is not policy.
+    fn refuse(&mut self, reason: u8) -> Fate {
+        let mut event = self.packet_event();
+        event.kind = kind::DROP;
+        event.reason = reason;
+        self.expected.denies.push(event);
+        Fate::Drop
+    }
+
+    fn deny(&mut self, decision: &Decision) {
+        let mut event = self.event(decision);
+        event.kind = kind::DROP;
+        event.reason = decision.reason;
+        if reason_is_policy(decision.reason) || decision.reason == reason::ENDPOINT_NOT_READY {
+            event.direction = decision.direction;
+        }
+        self.expected.denies.push(event);
+    }
+
+    fn passes_in_audit(&self, decision: &Decision) -> bool {
+        reason_is_policy(decision.reason) && self.world.config.flags & config_flags::AUDIT != 0
+    }
+
+    fn packet_event(&self) -> Event {
+        let transport = self.packet.transport.as_ref().ok();
+        Event {
+            src: addr(self.packet.src),
+            dst: addr(self.packet.dst),
+            src_port: transport.map_or([0; 2], |t| t.src_port),
+            dst_port: transport.map_or([0; 2], |t| t.dst_port),
+            tcp_flags: transport.map_or(0, |t| t.tcp_flags),
+            protocol: self.packet.protocol,
+            generation: self.world.generation,
+            ifindex: LOOPBACK,
+            ..Event::default()
+        }
+    }
+
+    fn event(&self, decision: &Decision) -> Event {
+        let (shadow_verdict, shadow_rule) = decision.shadow();
+        Event {
+            src_identity: decision.src.identity,
+            dst_identity: decision.dst.identity,
+            src_endpoint: decision.src.endpoint,
+            dst_endpoint: decision.dst.endpoint,
+            egress_rule: decision.egress.map_or(0, |entry| entry.rule),
+            ingress_rule: decision.ingress.map_or(0, |entry| entry.rule),
+            verdict: decision.verdict(),
+            shadow_verdict,
+            shadow_rule,
+            ..self.packet_event()
+        }
+    }
+}
+
+enum Again {
+    Keep,
+    Open,
+    Fate(Fate),
+}
+
+impl Decision {
+    fn entries(&self) -> impl Iterator<Item = PolicyEntry> {
+        self.egress.into_iter().chain(self.ingress)
+    }
+
+    fn needs_proxy(&self) -> bool {
+        self.entries()
+            .any(|entry| entry.verdict == verdict::REDIRECT)
+    }
+
+    /// The verdict an event shows: the denial if one denies, else the stronger.
+    fn verdict(&self) -> u8 {
+        if self.reason == reason::ENDPOINT_NOT_READY {
+            return verdict::DEFAULT_DENY;
+        }
+        let denial = self.entries().find(|entry| reason_of(entry.verdict) != 0);
+        match denial {
+            Some(entry) => entry.verdict,
+            None if self.needs_proxy() => verdict::REDIRECT,
+            None => verdict::ALLOW,
+        }
+    }
+
+    /// Verdict and rule if shadow rules were enforced: the first denial stands, else
+    /// the latest that says something other than plain "allow".
+    fn shadow(&self) -> (u8, u32) {
+        let mut shadow = (verdict::ALLOW, 0);
+        for entry in self.entries() {
+            if reason_of(shadow.0) != 0 {
+                break;
+            }
+            let denies = reason_of(entry.shadow_verdict) != 0;
+            if denies || entry.shadow_rule != 0 {
+                shadow.1 = entry.shadow_rule;
+            }
+            if entry.shadow_verdict != verdict::ALLOW {
+                shadow.0 = entry.shadow_verdict;
+            }
+        }
+        if self.reason == reason::ENDPOINT_NOT_READY {
+            shadow.0 = verdict::DEFAULT_DENY;
+        }
+        shadow
+    }
+
+    fn write(&self, flow: &mut FlowEntry, generation: u32) {
+        let l7 = |entry: Option<PolicyEntry>| {
+            entry
+                .filter(|entry| entry.verdict == verdict::REDIRECT)
+                .map_or(0, |entry| entry.l7)
+        };
+        flow.generation = generation;
+        flow.src_identity = self.src.identity;
+        flow.dst_identity = self.dst.identity;
+        flow.src_endpoint = self.src.endpoint;
+        flow.dst_endpoint = self.dst.endpoint;
+        flow.egress_rule = self.egress.map_or(0, |entry| entry.rule);
+        flow.ingress_rule = self.ingress.map_or(0, |entry| entry.rule);
+        flow.egress_l7 = l7(self.egress);
+        flow.ingress_l7 = l7(self.ingress);
+        if self.needs_proxy() {
+            flow.flags |= flags::REDIRECT;
+        }
+    }
+}
+
+fn fate_of(steered: bool) -> Fate {
+    if steered {
+        Fate::ToProxy
+    } else {
+        Fate::Checked
+    }
+}
+
+fn reason_of(number: u8) -> u8 {
+    match number {
+        verdict::ALLOW | verdict::REDIRECT => 0,
+        verdict::DEFAULT_DENY => reason::POLICY_DENIED,
+        _ => reason::POLICY_DENY,
+    }
+}
+
+fn reason_is_policy(reason: u8) -> bool {
+    reason == reason::POLICY_DENIED || reason == reason::POLICY_DENY
+}
+
+fn closed(flow: &FlowEntry) -> bool {
+    let fins = flags::TX_FIN | flags::RX_FIN;
+    flow.flags & flags::RST != 0 || flow.flags & fins == fins
+}
+
+fn policy_port(protocol: u8, transport: &Transport) -> [u8; 2] {
+    match protocol {
+        1 | 58 => [transport.src_port[0], 0],
+        _ => transport.dst_port,
+    }
+}
+
+fn flow_key(a: (IpAddr, [u8; 2]), b: (IpAddr, [u8; 2]), protocol: u8) -> FlowKey {
+    let mut ends = [(addr(a.0).0, a.1), (addr(b.0).0, b.1)];
+    ends.sort();
+    FlowKey {
+        low_addr: tidegate_ebpf_shared::addr::Addr(ends[0].0),
+        low_port: ends[0].1,
+        high_addr: tidegate_ebpf_shared::addr::Addr(ends[1].0),
+        high_port: ends[1].1,
+        protocol,
+        pad: [0; 3],
+    }
+}
+
+fn ip(addr: &tidegate_ebpf_shared::addr::Addr) -> IpAddr {
+    std::net::Ipv6Addr::from(addr.0).to_canonical()
+}
+
+/// Source, destination and policy port of the packet that opened a flow.
+fn opening(key: &FlowKey, flow: &FlowEntry) -> (IpAddr, IpAddr, [u8; 2]) {
+    let (src, dst, port) = if flow.flags & flags::SRC_IS_LOW != 0 {
+        (key.low_addr, key.high_addr, key.high_port)
+    } else {
+        (key.high_addr, key.low_addr, key.low_port)
+    };
+    let port = match key.protocol {
+        1 => [8, 0],
+        58 => [128, 0],
+        _ => port,
+    };
+    (ip(&src), ip(&dst), port)
+}
+
+fn closed_event(key: &FlowKey, flow: &FlowEntry) -> Event {
+    let low_first = flow.flags & flags::SRC_IS_LOW != 0;
+    let low = (key.low_addr, key.low_port);
+    let high = (key.high_addr, key.high_port);
+    let (src, dst) = if low_first { (low, high) } else { (high, low) };
+    let verdict = if flow.flags & flags::REDIRECT != 0 {
+        verdict::REDIRECT
+    } else {
+        verdict::ALLOW
+    };
+    Event {
+        kind: kind::FLOW_CLOSED,
+        src: src.0,
+        src_port: src.1,
+        dst: dst.0,
+        dst_port: dst.1,
+        protocol: key.protocol,
+        verdict,
+        shadow_verdict: verdict,
+        tx_packets: flow.tx_packets,
+        tx_bytes: flow.tx_bytes,
+        rx_packets: flow.rx_packets,
+        rx_bytes: flow.rx_bytes,
+        src_identity: flow.src_identity,
+        dst_identity: flow.dst_identity,
+        src_endpoint: flow.src_endpoint,
+        dst_endpoint: flow.dst_endpoint,
+        egress_rule: flow.egress_rule,
+        ingress_rule: flow.ingress_rule,
+        generation: flow.generation,
+        tcp_flags: flow.tx_tcp_flags | flow.rx_tcp_flags,
+        hint: flow.hint,
+        ifindex: LOOPBACK,
+        ..Event::default()
+    }
+}
