@@ -1,4 +1,28 @@
 //! The proxy process: moves bytes, asks plugins, never waits for the agent.
+//!
+//! In reading order: [`contract`] is what agent and proxy say to each other;
+//! `process` starts the proxy, `control` listens to the agent, `worker` is one thread
+//! per CPU; `flow` knows who talks to whom and [`chain`] decides; [`http`] and `dns`
+//! move the bytes; [`supervisor`] is the agent's side of it all.
 
+mod bpf;
+pub mod chain;
+mod channel;
 pub mod contract;
+mod control;
+mod flow;
 pub mod http;
+mod listener;
+mod privileges;
+mod process;
+mod records;
+mod sealed;
+mod state;
+pub mod supervisor;
+mod tables;
+mod upstream;
+mod worker;
+
+pub use control::{Artifacts, Loader};
+pub use process::{ProxyArgs, run};
+pub use state::Plugins;

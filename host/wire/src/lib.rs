@@ -2,6 +2,7 @@
 //! bytes, never allocate more than their stated limits, and reject what another
 //! reader might understand differently (request smuggling).
 
+pub mod dns;
 pub mod http;
 pub mod http1;
 pub mod path;

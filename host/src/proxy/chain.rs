@@ -1,0 +1,331 @@
+//! The decision about one message: the source's egress plugins, then the
+//! destination's ingress plugins; every one must agree. Pure but for the plugins.
+//!
+//! Each plugin sees the message as it was received; the edits add up, and where two
+//! touch the same header the later one wins.
+
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
+
+use tidegate_policy::compiled::{FailMode, L7Protocol, RuleId};
+use tidegate_wire::http::{HeaderEdit, HttpHead, ResponseHead};
+
+use super::http::{Attribution, Decision, Denial, Verdict};
+
+/// One plugin as one rule set uses it, called on one worker thread. An error is a
+/// failure (missing, trap, deadline, memory, invalid answer) in the words of the record;
+/// what happens then is decided here.
+pub trait Filter {
+    /// `name@version` for records.
+    fn label(&self) -> &str;
+
+    /// What happens when it cannot decide.
+    fn fail_mode(&self) -> FailMode;
+
+    /// The rules its answers refer to by index.
+    fn rules(&self) -> &[RuleId];
+
+    /// Does it want to see final responses?
+    fn sees_responses(&self) -> bool;
+
+    /// Asks about a request.
+    ///
+    /// # Errors
+    ///
+    /// If the plugin could not decide.
+    fn request(&self, head: &HttpHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, String>;
+
+    /// Asks about a final response.
+    ///
+    /// # Errors
+    ///
+    /// If the plugin could not decide.
+    fn response(&self, head: &ResponseHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, String>;
+
+    /// Asks about a DNS query; the name is lower case with a final dot.
+    ///
+    /// # Errors
+    ///
+    /// If the plugin could not decide.
+    fn query(&self, name: &str, qtype: u16, facts: &Arc<Facts>) -> Result<DnsAnswer, String>;
+}
+
+/// A rule set with its plugins, for one worker thread.
+pub struct Chain {
+    /// How the stream is read.
+    pub protocol: L7Protocol,
+    /// Plugins, in order.
+    pub filters: Vec<Box<dyn Filter>>,
+}
+
+/// What a plugin may learn about the connection, if it was granted that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Client.
+    pub source: SocketAddr,
+    /// Original destination.
+    pub destination: SocketAddr,
+    /// Identity of the client.
+    pub source_identity: u32,
+    /// Its labels, as `source:key=value`, sorted.
+    pub source_labels: Arc<[String]>,
+}
+
+/// A plugin's answer to a request or response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpAnswer {
+    /// What to do.
+    pub verdict: Verdict,
+    /// Index into [`Filter::rules`] of the rule that decided, if one did.
+    pub rule: Option<u32>,
+}
+
+/// A plugin's answer to a DNS query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DnsAnswer {
+    /// RCODE to answer with; `None` forwards the query.
+    pub refuse: Option<u8>,
+    /// Index into [`Filter::rules`] of the rule that decided, if one did.
+    pub rule: Option<u32>,
+}
+
+/// One direction's rule set.
+#[derive(Clone, Copy)]
+pub struct Side<'a> {
+    /// The rule set, if this direction's policy asks for one.
+    pub chain: Option<&'a Chain>,
+    /// Rule that asked for it, else 0.
+    pub rule: RuleId,
+    /// False: the source's egress policy; true: the destination's ingress policy.
+    pub ingress: bool,
+}
+
+/// Status of a request that a plugin failed to decide, fail mode closed: the fault is
+/// ours, not the client's.
+const FAILED_STATUS: u16 = 503;
+const FAILED_BODY: &str = "Policy could not be decided\r\n";
+
+/// RCODE for a query that a plugin failed to decide (RFC 1035 §4.1.1).
+const SERVFAIL: u8 = 2;
+
+/// Decides a request by both sides, egress first.
+pub fn request(
+    sides: &[Side<'_>],
+    generation: u32,
+    head: &HttpHead<'_>,
+    facts: &Arc<Facts>,
+) -> Decision {
+    let mut walk = Walk::new(generation);
+    let mut edit = HeaderEdit::default();
+    let mut sees_response = false;
+    let refused = walk.run(
+        sides,
+        |plugin| {
+            sees_response |= plugin.sees_responses();
+            let answer = plugin.request(head, facts)?;
+            Ok((http_refusal(answer.verdict, &mut edit), answer.rule))
+        },
+        failed_denial,
+    );
+    Decision {
+        sees_response: sees_response && refused.is_none(),
+        verdict: http_verdict(refused, edit),
+        attribution: walk.finish(),
+    }
+}
+
+/// Decides a final response by those plugins that want to see it, in the same order.
+pub fn response(
+    sides: &[Side<'_>],
+    request: Attribution,
+    head: &ResponseHead<'_>,
+    facts: &Arc<Facts>,
+) -> Decision {
+    let mut walk = Walk::new(request.generation);
+    let mut edit = HeaderEdit::default();
+    let refused = walk.run(
+        sides,
+        |plugin| {
+            if !plugin.sees_responses() {
+                return Ok((None, None));
+            }
+            let answer = plugin.response(head, facts)?;
+            Ok((http_refusal(answer.verdict, &mut edit), answer.rule))
+        },
+        failed_denial,
+    );
+    let attribution = if refused.is_some() {
+        walk.finish()
+    } else {
+        // The request's attribution stands; the response adds only what went wrong.
+        Attribution {
+            error: walk.attribution.error.or(request.error),
+            ..request
+        }
+    };
+    Decision {
+        verdict: http_verdict(refused, edit),
+        attribution,
+        sees_response: false,
+    }
+}
+
+/// Decides a DNS query by both sides: the RCODE to refuse with, or `None` to forward.
+pub fn query(
+    sides: &[Side<'_>],
+    generation: u32,
+    (name, qtype): (&str, u16),
+    facts: &Arc<Facts>,
+) -> (Option<u8>, Attribution) {
+    let mut walk = Walk::new(generation);
+    let refused = walk.run(
+        sides,
+        |plugin| {
+            let answer = plugin.query(name, qtype, facts)?;
+            Ok((answer.refuse, answer.rule))
+        },
+        || SERVFAIL,
+    );
+    (refused, walk.finish())
+}
+
+/// A refusal for which no rule is to blame.
+pub fn failed(error: &str, generation: u32) -> Decision {
+    Decision {
+        verdict: Verdict::Deny(failed_denial()),
+        attribution: Attribution {
+            error: Some(error.to_owned()),
+            generation,
+            ..Attribution::default()
+        },
+        sees_response: false,
+    }
+}
+
+fn failed_denial() -> Denial {
+    Denial {
+        status: FAILED_STATUS,
+        body: Cow::Borrowed(FAILED_BODY),
+    }
+}
+
+/// Splits an answer into its refusal, if it is one, and its edits.
+fn http_refusal(verdict: Verdict, edit: &mut HeaderEdit) -> Option<Denial> {
+    match verdict {
+        Verdict::Allow => None,
+        Verdict::Edit(more) => {
+            add_edit(edit, more);
+            None
+        }
+        Verdict::Deny(denial) => Some(denial),
+    }
+}
+
+fn http_verdict(refused: Option<Denial>, edit: HeaderEdit) -> Verdict {
+    match refused {
+        Some(denial) => Verdict::Deny(denial),
+        None if edit == HeaderEdit::default() => Verdict::Allow,
+        None => Verdict::Edit(edit),
+    }
+}
+
+/// Adds a later plugin's changes; for a header that both touch the later one wins.
+fn add_edit(edit: &mut HeaderEdit, more: HeaderEdit) {
+    let touched = |name: &str| {
+        more.remove.iter().any(|n| n.eq_ignore_ascii_case(name))
+            || more.set.iter().any(|(n, _)| n.eq_ignore_ascii_case(name))
+    };
+    edit.set.retain(|(name, _)| !touched(name));
+    edit.remove.retain(|name| !touched(name));
+    edit.remove.extend(more.remove);
+    edit.set.extend(more.set);
+}
+
+/// A walk over the plugins of both sides, keeping who decided.
+struct Walk {
+    attribution: Attribution,
+    /// Rules that asked for L7; they stand in where no L7 rule was named.
+    asked: Vec<RuleId>,
+}
+
+impl Walk {
+    fn new(generation: u32) -> Self {
+        Self {
+            attribution: Attribution {
+                generation,
+                ..Attribution::default()
+            },
+            asked: Vec::new(),
+        }
+    }
+
+    /// Asks every plugin in order until one refuses. `ask` returns a refusal, if it is
+    /// one, and the index of the rule; `failed` is the refusal of fail mode closed.
+    fn run<R>(
+        &mut self,
+        sides: &[Side<'_>],
+        mut ask: impl FnMut(&dyn Filter) -> Result<(Option<R>, Option<u32>), String>,
+        failed: impl Fn() -> R,
+    ) -> Option<R> {
+        for side in sides {
+            if side.rule != 0 {
+                self.asked.push(side.rule);
+            }
+            for plugin in side.chain.map_or(&[][..], |chain| &chain.filters) {
+                let plugin = plugin.as_ref();
+                match ask(plugin) {
+                    Ok((None, rule)) => self.allowed(plugin, rule),
+                    Ok((Some(refusal), rule)) => {
+                        self.refused(side, plugin, rule, None);
+                        return Some(refusal);
+                    }
+                    Err(error) if plugin.fail_mode() == FailMode::Open => {
+                        self.attribution.error = Some(error);
+                    }
+                    Err(error) => {
+                        self.refused(side, plugin, None, Some(error));
+                        return Some(failed());
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn allowed(&mut self, plugin: &dyn Filter, rule: Option<u32>) {
+        self.attribution.rules.extend(rule_id(plugin, rule));
+        self.attribution.plugin = Some(plugin.label().to_owned());
+    }
+
+    fn refused(
+        &mut self,
+        side: &Side<'_>,
+        plugin: &dyn Filter,
+        rule: Option<u32>,
+        error: Option<String>,
+    ) {
+        // A refusal without an index is the first rule's; one of a plugin without
+        // rules is the rule's that asked for L7. Who allowed before does not matter.
+        let rule = rule_id(plugin, rule).or(plugin.rules().first().copied());
+        self.attribution.rules.clear();
+        self.attribution.rules.push(rule.unwrap_or(side.rule));
+        self.attribution.plugin = Some(plugin.label().to_owned());
+        self.attribution.ingress = side.ingress;
+        self.attribution.error = error.or(self.attribution.error.take());
+    }
+
+    fn finish(mut self) -> Attribution {
+        if self.attribution.rules.is_empty() {
+            self.attribution.rules = self.asked;
+        }
+        self.attribution
+    }
+}
+
+/// The rule a plugin's index means. An index out of range names none.
+fn rule_id(plugin: &dyn Filter, index: Option<u32>) -> Option<RuleId> {
+    plugin.rules().get(usize::try_from(index?).ok()?).copied()
+}
+
+#[cfg(test)]
+#[path = "chain_tests.rs"]
+pub(super) mod tests;

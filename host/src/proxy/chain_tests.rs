@@ -1,0 +1,319 @@
+//! What a chain decides, as a table: plugins answer what their name says.
+
+use tidegate_wire::http::Version;
+
+use super::*;
+
+/// A plugin that answers by its name: `allow`, `allow:2` (rule index), `deny`,
+/// `edit:NAME` (sets that header to the plugin's first rule), `fail`.
+pub(crate) struct ByName {
+    name: String,
+    label: String,
+    fail_mode: FailMode,
+    rules: Vec<RuleId>,
+    responses: bool,
+}
+
+impl ByName {
+    fn answer(&self) -> Result<HttpAnswer, String> {
+        let (verb, detail) = self.name.split_once(':').unwrap_or((&self.name, ""));
+        let verdict = match verb {
+            "allow" => Verdict::Allow,
+            "deny" => Verdict::Deny(Denial::default()),
+            "edit" => Verdict::Edit(HeaderEdit {
+                set: vec![(detail.to_owned(), self.rules[0].to_string())],
+                remove: vec![],
+            }),
+            _ => return Err("plugin trapped".to_owned()),
+        };
+        Ok(HttpAnswer {
+            verdict,
+            rule: detail.parse().ok(),
+        })
+    }
+}
+
+impl Filter for ByName {
+    fn label(&self) -> &str {
+        &self.label
+    }
+
+    fn fail_mode(&self) -> FailMode {
+        self.fail_mode
+    }
+
+    fn rules(&self) -> &[RuleId] {
+        &self.rules
+    }
+
+    fn sees_responses(&self) -> bool {
+        self.responses
+    }
+
+    fn request(&self, _: &HttpHead<'_>, _: &Arc<Facts>) -> Result<HttpAnswer, String> {
+        self.answer()
+    }
+
+    fn response(&self, _: &ResponseHead<'_>, _: &Arc<Facts>) -> Result<HttpAnswer, String> {
+        self.answer()
+    }
+
+    fn query(&self, _: &str, _: u16, _: &Arc<Facts>) -> Result<DnsAnswer, String> {
+        self.answer().map(|answer| DnsAnswer {
+            refuse: matches!(answer.verdict, Verdict::Deny(_)).then_some(5),
+            rule: answer.rule,
+        })
+    }
+}
+
+/// A chain of plugins by name; the rules of plugin n are n*10 and n*10+1.
+pub(crate) fn chain(first: u32, plugins: &[(&str, FailMode)]) -> Chain {
+    let filter = |((name, fail_mode), n): (&(&str, FailMode), u32)| ByName {
+        name: (*name).to_owned(),
+        label: format!("{name}@1"),
+        fail_mode: *fail_mode,
+        rules: vec![n * 10, n * 10 + 1],
+        responses: false,
+    };
+    Chain {
+        protocol: L7Protocol::Http,
+        filters: plugins
+            .iter()
+            .zip(first..)
+            .map(|plugin| Box::new(filter(plugin)) as Box<dyn Filter>)
+            .collect(),
+    }
+}
+
+/// A plugin that sees responses too.
+fn sees_responses(name: &str) -> Chain {
+    Chain {
+        protocol: L7Protocol::Http,
+        filters: vec![Box::new(ByName {
+            name: name.to_owned(),
+            label: format!("{name}@1"),
+            fail_mode: FailMode::Closed,
+            rules: vec![10, 11],
+            responses: true,
+        })],
+    }
+}
+
+const HEAD: HttpHead<'_> = HttpHead {
+    version: Version::Http11,
+    method: "GET",
+    path: "/",
+    authority: "a",
+    headers: &[],
+};
+
+fn facts() -> Arc<Facts> {
+    Arc::new(Facts {
+        source: "192.0.2.1:1".parse().unwrap(),
+        destination: "192.0.2.2:80".parse().unwrap(),
+        source_identity: 1,
+        source_labels: Arc::default(),
+    })
+}
+
+fn egress(chain: &Chain) -> Side<'_> {
+    Side {
+        chain: Some(chain),
+        rule: 1,
+        ingress: false,
+    }
+}
+
+fn ingress(chain: &Chain) -> Side<'_> {
+    Side {
+        chain: Some(chain),
+        rule: 2,
+        ingress: true,
+    }
+}
+
+/// Decides with an egress chain (asked for by rule 1) and an ingress chain (rule 2).
+fn decide(one: &Chain, other: &Chain) -> Decision {
+    request(&[egress(one), ingress(other)], 3, &HEAD, &facts())
+}
+
+#[test]
+fn who_decides() {
+    use FailMode::{Closed, Open};
+    /// Egress chain, ingress chain, allowed, rules, plugin, error, ingress refused.
+    type Row<'a> = (
+        &'a [(&'a str, FailMode)],
+        &'a [(&'a str, FailMode)],
+        bool,
+        &'a [u32],
+        Option<&'a str>,
+        Option<&'a str>,
+        bool,
+    );
+    let rows: &[Row<'_>] = &[
+        (&[], &[], true, &[1, 2], None, None, false),
+        (
+            &[("allow", Closed)],
+            &[],
+            true,
+            &[1, 2],
+            Some("allow@1"),
+            None,
+            false,
+        ),
+        (
+            &[("allow:1", Closed)],
+            &[],
+            true,
+            &[11],
+            Some("allow:1@1"),
+            None,
+            false,
+        ),
+        (
+            &[("allow:1", Closed)],
+            &[("allow:0", Closed)],
+            true,
+            &[11, 50],
+            Some("allow:0@1"),
+            None,
+            false,
+        ),
+        // An index out of range is no rule; it does not make the answer invalid.
+        (
+            &[("allow:9", Closed)],
+            &[],
+            true,
+            &[1, 2],
+            Some("allow:9@1"),
+            None,
+            false,
+        ),
+        (
+            &[("deny", Closed), ("fail", Closed)],
+            &[],
+            false,
+            &[10],
+            Some("deny@1"),
+            None,
+            false,
+        ),
+        (
+            &[("allow:1", Closed)],
+            &[("deny:1", Closed)],
+            false,
+            &[51],
+            Some("deny:1@1"),
+            None,
+            true,
+        ),
+        (
+            &[("fail", Closed)],
+            &[],
+            false,
+            &[10],
+            Some("fail@1"),
+            Some("plugin trapped"),
+            false,
+        ),
+        (
+            &[("fail", Open)],
+            &[],
+            true,
+            &[1, 2],
+            None,
+            Some("plugin trapped"),
+            false,
+        ),
+        (
+            &[("fail", Open)],
+            &[("deny", Closed)],
+            false,
+            &[50],
+            Some("deny@1"),
+            Some("plugin trapped"),
+            true,
+        ),
+    ];
+    for (egress, ingress, allowed, rules, plugin, error, side) in rows {
+        let decision = decide(&chain(1, egress), &chain(5, ingress));
+        let case = format!("{egress:?} {ingress:?}");
+        assert_eq!(
+            !matches!(decision.verdict, Verdict::Deny(_)),
+            *allowed,
+            "{case}"
+        );
+        let expected = Attribution {
+            rules: rules.to_vec(),
+            plugin: plugin.map(str::to_owned),
+            error: error.map(str::to_owned),
+            ingress: *side,
+            generation: 3,
+        };
+        assert_eq!(decision.attribution, expected, "{case}");
+    }
+}
+
+#[test]
+fn a_failure_is_not_the_clients_fault() {
+    let decision = decide(&chain(1, &[("fail", FailMode::Closed)]), &chain(5, &[]));
+    let Verdict::Deny(denial) = decision.verdict else {
+        panic!("{decision:?}");
+    };
+    assert_eq!(denial.status, 503);
+}
+
+#[test]
+fn edits_add_up_and_the_later_wins() {
+    let mode = FailMode::Closed;
+    let one = chain(1, &[("edit:x-a", mode), ("edit:x-b", mode)]);
+    let other = chain(5, &[("edit:X-A", mode)]);
+    let Verdict::Edit(edit) = decide(&one, &other).verdict else {
+        panic!("no edit");
+    };
+    let set: Vec<_> = edit
+        .set
+        .iter()
+        .map(|(n, v)| (n.as_str(), v.as_str()))
+        .collect();
+    assert_eq!(set, [("x-b", "20"), ("X-A", "50")]);
+}
+
+#[test]
+fn a_response_keeps_the_requests_rules() {
+    let asked = decide(&sees_responses("allow:1"), &chain(5, &[]));
+    assert!(asked.sees_response);
+    let head = ResponseHead {
+        status: 200,
+        headers: &[],
+    };
+    let respond =
+        |chain: &Chain| response(&[egress(chain)], asked.attribution.clone(), &head, &facts());
+    let answer = respond(&sees_responses("allow:0"));
+    assert_eq!(answer.verdict, Verdict::Allow);
+    assert_eq!(answer.attribution, asked.attribution);
+    // One that did not ask for responses is not asked about them.
+    assert_eq!(
+        respond(&chain(1, &[("deny", FailMode::Closed)])).verdict,
+        Verdict::Allow
+    );
+
+    let answer = respond(&sees_responses("deny"));
+    assert!(matches!(answer.verdict, Verdict::Deny(_)));
+    assert_eq!(answer.attribution.plugin.as_deref(), Some("deny@1"));
+}
+
+#[test]
+fn queries() {
+    use FailMode::{Closed, Open};
+    for (plugin, mode, refuse) in [
+        ("allow", Closed, None),
+        ("deny", Closed, Some(5)),
+        ("fail", Closed, Some(2)),
+        ("fail", Open, None),
+    ] {
+        let chain = chain(1, &[(plugin, mode)]);
+        let (answer, _) = query(&[egress(&chain)], 3, ("a.example.", 1), &facts());
+        assert_eq!(answer, refuse, "{plugin} {mode:?}");
+    }
+}

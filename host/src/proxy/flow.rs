@@ -1,0 +1,366 @@
+//! The flow behind a connection or datagram: who talks to whom, which rule sets apply,
+//! and what is written down about it.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    os::fd::BorrowedFd,
+    rc::Rc,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use tidegate_ebpf_shared::{addr::proto, flow::FlowEntry, steer::SteerOrigin};
+use tidegate_policy::compiled::L7Protocol;
+use tidegate_wire::http::{HttpHead, ResponseHead};
+use tokio::net::TcpStream;
+
+use super::{
+    chain::{self, Chain, Facts, Side},
+    contract::L7Record,
+    http::{Attribution, Decision, Inspector},
+    records::shorten,
+    state::{Local, View},
+    tables::socket_addr,
+    upstream::{Speaker, connect_tcp},
+};
+use crate::observe::record::L7Summary;
+
+/// A flow, and everything needed to decide about its messages.
+pub(super) struct FlowContext {
+    view: Rc<View>,
+    /// IANA protocol.
+    transport: u8,
+    /// Client.
+    pub(super) source: SocketAddr,
+    /// Original destination.
+    pub(super) destination: SocketAddr,
+    origin: Origin,
+    facts: Cell<FlowFacts>,
+    /// What plugins may learn, made once and again with a new generation.
+    told: RefCell<Option<(u32, Arc<Facts>)>>,
+}
+
+/// How the flow came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// From a workload, by packet mark: the kernel keeps an entry that follows the policy.
+    Workload,
+    /// From a host service, at `connect`: what was decided then.
+    HostService,
+}
+
+/// What the kernel decided about the flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct FlowFacts {
+    identities: (u32, u32),
+    endpoints: (u32, u32),
+    egress: Asked,
+    ingress: Asked,
+    /// Generation of the kernel's decision.
+    generation: u32,
+}
+
+/// One direction's rule set and the rule that asked for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Asked {
+    l7: u32,
+    rule: u32,
+}
+
+impl From<&FlowEntry> for FlowFacts {
+    fn from(entry: &FlowEntry) -> Self {
+        Self {
+            identities: (entry.src_identity, entry.dst_identity),
+            endpoints: (entry.src_endpoint, entry.dst_endpoint),
+            egress: Asked {
+                l7: entry.egress_l7,
+                rule: entry.egress_rule,
+            },
+            ingress: Asked {
+                l7: entry.ingress_l7,
+                rule: entry.ingress_rule,
+            },
+            generation: entry.generation,
+        }
+    }
+}
+
+impl From<&SteerOrigin> for FlowFacts {
+    fn from(origin: &SteerOrigin) -> Self {
+        Self {
+            identities: (origin.src_identity, origin.dst_identity),
+            endpoints: (origin.endpoint, 0),
+            egress: Asked {
+                l7: origin.l7,
+                rule: origin.rule,
+            },
+            ingress: Asked::default(),
+            generation: origin.generation,
+        }
+    }
+}
+
+/// How the flow's bytes are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// By a protocol's rules.
+    As(L7Protocol),
+    /// Not at all: neither policy asks for L7 any more.
+    Opaque,
+    /// The two policies want it read as different protocols.
+    Contradiction,
+    /// A rule set is named that this proxy does not have.
+    Unknown,
+}
+
+impl FlowContext {
+    /// The flow of an accepted connection: `listener` is the address of the socket that
+    /// accepted it. `None`: nobody knows it, so it must not be relayed.
+    pub(super) fn of_connection(
+        view: Rc<View>,
+        socket: BorrowedFd<'_>,
+        (client, local): (SocketAddr, SocketAddr),
+        listener: SocketAddr,
+    ) -> io::Result<Option<Self>> {
+        if local != listener {
+            return Self::of_workload(view, proto::TCP, client, local);
+        }
+        // Nothing but the connect hook sends anybody to the listener's own address.
+        let origin = view.current().state.tables.steered(socket)?;
+        Ok(origin.map(|origin| Self::of_host_service(view, proto::TCP, client, &origin)))
+    }
+
+    /// The flow of a datagram; as [`FlowContext::of_connection`].
+    pub(super) fn of_datagram(
+        view: Rc<View>,
+        (client, destination): (SocketAddr, SocketAddr),
+        listener: SocketAddr,
+    ) -> io::Result<Option<Self>> {
+        if destination != listener {
+            return Self::of_workload(view, proto::UDP, client, destination);
+        }
+        let origin = view
+            .current()
+            .state
+            .tables
+            .steered_peer(proto::UDP, client)?;
+        Ok(origin.map(|origin| Self::of_host_service(view, proto::UDP, client, &origin)))
+    }
+
+    fn of_workload(
+        view: Rc<View>,
+        transport: u8,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> io::Result<Option<Self>> {
+        let tables = view.current().state.tables.clone();
+        let entry = tables.flow(transport, source, destination)?;
+        Ok(entry.map(|entry| Self {
+            view,
+            transport,
+            source,
+            destination,
+            origin: Origin::Workload,
+            facts: Cell::new(FlowFacts::from(&entry)),
+            told: RefCell::default(),
+        }))
+    }
+
+    fn of_host_service(
+        view: Rc<View>,
+        transport: u8,
+        source: SocketAddr,
+        origin: &SteerOrigin,
+    ) -> Self {
+        Self {
+            view,
+            transport,
+            source,
+            destination: socket_addr(origin.dst, origin.dst_port),
+            origin: Origin::HostService,
+            facts: Cell::new(FlowFacts::from(origin)),
+            told: RefCell::default(),
+        }
+    }
+
+    /// Was it steered at `connect` rather than by packet mark?
+    pub(super) fn is_host_service(&self) -> bool {
+        self.origin == Origin::HostService
+    }
+
+    /// The thread's view, for what else the connection needs.
+    pub(super) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The address the upstream leg speaks from.
+    pub(super) fn speaker(&self) -> Speaker {
+        match self.origin {
+            Origin::Workload => Speaker::As(self.source),
+            Origin::HostService => Speaker::Node,
+        }
+    }
+
+    /// How the bytes are to be read.
+    pub(super) fn reading(&self) -> Reading {
+        let local = self.view.current();
+        let Ok(sides) = self.sides(&local) else {
+            return Reading::Unknown;
+        };
+        let chains = sides.iter().filter_map(|side| side.chain);
+        let mut protocols = chains.map(|chain| chain.protocol);
+        match (protocols.next(), protocols.next()) {
+            (None, _) => Reading::Opaque,
+            (Some(one), Some(other)) if one != other => Reading::Contradiction,
+            (Some(protocol), _) => Reading::As(protocol),
+        }
+    }
+
+    /// Decides a DNS query: the RCODE to refuse with, or `None` to forward it.
+    pub(super) fn decide_query(&self, name: &str, qtype: u16) -> (Option<u8>, Attribution) {
+        /// RFC 1035 §4.1.1.
+        const SERVFAIL: u8 = 2;
+        self.with_sides(
+            |local, sides, facts| chain::query(sides, local.state.generation, (name, qtype), facts),
+            |failed| (Some(SERVFAIL), failed.attribution),
+        )
+    }
+
+    /// The rules of both directions, egress first, for a record nobody else decided.
+    pub(super) fn asking_rules(&self) -> Vec<u32> {
+        let facts = self.facts.get();
+        [facts.egress.rule, facts.ingress.rule]
+            .into_iter()
+            .filter(|rule| *rule != 0)
+            .collect()
+    }
+
+    /// Reads the kernel's entry again while it is of an older generation than ours: the
+    /// kernel evaluates a flow again with its next packet after a change.
+    fn refresh(&self, local: &Local) -> Result<(), String> {
+        let facts = self.facts.get();
+        let state = &local.state;
+        if self.origin == Origin::HostService || facts.generation == state.generation {
+            return Ok(());
+        }
+        match state
+            .tables
+            .flow(self.transport, self.source, self.destination)
+        {
+            Ok(Some(entry)) => {
+                self.facts.set(FlowFacts::from(&entry));
+                Ok(())
+            }
+            Ok(None) => Err("the flow is no longer admitted".to_owned()),
+            Err(error) => Err(format!("cannot read the flow: {error}")),
+        }
+    }
+
+    /// Both directions, egress first, with their rule sets.
+    fn sides<'l>(&self, local: &'l Local) -> Result<[Side<'l>; 2], String> {
+        let side = |asked: Asked, ingress| -> Result<Side<'l>, String> {
+            let chain: Option<&'l Chain> = match (asked.l7, local.chain(asked.l7)) {
+                (0, _) => None,
+                (_, Some(chain)) => Some(chain),
+                (id, None) => return Err(format!("rule set {id} is not known")),
+            };
+            Ok(Side {
+                chain,
+                rule: if chain.is_some() { asked.rule } else { 0 },
+                ingress,
+            })
+        };
+        let facts = self.facts.get();
+        Ok([side(facts.egress, false)?, side(facts.ingress, true)?])
+    }
+
+    /// What plugins may learn about the connection.
+    fn told(&self, local: &Local) -> Arc<Facts> {
+        let generation = local.state.generation;
+        let mut told = self.told.borrow_mut();
+        if let Some((of, facts)) = told.as_ref()
+            && *of == generation
+        {
+            return facts.clone();
+        }
+        let source_identity = self.facts.get().identities.0;
+        let labels = local.state.identities.get(&source_identity);
+        let facts = Arc::new(Facts {
+            source: self.source,
+            destination: self.destination,
+            source_identity,
+            source_labels: labels.cloned().unwrap_or_default(),
+        });
+        *told = Some((generation, facts.clone()));
+        facts
+    }
+
+    /// Decides with the latest state, or refuses if what is to be decided is not known.
+    fn with_sides<R>(
+        &self,
+        decide: impl FnOnce(&Local, &[Side<'_>; 2], &Arc<Facts>) -> R,
+        refuse: impl FnOnce(Decision) -> R,
+    ) -> R {
+        let local = self.view.current();
+        match self.refresh(&local).and_then(|()| self.sides(&local)) {
+            Ok(sides) => decide(&local, &sides, &self.told(&local)),
+            Err(error) => refuse(chain::failed(&error, local.state.generation)),
+        }
+    }
+}
+
+impl Inspector for FlowContext {
+    async fn connect_upstream(&self) -> io::Result<TcpStream> {
+        connect_tcp(self.speaker(), self.destination).await
+    }
+
+    fn decide_request(&self, head: &HttpHead<'_>) -> Decision {
+        self.with_sides(
+            |local, sides, facts| chain::request(sides, local.state.generation, head, facts),
+            |failed| failed,
+        )
+    }
+
+    fn decide_response(&self, request: Attribution, head: &ResponseHead<'_>) -> Decision {
+        self.with_sides(
+            |_, sides, facts| chain::response(sides, request, head, facts),
+            |failed| failed,
+        )
+    }
+
+    fn record(&self, attribution: Attribution, allowed: bool, mut summary: L7Summary) {
+        match &mut summary {
+            L7Summary::Http { url, method, .. } => {
+                shorten(url);
+                shorten(method);
+            }
+            L7Summary::Dns { query, .. } => shorten(query),
+        }
+        let facts = self.facts.get();
+        self.view.shared.records.keep(L7Record {
+            time_ns: now_ns(),
+            transport: self.transport,
+            source: self.source,
+            destination: self.destination,
+            identities: facts.identities,
+            endpoints: facts.endpoints,
+            allowed,
+            rules: attribution.rules,
+            plugin: attribution.plugin,
+            error: attribution.error,
+            ingress: attribution.ingress,
+            generation: attribution.generation,
+            l7: summary,
+        });
+    }
+}
+
+/// Nanoseconds since 1970-01-01T00:00:00Z.
+fn now_ns() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,63 @@
+//! The start of the proxy process.
+
+use std::{io, os::fd::OwnedFd};
+
+use anyhow::Context as _;
+use clap::Args;
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    unistd::{Gid, Uid},
+};
+
+use super::{
+    control::{Control, Loader},
+    privileges,
+};
+
+/// Arguments of `tidegate proxy`, which the agent runs. The socket to listen on for
+/// agents is standard input.
+#[derive(Clone, Debug, Args)]
+pub struct ProxyArgs {
+    /// User to become.
+    #[arg(long)]
+    pub uid: u32,
+    /// Group to become.
+    #[arg(long)]
+    pub gid: u32,
+    /// Write the log as JSON.
+    #[arg(long)]
+    pub log_json: bool,
+    /// What to log, as in `log.level` of the configuration.
+    #[arg(long, default_value = "info")]
+    pub log_level: String,
+}
+
+/// Runs the proxy until an agent asks it to end. `loader` runs without privileges.
+///
+/// # Errors
+///
+/// If it cannot give up its powers, or the socket fails.
+pub fn run<L: Loader>(
+    args: &ProxyArgs,
+    loader: impl FnOnce() -> anyhow::Result<L>,
+) -> anyhow::Result<()> {
+    privileges::drop_all_but_network(Uid::from_raw(args.uid), Gid::from_raw(args.gid))?;
+    crate::observe::log::start(args.log_json, &args.log_level)?;
+    let listening = listening_socket().context("standard input is no listening socket")?;
+    let control = Control::new(loader()?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime
+        .block_on(control.run(listening))
+        .context("the socket for agents failed")
+}
+
+/// The socket at standard input, under another number, so that nothing that reads
+/// standard input ever meets it.
+fn listening_socket() -> io::Result<OwnedFd> {
+    let socket = nix::unistd::dup(io::stdin())?;
+    fcntl(&socket, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(socket)
+}

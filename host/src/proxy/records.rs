@@ -1,0 +1,204 @@
+//! What the agent will be told, kept until it can be: bounded, and never waited for.
+//! What does not fit is dropped and counted.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use tokio::sync::Notify;
+
+use super::contract::{L7Record, ProxyStats};
+
+/// Records kept while the agent is away or slow.
+const MAX_RECORDS: usize = 8_192;
+/// Learned names kept while the agent is away or slow.
+const MAX_LEARNED: usize = 4_096;
+/// Longest URL or query name kept in a record, bytes.
+pub(super) const MAX_TEXT: usize = 2_048;
+
+/// Records and counters of all workers.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    waiting: Mutex<Waiting>,
+    /// Told when something waits that did not before.
+    pub(super) wake: Notify,
+    /// Counters.
+    pub(super) counters: Counters,
+}
+
+/// What waits for the agent.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Decided requests and queries.
+    pub(super) records: Vec<L7Record>,
+    /// Resolved names.
+    pub(super) learned: Vec<Learned>,
+    /// Records lost since the last time they were taken.
+    pub(super) lost: u64,
+}
+
+/// A name and its addresses with their time to live in seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Learned {
+    pub(super) name: String,
+    pub(super) addresses: Vec<(IpAddr, u32)>,
+}
+
+/// Counters since the start of the process, and the gauge of open connections.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) connections: AtomicU64,
+    pub(super) accepted: AtomicU64,
+    pub(super) allowed: AtomicU64,
+    pub(super) denied: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) records_lost: AtomicU64,
+    pub(super) fqdn_overflow: AtomicU64,
+}
+
+impl Counters {
+    /// Adds one.
+    pub(super) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// As the agent is told; what other rooms know is left empty.
+    pub(super) fn stats(&self) -> ProxyStats {
+        ProxyStats {
+            pid: std::process::id(),
+            connections: self.connections.load(Relaxed),
+            accepted: self.accepted.load(Relaxed),
+            allowed: self.allowed.load(Relaxed),
+            denied: self.denied.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            records_lost: self.records_lost.load(Relaxed),
+            fqdn_overflow: self.fqdn_overflow.load(Relaxed),
+            ..ProxyStats::default()
+        }
+    }
+}
+
+impl Records {
+    /// Counts a decided request or query, and keeps its record if there is room.
+    pub(super) fn keep(&self, record: L7Record) {
+        let outcome = match (record.allowed, &record.error) {
+            (true, _) => &self.counters.allowed,
+            (false, None) => &self.counters.denied,
+            (false, Some(_)) => &self.counters.failed,
+        };
+        Counters::add(outcome);
+        let mut waiting = self.waiting();
+        if waiting.records.len() < MAX_RECORDS {
+            waiting.records.push(record);
+        } else {
+            waiting.lost += 1;
+            Counters::add(&self.counters.records_lost);
+        }
+        self.tell(waiting);
+    }
+
+    /// Keeps a resolved name. One that is lost costs the agent the name in its lists,
+    /// not the client its connection: the kernel's table is written already.
+    pub(super) fn learned(&self, learned: Learned) {
+        let mut waiting = self.waiting();
+        if waiting.learned.len() < MAX_LEARNED {
+            waiting.learned.push(learned);
+        }
+        self.tell(waiting);
+    }
+
+    /// Takes what waits.
+    pub(super) fn take(&self) -> Waiting {
+        std::mem::take(&mut *self.waiting())
+    }
+
+    /// Gives back what was taken and did not get through: records that are lost now,
+    /// and a count of earlier losses that nobody was told.
+    pub(super) fn not_sent(&self, records: u64, untold: u64) {
+        if records + untold > 0 {
+            self.counters.records_lost.fetch_add(records, Relaxed);
+            self.waiting().lost += records + untold;
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Pushing to a vector does not leave it half done.
+        self.waiting
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn tell(&self, waiting: MutexGuard<'_, Waiting>) {
+        let first = waiting.records.len() + waiting.learned.len() == 1;
+        drop(waiting);
+        if first {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// Cuts a text to [`MAX_TEXT`] bytes, at a character boundary.
+pub(super) fn shorten(text: &mut String) {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::record::L7Summary;
+
+    pub(super) fn record(allowed: bool, error: Option<&str>) -> L7Record {
+        L7Record {
+            time_ns: 0,
+            transport: 17,
+            source: "192.0.2.1:1".parse().unwrap(),
+            destination: "192.0.2.2:53".parse().unwrap(),
+            identities: (1, 2),
+            endpoints: (0, 0),
+            allowed,
+            rules: vec![],
+            plugin: None,
+            error: error.map(str::to_owned),
+            ingress: false,
+            generation: 1,
+            l7: L7Summary::Dns {
+                query: "a.example.".into(),
+                qtype: "A".into(),
+                rcode: None,
+                ips: vec![],
+                ttl: 0,
+                latency_us: 0,
+            },
+        }
+    }
+
+    #[test]
+    fn outcomes_are_counted_and_overflow_is_too() {
+        let records = Records::default();
+        records.keep(record(true, Some("passed in spite of it")));
+        records.keep(record(false, None));
+        records.keep(record(false, Some("plugin trapped")));
+        for _ in 3..MAX_RECORDS + 5 {
+            records.keep(record(true, None));
+        }
+        let stats = records.counters.stats();
+        assert_eq!((stats.denied, stats.failed, stats.records_lost), (1, 1, 5));
+        let waiting = records.take();
+        assert_eq!((waiting.records.len(), waiting.lost), (MAX_RECORDS, 5));
+        assert_eq!(records.take().lost, 0);
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        let mut text = "é".repeat(MAX_TEXT);
+        text.insert(0, 'a');
+        shorten(&mut text);
+        assert_eq!(text.len(), MAX_TEXT - 1);
+    }
+}

@@ -1,0 +1,177 @@
+//! What workers decide with: one immutable value, replaced as a whole. A worker looks
+//! whether there is a newer one each time it decides; that costs one atomic load.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    rc::Rc,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tidegate_policy::{
+    compiled::{IdentityId, L7Id},
+    fqdn::Matcher,
+};
+
+use super::{
+    chain::Chain,
+    contract::{PluginStats, Snapshot},
+    records::Records,
+    tables::Tables,
+};
+
+/// The plugins of one generation, from which every worker makes its own instances.
+pub trait Plugins: Send + Sync {
+    /// Every rule set of the generation, with plugins for the calling thread.
+    fn chains(&self) -> BTreeMap<L7Id, Chain>;
+    /// Counters by plugin.
+    fn stats(&self) -> BTreeMap<String, PluginStats>;
+}
+
+/// One generation, ready to decide with.
+pub(super) struct State {
+    pub(super) generation: u32,
+    /// Labels by identity.
+    pub(super) identities: BTreeMap<IdentityId, Arc<[String]>>,
+    /// FQDN selectors, and the identity each grants.
+    pub(super) fqdn: Vec<(IdentityId, Matcher)>,
+    /// Lower bound of a learned address's life, seconds.
+    pub(super) fqdn_min_ttl: u32,
+    pub(super) plugins: Arc<dyn Plugins>,
+    /// Plugins of the generation before. The kernel changes over a moment after the
+    /// proxy, and until then flows name rule sets of the older generation; an id
+    /// always means the same content.
+    before: Option<Arc<dyn Plugins>>,
+    pub(super) tables: Arc<Tables>,
+}
+
+impl State {
+    /// The state of a snapshot that follows `before`.
+    pub(super) fn new(
+        snapshot: Snapshot,
+        plugins: Arc<dyn Plugins>,
+        tables: Arc<Tables>,
+        before: Option<&State>,
+    ) -> Self {
+        let identities = snapshot.identities.into_iter();
+        let fqdn = snapshot.fqdn.iter();
+        Self {
+            generation: snapshot.generation,
+            identities: identities.map(|(id, labels)| (id, labels.into())).collect(),
+            fqdn: fqdn
+                .map(|(id, selector)| (*id, Matcher::new(selector)))
+                .collect(),
+            fqdn_min_ttl: snapshot.fqdn_min_ttl,
+            plugins,
+            before: before.map(|before| before.plugins.clone()),
+            tables,
+        }
+    }
+
+    /// The same decisions, with tables from another agent.
+    pub(super) fn with_tables(&self, tables: Arc<Tables>) -> Self {
+        Self {
+            generation: self.generation,
+            identities: self.identities.clone(),
+            fqdn: self.fqdn.clone(),
+            fqdn_min_ttl: self.fqdn_min_ttl,
+            plugins: self.plugins.clone(),
+            before: self.before.clone(),
+            tables,
+        }
+    }
+}
+
+/// What all threads share.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// Counts replacements of `state`; 0 while there is none.
+    version: AtomicU64,
+    state: RwLock<Option<Arc<State>>>,
+    pub(super) records: Records,
+}
+
+impl Shared {
+    /// Replaces the state for all workers.
+    pub(super) fn publish(&self, state: State) {
+        // An assignment cannot leave the value half written.
+        let mut slot = self
+            .state
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        *slot = Some(Arc::new(state));
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// The latest state, if one was published.
+    pub(super) fn latest(&self) -> Option<Arc<State>> {
+        self.state
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone()
+    }
+}
+
+/// One worker thread's view of what is shared.
+pub(super) struct View {
+    pub(super) shared: Arc<Shared>,
+    cached: RefCell<Cached>,
+}
+
+struct Cached {
+    version: u64,
+    local: Rc<Local>,
+}
+
+/// The state, with the plugins of this thread.
+pub(super) struct Local {
+    pub(super) state: Arc<State>,
+    chains: BTreeMap<L7Id, Chain>,
+}
+
+impl Local {
+    fn new(state: Arc<State>) -> Rc<Self> {
+        let mut chains = state
+            .before
+            .as_ref()
+            .map(|plugins| plugins.chains())
+            .unwrap_or_default();
+        chains.extend(state.plugins.chains());
+        Rc::new(Self { state, chains })
+    }
+
+    /// A rule set by its id.
+    pub(super) fn chain(&self, id: L7Id) -> Option<&Chain> {
+        self.chains.get(&id)
+    }
+}
+
+impl View {
+    /// A view for the calling thread; `None` before the first state was published.
+    pub(super) fn new(shared: Arc<Shared>) -> Option<Self> {
+        let version = shared.version.load(Ordering::Acquire);
+        let local = Local::new(shared.latest()?);
+        Some(Self {
+            shared,
+            cached: RefCell::new(Cached { version, local }),
+        })
+    }
+
+    /// The latest state.
+    pub(super) fn current(&self) -> Rc<Local> {
+        let mut cached = self.cached.borrow_mut();
+        let version = self.shared.version.load(Ordering::Acquire);
+        if version != cached.version
+            && let Some(state) = self.shared.latest()
+        {
+            *cached = Cached {
+                version,
+                local: Local::new(state),
+            };
+        }
+        cached.local.clone()
+    }
+}

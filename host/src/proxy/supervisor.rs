@@ -1,0 +1,611 @@
+//! The agent's side: finds or starts the proxy, keeps its listeners, starts it again
+//! when it dies, and brings it up to date each time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen,
+};
+use tidegate_ebpf_shared::{limits::MAX_CPUS, steer::class};
+use tokio::{
+    process::{Child, Command},
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{
+    channel::{Channel, MAX_DESCRIPTORS},
+    contract::{ListenerInfo, PROTOCOL_VERSION, Snapshot, ToAgent, ToProxy},
+    listener, sealed,
+    tables::TABLES,
+};
+
+/// File name of the socket in the run directory.
+const SOCKET: &str = "proxy.sock";
+/// Most workers: their listeners and the tables must fit one message.
+const MAX_WORKERS: u32 = ((MAX_DESCRIPTORS - TABLES) / class::COUNT as usize) as u32;
+/// How long a living proxy may take to answer a greeting.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// A proxy that lived shorter than this died of its start: the next one waits.
+const SHORT_LIFE: Duration = Duration::from_secs(5);
+/// Shortest and longest wait before another start.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Messages of the proxy that may wait for the agent; then the proxy's socket fills, and
+/// it drops and counts.
+const EVENTS: usize = 1_024;
+
+/// How to run the proxy.
+#[derive(Clone, Debug)]
+pub struct ProxyOptions {
+    /// Directory of the socket; exists.
+    pub run_dir: PathBuf,
+    /// The program; `proxy` is its first argument.
+    pub exe: PathBuf,
+    /// User and group it becomes.
+    pub user: (u32, u32),
+    /// Worker threads; as many as CPUs if `None`.
+    pub workers: Option<u32>,
+    /// Arguments for its log.
+    pub log: (bool, String),
+}
+
+/// The tables handed to the proxy, in the order of `ToProxy::Hello`.
+#[derive(Debug)]
+pub struct ProxyMaps {
+    /// `FLOWS`.
+    pub flows: OwnedFd,
+    /// `FQDN`.
+    pub fqdn: OwnedFd,
+    /// `STEERED`.
+    pub steered: OwnedFd,
+    /// `STEER_BY_TUPLE`.
+    pub steer_by_tuple: OwnedFd,
+}
+
+/// The proxy, as the agent sees it now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyStatus {
+    /// Process id; 0 while there is none.
+    pub pid: u32,
+    /// When it greeted.
+    pub since: Option<SystemTime>,
+    /// Starts since this supervisor began; 0 if it only took one over.
+    pub starts: u64,
+    /// A generation is in use, and connections are accepted.
+    pub serving: bool,
+    /// Why there is none, if so.
+    pub problem: Option<String>,
+}
+
+/// What a publication came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Generation in use now.
+    pub generation: u32,
+    /// Refused plugins and why; their version before stays in use.
+    pub refused: Vec<(String, String)>,
+}
+
+/// A snapshot and where the compiled plugins it names are.
+#[derive(Debug)]
+struct Publication {
+    snapshot: Snapshot,
+    artifacts: BTreeMap<String, PathBuf>,
+}
+
+type Reply = oneshot::Sender<io::Result<Published>>;
+
+/// Keeps a proxy running. Dropping it leaves the proxy alone: that is the promise.
+#[derive(Debug)]
+pub struct ProxySupervisor {
+    publications: mpsc::Sender<(Publication, Reply)>,
+    drains: mpsc::Sender<Duration>,
+    listeners: Arc<Vec<(ListenerInfo, OwnedFd)>>,
+    status: watch::Receiver<ProxyStatus>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for ProxySupervisor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl ProxySupervisor {
+    /// Takes over a living proxy or starts one, and keeps one running from now on. The
+    /// second value is what the proxy tells, `Published` and `Hello` excepted.
+    ///
+    /// # Errors
+    ///
+    /// If neither works the first time.
+    pub async fn start(
+        options: ProxyOptions,
+        maps: ProxyMaps,
+    ) -> io::Result<(Self, mpsc::Receiver<ToAgent>)> {
+        let mut keeper = Keeper {
+            options,
+            maps,
+            listeners: None,
+            starts: 0,
+            child: None,
+        };
+        let session = keeper.session().await?;
+        let listeners = keeper.listeners.clone().unwrap_or_default();
+        let (publications, publish) = mpsc::channel(1);
+        let (drains, drain) = mpsc::channel(1);
+        let (events, receive) = mpsc::channel(EVENTS);
+        let (told, status) = watch::channel(ProxyStatus::default());
+        let run = Run {
+            keeper,
+            publish,
+            drain,
+            events,
+            status: told,
+            latest: None,
+            pending: None,
+        };
+        let supervisor = Self {
+            publications,
+            drains,
+            listeners,
+            status,
+            task: tokio::spawn(run.run(session)),
+        };
+        Ok((supervisor, receive))
+    }
+
+    /// Puts a generation into use. While the proxy is down this waits for the next one;
+    /// a generation once accepted is brought to every proxy that follows.
+    ///
+    /// # Errors
+    ///
+    /// If an artifact cannot be read, or the snapshot cannot be sent.
+    pub async fn publish(
+        &self,
+        snapshot: Snapshot,
+        artifacts: BTreeMap<String, PathBuf>,
+    ) -> io::Result<Published> {
+        let (reply, answer) = oneshot::channel();
+        let publication = Publication {
+            snapshot,
+            artifacts,
+        };
+        let gone = || io::Error::other("the proxy's supervisor has ended");
+        self.publications
+            .send((publication, reply))
+            .await
+            .map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Asks the proxy to end: no new connections, and until the deadline for the open
+    /// ones. It is not started again.
+    pub async fn drain(&self, deadline: Duration) {
+        // If the task has ended there is nobody to ask.
+        let _ = self.drains.send(deadline).await;
+    }
+
+    /// The listeners, one per class and CPU; with fewer workers than CPUs, several CPUs
+    /// share one. The agent keeps them, so they outlive every proxy.
+    pub fn listeners(&self) -> Vec<(ListenerInfo, BorrowedFd<'_>)> {
+        spread(&self.listeners, cpus())
+    }
+
+    /// The proxy as it is now; the receiver tells changes.
+    pub fn status(&self) -> watch::Receiver<ProxyStatus> {
+        self.status.clone()
+    }
+}
+
+/// Gives every CPU a listener of each class.
+fn spread(listeners: &[(ListenerInfo, OwnedFd)], cpus: u32) -> Vec<(ListenerInfo, BorrowedFd<'_>)> {
+    let mut places = Vec::new();
+    for class in 0..class::COUNT {
+        let of_class: Vec<_> = listeners
+            .iter()
+            .filter(|(info, _)| info.class == class)
+            .collect();
+        for cpu in 0..cpus {
+            let own = of_class.iter().find(|(info, _)| info.cpu == cpu);
+            let shared = of_class.get(cpu as usize % of_class.len().max(1));
+            if let Some((_, socket)) = own.or(shared) {
+                places.push((ListenerInfo { class, cpu }, socket.as_fd()));
+            }
+        }
+    }
+    places
+}
+
+/// CPUs of this machine.
+fn cpus() -> u32 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_CONF)
+        .ok()
+        .flatten()
+        .and_then(|count| u32::try_from(count).ok())
+        .unwrap_or(1)
+        .clamp(1, MAX_CPUS)
+}
+
+/// A proxy that has greeted.
+struct Session {
+    proxy: Channel,
+    pid: u32,
+    /// Digests it holds.
+    artifacts: BTreeSet<String>,
+}
+
+/// Finds and starts proxies.
+struct Keeper {
+    options: ProxyOptions,
+    maps: ProxyMaps,
+    listeners: Option<Arc<Vec<(ListenerInfo, OwnedFd)>>>,
+    starts: u64,
+    child: Option<Child>,
+}
+
+impl Keeper {
+    /// A proxy that has greeted: the living one if there is one, else a new one.
+    async fn session(&mut self) -> io::Result<Session> {
+        let path = self.options.run_dir.join(SOCKET);
+        let socket = match dial(&path) {
+            Ok(socket) => socket,
+            Err(_) => {
+                self.spawn(&path)?;
+                dial(&path)?
+            }
+        };
+        let proxy = Channel::new(socket)?;
+        match timeout(HELLO_TIMEOUT, self.greet(&proxy)).await {
+            Ok(greeted) => {
+                let (pid, artifacts) = greeted?;
+                Ok(Session {
+                    proxy,
+                    pid,
+                    artifacts,
+                })
+            }
+            Err(_) => {
+                // One of ours that does not answer is not worth waiting for.
+                if let Some(child) = &mut self.child {
+                    let _ = child.start_kill();
+                }
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!(
+                        "the proxy did not answer within {} s",
+                        HELLO_TIMEOUT.as_secs()
+                    ),
+                ))
+            }
+        }
+    }
+
+    /// Starts a proxy that listens on a new socket at `path`.
+    fn spawn(&mut self, path: &Path) -> io::Result<()> {
+        let listening = listen_at(path)?;
+        let (json, level) = &self.options.log;
+        let mut command = Command::new(&self.options.exe);
+        command
+            .arg("proxy")
+            .args(["--uid", &self.options.user.0.to_string()])
+            .args(["--gid", &self.options.user.1.to_string()])
+            .args(["--log-level", level])
+            .stdin(Stdio::from(listening))
+            .stdout(Stdio::null())
+            .current_dir("/")
+            .kill_on_drop(false);
+        if *json {
+            command.arg("--log-json");
+        }
+        let child = command.spawn()?;
+        tracing::info!(pid = child.id(), "the proxy was started");
+        self.child = Some(child);
+        self.starts += 1;
+        Ok(())
+    }
+
+    /// Exchanges greetings; afterwards both sides have the same listeners.
+    async fn greet(&mut self, proxy: &Channel) -> io::Result<(u32, BTreeSet<String>)> {
+        loop {
+            let offered = self.listeners.clone().unwrap_or_default();
+            let mut attached = vec![
+                self.maps.flows.as_fd(),
+                self.maps.fqdn.as_fd(),
+                self.maps.steered.as_fd(),
+                self.maps.steer_by_tuple.as_fd(),
+            ];
+            attached.extend(offered.iter().map(|(_, socket)| socket.as_fd()));
+            let hello = ToProxy::Hello {
+                protocol: PROTOCOL_VERSION,
+                listeners: offered.iter().map(|(info, _)| *info).collect(),
+            };
+            proxy.send(&hello, &attached).await?;
+            let (answer, attached) = next(proxy).await?;
+            let ToAgent::Hello {
+                protocol,
+                pid,
+                listeners,
+                artifacts,
+                ..
+            } = answer
+            else {
+                return Err(protocol_error("something else than a greeting"));
+            };
+            if protocol != PROTOCOL_VERSION {
+                return Err(protocol_error(&format!("protocol {protocol}")));
+            }
+            if !listeners.is_empty() && self.listeners.is_none() {
+                self.listeners = Some(Arc::new(listeners.into_iter().zip(attached).collect()));
+            }
+            if self.listeners.is_some() {
+                return Ok((pid, artifacts.into_iter().collect()));
+            }
+            // Neither side has any yet: make them, and greet again with them.
+            self.listeners = Some(Arc::new(self.make_listeners()?));
+        }
+    }
+
+    fn make_listeners(&self) -> io::Result<Vec<(ListenerInfo, OwnedFd)>> {
+        let workers = self
+            .options
+            .workers
+            .unwrap_or_else(cpus)
+            .clamp(1, cpus().min(MAX_WORKERS));
+        let mut listeners = Vec::new();
+        for class in 0..class::COUNT {
+            for cpu in 0..workers {
+                let info = ListenerInfo { class, cpu };
+                listeners.push((info, listener::create(info)?));
+            }
+        }
+        Ok(listeners)
+    }
+}
+
+/// The running supervisor.
+struct Run {
+    keeper: Keeper,
+    publish: mpsc::Receiver<(Publication, Reply)>,
+    drain: mpsc::Receiver<Duration>,
+    events: mpsc::Sender<ToAgent>,
+    status: watch::Sender<ProxyStatus>,
+    latest: Option<Arc<Publication>>,
+    /// Who waits for the answer to `latest`.
+    pending: Option<Reply>,
+}
+
+/// Why a session ended.
+enum End {
+    /// The proxy is gone.
+    Died,
+    /// It was asked to end, or nobody needs it any more.
+    Wanted,
+}
+
+impl Run {
+    async fn run(mut self, first: Session) {
+        let mut session = Some(first);
+        let mut pause = BACK_OFF.0;
+        loop {
+            let begun = tokio::time::Instant::now();
+            let end = match session.take() {
+                Some(session) => self.serve(session).await,
+                None => match self.keeper.session().await {
+                    Ok(session) => self.serve(session).await,
+                    Err(error) => {
+                        tracing::error!(%error, "the proxy cannot be started");
+                        self.status
+                            .send_modify(|s| s.problem = Some(error.to_string()));
+                        End::Died
+                    }
+                },
+            };
+            self.status.send_modify(|s| {
+                s.pid = 0;
+                s.serving = false;
+            });
+            if let End::Wanted = end {
+                return;
+            }
+            if begun.elapsed() < SHORT_LIFE {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(BACK_OFF.1);
+            } else {
+                pause = BACK_OFF.0;
+            }
+        }
+    }
+
+    /// Serves one proxy until it is gone.
+    async fn serve(&mut self, mut session: Session) -> End {
+        self.status.send_replace(ProxyStatus {
+            pid: session.pid,
+            since: Some(SystemTime::now()),
+            starts: self.keeper.starts,
+            serving: false,
+            problem: None,
+        });
+        if self.latest.is_some() && self.bring(&mut session).await.is_err() {
+            return End::Died;
+        }
+        loop {
+            tokio::select! {
+                message = session.proxy.receive() => match message {
+                    Ok(Some((message, _))) => self.heard(message).await,
+                    gone => {
+                        let error = gone.err().map(|error| error.to_string());
+                        tracing::warn!(pid = session.pid, error, "the proxy is gone");
+                        return End::Died;
+                    }
+                },
+                command = self.publish.recv(), if self.pending.is_none() => {
+                    let Some((publication, reply)) = command else {
+                        return End::Wanted;
+                    };
+                    self.latest = Some(Arc::new(publication));
+                    self.pending = Some(reply);
+                    if self.bring(&mut session).await.is_err() {
+                        return End::Died;
+                    }
+                }
+                Some(deadline) = self.drain.recv() => {
+                    let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+                    let _ = session.proxy.send(&ToProxy::Drain { deadline_ms }, &[]).await;
+                    while let Ok(Some((message, _))) = session.proxy.receive().await {
+                        self.heard(message).await;
+                    }
+                    return End::Wanted;
+                }
+            }
+        }
+    }
+
+    async fn heard(&mut self, message: ToAgent) {
+        match message {
+            ToAgent::Published {
+                generation,
+                refused,
+            } => {
+                self.status.send_modify(|status| status.serving = true);
+                if let Some(reply) = self.pending.take() {
+                    // Whoever asked may have stopped waiting.
+                    let _ = reply.send(Ok(Published {
+                        generation,
+                        refused,
+                    }));
+                }
+            }
+            // A greeting is only an answer; see `Keeper::greet`.
+            ToAgent::Hello { .. } => {}
+            event => {
+                // The agent has stopped listening; the proxy need not know.
+                let _ = self.events.send(event).await;
+            }
+        }
+    }
+
+    /// Sends the latest publication. An error means that the proxy is gone; a
+    /// publication that cannot be sent is answered as such and forgotten.
+    async fn bring(&mut self, session: &mut Session) -> io::Result<()> {
+        let Some(publication) = self.latest.clone() else {
+            return Ok(());
+        };
+        let (digests, attached) = match pack(&publication, &session.artifacts) {
+            Ok(packed) => packed,
+            Err(error) => {
+                self.latest = None;
+                tracing::error!(%error, "a generation cannot be handed to the proxy");
+                if let Some(reply) = self.pending.take() {
+                    let _ = reply.send(Err(error));
+                }
+                return Ok(());
+            }
+        };
+        let attached: Vec<_> = attached.iter().map(AsFd::as_fd).collect();
+        let artifacts = digests.clone();
+        session
+            .proxy
+            .send(&ToProxy::Publish { artifacts }, &attached)
+            .await?;
+        // The proxy forgets what a snapshot does not name.
+        session.artifacts.extend(digests);
+        let named: BTreeSet<_> = publication
+            .snapshot
+            .plugins
+            .values()
+            .map(|p| &p.artifact)
+            .collect();
+        session.artifacts.retain(|digest| named.contains(digest));
+        Ok(())
+    }
+}
+
+/// The descriptors of a publication: the snapshot, and the artifacts not held yet.
+fn pack(
+    publication: &Publication,
+    held: &BTreeSet<String>,
+) -> io::Result<(Vec<String>, Vec<OwnedFd>)> {
+    let snapshot = serde_json::to_vec(&publication.snapshot)?;
+    let mut attached = vec![sealed::seal("tidegate-snapshot", &snapshot)?];
+    let mut digests = Vec::new();
+    for plugin in publication.snapshot.plugins.values() {
+        if held.contains(&plugin.artifact) || digests.contains(&plugin.artifact) {
+            continue;
+        }
+        let Some(path) = publication.artifacts.get(&plugin.artifact) else {
+            return Err(protocol_error(&format!(
+                "no file for artifact {}",
+                plugin.artifact
+            )));
+        };
+        let code = std::fs::read(path).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        })?;
+        attached.push(sealed::seal("tidegate-plugin", &code)?);
+        digests.push(plugin.artifact.clone());
+    }
+    if attached.len() > MAX_DESCRIPTORS {
+        return Err(protocol_error(&format!(
+            "{} new plugins at once",
+            digests.len()
+        )));
+    }
+    Ok((digests, attached))
+}
+
+async fn next(proxy: &Channel) -> io::Result<(ToAgent, Vec<OwnedFd>)> {
+    proxy
+        .receive()
+        .await?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the proxy hung up"))
+}
+
+/// Connects to a living proxy.
+fn dial(path: &Path) -> io::Result<OwnedFd> {
+    let socket = unix_socket()?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket)
+}
+
+/// A listening socket at `path` that only root may connect to.
+fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = unix_socket()?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    // Nobody can connect before `listen`.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listen(&socket, Backlog::new(8)?)?;
+    Ok(socket)
+}
+
+fn unix_socket() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket::socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        flags,
+        None,
+    )?)
+}
+
+fn protocol_error(what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("agent and proxy disagree: {what}"),
+    )
+}

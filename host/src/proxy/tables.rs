@@ -1,0 +1,217 @@
+//! What the proxy reads from the kernel, and the one table it writes (`FQDN`).
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    sync::Mutex,
+};
+
+use tidegate_ebpf_shared::{
+    addr::Addr,
+    flow::{FlowEntry, FlowKey},
+    identity::FqdnInfo,
+    steer::{PeerKey, SteerOrigin},
+};
+
+use super::bpf::Map;
+
+/// The kernel tables an agent hands over.
+#[derive(Debug)]
+pub(super) struct Tables {
+    flows: Map<FlowKey, FlowEntry>,
+    /// Written by read-change-write: the lock keeps workers from losing each other's
+    /// additions.
+    fqdn: Mutex<Map<Addr, FqdnInfo>>,
+    steered: Map<i32, SteerOrigin>,
+    steer_by_tuple: Map<PeerKey, SteerOrigin>,
+}
+
+/// Number of descriptors [`Tables::open`] takes.
+pub(super) const TABLES: usize = 4;
+
+impl Tables {
+    /// Opens the tables in the order of `ToProxy::Hello`.
+    ///
+    /// # Errors
+    ///
+    /// If one is missing or has another layout.
+    pub(super) fn open(fds: Vec<OwnedFd>) -> io::Result<Self> {
+        let count = fds.len();
+        let [flows, fqdn, steered, steer_by_tuple] =
+            <[OwnedFd; TABLES]>::try_from(fds).map_err(|_| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{count} tables instead of {TABLES}"),
+                )
+            })?;
+        Ok(Self {
+            flows: Map::new(flows)?,
+            fqdn: Mutex::new(Map::new(fqdn)?),
+            steered: Map::new(steered)?,
+            steer_by_tuple: Map::new(steer_by_tuple)?,
+        })
+    }
+
+    /// The kernel's entry of a flow, asked from either end.
+    pub(super) fn flow(
+        &self,
+        protocol: u8,
+        one: SocketAddr,
+        other: SocketAddr,
+    ) -> io::Result<Option<FlowEntry>> {
+        self.flows.get(&flow_key(protocol, one, other))
+    }
+
+    /// Where a steered host service's connection wanted to go, by the accepted socket.
+    pub(super) fn steered(&self, socket: BorrowedFd<'_>) -> io::Result<Option<SteerOrigin>> {
+        self.steered.get(&socket.as_raw_fd())
+    }
+
+    /// Where a steered host service's datagram wanted to go, by its sender.
+    pub(super) fn steered_peer(
+        &self,
+        protocol: u8,
+        peer: SocketAddr,
+    ) -> io::Result<Option<SteerOrigin>> {
+        self.steer_by_tuple.get(&PeerKey {
+            addr: kernel_addr(peer.ip()),
+            port: peer.port().to_be_bytes(),
+            protocol,
+            pad: 0,
+        })
+    }
+
+    /// Lets `change` edit the entry of an address, which it gets as it is now (empty
+    /// if there is none), and writes it back.
+    ///
+    /// # Errors
+    ///
+    /// `E2BIG` if the table is full.
+    pub(super) fn change_fqdn(
+        &self,
+        address: IpAddr,
+        change: impl FnOnce(&mut FqdnInfo),
+    ) -> io::Result<()> {
+        let key = kernel_addr(address);
+        // A panic while the lock was held left the table as it was.
+        let map = self
+            .fqdn
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut info = map.get(&key)?.unwrap_or_default();
+        change(&mut info);
+        map.put(&key, &info)
+    }
+
+    /// The entry of an address.
+    #[cfg(test)]
+    pub(super) fn fqdn(&self, address: IpAddr) -> Option<FqdnInfo> {
+        self.fqdn
+            .lock()
+            .unwrap()
+            .get(&kernel_addr(address))
+            .unwrap()
+    }
+}
+
+/// The kernel's form of an address.
+pub(super) fn kernel_addr(address: IpAddr) -> Addr {
+    match address {
+        IpAddr::V4(v4) => Addr::v4(v4.octets()),
+        IpAddr::V6(v6) => Addr(v6.octets()),
+    }
+}
+
+/// An address from the kernel's form.
+pub(super) fn socket_addr(addr: Addr, port: [u8; 2]) -> SocketAddr {
+    let ip = match addr.as_v4() {
+        Some(octets) => IpAddr::from(octets),
+        None => IpAddr::from(addr.0),
+    };
+    SocketAddr::new(ip, u16::from_be_bytes(port))
+}
+
+/// The key both ends agree on: the ends in the order of address, then port.
+pub(super) fn flow_key(protocol: u8, one: SocketAddr, other: SocketAddr) -> FlowKey {
+    let end = |end: SocketAddr| (kernel_addr(end.ip()), end.port().to_be_bytes());
+    let (low, high) = {
+        let (one, other) = (end(one), end(other));
+        if one <= other {
+            (one, other)
+        } else {
+            (other, one)
+        }
+    };
+    FlowKey {
+        low_addr: low.0,
+        high_addr: high.0,
+        low_port: low.1,
+        high_port: high.1,
+        protocol,
+        pad: [0; 3],
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    //! Tables of real kernel maps for tests.
+
+    use super::*;
+    use crate::proxy::bpf::testing::hash;
+
+    /// Descriptors in the order of `ToProxy::Hello`. The socket storage is stood in
+    /// for by a hash table of the same key and value.
+    pub(in super::super) fn descriptors(fqdn_entries: u32) -> Vec<OwnedFd> {
+        vec![
+            hash::<FlowKey, FlowEntry>(64),
+            hash::<Addr, FqdnInfo>(fqdn_entries),
+            hash::<i32, SteerOrigin>(64),
+            hash::<PeerKey, SteerOrigin>(64),
+        ]
+    }
+
+    impl Tables {
+        /// Plays the kernel's part: admits a flow.
+        pub(in super::super) fn admit(
+            &self,
+            protocol: u8,
+            source: SocketAddr,
+            destination: SocketAddr,
+            entry: FlowEntry,
+        ) {
+            self.flows
+                .put(&flow_key(protocol, source, destination), &entry)
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn both_directions_have_one_key() {
+        for (one, other) in [
+            ("192.0.2.1:1000", "192.0.2.2:80"),
+            ("192.0.2.1:1000", "192.0.2.1:80"),
+            ("[2001:db8::1]:53", "[2001:db8::2]:53"),
+        ] {
+            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+            let key = flow_key(6, one, other);
+            assert_eq!(key, flow_key(6, other, one));
+            assert!((key.low_addr, key.low_port) <= (key.high_addr, key.high_port));
+        }
+        let key = flow_key(
+            6,
+            "192.0.2.1:1000".parse().unwrap(),
+            "192.0.2.1:80".parse().unwrap(),
+        );
+        assert_eq!(key.low_port, 80u16.to_be_bytes());
+    }
+
+    #[test]
+    fn addresses_there_and_back() {
+        for text in ["192.0.2.1:1000", "[2001:db8::1]:53"] {
+            let addr: SocketAddr = text.parse().unwrap();
+            let back = socket_addr(kernel_addr(addr.ip()), addr.port().to_be_bytes());
+            assert_eq!(back, addr);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! One worker thread: pinned to its CPU, with its own listener of every class, its own
+//! runtime and its own plugin instances. Nothing of a flow ever crosses to another.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use tidegate_policy::compiled::L7Protocol;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::LocalSet,
+};
+
+use super::{
+    contract::ListenerInfo,
+    flow::{FlowContext, Reading},
+    http::{self, Attribution, Inspector as _},
+    listener::is_stream,
+    records::Counters,
+    state::{Shared, View},
+};
+use crate::observe::record::L7Summary;
+
+/// Connections one worker serves at once; more wait in the backlog.
+const MAX_CONNECTIONS: usize = 8_192;
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// Buffer of each direction of an opaque relay, bytes.
+const RELAY_BUFFER: usize = 64 * 1024;
+
+/// Starts the worker of a CPU with its listeners. It accepts until `stop` says true and
+/// serves what it accepted until the process ends. A state must have been published.
+///
+/// # Errors
+///
+/// If the thread cannot be started.
+pub(super) fn spawn(
+    cpu: u32,
+    listeners: Vec<(ListenerInfo, OwnedFd)>,
+    shared: Arc<Shared>,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    thread::Builder::new()
+        .name(format!("worker-{cpu}"))
+        .spawn(move || {
+            pin(cpu);
+            if let Err(error) = run(listeners, shared, stop) {
+                // Without this CPU's worker its flows are refused, not let through.
+                tracing::error!(cpu, %error, "a worker could not start");
+            }
+        })?;
+    Ok(())
+}
+
+/// Keeps the thread where its packets are. Failing (a CPU that is not ours to use)
+/// costs speed, nothing else.
+fn pin(cpu: u32) {
+    let mut set = CpuSet::new();
+    let pinned = set
+        .set(cpu as usize)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    if let Err(error) = pinned {
+        tracing::warn!(cpu, %error, "a worker runs on any CPU");
+    }
+}
+
+fn run(
+    listeners: Vec<(ListenerInfo, OwnedFd)>,
+    shared: Arc<Shared>,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let view =
+        Rc::new(View::new(shared).ok_or_else(|| io::Error::other("no snapshot was published"))?);
+    let tasks = LocalSet::new();
+    let permits = Rc::new(Semaphore::new(MAX_CONNECTIONS));
+    let _inside = runtime.enter();
+    for (info, socket) in listeners {
+        if is_stream(info.class) {
+            let listener = TcpListener::from_std(socket.into())?;
+            let address = listener.local_addr()?;
+            tasks.spawn_local(accept(
+                listener,
+                address,
+                view.clone(),
+                permits.clone(),
+                stop.clone(),
+            ));
+        }
+    }
+    runtime.block_on(async move {
+        tasks.run_until(std::future::pending::<()>()).await;
+    });
+    Ok(())
+}
+
+/// Accepts connections until it is told to stop.
+async fn accept(
+    listener: TcpListener,
+    address: SocketAddr,
+    view: Rc<View>,
+    permits: Rc<Semaphore>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept_one(&listener, &permits) => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        let (client, peer, permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // A connection that died in the backlog, or no descriptor is left.
+                tracing::debug!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let view = view.clone();
+        tokio::task::spawn_local(async move {
+            let counters = &view.shared.records.counters;
+            Counters::add(&counters.accepted);
+            counters.connections.fetch_add(1, Relaxed);
+            let _leave = Leave(&view);
+            serve(client, peer, address, &view).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn accept_one(
+    listener: &TcpListener,
+    permits: &Rc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, impl Sized + use<>)> {
+    // The semaphore is never closed; were it, nothing should be accepted.
+    let permit = Permit::take(permits).await.map_err(io::Error::other)?;
+    let (client, peer) = listener.accept().await?;
+    Ok((client, peer, permit))
+}
+
+/// A place among the connections served at once, given back when dropped.
+struct Permit(Rc<Semaphore>);
+
+impl Permit {
+    async fn take(permits: &Rc<Semaphore>) -> Result<Self, tokio::sync::AcquireError> {
+        permits.acquire().await?.forget();
+        Ok(Self(permits.clone()))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.add_permits(1);
+    }
+}
+
+/// Takes a connection out of the gauge, also when serving it panicked.
+struct Leave<'v>(&'v View);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0
+            .shared
+            .records
+            .counters
+            .connections
+            .fetch_sub(1, Relaxed);
+    }
+}
+
+/// Serves one accepted connection until it ends.
+async fn serve(client: TcpStream, peer: SocketAddr, listener: SocketAddr, view: &Rc<View>) {
+    let flow = client.local_addr().and_then(|local| {
+        FlowContext::of_connection(view.clone(), client.as_fd(), (peer, local), listener)
+    });
+    let flow = match flow {
+        Ok(Some(flow)) => flow,
+        unknown => {
+            // Nobody admitted it, so nobody may be reached through it.
+            let error = unknown.err();
+            tracing::debug!(%peer, ?error, "a connection of no known flow was closed");
+            Counters::add(&view.shared.records.counters.failed);
+            reset(client);
+            return;
+        }
+    };
+    let _ = client.set_nodelay(true);
+    match flow.reading() {
+        Reading::As(L7Protocol::Http) => http::serve(client, &flow).await,
+        Reading::Opaque => relay(client, &flow).await,
+        refused => {
+            refuse(&flow, refused);
+            reset(client);
+        }
+    }
+}
+
+/// Copies both ways, half-closes included, until both ends have closed.
+async fn relay(mut client: TcpStream, flow: &FlowContext) {
+    match flow.connect_upstream().await {
+        Ok(mut upstream) => {
+            let (a, b) = (&mut client, &mut upstream);
+            let _ =
+                tokio::io::copy_bidirectional_with_sizes(a, b, RELAY_BUFFER, RELAY_BUFFER).await;
+        }
+        Err(error) => {
+            tracing::debug!(destination = %flow.destination, %error, "upstream unreachable");
+            reset(client);
+        }
+    }
+}
+
+/// Leaves a record of a connection that cannot be read.
+fn refuse(flow: &FlowContext, reading: Reading) {
+    let error = match reading {
+        Reading::Contradiction => "egress and ingress policy ask for different protocols",
+        Reading::Unknown => "the flow's rule set is not known",
+        Reading::As(_) | Reading::Opaque => "the protocol is not read here",
+    };
+    let attribution = Attribution {
+        rules: flow.asking_rules(),
+        error: Some(error.to_owned()),
+        ..Attribution::default()
+    };
+    let nothing = L7Summary::Http {
+        version: String::new(),
+        method: String::new(),
+        url: String::new(),
+        status: 0,
+        latency_us: 0,
+    };
+    flow.record(attribution, false, nothing);
+}
+
+/// Closes at once, so that the client knows that nobody read what it sent.
+fn reset(client: TcpStream) {
+    // What fails here has ended already.
+    let _ = client.set_zero_linger();
+}
