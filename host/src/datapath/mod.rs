@@ -160,8 +160,9 @@ impl Datapath {
             cpus,
         };
         datapath.configure(|config| {
-            config.flags = u32::from(options.audit) * flags::AUDIT
-                | u32::from(options.allow_localhost) * flags::ALLOW_LOCALHOST;
+            let bit = |on, flag| if on { flag } else { 0 };
+            config.flags = bit(options.audit, flags::AUDIT)
+                | bit(options.allow_localhost, flags::ALLOW_LOCALHOST);
             config.deny_events_per_second = options.deny_events_per_second;
         })?;
         datapath.attach_to_node(options.cgroup.as_deref());

@@ -134,3 +134,43 @@ fn an_endpoint_that_goes_takes_its_rows_along() {
         assert_eq!(left, []);
     });
 }
+
+#[test]
+fn tables_of_many_batches_are_read_whole() {
+    world::test(|world| {
+        let mut options = world.options();
+        options.limits.policy_entries = 10_000;
+        options.limits.ipcache_entries = 10_000;
+        let mut datapath = world.try_open(options).unwrap();
+        let mut rows = policy(Verdict::Allow);
+        rows.extend(
+            (1..=9_000).map(|port| row(0, Direction::Egress, tcp_port(port), Verdict::Deny)),
+        );
+        let mut content = compiled(rows);
+        for number in 0..9_000u32 {
+            let address = std::net::Ipv4Addr::from(0xc000_0000 + number);
+            let identity = tidegate_policy::compiled::AddrIdentity {
+                identity: 400 + number,
+                endpoint: None,
+            };
+            let net = ipnet::IpNet::from(std::net::IpAddr::from(address));
+            content.ipcache.insert(net, identity);
+        }
+        datapath.publish(1, &content).unwrap();
+        assert_eq!(datapath.tables.policy.content().unwrap().len(), 9_002);
+        assert_eq!(datapath.tables.policy.count().unwrap(), 9_002);
+        assert_eq!(datapath.tables.ipcache.content().unwrap().len(), 9_002);
+        datapath.publish(2, &content).unwrap();
+        assert_eq!(datapath.publish(3, &content).unwrap().changes, []);
+
+        let report = datapath
+            .publish(4, &compiled(policy(Verdict::Allow)))
+            .unwrap();
+        let policy = report
+            .changes
+            .iter()
+            .find(|change| change.table == "POLICY")
+            .unwrap();
+        assert_eq!((policy.written, policy.deleted), (2, 9_002));
+    });
+}

@@ -3,6 +3,7 @@
 use tidegate_policy::compiled::Verdict;
 
 use super::{ENDPOINT, compiled, policy, world};
+use crate::datapath::{Datapath, attach, place};
 
 #[test]
 fn a_workload_may_appear_after_its_policy() {
@@ -82,24 +83,35 @@ fn a_host_service_is_known_by_its_cgroup() {
 
     world::test(|world| {
         let name = format!("tidegate-datapath-{}", std::process::id());
-        let mount = super::super::place::cgroup_mount().expect("cgroup v2 is mounted");
+        let mount = place::cgroup_mount().expect("cgroup v2 is mounted");
         let child = Child(mount.join(&name));
         std::fs::create_dir(&child.0).unwrap();
         let id = std::fs::metadata(&child.0).unwrap().ino();
 
         let mut options = world.options();
         options.cgroup = Some(child.0.clone());
-        let mut datapath = world.try_open(options).unwrap();
+        let mut datapath = world.try_open(options.clone()).unwrap();
         let mut content = compiled(policy(Verdict::Allow));
         let endpoint = content.endpoints.get_mut(&ENDPOINT).unwrap();
         endpoint.location = Location::Cgroup(name);
         datapath.publish(1, &content).unwrap();
         assert_eq!(datapath.tables.cgroups.entries().unwrap(), [(id, ENDPOINT)]);
-        let status = datapath.status();
-        for program in super::super::attach::CGROUP_PROGRAMS {
-            let found = status.programs.iter().find(|found| found.name == program);
-            assert_eq!(found.unwrap().attached, ["node"], "{program}");
-        }
+        let all_attached = |datapath: &Datapath| {
+            let status = datapath.status();
+            for program in attach::CGROUP_PROGRAMS {
+                let found = status.programs.iter().find(|found| found.name == program);
+                assert_eq!(found.unwrap().attached, ["node"], "{program}");
+            }
+            assert!(
+                !status.notes.iter().any(|note| note.contains("cgroup")),
+                "{:?}",
+                status.notes
+            );
+        };
+        all_attached(&datapath);
+        drop(datapath);
+        let mut datapath = world.try_open(options).unwrap();
+        all_attached(&datapath);
         datapath.publish(2, &Default::default()).unwrap();
         assert_eq!(datapath.tables.cgroups.count().unwrap(), 0);
     });
