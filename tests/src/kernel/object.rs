@@ -200,6 +200,13 @@ impl Object {
             .with_context(|| format!("no map {name}"))
     }
 
+    /// A program by name, to attach it where a test may.
+    pub fn program_mut(&mut self, name: &str) -> Result<&mut Program> {
+        self.ebpf
+            .program_mut(name)
+            .with_context(|| format!("no program {name}"))
+    }
+
     fn program(&self, name: &str) -> Result<&Program> {
         self.ebpf
             .program(name)
