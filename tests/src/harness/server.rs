@@ -130,14 +130,38 @@ pub fn tcp(
 
 /// A TCP server that sends back what it gets.
 pub fn tcp_echo(place: &Place, port: u16) -> anyhow::Result<()> {
-    tcp(place, port, |mut stream| {
-        let mut bytes = [0; 16384];
-        loop {
-            match stream.read(&mut bytes)? {
-                0 => return Ok(()),
-                n => stream.write_all(&bytes[..n])?,
-            }
+    tcp(place, port, |mut stream| echo(&mut stream))
+}
+
+fn echo(stream: &mut TcpStream) -> io::Result<()> {
+    let mut bytes = [0; 16384];
+    loop {
+        match stream.read(&mut bytes)? {
+            0 => return Ok(()),
+            n => stream.write_all(&bytes[..n])?,
         }
+    }
+}
+
+/// An HTTP/1.1 server that answers every request with what follows the request's head:
+/// a chunked body comes back chunk by chunk, with its trailers; after an upgrade
+/// (`101`) every byte comes back.
+pub fn http_echo(place: &Place, port: u16) -> anyhow::Result<()> {
+    tcp(place, port, |mut stream| {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        let answer = if head.contains("\r\nupgrade:") {
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n"
+        } else {
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n"
+        };
+        stream.write_all(answer.as_bytes())?;
+        echo(&mut stream)
     })
 }
 

@@ -1,4 +1,18 @@
 //! Promises of Tidegate, one file each, on real traffic: everything below knows only
 //! what a user has, the binary, its files and its command line.
 
+mod cleanup;
+mod deny_list;
+mod dns_names;
+mod files;
+mod host_services;
+mod http_rules;
+mod kernel_rules;
+mod kills;
 mod lab;
+mod people;
+mod plugins;
+mod reference;
+mod services;
+mod shop;
+mod steering;

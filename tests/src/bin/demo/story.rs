@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, ensure};
-use tidegate_tests::harness::{Curl, Place, Workload, eventually, within};
+use tidegate_tests::harness::{Curl, Workload, load::Requests, within};
 
 use crate::scene::{Scene, plugin};
 
@@ -153,17 +153,26 @@ fn plugin_replaced(scene: &mut Scene) -> anyhow::Result<()> {
         "403 from the plugin bot-filter",
     );
 
-    let traffic = Traffic::start(&scene.frontend, &scene.backend, REQUESTS)?;
-    traffic.wait_for(REQUESTS / 8)?;
+    let url = format!("http://{}:8080/api/", scene.backend.v4);
+    let mut traffic = Requests::start(&scene.frontend, &url, REQUESTS, "x-bot-filter")?;
+    traffic.wait_for(REQUESTS as usize / 8)?;
     scene
         .world
         .node
         .copy(&plugin("bot-filter-v2"), "plugins/bot-filter.wasm")?;
     println!("   operator  $ cp bot-filter-v2.wasm plugins/bot-filter.wasm");
-    let (v1, v2, failed) = traffic.finish()?;
+    let outcomes = traffic.finish()?;
+    let answered = |mark| {
+        outcomes
+            .iter()
+            .filter(|o| o.status == 200 && o.mark == mark)
+            .count()
+    };
+    let (v1, v2) = (answered(""), answered("v2"));
+    let failed = outcomes.len() - v1 - v2;
     println!(
         "             {} requests meanwhile: {v1} answered under v1, {v2} under v2, {failed} failed",
-        v1 + v2 + failed
+        outcomes.len()
     );
     ensure!(failed == 0, "{failed} requests failed during the swap");
     ensure!(
@@ -171,46 +180,6 @@ fn plugin_replaced(scene: &mut Scene) -> anyhow::Result<()> {
         "the swap did not fall into the traffic: {v1} before, {v2} after"
     );
     Ok(())
-}
-
-/// curl on one connection after another, asking again and again.
-struct Traffic {
-    curl: tidegate_tests::harness::Running,
-}
-
-impl Traffic {
-    fn start(from: &Place, to: &Workload, requests: u32) -> anyhow::Result<Self> {
-        let url = format!("http://{}:8080/api/[1-{requests}]", to.v4);
-        let line = "%{stderr}%{http_code} %header{x-bot-filter}\\n";
-        let arguments = [
-            "--silent",
-            "--output",
-            "/dev/null",
-            "--write-out",
-            line,
-            &url,
-        ];
-        Ok(Self {
-            curl: from.spawn("traffic", "curl", &arguments)?,
-        })
-    }
-
-    fn wait_for(&self, requests: u32) -> anyhow::Result<()> {
-        eventually("traffic runs", || {
-            let done = self.curl.output().lines().count();
-            ensure!(done >= requests as usize, "{done} requests so far");
-            Ok(())
-        })
-    }
-
-    /// Requests answered without and with the new version's mark, and failed ones.
-    fn finish(mut self) -> anyhow::Result<(usize, usize, usize)> {
-        self.curl.wait(Duration::from_secs(60))?;
-        let output = self.curl.output();
-        let count = |line: &str| output.lines().filter(|l| l.trim() == line).count();
-        let (v1, v2) = (count("200"), count("200 v2"));
-        Ok((v1, v2, output.lines().count() - v1 - v2))
-    }
 }
 
 /// Shows the newest record that fits, as `tidegate observe` prints it, and makes sure

@@ -1,0 +1,150 @@
+//! Traffic that runs while something happens to the node, and an account of it.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+
+use super::{eventually::eventually, place::Place, process::Running, server::connect};
+
+/// curl, asking again and again on one connection.
+pub struct Requests {
+    curl: Running,
+    header: String,
+}
+
+/// One line of the account: status and the watched response header, if it had one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// HTTP status; 0 if none came.
+    pub status: u16,
+    /// Value of the watched header.
+    pub mark: String,
+}
+
+impl Requests {
+    /// Starts `count` requests to `url` (a number is appended to each), noting the
+    /// response header `header` of each.
+    pub fn start(from: &Place, url: &str, count: u32, header: &str) -> anyhow::Result<Self> {
+        let line = format!("%{{stderr}}%{{http_code}} %header{{{header}}}\\n");
+        let arguments = [
+            "--silent",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "10",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            &line,
+            &format!("{url}[1-{count}]"),
+        ];
+        let curl = from.spawn(&format!("load-{count}"), "curl", &arguments)?;
+        Ok(Self {
+            curl,
+            header: header.to_owned(),
+        })
+    }
+
+    /// Outcomes so far.
+    pub fn outcomes(&self) -> Vec<Outcome> {
+        let text = self.curl.output();
+        let lines = text.lines().filter_map(|line| {
+            let (status, mark) = line.split_once(' ')?;
+            Some(Outcome {
+                status: status.parse().ok()?,
+                mark: mark.to_owned(),
+            })
+        });
+        lines.collect()
+    }
+
+    /// Waits until so many requests are done.
+    pub fn wait_for(&mut self, count: usize) -> anyhow::Result<()> {
+        eventually(&format!("{count} requests"), || {
+            let done = self.outcomes().len();
+            if done < count {
+                self.curl.check_alive()?;
+                bail!("{done} so far");
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits until something shows in the watched header of the newest outcome.
+    pub fn wait_for_mark(&mut self, mark: &str) -> anyhow::Result<()> {
+        eventually(&format!("{}: {mark}", self.header), || {
+            let outcomes = self.outcomes();
+            let newest = outcomes.last().context("no request so far")?;
+            ensure!(newest.mark == mark, "{newest:?}");
+            Ok(())
+        })
+    }
+
+    /// Waits for the end and returns all outcomes.
+    pub fn finish(mut self) -> anyhow::Result<Vec<Outcome>> {
+        self.curl.wait(Duration::from_secs(120))?;
+        Ok(self.outcomes())
+    }
+}
+
+/// One established TCP connection to an echo server, used every few milliseconds.
+pub struct Steady {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<anyhow::Result<Account>>,
+}
+
+/// What became of a [`Steady`] connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Account {
+    /// Round trips made.
+    pub rounds: u64,
+    /// The slowest of them.
+    pub slowest: Duration,
+}
+
+impl Steady {
+    /// Connects and starts.
+    pub fn start(from: &Place, to: impl Into<SocketAddr>) -> anyhow::Result<Self> {
+        let mut stream = connect(from, to)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut account = Account::default();
+            while !stopped.load(Ordering::Relaxed) {
+                let start = Instant::now();
+                let sent = account.rounds.to_be_bytes();
+                let mut got = [0; 8];
+                stream
+                    .write_all(&sent)
+                    .context("the connection broke on sending")?;
+                stream
+                    .read_exact(&mut got)
+                    .context("the connection broke on receiving")?;
+                ensure!(got == sent, "other bytes came back");
+                account.rounds += 1;
+                account.slowest = account.slowest.max(start.elapsed());
+                std::thread::sleep(Duration::from_millis(3));
+            }
+            Ok(account)
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends it. An error means that the connection was lost.
+    pub fn finish(self) -> anyhow::Result<Account> {
+        self.stop.store(true, Ordering::Relaxed);
+        match self.thread.join() {
+            Ok(account) => account,
+            Err(_) => bail!("the load thread panicked"),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Refused before anything else, on the device that leads outside.
+
+use anyhow::{Result, ensure};
+use tidegate_tests::harness::{Curl, eventually, server, world::OUTSIDE_V4};
+
+use crate::shop::Shop;
+
+#[test]
+fn listed_prefixes_get_no_packet_in_and_are_counted() -> Result<()> {
+    let mut shop = Shop::open()?;
+    let web = shop.world.workload("web")?;
+    shop.world.node.endpoint(&web, "shop", &[("app", "web")])?;
+    let _nginx = server::nginx(&web, 80, &shop.world.dir())?;
+    shop.world.node.start()?;
+    let request = Curl::get(format!("http://{}/", web.v4));
+    request.expect(&shop.world.outside, 200)?;
+    shop.world.node.change(|node| {
+        node.write(
+            "policies/deny.yaml",
+            "apiVersion: tidegate.io/v1alpha1\nkind: DenyList\nmetadata: {name: bad}\nspec:\n  cidrs: [192.0.2.96/27]\n",
+        )
+    })?;
+    request.expect_dropped(&shop.world.outside)?;
+    eventually("the hits are counted", || {
+        let hits = &shop.world.node.status()?["datapath"]["denyList"];
+        ensure!(hits["192.0.2.96/27"][0].as_u64() > Some(0), "{hits}");
+        Ok(())
+    })?;
+    let record = shop
+        .world
+        .node
+        .record(&["--verdict", "dropped"], |r| r["event"] == "deny-list")?;
+    assert_eq!(record["source"]["address"], OUTSIDE_V4.to_string());
+    shop.world
+        .node
+        .change(|node| node.remove("policies/deny.yaml"))?;
+    request.expect(&shop.world.outside, 200)?;
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! What goes through the proxy goes through unchanged: addresses, ports and bytes.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use anyhow::{Result, ensure};
+use tidegate_tests::harness::{Curl, server};
+
+use crate::shop::{HTTP, POLICY, Shop};
+
+/// Port of the echo server that speaks just enough HTTP.
+const PEER: u16 = 8082;
+
+/// The shop with [`PEER`] open for `/api/` too.
+fn with_peer() -> Result<Shop> {
+    let mut shop = Shop::open()?;
+    server::http_echo(&shop.backend, PEER)?;
+    shop.world
+        .node
+        .write("policies/backend.yaml", POLICY.replace("8081", "8082"))?;
+    shop.world.node.start()?;
+    Ok(shop)
+}
+
+#[test]
+fn the_server_sees_the_clients_own_address_and_port() -> Result<()> {
+    let shop = Shop::running()?;
+    for (url, address) in [
+        (shop.url(HTTP, "/api/x"), shop.frontend.v4.to_string()),
+        (shop.url6(HTTP, "/api/x"), shop.frontend.v6.to_string()),
+    ] {
+        let answer = Curl::get(url).expect(&shop.frontend, 200)?;
+        let seen = format!("backend-1 {address} {} GET", answer.local_port);
+        assert!(
+            answer.body.starts_with(&seen),
+            "{} does not start with {seen}",
+            answer.body
+        );
+    }
+    let record = shop
+        .world
+        .node
+        .record(&["--verdict", "redirected"], |_| true)?;
+    assert_eq!(record["source"]["endpoint"], "shop/frontend");
+    Ok(())
+}
+
+#[test]
+fn bodies_stream_and_trailers_arrive() -> Result<()> {
+    let shop = with_peer()?;
+    let mut stream = server::connect(&shop.frontend, (shop.backend.v4, PEER))?;
+    stream.write_all(
+        b"POST /api/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n",
+    )?;
+    let head = read_head(&mut stream)?;
+    ensure!(head.starts_with("HTTP/1.1 200"), "{head}");
+    // Each piece comes back before the next one is sent.
+    for piece in [
+        "5\r\nhello\r\n",
+        "6\r\n world\r\n",
+        "0\r\nx-sum: 11\r\n\r\n",
+    ] {
+        stream.write_all(piece.as_bytes())?;
+        let mut back = vec![0; piece.len()];
+        stream.read_exact(&mut back)?;
+        assert_eq!(String::from_utf8_lossy(&back), piece);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_upgraded_connection_carries_any_bytes() -> Result<()> {
+    let shop = with_peer()?;
+    let mut stream = server::connect(&shop.frontend, (shop.backend.v4, PEER))?;
+    stream.write_all(b"GET /api/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")?;
+    let head = read_head(&mut stream)?;
+    ensure!(head.starts_with("HTTP/1.1 101"), "{head}");
+    let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(100_000).collect();
+    let mut back = vec![0; bytes.len()];
+    let mut writer = stream.try_clone()?;
+    let sent = bytes.clone();
+    let sending = std::thread::spawn(move || writer.write_all(&sent));
+    stream.read_exact(&mut back)?;
+    sending.join().expect("the sending thread")?;
+    assert!(back == bytes);
+    Ok(())
+}
+
+#[test]
+fn large_bodies_arrive_whole() -> Result<()> {
+    const SIZE: usize = 20 << 20;
+    let shop = Shop::running()?;
+    let dir = shop.world.dir().join(format!("nginx-backend-1-{HTTP}"));
+    // Allowed by the policy's `/api/.*`.
+    std::fs::create_dir_all(dir.join("static/api"))?;
+    let file: Vec<u8> = (0..SIZE).map(|i| (i * 31 % 251) as u8).collect();
+    std::fs::write(dir.join("static/api/big"), &file)?;
+    shop.world.node.change(|node| {
+        node.write(
+            "policies/backend.yaml",
+            POLICY.replace("/api/.*", "/(static/)?api/.*"),
+        )
+    })?;
+    let copy = shop.world.dir().join("copy");
+    let out = shop.frontend.run(
+        "curl",
+        &[
+            "-s",
+            "-o",
+            &copy.display().to_string(),
+            &shop.url(HTTP, "/static/api/big"),
+        ],
+    )?;
+    assert!(out.status.success());
+    assert!(std::fs::read(copy)? == file, "the file came back changed");
+    Ok(())
+}
+
+/// Reads a response head to its empty line.
+fn read_head(stream: &mut TcpStream) -> Result<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(String::from_utf8(head)?)
+}
