@@ -17,8 +17,3 @@ pub mod tuple;
 
 pub use policy::{Evaluation, Tables, evaluate};
 pub use tuple::Tuple;
-
-#[cfg(test)]
-extern crate std;
-#[cfg(test)]
-mod tests;

@@ -35,6 +35,9 @@ enum Command {
     /// Look at a configuration file without running anything.
     #[command(subcommand)]
     Config(config::Command),
+    /// Compiles one plugin, confined; the agent runs it.
+    #[command(hide = true)]
+    CompilePlugin,
     #[command(flatten)]
     Ask(ask::ClientCommand),
 }
@@ -44,6 +47,10 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Config(command) => command.run(),
+            Command::CompilePlugin => {
+                crate::plugin_host::compile::run()?;
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Ask(command) => {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()

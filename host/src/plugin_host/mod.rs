@@ -1,1 +1,31 @@
-//! The only room that names wasmtime: compiles, instantiates and bounds plugins.
+//! The only room that names wasmtime: compiles, instantiates and bounds plugins. It
+//! never decides what a failure means for traffic: a trap is a value the caller handles.
+//!
+//! Three processes use it. The agent admits files ([`store`]) and has them compiled in
+//! a process of their own ([`compile`]); the proxy builds a [`catalog`] per generation
+//! and calls plugins through one [`worker`] per thread.
+//!
+//! In reading order: [`engine`] (settings all three share), [`bindings`] (from `wit/`),
+//! [`manifest`], [`compile`], [`store`]; then [`catalog`], [`instance`], [`answer`] (what
+//! a plugin may answer), [`budget`], [`counters`], [`worker`], and [`host_calls`].
+
+mod answer;
+mod bindings;
+mod budget;
+mod catalog;
+pub mod compile;
+mod counters;
+mod engine;
+mod host_calls;
+mod instance;
+mod manifest;
+mod message;
+mod store;
+mod worker;
+
+pub use answer::{Denial, DnsDecision, Failure, HttpDecision};
+pub use catalog::{Binding, Catalog, RuleSet};
+pub use engine::Runtime;
+pub use host_calls::Facts;
+pub use store::{Admitted, PluginStore, Refusal, StoreOptions};
+pub use worker::Worker;

@@ -1,0 +1,165 @@
+//! What one plugin call costs: the built-in HTTP matcher as a component against the
+//! same matcher as native code, interleaved in one run.
+//!
+//! `cargo xtask build --release`, then
+//! `cargo run --release -p tidegate --example bench_plugin -- target/release/tidegate`.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use tidegate::{
+    plugin_host::{Catalog, Facts, PluginStore, Runtime, StoreOptions, Worker},
+    proxy::contract::Snapshot,
+};
+use tidegate_policy::compiled::{FailMode, L7Protocol, L7RuleSet, PluginUse};
+use tidegate_sdk::{HttpFilter as _, Request};
+use tidegate_wire::http::{Header, HttpHead, Version};
+
+/// Rounds; each measures every case both ways, one after the other.
+const ROUNDS: usize = 31;
+/// Calls per measurement.
+const CALLS: u32 = 20_000;
+
+const HEADERS: [(&str, &str); 6] = [
+    ("host", "shop.example"),
+    ("user-agent", "curl/7.88.1"),
+    ("accept", "*/*"),
+    ("accept-encoding", "gzip"),
+    ("x-request-id", "6f2c1f7e"),
+    ("x-role", "admin"),
+];
+
+/// Name and rules; the request is always `GET /items/42?full=1` with [`HEADERS`].
+const CASES: [(&str, &str); 3] = [
+    (
+        "words and prefix",
+        r#"{"rules":[{"method":"GET|HEAD","path":"/items/.*"}]}"#,
+    ),
+    (
+        "one regex",
+        r#"{"rules":[{"method":"GET","path":"/items/[0-9]+(\\?full=1)?"}]}"#,
+    ),
+    (
+        "two headers",
+        r#"{"rules":[{"method":"GET","path":"/items/.*","headers":[["x-role","admin"],["x-request-id",null]]}]}"#,
+    ),
+];
+
+fn main() -> anyhow::Result<()> {
+    let program = env::args().nth(1).context("name the tidegate binary")?;
+    let catalog = load(&program)?;
+    println!(
+        "{:<18} {:>9} {:>10} {:>7}  spread of the ratio",
+        "case", "native ns", "plugin ns", "ratio"
+    );
+    for (index, (name, config)) in CASES.iter().enumerate() {
+        let id = u32::try_from(index)? + 1;
+        let set = catalog.rule_set(id).context("a rule set")?;
+        let binding = set.chain[0].clone();
+        let mut native = Native::new(config)?;
+        let (mut worker, facts) = (Worker::new(), Arc::new(Facts::default()));
+        let headers = HEADERS.map(|(name, value)| Header {
+            name,
+            value: value.as_bytes(),
+        });
+        let head = HttpHead {
+            version: Version::Http11,
+            method: "GET",
+            path: "/items/42?full=1",
+            authority: "shop.example",
+            headers: &headers,
+        };
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            let native_ns = time(|| assert!(native.allows(black_box(&head))));
+            let plugin_ns = time(|| {
+                black_box(worker.http_request(&binding, black_box(&head), &facts))
+                    .expect("the matcher answers");
+            });
+            rounds.push((plugin_ns / native_ns, native_ns, plugin_ns));
+        }
+        rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (ratio, native_ns, plugin_ns) = rounds[ROUNDS / 2];
+        let (low, high) = (rounds[ROUNDS / 10].0, rounds[ROUNDS * 9 / 10].0);
+        println!(
+            "{name:<18} {native_ns:>9.0} {plugin_ns:>10.0} {ratio:>7.1}  {low:.1} to {high:.1}"
+        );
+    }
+    Ok(())
+}
+
+/// The matcher in native code, fed as the host feeds a plugin: strings of its own.
+struct Native(tidegate_plugin_http::HttpMatcher);
+
+impl Native {
+    fn new(config: &str) -> anyhow::Result<Self> {
+        let matcher = tidegate_plugin_http::HttpMatcher::configure(config);
+        Ok(Self(matcher.map_err(anyhow::Error::msg)?.0))
+    }
+
+    fn allows(&mut self, head: &HttpHead<'_>) -> bool {
+        let wanted = head
+            .headers
+            .iter()
+            .filter(|header| header.name.starts_with("x-r"));
+        let request = Request {
+            method: head.method.to_owned(),
+            path: head.path.to_owned(),
+            authority: head.authority.to_owned(),
+            headers: wanted.map(|header| (header.name, header.value)).collect(),
+        };
+        self.0.on_request(&request).is_allowed()
+    }
+}
+
+/// Nanoseconds per call.
+fn time(mut call: impl FnMut()) -> f64 {
+    let began = Instant::now();
+    for _ in 0..CALLS {
+        call();
+    }
+    let took: Duration = began.elapsed() / CALLS;
+    // Duration divides to whole nanoseconds, which is fine enough for a call.
+    took.as_nanos() as f64
+}
+
+fn load(program: &str) -> anyhow::Result<Catalog> {
+    let cache = env::temp_dir().join(format!("tidegate-bench-{}", std::process::id()));
+    let mut options = StoreOptions::new(&cache);
+    options.program = program.into();
+    let store = PluginStore::new(options)?;
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let builtin = tokio.block_on(store.builtin())?;
+    let rule_set = |config: &str| L7RuleSet {
+        protocol: L7Protocol::Http,
+        chain: vec![PluginUse {
+            plugin: "http".to_owned(),
+            config: config.to_owned(),
+            fail_mode: FailMode::Closed,
+            rules: vec![1],
+        }],
+    };
+    let mut snapshot = Snapshot {
+        l7: (1..)
+            .zip(CASES.map(|(_, config)| rule_set(config)))
+            .collect(),
+        ..Snapshot::default()
+    };
+    let mut artifacts = BTreeMap::new();
+    for plugin in builtin {
+        artifacts.insert(plugin.info.artifact.clone(), fs::read(&plugin.artifact)?);
+        snapshot.plugins.insert(plugin.name, plugin.info);
+    }
+    fs::remove_dir_all(cache)?;
+    let (catalog, refused) = Catalog::empty(Runtime::start()?).next(&snapshot, &artifacts);
+    anyhow::ensure!(refused.is_empty(), "refused: {refused:?}");
+    Ok(catalog)
+}

@@ -1,0 +1,54 @@
+//! Gives up everything the compile worker does not need, before it reads a byte.
+
+use anyhow::Context;
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl,
+        resource::{Resource, setrlimit},
+        signal::Signal,
+    },
+    unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid},
+};
+
+/// User and group `nobody`.
+const NOBODY: u32 = 65534;
+
+/// Limits: address space and largest file in bytes, CPU in seconds. A file may be
+/// written at all because the engine keeps code images in anonymous memory files.
+const LIMITS: [(Resource, u64); 5] = [
+    (Resource::RLIMIT_AS, 4 << 30),
+    (Resource::RLIMIT_FSIZE, 256 << 20),
+    (Resource::RLIMIT_CPU, 60),
+    (Resource::RLIMIT_NOFILE, 32),
+    (Resource::RLIMIT_CORE, 0),
+];
+
+/// Confines this process. As root: no network, no privileges. Otherwise (in tests)
+/// limits alone.
+///
+/// # Errors
+///
+/// Any step that fails; the worker must not go on then.
+pub(super) fn confine() -> anyhow::Result<()> {
+    // SAFETY: closes descriptors beyond the standard three; nothing in this young
+    // process owns one.
+    let closed = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    nix::errno::Errno::result(closed).context("cannot close inherited descriptors")?;
+    if geteuid().is_root() {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC)
+            .context("cannot leave the network")?;
+        let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+        setgroups(&[]).context("cannot drop groups")?;
+        setresgid(gid, gid, gid).context("cannot drop the group")?;
+        setresuid(uid, uid, uid).context("cannot drop the user")?;
+    }
+    prctl::set_no_new_privs().context("cannot forbid new privileges")?;
+    prctl::set_dumpable(false).context("cannot forbid tracing")?;
+    prctl::set_pdeathsig(Signal::SIGKILL).context("cannot follow the agent's end")?;
+    for (resource, limit) in LIMITS {
+        setrlimit(resource, limit, limit)
+            .with_context(|| format!("cannot set {resource:?} to {limit}"))?;
+    }
+    Ok(())
+}

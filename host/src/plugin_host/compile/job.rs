@@ -1,0 +1,88 @@
+//! The agent's side: starts a worker, feeds it, waits for it, but not for ever.
+
+use std::{path::PathBuf, process::Stdio, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+    time::timeout,
+};
+
+use super::{ARTIFACT, Inspection, Report};
+
+/// Longest time a worker may take, its CPU limit and a busy machine considered.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One compilation.
+pub(in crate::plugin_host) struct Job {
+    /// The `tidegate` binary.
+    pub(in crate::plugin_host) program: PathBuf,
+}
+
+/// Why there is no compiled code.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::plugin_host) enum JobError {
+    /// The component is at fault.
+    #[error("{0}")]
+    Component(String),
+    /// The worker was ended or broke down, most likely because of the component.
+    #[error("compiling it failed: {0}")]
+    Worker(String),
+}
+
+impl Job {
+    /// Compiles a component.
+    pub(in crate::plugin_host) async fn run(
+        &self,
+        component: &[u8],
+    ) -> Result<(Inspection, Vec<u8>), JobError> {
+        let output = timeout(PATIENCE, self.talk(component))
+            .await
+            .map_err(|_| JobError::Worker(format!("no answer within {PATIENCE:?}")))?
+            .map_err(|error| JobError::Worker(error.to_string()))?;
+        let (report, artifact) = split(&output)
+            .ok_or_else(|| JobError::Worker("the worker ended without an answer".into()))?;
+        match report {
+            Ok(inspection) => Ok((inspection, artifact.to_vec())),
+            Err(reason) => Err(JobError::Component(reason)),
+        }
+    }
+
+    async fn talk(&self, component: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut worker = Command::new(&self.program)
+            .arg("compile-plugin")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let (Some(mut stdin), Some(stdout)) = (worker.stdin.take(), worker.stdout.take()) else {
+            return Err(std::io::Error::other("no pipes to the worker"));
+        };
+        let mut output = Vec::new();
+        let limit = u64::try_from(ARTIFACT).unwrap_or(u64::MAX);
+        let mut stdout = stdout.take(limit);
+        let feed = async {
+            // A worker that gives up early says why on its output.
+            let _ = stdin.write_all(component).await;
+            drop(stdin);
+        };
+        let ((), read) = tokio::join!(feed, stdout.read_to_end(&mut output));
+        read?;
+        let status = worker.wait().await?;
+        if !status.success() {
+            return Err(std::io::Error::other(format!(
+                "the worker ended with {status}"
+            )));
+        }
+        Ok(output)
+    }
+}
+
+fn split(output: &[u8]) -> Option<(Report, &[u8])> {
+    let (length, rest) = output.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    let (report, artifact) = rest.split_at_checked(length)?;
+    Some((serde_json::from_slice(report).ok()?, artifact))
+}

@@ -1,4 +1,0 @@
-//! Measurements behind `cargo xtask bench`, each a ratio taken interleaved.
-
-mod empty;
-pub mod kernel;
