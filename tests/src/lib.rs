@@ -3,5 +3,6 @@
 //! the demo and the benches. Beside it, the kernel programs run alone on made-up
 //! packets.
 
+pub mod bench;
 pub mod harness;
 pub mod kernel;

@@ -17,3 +17,8 @@ pub mod tuple;
 
 pub use policy::{Evaluation, Tables, evaluate};
 pub use tuple::Tuple;
+
+#[cfg(test)]
+extern crate std;
+#[cfg(test)]
+mod tests;

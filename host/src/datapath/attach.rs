@@ -189,6 +189,11 @@ impl Links {
         Ok(true)
     }
 
+    /// Is a link of `program` at `place` held, if only as one that was taken over?
+    pub(super) fn has(&self, program: &str, place: &Place) -> bool {
+        self.held.contains_key(&place.pin_name(program))
+    }
+
     /// Detaches `program` from `place`, if it is there.
     pub(super) fn detach(&mut self, program: &str, place: &Place) {
         self.remove(&place.pin_name(program));

@@ -266,21 +266,30 @@ fn bind_device(
 
 /// The deny list as close to the wire as the device lets it.
 fn bind_xdp(programs: &Programs, links: &mut Links, device: &str, index: u32) -> XdpStatus {
-    let mut attach = |mode| links.ensure(programs, program::DENY_LIST, &Place::Xdp(index, mode));
-    let status = |mode, reason| XdpStatus {
+    // A device has one mode at a time: what was taken over decides, or asking for
+    // the other one would fail for a reason that says nothing of the device.
+    let taken_over = links.has(program::DENY_LIST, &Place::Xdp(index, XdpMode::Generic));
+    let mut attach = |mode| {
+        links
+            .ensure(programs, program::DENY_LIST, &Place::Xdp(index, mode))
+            .map_err(|error| with_cause(&error))
+    };
+    let native = if taken_over {
+        Err("native mode was refused when it was attached".to_owned())
+    } else {
+        attach(XdpMode::Native)
+    };
+    let (mode, reason) = match native {
+        Ok(_) => ("native", None),
+        Err(native) => match attach(XdpMode::Generic) {
+            Ok(_) => ("generic", Some(native)),
+            Err(generic) => ("none", Some(format!("{native}; {generic}"))),
+        },
+    };
+    XdpStatus {
         device: device.to_owned(),
         mode,
         reason,
-    };
-    match attach(XdpMode::Native) {
-        Ok(_) => status("native", None),
-        Err(native) => match attach(XdpMode::Generic) {
-            Ok(_) => status("generic", Some(with_cause(&native))),
-            Err(generic) => status(
-                "none",
-                Some(format!("{}; {}", with_cause(&native), with_cause(&generic))),
-            ),
-        },
     }
 }
 

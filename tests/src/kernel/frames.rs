@@ -128,6 +128,11 @@ impl Spec {
         frame
     }
 
+    /// The frame, well-formed and without anything unusual.
+    pub fn plain(&self, random: &mut Random) -> Vec<u8> {
+        self.frame(&self.ip(random, false))
+    }
+
     fn frame(&self, ip: &[u8]) -> Vec<u8> {
         let mut frame = vec![2; 12];
         frame.extend(if self.src.is_ipv4() {

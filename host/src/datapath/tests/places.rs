@@ -68,6 +68,21 @@ fn outside_devices_say_how_the_deny_list_runs() {
 }
 
 #[test]
+fn a_device_without_native_xdp_gets_the_generic_one_and_says_why() {
+    world::test(|world| {
+        let mut options = world.options();
+        options.outside = vec!["lo".into()];
+        for expected in ["not supported", "refused when it was attached"] {
+            let datapath = world.try_open(options.clone()).unwrap();
+            let xdp = datapath.status().xdp;
+            let reason = xdp[0].reason.as_deref().unwrap();
+            assert_eq!(xdp[0].mode, "generic");
+            assert!(reason.contains(expected), "{reason}");
+        }
+    });
+}
+
+#[test]
 fn a_host_service_is_known_by_its_cgroup() {
     use std::os::unix::fs::MetadataExt;
 

@@ -1,0 +1,429 @@
+//! Tables and properties of every decision. The kernel programs that use them are
+//! compared with an independent model in `tests/tests/kernel.rs`.
+
+use std::{collections::HashMap, vec, vec::Vec};
+
+use proptest::prelude::*;
+use tidegate_ebpf_shared::{
+    addr::{Addr, proto},
+    config::flags as config_flags,
+    endpoint::EndpointInfo,
+    flow::{FlowEntry, FlowKey, flags, hint as hints},
+    identity::{AddrInfo, FqdnInfo, reserved},
+    limits::MAGLEV_TABLE,
+    policy::{PolicyEntry, PolicyKey, direction, verdict},
+    reason,
+};
+
+use crate::{
+    Evaluation, Tables, Tuple, evaluate, flow, hint,
+    rate::TokenBucket,
+    service,
+    tuple::{icmp, tcp},
+};
+
+const SECOND: u64 = 1_000_000_000;
+const A: Addr = Addr::v4([10, 0, 0, 10]);
+const B: Addr = Addr::v4([10, 0, 0, 11]);
+const WORLD: Addr = Addr::v4([192, 0, 2, 9]);
+
+fn tuple(src: Addr, dst: Addr, protocol: u8, src_port: u16, dst_port: u16) -> Tuple {
+    Tuple {
+        src,
+        dst,
+        src_port: src_port.to_be_bytes(),
+        dst_port: dst_port.to_be_bytes(),
+        protocol,
+    }
+}
+
+fn key_of(tuple: &Tuple) -> (FlowKey, bool) {
+    let mut key = FlowKey::default();
+    let low = tuple.flow_key(&mut key);
+    (key, low)
+}
+
+fn any_tuple() -> impl Strategy<Value = Tuple> {
+    let protocol = prop_oneof![Just(proto::TCP), Just(proto::UDP), any::<u8>()];
+    (
+        any::<[u8; 16]>(),
+        any::<[u8; 16]>(),
+        protocol,
+        any::<[u8; 4]>(),
+    )
+        .prop_map(|(src, dst, protocol, [a, b, c, d])| Tuple {
+            src: Addr(src),
+            dst: Addr(dst),
+            src_port: [a, b],
+            dst_port: [c, d],
+            protocol,
+        })
+}
+
+proptest! {
+    #[test]
+    fn both_directions_have_one_key(tuple in any_tuple()) {
+        let mut reply = tuple;
+        (reply.src, reply.dst) = (tuple.dst, tuple.src);
+        if !tuple.is_icmp() {
+            (reply.src_port, reply.dst_port) = (tuple.dst_port, tuple.src_port);
+        }
+        let ((key, low), (reply_key, reply_low)) = (key_of(&tuple), key_of(&reply));
+        prop_assert_eq!(key, reply_key);
+        let same_end = tuple.src == tuple.dst && key.low_port == key.high_port;
+        prop_assert!(same_end || low != reply_low);
+        prop_assert!((key.low_addr.0, key.low_port) <= (key.high_addr.0, key.high_port));
+    }
+
+    #[test]
+    fn the_opening_packet_is_found_again(tuple in any_tuple()) {
+        prop_assume!(!tuple.is_icmp());
+        let (key, low) = key_of(&tuple);
+        let mut entry = FlowEntry::default();
+        flow::open(&mut entry, &Evaluation::default(), low, 5);
+        prop_assert_eq!(Tuple::of_flow(&key, &entry), tuple);
+        prop_assert!(flow::from_source(&entry, low));
+    }
+
+    #[test]
+    fn a_flow_ends_at_most_once(packets in prop::collection::vec((any::<bool>(), any::<u8>()), 0..40)) {
+        let mut entry = FlowEntry::default();
+        let mut ends = 0;
+        for (forward, tcp_flags) in &packets {
+            let add = |cell: &mut u64, value| *cell += value;
+            ends += u32::from(flow::account(&mut entry, *forward, 60, *tcp_flags, 1, add));
+        }
+        prop_assert_eq!(ends, u32::from(flow::is_closed(&entry)));
+        prop_assert_eq!(entry.tx_packets + entry.rx_packets, packets.len() as u64);
+        prop_assert_eq!(entry.tx_bytes + entry.rx_bytes, 60 * packets.len() as u64);
+    }
+
+    #[test]
+    fn a_bucket_never_gives_more_than_its_rate_and_a_burst(
+        rate in 0_u32..500,
+        steps in prop::collection::vec(0_u64..SECOND / 20, 1..200),
+    ) {
+        let mut bucket = TokenBucket::default();
+        let mut now = 3 * SECOND;
+        let start = now;
+        let mut given = 0_u64;
+        for step in steps {
+            now += step;
+            given += u64::from(bucket.take(rate, now));
+        }
+        let earned = (now - start) * u64::from(rate) / SECOND;
+        prop_assert!(given <= earned + u64::from(rate));
+    }
+
+    #[test]
+    fn slots_and_maglev_entries_stay_in_their_table(random: u32, count in 1_u32.., table in 0_u32..1024, cookie: u64) {
+        prop_assert!(service::random_slot(random, count) < count);
+        let index = service::maglev_index(table, cookie);
+        prop_assert_eq!(index / MAGLEV_TABLE, table);
+    }
+}
+
+#[test]
+fn timeouts_follow_the_state() {
+    let check = |flags: u16, protocol: u8, seconds: u64| {
+        let entry = FlowEntry {
+            flags,
+            last_seen: SECOND,
+            ..FlowEntry::default()
+        };
+        let limit = SECOND + seconds * SECOND;
+        assert!(
+            !flow::is_expired(&entry, protocol, limit),
+            "{flags} {protocol}"
+        );
+        assert!(
+            flow::is_expired(&entry, protocol, limit + 1),
+            "{flags} {protocol}"
+        );
+        // A clock that was read earlier than the entry was written.
+        assert!(!flow::is_expired(&entry, protocol, 0));
+    };
+    check(0, proto::TCP, 60);
+    check(flags::REPLIED, proto::TCP, 8_000);
+    check(flags::REPLIED | flags::TX_FIN, proto::TCP, 8_000);
+    check(
+        flags::REPLIED | flags::TX_FIN | flags::RX_FIN,
+        proto::TCP,
+        10,
+    );
+    check(flags::RST, proto::TCP, 10);
+    check(flags::REPLIED, proto::UDP, 60);
+}
+
+#[test]
+fn who_may_open_a_live_flow_again() {
+    let check = |flags: u16, opener: bool, from_source: bool, expected: bool| {
+        let entry = FlowEntry {
+            flags,
+            ..FlowEntry::default()
+        };
+        assert_eq!(
+            flow::is_reopened(&entry, opener, from_source),
+            expected,
+            "{flags} {opener} {from_source}"
+        );
+    };
+    check(0, true, true, false);
+    check(flags::TX_FIN, true, true, true);
+    check(flags::RST, true, true, true);
+    check(flags::RST, false, true, false);
+    check(0, true, false, true);
+    check(0, false, false, false);
+    check(flags::REDIRECT, true, false, false);
+    check(flags::REDIRECT | flags::RST, true, false, false);
+}
+
+#[test]
+fn packets_that_start_something() {
+    let check = |protocol: u8, first: u8, tcp_flags: u8, opener: bool, tracked: bool| {
+        let tuple = Tuple {
+            protocol,
+            src_port: [first, 0],
+            ..Tuple::default()
+        };
+        assert_eq!(
+            tuple.is_opener(tcp_flags),
+            opener,
+            "{protocol} {first} {tcp_flags}"
+        );
+        assert_eq!(tuple.is_tracked(), tracked, "{protocol} {first}");
+    };
+    check(proto::TCP, 0, tcp::SYN, true, true);
+    check(proto::TCP, 0, tcp::SYN | tcp::ACK, false, true);
+    check(proto::TCP, 0, tcp::ACK, false, true);
+    check(proto::UDP, 0, 0, false, true);
+    check(proto::ICMP, icmp::V4_ECHO, 0, true, true);
+    check(proto::ICMP, icmp::V4_ECHO_REPLY, 0, false, true);
+    check(proto::ICMP, 13, 0, false, false);
+    check(proto::ICMPV6, icmp::V6_ECHO, 0, true, true);
+    check(proto::ICMPV6, 8, 0, false, false);
+}
+
+/// Tables in memory, exact keys only: the order of lookups is what is tested.
+#[derive(Default)]
+struct Memory {
+    flags: u32,
+    addresses: HashMap<Addr, AddrInfo>,
+    fqdn: HashMap<Addr, FqdnInfo>,
+    endpoints: HashMap<u32, EndpointInfo>,
+    policy: HashMap<(u32, u32, u8), PolicyEntry>,
+}
+
+impl Tables for Memory {
+    fn generation(&self) -> u32 {
+        3
+    }
+    fn config_flags(&self) -> u32 {
+        self.flags
+    }
+    fn address(&self, addr: &Addr) -> Option<AddrInfo> {
+        self.addresses.get(addr).copied()
+    }
+    fn fqdn(&self, addr: &Addr) -> Option<FqdnInfo> {
+        self.fqdn.get(addr).copied()
+    }
+    fn endpoint(&self, id: u32) -> Option<EndpointInfo> {
+        self.endpoints.get(&id).copied()
+    }
+    fn policy(&self, key: &PolicyKey) -> Option<PolicyEntry> {
+        let (policy, identity) = (
+            u32::from_be_bytes(key.policy_id),
+            u32::from_be_bytes(key.identity),
+        );
+        self.policy.get(&(policy, identity, key.direction)).copied()
+    }
+}
+
+impl Memory {
+    /// Endpoint 10 at A with policy 5, endpoint 11 at B with policy 6.
+    fn new(rows: &[(u32, u32, u8, u8)]) -> Self {
+        let mut memory = Self::default();
+        for (addr, id, policy) in [(A, 10, 5), (B, 11, 6)] {
+            let identity = 300 + id;
+            memory.addresses.insert(
+                addr,
+                AddrInfo {
+                    identity,
+                    endpoint: id,
+                },
+            );
+            let info = EndpointInfo {
+                identity,
+                policy_id: [0, policy],
+                ..EndpointInfo::default()
+            };
+            memory.endpoints.insert(id, info);
+        }
+        for (i, &(policy, identity, direction, verdict)) in rows.iter().enumerate() {
+            let entry = PolicyEntry {
+                rule: i as u32 + 1,
+                l7: 50,
+                verdict,
+                shadow_verdict: verdict,
+                ..PolicyEntry::default()
+            };
+            memory.policy.insert((policy, identity, direction), entry);
+        }
+        memory
+    }
+
+    fn decide(&self, src: Addr, dst: Addr) -> Evaluation {
+        let mut evaluation = Evaluation::default();
+        evaluate(
+            self,
+            &tuple(src, dst, proto::TCP, 4000, 80),
+            0,
+            0,
+            &mut evaluation,
+        );
+        evaluation
+    }
+}
+
+#[test]
+fn the_order_of_policy_lookups() {
+    use direction::{EGRESS, INGRESS};
+    use verdict::{ALLOW, DEFAULT_DENY, DENY, REDIRECT};
+    let any = reserved::ANY;
+    // Rows; source and destination; verdict, reason, egress rule, ingress rule.
+    let cases: Vec<(Vec<(u32, u32, u8, u8)>, Addr, Addr, (u8, u8, u32, u32))> = vec![
+        // The wildcard row decides where the identity has none.
+        (vec![(5, any, EGRESS, ALLOW)], A, WORLD, (ALLOW, 0, 1, 0)),
+        // The identity's own row decides alone.
+        (
+            vec![(5, any, EGRESS, ALLOW), (5, 9, EGRESS, DENY)],
+            A,
+            WORLD,
+            (DENY, reason::POLICY_DENY, 2, 0),
+        ),
+        // No row at all denies.
+        (
+            vec![],
+            A,
+            WORLD,
+            (DEFAULT_DENY, reason::POLICY_DENIED, 0, 0),
+        ),
+        // Both ends: either may ask for the proxy.
+        (
+            vec![(5, any, EGRESS, ALLOW), (6, 310, INGRESS, REDIRECT)],
+            A,
+            B,
+            (REDIRECT, 0, 1, 2),
+        ),
+        // Both ends: either may deny; the source is asked first.
+        (
+            vec![(5, any, EGRESS, REDIRECT), (6, any, INGRESS, DENY)],
+            A,
+            B,
+            (DENY, reason::POLICY_DENY, 1, 2),
+        ),
+        (
+            vec![(5, any, EGRESS, DENY), (6, any, INGRESS, ALLOW)],
+            A,
+            B,
+            (DENY, reason::POLICY_DENY, 1, 0),
+        ),
+        // From outside only the destination is asked.
+        (vec![(6, 9, INGRESS, ALLOW)], WORLD, B, (ALLOW, 0, 0, 1)),
+    ];
+    for (rows, src, dst, expected) in cases {
+        let evaluation = Memory::new(&rows).decide(src, dst);
+        let got = (
+            evaluation.verdict,
+            evaluation.reason,
+            evaluation.egress_rule,
+            evaluation.ingress_rule,
+        );
+        assert_eq!(got, expected, "{rows:?}");
+        assert_eq!(evaluation.is_allowed(), expected.1 == 0);
+    }
+}
+
+#[test]
+fn the_strongest_identity_of_a_name_wins() {
+    use direction::EGRESS;
+    use verdict::{ALLOW, DEFAULT_DENY, DENY, REDIRECT};
+    let name = |i: u32| reserved::LOCAL_SCOPE | i;
+    let check = |base: u8, names: &[u8], expected: (u8, u32)| {
+        let mut rows = vec![(5, 9, EGRESS, base)];
+        let mut info = FqdnInfo::default();
+        for (i, &verdict) in names.iter().enumerate() {
+            rows.push((5, name(i as u32), EGRESS, verdict));
+            info.identities[i] = name(i as u32);
+        }
+        let mut memory = Memory::new(&rows);
+        memory.fqdn.insert(WORLD, info);
+        let evaluation = memory.decide(A, WORLD);
+        assert_eq!(
+            (evaluation.verdict, evaluation.egress_rule),
+            expected,
+            "{base} {names:?}"
+        );
+    };
+    check(DEFAULT_DENY, &[ALLOW], (ALLOW, 2));
+    check(DEFAULT_DENY, &[ALLOW, REDIRECT, ALLOW], (REDIRECT, 3));
+    check(ALLOW, &[DEFAULT_DENY], (ALLOW, 1));
+    check(ALLOW, &[ALLOW], (ALLOW, 1));
+    check(DENY, &[REDIRECT], (DENY, 1));
+    check(ALLOW, &[REDIRECT, DENY], (DENY, 3));
+}
+
+#[test]
+fn nothing_passes_before_its_policy_is_in_place() {
+    let mut memory = Memory::new(&[(5, reserved::ANY, direction::EGRESS, verdict::ALLOW)]);
+    assert!(memory.decide(A, WORLD).is_allowed());
+    // This generation's policy is missing, then the endpoint altogether.
+    let ready = EndpointInfo {
+        policy_id: [5, 0],
+        ..memory.endpoints[&10]
+    };
+    memory.endpoints.insert(10, ready);
+    assert_eq!(memory.decide(A, WORLD).reason, reason::ENDPOINT_NOT_READY);
+    memory.endpoints.remove(&10);
+    let evaluation = memory.decide(A, WORLD);
+    assert_eq!(evaluation.reason, reason::ENDPOINT_NOT_READY);
+    assert!(
+        !evaluation.is_policy_denial(),
+        "audit mode must not open it"
+    );
+}
+
+#[test]
+fn the_node_reaches_its_endpoints_if_configured_so() {
+    let mut memory = Memory::new(&[]);
+    let node = Addr::v4([10, 0, 0, 1]);
+    let info = AddrInfo {
+        identity: reserved::HOST,
+        endpoint: 0,
+    };
+    memory.addresses.insert(node, info);
+    assert!(!memory.decide(node, B).is_allowed());
+    memory.flags = config_flags::ALLOW_LOCALHOST;
+    assert!(memory.decide(node, B).is_allowed());
+    assert!(!memory.decide(WORLD, B).is_allowed());
+}
+
+#[test]
+fn first_bytes_are_recognised() {
+    let check = |text: &[u8], size: u32, expected: u8| {
+        let mut bytes = [0; hint::WINDOW];
+        let len = text.len().min(hint::WINDOW);
+        bytes[..len].copy_from_slice(&text[..len]);
+        assert_eq!(hint::classify(&bytes, size), expected, "{text:?}");
+    };
+    check(b"GET / HTTP/1.1\r\n", 40, hints::HTTP1);
+    check(b"OPTIONS * HTTP/1.1", 40, hints::HTTP1);
+    check(b"GETAWAY", 40, hints::OTHER);
+    check(b"PRI * HTTP/2.0\r\n", 24, hints::HTTP2);
+    check(&[0x16, 3, 1, 2, 0, 1, 0, 1], 517, hints::TLS);
+    check(&[0x16, 3, 1, 2, 0, 2, 0, 1], 517, hints::OTHER);
+    // ApiVersions, version 3, and the same with a length that is not the message's.
+    check(&[0, 0, 0, 30, 0, 18, 0, 3, 0, 0, 0, 1], 34, hints::KAFKA);
+    check(&[0, 0, 0, 30, 0, 18, 0, 3, 0, 0, 0, 1], 35, hints::OTHER);
+    check(b"", 16, hints::OTHER);
+}
