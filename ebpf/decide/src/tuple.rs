@@ -189,10 +189,11 @@ impl Tuple {
 /// kernel a loop).
 #[inline(always)]
 fn end_order(addr: &Addr, port: [u8; 2]) -> (u64, u64, u16) {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = addr.0;
-    (
-        u64::from_be_bytes([a, b, c, d, e, f, g, h]),
-        u64::from_be_bytes([i, j, k, l, m, n, o, p]),
-        u16::from_be_bytes(port),
-    )
+    let [a, b, c, d] = *addr.words();
+    (wide(a, b), wide(c, d), u16::from_be_bytes(port))
+}
+
+#[inline(always)]
+fn wide(high: u32, low: u32) -> u64 {
+    u64::from(u32::from_be(high)) << 32 | u64::from(u32::from_be(low))
 }

@@ -19,6 +19,7 @@ use tidegate_ebpf_shared::{
 };
 
 use crate::{
+    addr::is_v4,
     clock,
     counters::{add_shared, count},
     events,
@@ -245,7 +246,7 @@ fn unsteerable(tuple: &Tuple, evaluation: &Evaluation, origin: Origin) -> u8 {
 /// the protocol.
 #[inline(always)]
 pub fn listener_slot(tuple: &Tuple) -> Option<u32> {
-    let class = match (tuple.protocol, tuple.src.as_v4().is_some()) {
+    let class = match (tuple.protocol, is_v4(&tuple.src)) {
         (proto::TCP, true) => class::TCP4,
         (proto::TCP, false) => class::TCP6,
         (proto::UDP, true) => class::UDP4,

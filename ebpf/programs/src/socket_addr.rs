@@ -12,7 +12,7 @@ use aya_ebpf::{
 use tidegate_decide::Tuple;
 use tidegate_ebpf_shared::addr::{Addr, proto};
 
-use crate::addr::{context_words, set_v4, set_v6, word};
+use crate::addr::{context_words, is_v4, set_v4, set_v6, word};
 
 /// A family's hook: IPv4 or IPv6 (which also sees IPv4-mapped addresses).
 pub const V4: bool = false;
@@ -43,7 +43,7 @@ pub fn write<const FAMILY: bool>(ctx: &SockAddrContext, addr: &Addr, port: [u8; 
     // SAFETY: the kernel hands the program a valid context; these fields are writable.
     unsafe {
         if FAMILY == V4 {
-            if word(addr, 0) != 0 || word(addr, 1) != 0 || word(addr, 2) != 0xffff_u32.to_be() {
+            if !is_v4(addr) {
                 return false;
             }
             (&raw mut (*raw).user_ip4).write_volatile(word(addr, 3));

@@ -14,7 +14,7 @@ use tidegate_ebpf_shared::{
 };
 
 use crate::{
-    addr::{set_v4, set_v6, word},
+    addr::{is_v4, set_v4, set_v6, word},
     attempt::Attempt,
     counters::count_shared,
     maps::{STEER_BY_COOKIE, STEER_BY_TUPLE},
@@ -50,7 +50,7 @@ pub fn steer<const FAMILY: bool>(
     evaluation: &Evaluation,
     call: Call,
 ) -> bool {
-    let is_v4 = attempt.tuple.dst.as_v4().is_some();
+    let is_v4 = is_v4(&attempt.tuple.dst);
     let port = listener_port(attempt.tuple.protocol, is_v4);
     if port == 0 {
         return false;

@@ -27,6 +27,21 @@ impl Addr {
         }
     }
 
+    /// The address as four words in network byte order. In the kernel a copy or a
+    /// comparison by words is a quarter of one by bytes.
+    #[inline(always)]
+    pub const fn words(&self) -> &[u32; 4] {
+        // SAFETY: same size, every bit pattern valid, and `Addr` is aligned for words.
+        unsafe { &*(&raw const *self).cast() }
+    }
+
+    /// See [`Self::words`].
+    #[inline(always)]
+    pub const fn words_mut(&mut self) -> &mut [u32; 4] {
+        // SAFETY: as above; the exclusive borrow is handed on.
+        unsafe { &mut *(&raw mut *self).cast() }
+    }
+
     /// Bits that precede an IPv4 address in the mapped form; an IPv4 prefix length
     /// is this much longer in every table keyed by [`Addr`].
     pub const V4_PREFIX_BITS: u32 = 96;
