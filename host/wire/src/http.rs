@@ -58,3 +58,62 @@ pub struct HeaderEdit {
     /// Fields removed.
     pub remove: Vec<String>,
 }
+
+/// A plugin asked for a change that is not allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// The name is no token, or the value has control characters.
+    #[error("header edit of {0:?} is not a valid field")]
+    Invalid(String),
+    /// The field decides about framing, routing or the connection.
+    #[error("header {0:?} may not be edited")]
+    Reserved(String),
+}
+
+/// Fields a plugin may not touch: the reader behind us frames and routes by them.
+const RESERVED: [&str; 11] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+impl HeaderEdit {
+    /// Checks every change.
+    pub fn check(&self) -> Result<(), EditError> {
+        let names = self.set.iter().map(|(name, _)| name);
+        for name in names.chain(&self.remove) {
+            if name.is_empty() || !name.bytes().all(is_token) {
+                return Err(EditError::Invalid(name.clone()));
+            }
+            if RESERVED.iter().any(|r| name.eq_ignore_ascii_case(r)) {
+                return Err(EditError::Reserved(name.clone()));
+            }
+        }
+        for (name, value) in &self.set {
+            if value.bytes().any(|b| b != b'\t' && b.is_ascii_control()) {
+                return Err(EditError::Invalid(name.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Does a field of this name not pass as received?
+    pub fn replaces(&self, name: &str) -> bool {
+        let set = self.set.iter().map(|(name, _)| name);
+        set.chain(&self.remove)
+            .any(|gone| gone.eq_ignore_ascii_case(name))
+    }
+}
+
+/// May this byte be part of a field name (RFC 9110 §5.6.2)?
+pub(crate) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}

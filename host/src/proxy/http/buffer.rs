@@ -1,10 +1,16 @@
 //! The 64 KiB buffer of one direction. Its memory comes from a pool of the thread
 //! and goes back while nothing is in it, so that idle connections hold none.
 
-use std::{cell::RefCell, io};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use tidegate_wire::http1::MAX_HEAD;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// Bytes of one buffer; a head must fit in it.
 const SIZE: usize = MAX_HEAD;
@@ -67,6 +73,15 @@ impl Buffer {
         &mut self,
         reader: &mut (impl AsyncRead + Unpin),
     ) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx, reader)).await
+    }
+
+    /// [`Self::fill`] for those who poll.
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<io::Result<usize>> {
         debug_assert!(!self.is_full(), "nowhere to read to");
         let (start, end) = (self.start, self.end);
         let memory = self.memory.get_or_insert_with(|| {
@@ -77,9 +92,11 @@ impl Buffer {
             memory.copy_within(start..end, 0);
             (self.start, self.end) = (0, end - start);
         }
-        let count = reader.read(&mut memory[self.end..]).await?;
+        let mut space = ReadBuf::new(&mut memory[self.end..]);
+        ready!(Pin::new(reader).poll_read(cx, &mut space))?;
+        let count = space.filled().len();
         self.end += count;
-        Ok(count)
+        Poll::Ready(Ok(count))
     }
 }
 

@@ -52,6 +52,11 @@ impl Exchange {
         }
     }
 
+    /// Does its response have no body?
+    pub(super) fn is_to_head(&self) -> bool {
+        self.asked == Asked::Head
+    }
+
     /// Passed, and answered by upstream.
     pub(super) fn answered(self, status: u16, inspector: &impl Inspector) {
         self.finish(true, status, inspector);

@@ -5,19 +5,55 @@
 mod buffer;
 mod exchange;
 mod h1;
+mod h2;
 mod inspect;
+mod last_words;
 mod pump;
 #[cfg(test)]
 mod tests;
 mod tunnel;
 mod watchdog;
 
+use std::{io, time::Duration};
+
+use tidegate_wire::http2::frame::PREFACE;
 use tokio::net::TcpStream;
 
 use self::buffer::Buffer;
 pub use self::inspect::{Attribution, Decision, Denial, Inspector, Verdict};
 
-/// Relays one client connection until either side closes.
+/// Relays one client connection until either side closes. HTTP/2 is recognised by
+/// its preface (RFC 9113 §3.4).
 pub async fn serve(mut client: TcpStream, inspector: &impl Inspector) {
-    h1::serve(&mut client, Buffer::default(), inspector).await;
+    let mut buffer = Buffer::default();
+    let wait = tokio::time::timeout(FIRST_BYTES, speaks_http2(&mut client, &mut buffer));
+    match wait.await {
+        Ok(Ok(true)) => h2::serve(&mut client, buffer, inspector).await,
+        Ok(Ok(false)) => h1::serve(&mut client, buffer, inspector).await,
+        // Gone, or silent.
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+/// How long a client may take to say which version it speaks.
+const FIRST_BYTES: Duration = Duration::from_secs(300);
+
+/// Reads until the first bytes are, or cannot become, the preface of HTTP/2.
+async fn speaks_http2(client: &mut TcpStream, buffer: &mut Buffer) -> io::Result<bool> {
+    loop {
+        let seen = buffer.filled();
+        let compared = seen.len().min(PREFACE.len());
+        if seen[..compared] != PREFACE[..compared] {
+            return Ok(false);
+        }
+        if compared == PREFACE.len() {
+            return Ok(true);
+        }
+        if seen.is_empty() {
+            client.readable().await?;
+        }
+        if buffer.fill(client).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Chunked bodies (RFC 9112 §7.1): only their end is looked for, but every byte is
 //! checked against the grammar, because disagreement about it is smuggling.
 
+use crate::http::is_token;
+
 /// Most bytes of extensions after one chunk size.
 const MAX_EXTENSION: u32 = 1024;
 /// Most bytes of trailer fields.
@@ -127,8 +129,4 @@ impl Chunked {
 
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
-}
-
-pub(crate) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -4,58 +4,12 @@
 use std::fmt::Write as _;
 
 use super::{
-    chunked::is_token,
     fields::{hides_http, tokens},
     request::{Request, Upgrade},
     response::Response,
     target::Target,
 };
-use crate::http::{Header, HeaderEdit};
-
-/// A plugin asked for a change that is not allowed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EditError {
-    /// The name is no token, or the value has control characters.
-    #[error("header edit of {0:?} is not a valid field")]
-    Invalid(String),
-    /// The field decides about framing, routing or the connection.
-    #[error("header {0:?} may not be edited")]
-    Reserved(String),
-}
-
-/// Fields a plugin may not touch: the reader behind us frames and routes by them.
-const RESERVED: [&str; 11] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
-/// Checks every change of an edit.
-pub(super) fn check_edit(edit: &HeaderEdit) -> Result<(), EditError> {
-    let names = edit.set.iter().map(|(name, _)| name);
-    for name in names.chain(&edit.remove) {
-        if name.is_empty() || !name.bytes().all(is_token) {
-            return Err(EditError::Invalid(name.clone()));
-        }
-        if RESERVED.iter().any(|r| name.eq_ignore_ascii_case(r)) {
-            return Err(EditError::Reserved(name.clone()));
-        }
-    }
-    for (name, value) in &edit.set {
-        if value.bytes().any(|b| b != b'\t' && b.is_ascii_control()) {
-            return Err(EditError::Invalid(name.clone()));
-        }
-    }
-    Ok(())
-}
+use crate::http::{EditError, Header, HeaderEdit};
 
 /// What is different in the new head.
 #[derive(Clone, Copy, Debug, Default)]
@@ -113,9 +67,11 @@ impl Rewrite<'_> {
         out: &mut Vec<u8>,
     ) -> Result<(), EditError> {
         if let Some(edit) = self.edit {
-            check_edit(edit)?;
+            edit.check()?;
         }
-        for header in headers.filter(|header| !self.drops(header.name)) {
+        for header in
+            headers.filter(|header| self.edit.is_none_or(|edit| !edit.replaces(header.name)))
+        {
             if without_upgrade && header.name.eq_ignore_ascii_case("connection") {
                 push_connection_without_upgrade(header.value, out);
             } else {
@@ -127,14 +83,6 @@ impl Rewrite<'_> {
         }
         out.extend_from_slice(b"\r\n");
         Ok(())
-    }
-
-    fn drops(&self, name: &str) -> bool {
-        self.edit.is_some_and(|edit| {
-            let set = edit.set.iter().map(|(name, _)| name);
-            set.chain(&edit.remove)
-                .any(|gone| gone.eq_ignore_ascii_case(name))
-        })
     }
 }
 

@@ -16,12 +16,13 @@ mod tests;
 
 pub use body::{Body, Framing};
 pub use chunked::{ChunkError, Chunked};
-pub use encode::{EditError, Rewrite};
+pub use encode::Rewrite;
 pub use error::HeadError;
 pub use request::{Request, Upgrade, with_request};
 pub use response::{Asked, Response, with_response};
 pub use scan::HeadScan;
 pub use target::Target;
+pub(crate) use target::valid_authority;
 
 /// Longest head accepted, bytes. A connection's buffer holds one head.
 pub const MAX_HEAD: usize = 64 * 1024;

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::http::HeaderEdit;
+use crate::http::{EditError, HeaderEdit};
 
 /// Reads a request head; says what it means in one line.
 fn read_request(head: &str) -> Result<String, HeadError> {

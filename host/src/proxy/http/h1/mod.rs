@@ -6,13 +6,10 @@ mod answer;
 mod plan;
 mod response;
 
-use std::{cell::RefCell, io, pin::pin, time::Duration};
+use std::{cell::RefCell, io, pin::pin};
 
 use tidegate_wire::http1::{HeadError, HeadScan};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use self::{
     answer::Answer,
@@ -23,15 +20,11 @@ use super::{
     buffer::Buffer,
     exchange::Exchange,
     inspect::Inspector,
+    last_words::last_words,
     pump::{Pump, PumpError},
     tunnel,
     watchdog::{Activity, Phase},
 };
-
-/// How long, and how many bytes, a client may still send after our last answer
-/// before its bytes are answered by a reset (which could cost it the answer).
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1 << 20;
 
 /// Relays one client connection until either side closes. `buffer` holds what was
 /// read from the client already.
@@ -59,7 +52,7 @@ pub(super) async fn serve(client: &mut TcpStream, buffer: Buffer, inspector: &im
     if expired {
         exchange.failed(504, "upstream timed out", inspector);
         let answer = Answer::error(504, "upstream timed out\r\n").encode();
-        connection.last_words(&answer).await;
+        last_words(connection.client, &answer).await;
     } else {
         exchange.failed(0, "client closed the connection", inspector);
     }
@@ -161,7 +154,7 @@ impl<I: Inspector> Connection<'_, I> {
     /// Answers a request ourselves.
     async fn refuse(&mut self, head_len: usize, refuse: Refuse) -> Next {
         let Some(framing) = refuse.keep else {
-            self.last_words(&refuse.bytes).await;
+            last_words(self.client, &refuse.bytes).await;
             return Next::Close;
         };
         let drained = match self.requests.discard(head_len, framing) {
@@ -214,7 +207,7 @@ impl<I: Inspector> Connection<'_, I> {
         match received {
             Received::Complete { persistent: true } if forward.persistent => self.rest().await,
             Received::Complete { .. } => {
-                self.last_words(&[]).await;
+                last_words(self.client, &[]).await;
                 Next::Close
             }
             Received::Tunnel => Next::Tunnel,
@@ -256,7 +249,7 @@ impl<I: Inspector> Connection<'_, I> {
     async fn fail(&mut self, status: u16, error: &str) -> Next {
         self.finish_failed(status, error);
         let answer = Answer::error(status, &format!("{error}\r\n")).encode();
-        self.last_words(&answer).await;
+        last_words(self.client, &answer).await;
         Next::Close
     }
 
@@ -264,25 +257,6 @@ impl<I: Inspector> Connection<'_, I> {
         if let Some(exchange) = self.exchange.take() {
             exchange.failed(status, error, self.inspector);
         }
-    }
-
-    /// Sends `bytes`, ends our side, and hears the client out for a moment.
-    async fn last_words(&mut self, bytes: &[u8]) {
-        let client = &mut *self.client;
-        if client.write_all(bytes).await.is_err() || client.shutdown().await.is_err() {
-            return;
-        }
-        let hear_out = async {
-            let mut ignored = [0; 4096];
-            let mut left = LINGER_BYTES;
-            while let Ok(count @ 1..) = client.read(&mut ignored).await {
-                left = left.saturating_sub(count);
-                if left == 0 {
-                    return;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(LINGER, hear_out).await;
     }
 
     async fn tunnel(&mut self) {

@@ -177,7 +177,7 @@ fn inspect(
         status: response.status,
         headers: response.headers,
     };
-    let to_head = exchange.asked == Asked::Head;
+    let to_head = exchange.is_to_head();
     let attribution = std::mem::take(&mut exchange.attribution);
     let decision = inspector.decide_response(attribution, &head);
     exchange.attribution = decision.attribution;

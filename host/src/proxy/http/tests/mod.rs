@@ -1,6 +1,7 @@
 //! A relay between a scripted client and a scripted upstream on loopback.
 
 mod h1;
+mod h2;
 
 use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -15,9 +16,18 @@ use super::{Attribution, Decision, Denial, Inspector, Verdict, serve};
 use crate::observe::record::L7Summary;
 
 /// Decides by the first path segment, and keeps every record as one line.
-struct Rules {
+pub(super) struct Rules {
     upstream: SocketAddr,
-    records: RefCell<Vec<String>>,
+    pub(super) records: RefCell<Vec<String>>,
+}
+
+impl Rules {
+    pub(super) fn new(upstream: SocketAddr) -> Self {
+        Self {
+            upstream,
+            records: RefCell::default(),
+        }
+    }
 }
 
 impl Inspector for Rules {
@@ -173,10 +183,7 @@ fn relay(test: impl AsyncFnOnce(Ends)) {
         .expect("runtime");
     LocalSet::new().block_on(&runtime, async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let rules = Rc::new(Rules {
-            upstream: listener.local_addr().expect("address"),
-            records: RefCell::default(),
-        });
+        let rules = Rc::new(Rules::new(listener.local_addr().expect("address")));
         let front = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let client = TcpStream::connect(front.local_addr().expect("address"));
         let client = client.await.expect("connect");

@@ -1,0 +1,245 @@
+//! HTTP/2 between real peers: the `h2` crate on both ends.
+
+use ::h2::{RecvStream, SendStream, client, server};
+use ::http::{HeaderMap, Request, Response};
+use bytes::Bytes;
+
+use super::*;
+
+/// Sends all of it as the windows allow.
+async fn send_all(stream: &mut SendStream<Bytes>, mut data: Bytes) {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let capacity = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
+        let Some(Ok(count)) = capacity else { return };
+        let piece = data.split_to(count.min(data.len()));
+        stream.send_data(piece, false).expect("send");
+    }
+}
+
+/// Reads to the end, giving windows back; returns body and trailers.
+async fn receive_all(mut body: RecvStream) -> (Vec<u8>, Option<HeaderMap>) {
+    let mut all = Vec::new();
+    while let Some(Ok(data)) = body.data().await {
+        all.extend_from_slice(&data);
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+    (all, body.trailers().await.ok().flatten())
+}
+
+/// Echoes bodies, with their length as a trailer.
+async fn echo(request: Request<RecvStream>, mut respond: server::SendResponse<Bytes>) {
+    let path = request.uri().path().to_owned();
+    assert!(!path.contains("denied"), "{path} reached upstream");
+    let mut response = Response::builder()
+        .header("server", "echo")
+        .header("x-path", path);
+    if let Some(by) = request.headers().get("x-by") {
+        response = response.header("x-by", by);
+    }
+    let response = response.body(()).expect("response");
+    let Ok(mut send) = respond.send_response(response, false) else {
+        return;
+    };
+    let mut body = request.into_body();
+    let mut length = 0;
+    while let Some(Ok(data)) = body.data().await {
+        length += data.len();
+        let _ = body.flow_control().release_capacity(data.len());
+        send_all(&mut send, data).await;
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-length", length.into());
+    let _ = send.send_trailers(trailers);
+}
+
+struct Peers {
+    client: client::SendRequest<Bytes>,
+    rules: Rc<Rules>,
+}
+
+/// What a client got.
+#[derive(Debug)]
+struct Got {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    trailers: Option<HeaderMap>,
+}
+
+impl Peers {
+    async fn call(&self, path: &str, body: Option<Vec<u8>>) -> Got {
+        let mut client = self.client.clone().ready().await.expect("ready");
+        let request = Request::get(format!("http://a{path}"));
+        let request = request.header("x-secret", "1").body(()).expect("request");
+        let (response, mut send) = client
+            .send_request(request, body.is_none())
+            .expect("send request");
+        let sending = async {
+            if let Some(body) = body {
+                send_all(&mut send, body.into()).await;
+                let _ = send.send_data(Bytes::new(), true);
+            }
+        };
+        let receiving = async {
+            let response = response.await.expect("response");
+            let (parts, body) = response.into_parts();
+            let (body, trailers) = receive_all(body).await;
+            Got {
+                status: parts.status.as_u16(),
+                headers: parts.headers,
+                body,
+                trailers,
+            }
+        };
+        tokio::join!(sending, receiving).1
+    }
+}
+
+/// Runs a test between real peers with these windows.
+fn peers(client_windows: (u32, u32), server_windows: (u32, u32), test: impl AsyncFnOnce(Peers)) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    LocalSet::new().block_on(&runtime, async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let rules = Rc::new(Rules::new(listener.local_addr().expect("address")));
+        let front = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let stream = TcpStream::connect(front.local_addr().expect("address"));
+        let stream = stream.await.expect("connect");
+        let (accepted, _) = front.accept().await.expect("accept");
+        let inspector = Rc::clone(&rules);
+        tokio::task::spawn_local(async move { serve(accepted, &*inspector).await });
+        tokio::task::spawn_local(async move {
+            let (stream, _) = listener.accept().await.expect("accept");
+            let mut builder = server::Builder::new();
+            builder.initial_window_size(server_windows.0);
+            builder.initial_connection_window_size(server_windows.1);
+            let mut connection = builder.handshake(stream).await.expect("handshake");
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                tokio::task::spawn_local(echo(request, respond));
+            }
+        });
+        let mut builder = client::Builder::new();
+        builder.initial_window_size(client_windows.0);
+        builder.initial_connection_window_size(client_windows.1);
+        let (client, connection) = builder.handshake(stream).await.expect("handshake");
+        tokio::task::spawn_local(async move { connection.await.expect("client connection") });
+        let test = test(Peers { client, rules });
+        let limit = Duration::from_secs(20);
+        tokio::time::timeout(limit, test).await.expect("stalled");
+    });
+}
+
+const DEFAULT: (u32, u32) = (65_535, 65_535);
+const WIDE: (u32, u32) = (1 << 20, 1 << 20);
+
+#[test]
+fn requests_are_decided_one_by_one() {
+    peers(WIDE, DEFAULT, async |peers| {
+        for _ in 0..3 {
+            let allowed = peers.call("/x", None).await;
+            assert_eq!((allowed.status, allowed.body.len()), (200, 0));
+            assert_eq!(allowed.trailers.expect("trailers")["x-length"], "0");
+            let denied = peers.call("/denied", None).await;
+            assert_eq!(denied.status, 403);
+            assert_eq!(denied.body, b"Access denied\r\n");
+            assert_eq!(denied.headers["content-type"], "text/plain");
+        }
+        let edited = peers.call("/edited//../edited", None).await;
+        assert_eq!(edited.headers["x-by"], "plugin");
+        assert_eq!(edited.headers["x-path"], "/edited");
+        let redirected = peers.call("/a%2fdenied", None).await;
+        assert_eq!(redirected.status, 307);
+        assert_eq!(redirected.headers["location"], "/a/denied");
+        let records = peers.rules.records.borrow();
+        assert_eq!(records[0], "HTTP/2 GET http://a/x 200 allowed");
+        assert_eq!(records[1], "HTTP/2 GET http://a/denied 403 refused");
+        assert_eq!(records.len(), 8);
+    });
+}
+
+#[test]
+fn a_refusal_needs_no_window_it_does_not_have() {
+    peers(DEFAULT, DEFAULT, async |peers| {
+        let denied = peers.call("/denied", None).await;
+        assert_eq!((denied.status, denied.body.len()), (403, 0));
+        assert_eq!(denied.headers["content-length"], "0");
+    });
+}
+
+#[test]
+fn large_bodies_pass_under_narrow_windows_among_refusals() {
+    const SIZE: usize = 2 << 20;
+    for (client, server) in [
+        (DEFAULT, DEFAULT),
+        ((1000, 65_535), (500, 65_535)),
+        (WIDE, WIDE),
+    ] {
+        peers(client, server, async |peers| {
+            let bulk = async {
+                let body: Vec<u8> = (0..SIZE).map(|i| (i / 7) as u8).collect();
+                let size = if client.0 == 1000 { SIZE / 16 } else { SIZE };
+                let got = peers.call("/bulk", Some(body[..size].to_vec())).await;
+                assert_eq!(got.status, 200);
+                assert!(got.body == body[..size], "body damaged");
+            };
+            let refusals = async {
+                for round in 0..40 {
+                    // Some bodies are bigger than the whole connection window.
+                    let body = (round % 2 == 0).then(|| vec![0; 100_000]);
+                    assert_eq!(peers.call("/denied", body).await.status, 403);
+                }
+            };
+            tokio::join!(bulk, refusals);
+            assert_eq!(peers.call("/x", None).await.status, 200);
+        });
+    }
+}
+
+#[test]
+fn plugins_may_see_responses() {
+    peers(WIDE, DEFAULT, async |peers| {
+        let plain = peers.call("/x", None).await;
+        assert_eq!(plain.headers["server"], "echo");
+        for _ in 0..2 {
+            let seen = peers.call("/response", Some(b"hello".to_vec())).await;
+            assert_eq!(seen.headers["x-seen"], "yes");
+            assert!(!seen.headers.contains_key("server"));
+            assert_eq!(seen.body, b"hello");
+            assert_eq!(seen.trailers.expect("trailers")["x-length"], "5");
+            // Blocks of other streams are written again too, and still readable.
+            assert_eq!(peers.call("/x", None).await.headers["server"], "echo");
+        }
+    });
+}
+
+#[test]
+fn an_absent_upstream_is_told_by_goaway() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    LocalSet::new().block_on(&runtime, async {
+        let gone = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let rules = Rules::new(gone.local_addr().expect("address"));
+        drop(gone);
+        let front = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let stream = TcpStream::connect(front.local_addr().expect("address"));
+        let stream = stream.await.expect("connect");
+        let (accepted, _) = front.accept().await.expect("accept");
+        let client = async {
+            let (mut client, connection) = client::handshake(stream).await.expect("handshake");
+            let request = Request::get("http://a/x").body(()).expect("request");
+            let (response, _) = client
+                .send_request(request, true)
+                .map(|(response, send): (_, SendStream<Bytes>)| (response, send))
+                .expect("send");
+            let (connection, response) = tokio::join!(connection, response);
+            assert!(connection.is_err() && response.is_err());
+        };
+        tokio::join!(serve(accepted, &rules), client);
+        assert!(rules.records.borrow()[0].contains("upstream unreachable"));
+    });
+}
