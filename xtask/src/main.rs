@@ -7,6 +7,7 @@ mod bpf;
 mod build;
 mod check;
 mod fresh;
+mod fuzz;
 mod lab;
 mod process;
 mod setup;
@@ -57,6 +58,14 @@ enum Command {
         #[arg(long)]
         stop: bool,
     },
+    /// Coverage-guided fuzzing of the pure rooms.
+    Fuzz {
+        /// Fuzz only targets whose name contains this.
+        filter: Option<String>,
+        /// How long, per target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Measure, each figure as a ratio to its baseline in the same run.
     Bench {
         /// Run only benches whose name contains this.
@@ -81,6 +90,9 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Check => check::all(),
         Command::Test { filter } => test::run(filter.as_deref()),
         Command::Demo { keep, stop } => lab::demo(keep, stop),
+        Command::Fuzz { filter, seconds } => {
+            fuzz::run_targets(filter.as_deref(), seconds).map(drop)
+        }
         Command::Bench { filter } => lab::bench(filter.as_deref()),
     }
 }
