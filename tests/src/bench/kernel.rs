@@ -2,7 +2,6 @@
 //! run in the same round, so that a busy machine moves both.
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
 use tidegate_ebpf_shared::{
     addr::{Addr, AddrPrefix, proto},
     endpoint::EndpointInfo,
@@ -12,7 +11,10 @@ use tidegate_ebpf_shared::{
     policy::{PolicyEntry, PolicyKey, direction, verdict},
 };
 
-use super::empty::{Empty, Kind};
+use super::{
+    empty::{Empty, Kind},
+    row::Row,
+};
 use crate::kernel::{
     frames::Spec,
     model::{DROP, NEXT},
@@ -35,23 +37,6 @@ const POLICY: u32 = 1;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
-
-/// One measured row.
-#[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    /// What was measured.
-    pub name: &'static str,
-    /// What it is compared with.
-    pub baseline: &'static str,
-    /// Median nanoseconds a packet.
-    pub nanoseconds: f64,
-    /// Median nanoseconds of the baseline.
-    pub baseline_nanoseconds: f64,
-    /// Median of the rounds' ratios.
-    pub ratio: f64,
-    /// Smallest and largest ratio of a round.
-    pub spread: (f64, f64),
-}
 
 /// A frame through a program, and the code and mark that prove it took the way meant.
 struct Path {
@@ -231,27 +216,13 @@ fn frame(src: &str, dst: &str, port: u16, tcp_flags: u8) -> Vec<u8> {
 }
 
 fn row(path: &Path, samples: &[(f64, f64)]) -> Row {
-    let ratios: Vec<f64> = samples
-        .iter()
-        .map(|(own, base)| own / base.max(1.0))
-        .collect();
-    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = ratios.iter().copied().fold(0.0, f64::max);
-    Row {
-        name: path.name,
-        baseline: if path.program == program::DENY_LIST {
-            "empty XDP program"
-        } else {
-            "empty tcx program"
-        },
-        nanoseconds: median(samples.iter().map(|sample| sample.0).collect()),
-        baseline_nanoseconds: median(samples.iter().map(|sample| sample.1).collect()),
-        ratio: median(ratios),
-        spread: (least, most),
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let baseline = if path.program == program::DENY_LIST {
+        "empty XDP program"
+    } else {
+        "empty tcx program"
+    };
+    let own: Vec<f64> = samples.iter().map(|sample| sample.0).collect();
+    // The clock of a test run counts whole nanoseconds.
+    let base: Vec<f64> = samples.iter().map(|sample| sample.1.max(1.0)).collect();
+    Row::new(path.name, baseline, "ns", &own, &base)
 }

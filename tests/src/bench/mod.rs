@@ -1,4 +1,10 @@
-//! Measurements behind `cargo xtask bench`, each a ratio taken interleaved.
+//! Measurements behind `cargo xtask bench`: each figure beside its baseline, taken
+//! interleaved in one run, with the spread of the rounds.
 
+pub mod connect;
+mod cpu;
 mod empty;
+pub mod http;
 pub mod kernel;
+pub mod row;
+pub mod swap;

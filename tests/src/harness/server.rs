@@ -98,7 +98,7 @@ pub fn dns(place: &Place, names: &[(&str, &str)]) -> anyhow::Result<Running> {
 }
 
 /// Waits until somebody listens on a port of the place itself.
-fn wait_for_tcp(place: &Place, port: u16, server: &mut Running) -> anyhow::Result<()> {
+pub fn wait_for_tcp(place: &Place, port: u16, server: &mut Running) -> anyhow::Result<()> {
     eventually(
         &format!("a server on port {port} of {}", place.name()),
         || {

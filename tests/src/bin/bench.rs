@@ -1,0 +1,79 @@
+//! `cargo xtask bench`: measures, and prints what `docs/benchmarks.md` shows.
+
+use anyhow::{Result, bail};
+use tidegate_tests::bench::{connect, http, kernel, row::Row, swap};
+
+fn main() -> Result<()> {
+    let filter = std::env::args().nth(1).unwrap_or_default();
+    if filter == connect::CHILD {
+        return connect::child();
+    }
+    let benches: [(&str, fn() -> Result<()>); 4] = [
+        ("kernel", || {
+            table("Packet programs (BPF_PROG_TEST_RUN)", &kernel::run()?)
+        }),
+        ("connect", || table("Service addresses", &connect::run()?)),
+        ("http", || {
+            table("HTTP/1.1 through the proxy", &http::run()?)
+        }),
+        ("swap", swaps),
+    ];
+    let mut measured = 0;
+    for (name, bench) in benches {
+        if name.contains(&filter) {
+            bench()?;
+            measured += 1;
+        }
+    }
+    if measured == 0 {
+        let names = benches.map(|(name, _)| name).join(", ");
+        bail!("no bench is called {filter:?}; there are: {names}");
+    }
+    Ok(())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the last step of a bench")]
+fn table(title: &str, rows: &[Row]) -> Result<()> {
+    println!("\n### {title}\n");
+    println!("| what | measured | baseline | ratio (median) | spread of rounds |");
+    println!("| --- | ---: | ---: | ---: | --- |");
+    for r in rows {
+        println!(
+            "| {} | {} | {} ({}) | {:.2} | {:.2}–{:.2} |",
+            r.name,
+            figure(r.value, r.unit),
+            figure(r.baseline_value, r.unit),
+            r.baseline,
+            r.ratio,
+            r.spread.0,
+            r.spread.1
+        );
+    }
+    Ok(())
+}
+
+fn figure(value: f64, unit: &str) -> String {
+    let digits = if value >= 100.0 { 0 } else { 1 };
+    format!("{value:.digits$} {unit}")
+}
+
+fn swaps() -> Result<()> {
+    let s = swap::run()?;
+    println!("\n### Replacing a plugin under load (one keep-alive connection)\n");
+    println!("| what | measured |");
+    println!("| --- | ---: |");
+    println!(
+        "| file complete → first answer of a version never seen | {:.0} ms |",
+        s.cold_ms
+    );
+    println!(
+        "| … of a version compiled before: median (worst) | {:.0} ({:.0}) ms |",
+        s.cached_ms, s.cached_worst_ms
+    );
+    println!(
+        "| requests meanwhile / failed | {} / {} |",
+        s.requests, s.failed
+    );
+    println!("| slowest request | {:.1} ms |", s.slowest_request_ms);
+    Ok(())
+}
