@@ -59,18 +59,16 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// All zero, by words: assigning a default would be a call that writes bytes.
+    /// All zero, word by word. Volatile, or the compiler makes it a call that writes
+    /// bytes, for a sixth of the packet's whole cost.
     #[inline(always)]
     fn clear(&mut self) {
-        set_v6(&mut self.tuple.src, [0; 4]);
-        set_v6(&mut self.tuple.dst, [0; 4]);
-        self.tuple.src_port = [0; 2];
-        self.tuple.dst_port = [0; 2];
-        self.tuple.protocol = 0;
-        self.tcp_flags = 0;
-        self.problem = 0;
-        self.len = 0;
-        self.transport = 0;
+        const { assert!(align_of::<Self>() == 4 && size_of::<Self>() % 4 == 0) };
+        let words = (&raw mut *self).cast::<u32>();
+        for i in 0..size_of::<Self>() / 4 {
+            // SAFETY: within the packet, which is aligned for words; zero is valid.
+            unsafe { words.add(i).write_volatile(0) };
+        }
     }
 }
 
