@@ -1,6 +1,7 @@
 //! The Tidegate agent and proxy. `ARCHITECTURE.md` has the map and the room rules.
 
 pub mod admin;
+pub mod agent;
 pub mod cli;
 pub mod control;
 pub mod datapath;

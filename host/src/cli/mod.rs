@@ -11,6 +11,7 @@ mod identity;
 mod observe;
 mod plugin;
 mod policy;
+mod run;
 mod service;
 mod status;
 mod table;
@@ -18,6 +19,8 @@ mod table;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::{plugin_host, proxy};
 
 /// A WASM-plugin-extensible datapath host: policy, load balancing and L7 filtering
 /// for the workloads of a Linux node.
@@ -32,9 +35,16 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the agent in the foreground.
+    Run(run::Run),
+    /// Remove everything the agent left behind: programs, tables, routes, the proxy.
+    Cleanup(run::Cleanup),
     /// Look at a configuration file without running anything.
     #[command(subcommand)]
     Config(config::Command),
+    /// The proxy process; the agent runs it.
+    #[command(hide = true)]
+    Proxy(proxy::ProxyArgs),
     /// Compiles one plugin, confined; the agent runs it.
     #[command(hide = true)]
     CompilePlugin,
@@ -46,9 +56,15 @@ impl Cli {
     /// Does what was asked. The exit code is 0, or 1 where a command answers "no".
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Run(args) => args.run(),
+            Command::Cleanup(args) => args.run(),
             Command::Config(command) => command.run(),
+            Command::Proxy(args) => {
+                proxy::run(&args, proxy::plugins::CatalogLoader::new)?;
+                Ok(ExitCode::SUCCESS)
+            }
             Command::CompilePlugin => {
-                crate::plugin_host::compile::run()?;
+                plugin_host::compile::run()?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Ask(command) => {

@@ -12,7 +12,7 @@ use super::{
 /// Endpoints, with why they are not in force where they are not.
 pub(super) fn endpoints(
     compiled: &Compiled,
-    not_ready: &BTreeMap<u32, String>,
+    not_ready: &BTreeMap<String, String>,
 ) -> Vec<EndpointView> {
     let row = |(id, endpoint): (&u32, &tidegate_policy::compiled::CompiledEndpoint)| EndpointView {
         id: *id,
@@ -27,7 +27,7 @@ pub(super) fn endpoints(
         location: endpoint.location.clone(),
         default_deny: endpoint.default_deny,
         state: not_ready
-            .get(id)
+            .get(&endpoint.name)
             .cloned()
             .unwrap_or_else(|| "ready".to_owned()),
         policy_entries: endpoint.table.len(),

@@ -36,6 +36,6 @@ pub struct Status {
     pub datapath: DatapathView,
     /// The proxy.
     pub proxy: ProxyView,
-    /// Endpoints that are not in force, by id, and why.
-    pub not_ready: BTreeMap<u32, String>,
+    /// Endpoints that are not in force, by name, and why.
+    pub not_ready: BTreeMap<String, String>,
 }

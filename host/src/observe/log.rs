@@ -10,7 +10,12 @@ pub fn start(json: bool, level: &str) -> anyhow::Result<()> {
         Ok(wanted) => EnvFilter::try_new(&wanted).with_context(|| format!("RUST_LOG={wanted}"))?,
         Err(_) => EnvFilter::try_new(level).with_context(|| format!("log level {level}"))?,
     };
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // The proxy outlives whoever reads its log: a closed pipe is not worth a panic.
+        .log_internal_errors(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     if json {
         builder.json().flatten_event(true).try_init()
     } else {

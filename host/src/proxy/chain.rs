@@ -4,10 +4,12 @@
 //! Each plugin sees the message as it was received; the edits add up, and where two
 //! touch the same header the later one wins.
 
-use std::{borrow::Cow, net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use tidegate_policy::compiled::{FailMode, L7Protocol, RuleId};
 use tidegate_wire::http::{HeaderEdit, HttpHead, ResponseHead};
+
+pub use crate::plugin_host::Facts;
 
 use super::http::{Attribution, Decision, Denial, Verdict};
 
@@ -55,19 +57,6 @@ pub struct Chain {
     pub protocol: L7Protocol,
     /// Plugins, in order.
     pub filters: Vec<Box<dyn Filter>>,
-}
-
-/// What a plugin may learn about the connection, if it was granted that.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// Client.
-    pub source: SocketAddr,
-    /// Original destination.
-    pub destination: SocketAddr,
-    /// Identity of the client.
-    pub source_identity: u32,
-    /// Its labels, as `source:key=value`, sorted.
-    pub source_labels: Arc<[String]>,
 }
 
 /// A plugin's answer to a request or response.

@@ -13,6 +13,7 @@ mod control;
 mod flow;
 pub mod http;
 mod listener;
+pub mod plugins;
 mod privileges;
 mod process;
 mod records;

@@ -190,6 +190,26 @@ impl ProxySupervisor {
         answer.await.map_err(|_| gone())?
     }
 
+    /// Ends a proxy that no agent tends any more, with `deadline` for its open
+    /// connections. Fine if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the proxy cannot be told.
+    pub async fn stop(run_dir: &Path, deadline: Duration) -> io::Result<()> {
+        let path = run_dir.join(SOCKET);
+        let Ok(socket) = dial(&path) else {
+            return Ok(());
+        };
+        let proxy = Channel::new(socket)?;
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        proxy.send(&ToProxy::Drain { deadline_ms }, &[]).await?;
+        // It closes the socket when it is done; one that hangs is left behind.
+        let gone = async { while let Ok(Some(_)) = proxy.receive::<ToAgent>().await {} };
+        let _ = timeout(deadline + HELLO_TIMEOUT, gone).await;
+        std::fs::remove_file(&path)
+    }
+
     /// Asks the proxy to end: no new connections, and until the deadline for the open
     /// ones. It is not started again.
     pub async fn drain(&self, deadline: Duration) {
@@ -332,16 +352,21 @@ impl Keeper {
                 listeners: offered.iter().map(|(info, _)| *info).collect(),
             };
             proxy.send(&hello, &attached).await?;
-            let (answer, attached) = next(proxy).await?;
-            let ToAgent::Hello {
-                protocol,
-                pid,
-                listeners,
-                artifacts,
-                ..
-            } = answer
-            else {
-                return Err(protocol_error("something else than a greeting"));
+            // Counters and records of a proxy greeted before may come in between.
+            let (protocol, pid, listeners, artifacts, attached) = loop {
+                if let (
+                    ToAgent::Hello {
+                        protocol,
+                        pid,
+                        listeners,
+                        artifacts,
+                        ..
+                    },
+                    attached,
+                ) = next(proxy).await?
+                {
+                    break (protocol, pid, listeners, artifacts, attached);
+                }
             };
             if protocol != PROTOCOL_VERSION {
                 return Err(protocol_error(&format!("protocol {protocol}")));

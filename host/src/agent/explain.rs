@@ -1,0 +1,219 @@
+//! The kernel's explanation of a flow, told in names.
+
+use std::net::IpAddr;
+
+use tidegate_ebpf_shared::{addr::proto, flow::flags, policy::verdict, reason};
+use tidegate_policy::compiled::{Compiled, Direction, PortMatch};
+
+use crate::{
+    admin,
+    control::view::View,
+    datapath::{self, Reader},
+    observe::{
+        assemble::protocol_name as protocol,
+        directory::{Directory, LearnedNames},
+        explain::{ExplainQuery, Explanation, LiveFlow, PolicyStep, ServiceStep, l7_in_words},
+        record::{FlowDirection, FlowVerdict, Party},
+    },
+};
+
+/// Answers from the kernel's tables.
+pub(super) struct Explainer {
+    pub(super) tables: Reader,
+    pub(super) learned: std::sync::Arc<std::sync::Mutex<LearnedNames>>,
+    /// Denied packets pass and are only reported.
+    pub(super) audit: bool,
+}
+
+impl admin::Explain for Explainer {
+    fn explain(&self, query: &ExplainQuery, view: &View) -> anyhow::Result<Explanation> {
+        let answer = self.tables.explain(&datapath::Query {
+            source: query.source,
+            source_endpoint: host_service(query.source, view),
+            destination: query.destination,
+            port: query.port,
+            protocol: query.protocol,
+        })?;
+        let learned = self
+            .learned
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let names = Names {
+            directory: &view.directory,
+            compiled: &view.compiled,
+            learned: &learned,
+        };
+        let evaluation = &answer.evaluation;
+        Ok(Explanation {
+            source: names.party(&answer.source, 0),
+            destination: names.party(&answer.destination, port_of(query.protocol, answer.port)),
+            protocol: protocol(query.protocol),
+            service: answer.service.as_ref().map(|hit| names.service(query, hit)),
+            steps: names.steps(&answer),
+            live: live(&answer),
+            verdict: match evaluation.is_allowed() {
+                true if evaluation.is_steered() => FlowVerdict::Redirected,
+                true => FlowVerdict::Forwarded,
+                false if self.audit && evaluation.is_policy_denial() => FlowVerdict::Audit,
+                false => FlowVerdict::Dropped,
+            },
+            reason: (!evaluation.is_allowed())
+                .then(|| reason::phrase(evaluation.reason).to_owned()),
+            generation: evaluation.generation,
+        })
+    }
+}
+
+/// A host service shares the node's addresses: the address alone does not tell it.
+fn host_service(source: IpAddr, view: &View) -> u32 {
+    let mut services = view.endpoints.iter().filter(|endpoint| {
+        matches!(
+            endpoint.location,
+            tidegate_policy::compiled::Location::Cgroup(_)
+        ) && endpoint.addresses.contains(&source)
+    });
+    match (services.next(), services.next()) {
+        (Some(only), None) => only.id,
+        _ => 0,
+    }
+}
+
+struct Names<'a> {
+    directory: &'a Directory,
+    compiled: &'a Compiled,
+    learned: &'a LearnedNames,
+}
+
+impl Names<'_> {
+    fn party(&self, party: &datapath::Party, port: u16) -> Party {
+        Party {
+            address: party.address,
+            port,
+            identity: party.identity,
+            endpoint: self.directory.endpoint(party.endpoint).map(str::to_owned),
+            labels: self.directory.labels(party.identity).to_vec(),
+            names: self.learned.names(party.address),
+        }
+    }
+
+    fn service(&self, query: &ExplainQuery, hit: &datapath::ServiceHit) -> ServiceStep {
+        let name = self
+            .directory
+            .service(query.destination, query.port, query.protocol);
+        ServiceStep {
+            frontend: format!(
+                "{} {}",
+                name.unwrap_or("service"),
+                socket(query.destination, query.port)
+            ),
+            algorithm: if hit.maglev { "maglev" } else { "random" }.to_owned(),
+            backends: hit
+                .backends
+                .iter()
+                .map(|(address, port)| socket(*address, *port))
+                .collect(),
+        }
+    }
+
+    fn steps(&self, answer: &datapath::Explanation) -> Vec<PolicyStep> {
+        let step = |step: &datapath::Step| {
+            let rule = step.entry.rule;
+            let place = self
+                .compiled
+                .rules
+                .get(&rule)
+                .map(|rule| format!("{}:{}", rule.file, rule.line));
+            PolicyStep {
+                endpoint: self
+                    .directory
+                    .endpoint(step.endpoint)
+                    .map_or_else(|| format!("endpoint {}", step.endpoint), str::to_owned),
+                direction: match step.direction {
+                    Direction::Ingress => FlowDirection::Ingress,
+                    Direction::Egress => FlowDirection::Egress,
+                },
+                entry: entry(step),
+                outcome: outcome(step.entry.verdict, rule).to_owned(),
+                rule: self.directory.rule(rule),
+                place,
+                l7: self
+                    .compiled
+                    .l7
+                    .get(&step.entry.l7)
+                    .map(l7_in_words)
+                    .unwrap_or_default(),
+            }
+        };
+        answer.steps.iter().map(step).collect()
+    }
+}
+
+fn outcome(decided: u8, rule: u32) -> &'static str {
+    match decided {
+        verdict::DEFAULT_DENY => "no rule allows it",
+        verdict::DENY => "denied by rule",
+        verdict::REDIRECT => "needs L7",
+        verdict::ALLOW if rule == 0 => "not enforced",
+        _ => "allow",
+    }
+}
+
+/// The table entry in words: `identity 256, tcp ports 8080-8095`.
+fn entry(step: &datapath::Step) -> String {
+    let peer = match step.identity {
+        0 => "any identity".to_owned(),
+        identity => format!("identity {identity}"),
+    };
+    let ports = match step.ports {
+        PortMatch::Any => "everything".to_owned(),
+        PortMatch::Protocol(number) => format!("all of {}", protocol(number)),
+        PortMatch::Ports {
+            protocol: number @ (proto::ICMP | proto::ICMPV6),
+            port,
+            ..
+        } => {
+            format!("{} type {}", protocol(number), port >> 8)
+        }
+        PortMatch::Ports {
+            protocol: number,
+            port,
+            bits: 16..,
+        } => format!("{} port {port}", protocol(number)),
+        PortMatch::Ports {
+            protocol: number,
+            port,
+            bits,
+        } => {
+            let last = port | (u16::MAX >> bits);
+            format!("{} ports {port}-{last}", protocol(number))
+        }
+    };
+    format!("{peer}, {ports}")
+}
+
+fn live(answer: &datapath::Explanation) -> Option<LiveFlow> {
+    let (_, latest) = answer.live.first()?;
+    let mut flow = LiveFlow {
+        flows: answer.live.len(),
+        generation: latest.generation,
+        redirected: latest.flags & flags::REDIRECT != 0,
+        packets: 0,
+        bytes: 0,
+    };
+    for (_, entry) in &answer.live {
+        flow.packets += entry.tx_packets + entry.rx_packets;
+        flow.bytes += entry.tx_bytes + entry.rx_bytes;
+    }
+    Some(flow)
+}
+
+fn port_of(protocol: u8, port: u16) -> u16 {
+    match protocol {
+        proto::ICMP | proto::ICMPV6 => 0,
+        _ => port,
+    }
+}
+
+fn socket(address: IpAddr, port: u16) -> String {
+    std::net::SocketAddr::new(address, port).to_string()
+}

@@ -1,0 +1,357 @@
+//! Builds every part of the agent and connects them; the only place that does.
+//!
+//! [`run`] reads top to bottom: claim the node, take over or load the kernel side,
+//! find or start the proxy, start control, let people look, then let events in.
+//!
+//! The end is short on purpose. Programs, tables, links and the proxy outlive the
+//! agent: traffic goes on as decided. The drain order is: no more events in, the
+//! generation being published is finished, readers' sockets close, the lock goes last.
+
+mod explain;
+mod flows;
+mod plugins;
+mod sinks;
+mod sources;
+mod status;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tidegate_policy::Mode;
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use self::{
+    explain::Explainer,
+    flows::Recorder,
+    plugins::{Examiner, candidate},
+    sinks::{Node, SharedDatapath},
+};
+use crate::{
+    admin::{self, Readers},
+    config::{Config, PolicyMode},
+    control::{
+        event::Event,
+        state::{Control, Settings},
+        store::Store,
+    },
+    datapath::{Datapath, Options, TableLimits},
+    lifecycle::{OnlyAgent, Signal, Signals},
+    observe::{directory::LearnedNames, store::FlowStore},
+    plugin_host::{PluginStore, StoreOptions},
+    proxy::{
+        contract::{ProxyStats, ToAgent},
+        supervisor::{ProxyMaps, ProxyOptions, ProxySupervisor},
+    },
+};
+
+/// File name of the local API's socket in the run folder.
+const SOCKET: &str = "agent.sock";
+/// Events that may wait for control. More only slows their sources down: each of them
+/// sends its newest state again.
+const EVENTS: usize = 256;
+/// How often readers get fresh numbers and failed work is tried again.
+const TICK: Duration = Duration::from_secs(1);
+/// How often idle flows and expired addresses are swept.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Names kept for display.
+const LEARNED_NAMES: usize = 65_536;
+/// How long open connections may take to end when everything is removed.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What stays when the agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Everything: traffic goes on as decided.
+    Keep,
+    /// Nothing: as if Tidegate had never been there.
+    Remove,
+}
+
+/// Runs the agent until it is told to stop.
+pub fn run(config: Config, after: After) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(serve(config, after))
+}
+
+/// Removes everything an agent with this configuration left behind.
+pub fn cleanup(config: &Config) -> anyhow::Result<()> {
+    let _only = OnlyAgent::claim(&config.node.run_dir)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime
+        .block_on(ProxySupervisor::stop(&config.node.run_dir, DRAIN))
+        .context("stop the proxy")?;
+    Datapath::remove(&config.node.bpffs).context("remove the kernel side")?;
+    tracing::info!("removed: programs, tables, routes, proxy");
+    Ok(())
+}
+
+async fn serve(config: Config, after: After) -> anyhow::Result<()> {
+    let only = OnlyAgent::claim(&config.node.run_dir)?;
+    let mut signals = Signals::listen().context("listen to signals")?;
+    tracing::info!(
+        node = config.node.name,
+        version = env!("CARGO_PKG_VERSION"),
+        "agent starts"
+    );
+    let store = Store::open(&config.node.state_dir)?;
+    let audit = config.policy.mode == PolicyMode::Audit;
+
+    // The kernel side: what runs already goes on while its programs are replaced.
+    let mut datapath =
+        Datapath::open(datapath_options(&config)).context("take over the kernel side")?;
+    let kernel_events = datapath.take_events()?;
+    let tables = datapath.reader();
+
+    // The proxy: a living one is taken over with its listeners.
+    let maps = datapath.proxy_maps()?;
+    let maps = ProxyMaps {
+        flows: maps.flows,
+        fqdn: maps.fqdn,
+        steered: maps.steered,
+        steer_by_tuple: maps.steer_by_tuple,
+    };
+    let (proxy, from_proxy) = ProxySupervisor::start(proxy_options(&config)?, maps)
+        .await
+        .context("start the proxy")?;
+    let proxy = Arc::new(proxy);
+    datapath
+        .set_listeners(&proxy.listeners())
+        .context("hand the listeners to the kernel")?;
+    let datapath = SharedDatapath::new(datapath);
+
+    // Control, which owns what should be.
+    let cache = StoreOptions::new(config.node.state_dir.join("plugins"));
+    let plugins = Arc::new(PluginStore::new(cache).context("open the plugin store")?);
+    let built_in = plugins
+        .builtin()
+        .await?
+        .into_iter()
+        .map(candidate)
+        .collect();
+    let (stats_in, stats) = watch::channel(ProxyStats::default());
+    let node = Node {
+        datapath: datapath.clone(),
+        proxy: proxy.clone(),
+        stats,
+    };
+    let mut control = Control::new(settings(&config), node, store, built_in)?;
+    control.apply(Event::NodeAddresses(sources::node_addresses(
+        &config.node.addresses,
+    )));
+
+    // People's windows.
+    let recorder = Recorder {
+        view: control.view(),
+        learned: Arc::new(Mutex::new(LearnedNames::new(LEARNED_NAMES))),
+        store: Arc::new(FlowStore::new(config.limits.flow_records as usize)),
+        audit,
+    };
+    let readers = Readers {
+        view: control.view(),
+        flows: recorder.store.clone(),
+        learned: recorder.learned.clone(),
+        explain: Arc::new(Explainer {
+            tables,
+            learned: recorder.learned.clone(),
+            audit,
+        }),
+    };
+
+    // Everything that lives as long as the agent. One that ends takes the agent along,
+    // with its reason: a half-working agent is worse than a restarted one.
+    let (events_in, mut events) = mpsc::channel(EVENTS);
+    let (rescan, rescans) = mpsc::channel(1);
+    let (link_changed, mut link_changes) = mpsc::channel(1);
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let socket = config.node.run_dir.join(SOCKET);
+    let api = readers.clone();
+    tasks.spawn(async move {
+        admin::serve_api(&socket, api)
+            .await
+            .context("serve the local API")
+    });
+    if let Some(listen) = config.metrics.listen {
+        tasks.spawn(async move {
+            let served = admin::serve_metrics(listen, readers).await;
+            served.with_context(|| format!("serve metrics on {listen}"))
+        });
+    }
+    let kernel = recorder.clone();
+    tasks.spawn(async move {
+        kernel
+            .follow(kernel_events)
+            .await
+            .context("read kernel events")
+    });
+    tasks.spawn(follow_proxy(from_proxy, recorder, stats_in));
+    tasks.spawn(async move {
+        sources::links(link_changed)
+            .await
+            .context("watch network devices")
+    });
+    let scans = events_in.clone();
+    let folders = config.folders.clone();
+    tasks.spawn(async move {
+        sources::folders(folders, rescans, scans).await;
+        Ok(())
+    });
+    let examiner = Examiner {
+        store: plugins,
+        events: events_in,
+        one_at_a_time: Arc::new(Semaphore::new(1)),
+    };
+
+    // Events in, one generation at a time out.
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut proxy_status = proxy.status();
+    let ended = loop {
+        let event = tokio::select! {
+            // In this order: stopping is never held up by what keeps coming.
+            biased;
+            signal = signals.next() => match signal {
+                Signal::Stop => break Ok(()),
+                Signal::Rescan => {
+                    tracing::info!("looking at the folders, as asked by SIGHUP");
+                    // A full channel already holds the wish.
+                    let _ = rescan.try_send(());
+                    continue;
+                }
+            },
+            Some(ended) = tasks.join_next() => break part_ended(ended),
+            Some(event) = events.recv() => event,
+            Some(()) = link_changes.recv() => {
+                datapath.attach_pending();
+                Event::NodeAddresses(sources::node_addresses(&config.node.addresses))
+            }
+            Ok(()) = proxy_status.changed() => Event::StatusChanged,
+            _ = sweep.tick() => {
+                datapath.expire();
+                continue;
+            }
+            _ = tick.tick() => {
+                datapath.attach_pending();
+                control.apply(Event::NodeAddresses(sources::node_addresses(&config.node.addresses)));
+                Event::Tick
+            }
+        };
+        // Whatever else is waiting belongs to the same generation.
+        let mut next = Some(event);
+        while let Some(event) = next {
+            for request in control.apply(event) {
+                examiner.start(request);
+            }
+            next = events.try_recv().ok();
+        }
+        control.settle().await;
+    };
+
+    tasks.shutdown().await;
+    // Stale sockets are replaced at the next start; this one tells clients at once.
+    let _ = std::fs::remove_file(config.node.run_dir.join(SOCKET));
+    match after {
+        After::Keep => tracing::info!("agent ends; what is in force stays in force"),
+        After::Remove => remove(&config, &proxy).await?,
+    }
+    drop(only);
+    ended
+}
+
+/// A part that should have lived as long as the agent did not.
+fn part_ended(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Result<()> {
+    match ended {
+        Ok(Ok(())) => anyhow::bail!("a part of the agent ended by itself"),
+        Ok(Err(error)) => Err(error),
+        Err(error) => Err(error).context("a part of the agent failed"),
+    }
+}
+
+async fn remove(config: &Config, proxy: &ProxySupervisor) -> anyhow::Result<()> {
+    // Kernel first: from here on nothing is steered to a proxy that is about to go.
+    Datapath::remove(&config.node.bpffs).context("remove the kernel side")?;
+    // A deadline of its own: the proxy may be hanging.
+    let _ = timeout(2 * DRAIN, proxy.drain(DRAIN)).await;
+    tracing::info!("removed: programs, tables, routes, proxy");
+    Ok(())
+}
+
+async fn follow_proxy(
+    mut from_proxy: mpsc::Receiver<ToAgent>,
+    recorder: Recorder,
+    stats: watch::Sender<ProxyStats>,
+) -> anyhow::Result<()> {
+    while let Some(message) = from_proxy.recv().await {
+        match message {
+            ToAgent::Stats(new) => {
+                stats.send_replace(new);
+            }
+            message => recorder.proxy(message),
+        }
+    }
+    anyhow::bail!("the proxy's supervisor ended")
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        node: config.node.name.clone(),
+        mode: match config.policy.mode {
+            // Audit decides like default; the kernel lets pass what it denies.
+            PolicyMode::Default | PolicyMode::Audit => Mode::Default,
+            PolicyMode::Always => Mode::Always,
+            PolicyMode::Never => Mode::Never,
+        },
+        fqdn_min_ttl: config.fqdn.min_ttl,
+    }
+}
+
+fn datapath_options(config: &Config) -> Options {
+    let limits = &config.limits;
+    Options {
+        bpffs: config.node.bpffs.clone(),
+        cgroup: config.node.cgroup.clone(),
+        outside: config.node.outside_devices.clone(),
+        limits: TableLimits {
+            flows: limits.flows,
+            policy_entries: limits.policy_entries,
+            ipcache_entries: limits.ipcache_entries,
+            endpoints: limits.endpoints,
+            services: limits.services,
+            backends: limits.backends,
+            service_slots: limits.service_slots,
+            fqdn_addresses: limits.fqdn_addresses,
+            deny_prefixes: limits.deny_prefixes,
+        },
+        audit: config.policy.mode == PolicyMode::Audit,
+        allow_localhost: config.policy.allow_localhost,
+        deny_events_per_second: limits.deny_events_per_second,
+    }
+}
+
+fn proxy_options(config: &Config) -> anyhow::Result<ProxyOptions> {
+    let user = &config.proxy.user;
+    Ok(ProxyOptions {
+        run_dir: config.node.run_dir.clone(),
+        exe: std::env::current_exe().context("find this program's file")?,
+        user: (user.uid, user.gid),
+        workers: None,
+        log: (
+            config.log.format == crate::config::LogFormat::Json,
+            config.log.level.clone(),
+        ),
+    })
+}

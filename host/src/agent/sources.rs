@@ -1,0 +1,127 @@
+//! Where events come from: folders, links and addresses of the node, time.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::StreamExt as _;
+use rtnetlink::{MulticastGroup, new_multicast_connection};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    config::{Addresses, Folders},
+    control::{
+        event::Event,
+        folder::{QUIET, Scanner, Watch},
+    },
+};
+
+/// Folders are looked at this often even if nobody says they changed: network file
+/// systems tell nothing.
+const RESCAN: Duration = Duration::from_secs(3);
+
+/// Sends a scan of the folders at once and whenever they may have changed. `rescan`
+/// asks for one now. Ends when nobody listens any more.
+pub(super) async fn folders(
+    folders: Folders,
+    mut rescan: mpsc::Receiver<()>,
+    events: mpsc::Sender<Event>,
+) {
+    let (nudge, mut nudges) = mpsc::channel(1);
+    let mut watch = match Watch::new(&folders, nudge) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            tracing::warn!(%error, "cannot watch folders; they are scanned every {RESCAN:?} instead");
+            None
+        }
+    };
+    let mut scanner = Scanner::new(&folders);
+    let mut last = None;
+    loop {
+        let scan = scanner.scan(SystemTime::now()).clone();
+        let wait = if scan.unsettled { QUIET } else { RESCAN };
+        if last.as_ref() != Some(&scan) {
+            last = Some(scan.clone());
+            if events.send(Event::Scanned(scan)).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            // Without a watch the channel is closed and this arm is off.
+            Some(()) = nudges.recv() => settle(&mut nudges).await,
+            asked = rescan.recv() => if asked.is_none() { return },
+            () = sleep(wait) => {}
+        }
+        if let Some(watch) = &mut watch {
+            watch.refresh();
+        }
+    }
+}
+
+/// Lets a burst of notifications pass, so that files written together are seen
+/// together; a steady stream does not hold the scan up for longer than a moment.
+async fn settle(nudges: &mut mpsc::Receiver<()>) {
+    let deadline = Instant::now() + 4 * QUIET;
+    loop {
+        tokio::select! {
+            nudge = nudges.recv() => if nudge.is_none() { return },
+            () = sleep(QUIET) => return,
+            () = sleep_until(deadline) => return,
+        }
+    }
+}
+
+/// Calls `changed` when links or addresses of this network namespace may have changed.
+pub(super) async fn links(changed: mpsc::Sender<()>) -> anyhow::Result<()> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
+    let (connection, _handle, mut messages) = new_multicast_connection(&groups)?;
+    let connection = tokio::spawn(connection);
+    while messages.next().await.is_some() {
+        // A full channel already holds the news.
+        let _ = changed.try_send(());
+    }
+    connection.abort();
+    Ok(())
+}
+
+/// Addresses with the identity `host`.
+pub(super) fn node_addresses(configured: &Addresses) -> Vec<IpAddr> {
+    match configured {
+        Addresses::List(list) => list.clone(),
+        Addresses::Auto => {
+            let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+                return Vec::new();
+            };
+            let addresses = interfaces.filter_map(|interface| interface.address);
+            let mut addresses: Vec<IpAddr> = addresses
+                .filter_map(
+                    |address| match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+                        (Some(v4), _) => Some(IpAddr::V4(v4.ip())),
+                        (_, Some(v6)) => Some(IpAddr::V6(v6.ip())),
+                        _ => None,
+                    },
+                )
+                .filter(is_routable)
+                .collect();
+            addresses.sort();
+            addresses.dedup();
+            addresses
+        }
+    }
+}
+
+/// Loopback and link-local addresses are everybody's, not this node's alone.
+fn is_routable(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,137 @@
+//! Kernel and proxy as readers see them.
+
+use std::collections::BTreeMap;
+
+use tidegate_ebpf_shared::reason;
+
+use crate::{
+    control::view::{AttachmentView, DatapathView, ProxyView, TableView},
+    datapath::{Counters, Datapath, DatapathError, DatapathStatus},
+    proxy::{contract::ProxyStats, supervisor::ProxyStatus},
+};
+
+/// Everything the view says of the datapath, and endpoints that are declared but not
+/// there, with what is missing. What cannot be read becomes a note.
+pub(super) fn datapath(datapath: &Datapath) -> (DatapathView, BTreeMap<String, String>) {
+    let status = datapath.status();
+    let not_ready = status.attach.waiting.iter().filter_map(|waiting| {
+        let (name, missing) = waiting.split_once(": ")?;
+        Some((name.to_owned(), missing.to_owned()))
+    });
+    let not_ready = not_ready.collect();
+    let mut view = DatapathView {
+        attachments: attachments(&status),
+        notes: status.notes,
+        ..DatapathView::default()
+    };
+    if let Err(error) = fill(&mut view, datapath) {
+        view.notes
+            .push(format!("cannot read the kernel's numbers: {error}"));
+    }
+    (view, not_ready)
+}
+
+/// The proxy as readers see it: what its keeper knows, and its own counters.
+pub(super) fn proxy(status: &ProxyStatus, stats: &ProxyStats) -> ProxyView {
+    let state = match status {
+        ProxyStatus {
+            pid: 0,
+            problem: Some(problem),
+            ..
+        } => format!("gone: {problem}"),
+        ProxyStatus { pid: 0, .. } => "gone".to_owned(),
+        ProxyStatus { serving: true, .. } => "serving".to_owned(),
+        _ => "starting".to_owned(),
+    };
+    ProxyView {
+        pid: status.pid,
+        state,
+        starts: status.starts,
+        stats: stats.clone(),
+    }
+}
+
+fn fill(view: &mut DatapathView, datapath: &Datapath) -> Result<(), DatapathError> {
+    let counters = datapath.counters()?;
+    view.counters = by_name(&counters);
+    view.drops = counters
+        .drops
+        .iter()
+        .map(|(reason, count)| {
+            (
+                reason::phrase(*reason).to_owned(),
+                (count.packets, count.bytes),
+            )
+        })
+        .collect();
+    view.deny_list = datapath
+        .reader()
+        .deny_counts()?
+        .into_iter()
+        .map(|deny| (deny.net.to_string(), (deny.count.packets, deny.count.bytes)))
+        .collect();
+    view.tables = datapath
+        .reader()
+        .tables()?
+        .into_iter()
+        .map(|table| TableView {
+            name: table.name.to_owned(),
+            entries: table.entries,
+            limit: u64::from(table.limit),
+        })
+        .collect();
+    Ok(())
+}
+
+fn attachments(status: &DatapathStatus) -> Vec<AttachmentView> {
+    let mut rows = Vec::new();
+    for program in &status.programs {
+        for target in &program.attached {
+            let xdp = status
+                .xdp
+                .iter()
+                .find(|xdp| program.hook == "xdp" && xdp.device == *target);
+            rows.push(AttachmentView {
+                program: program.name.clone(),
+                target: target.clone(),
+                mode: match xdp {
+                    Some(xdp) => format!("xdp {}", xdp.mode),
+                    None => program.hook.to_owned(),
+                },
+                state: match xdp.and_then(|xdp| xdp.reason.as_ref()) {
+                    Some(reason) => format!("attached; not native: {reason}"),
+                    None => "attached".to_owned(),
+                },
+            });
+        }
+    }
+    rows
+}
+
+fn by_name(counters: &Counters) -> BTreeMap<String, (u64, u64)> {
+    let volumes = [
+        ("forwarded", counters.forwarded),
+        ("redirected", counters.redirected),
+        ("fast lane", counters.fast_lane),
+    ];
+    let counts = [
+        ("flows created", counters.flows_created),
+        ("flow insert failed", counters.flow_insert_failed),
+        ("events lost", counters.events_lost),
+        ("denies lost", counters.denies_lost),
+        ("denies suppressed", counters.denies_suppressed),
+        ("translated", counters.translated),
+        ("sockets steered", counters.sockets_steered),
+        ("sockets denied", counters.sockets_denied),
+        ("listener picked", counters.listener_picked),
+    ];
+    volumes
+        .into_iter()
+        .map(|(name, counter)| (name.to_owned(), (counter.packets, counter.bytes)))
+        .chain(
+            counts
+                .into_iter()
+                .map(|(name, count)| (name.to_owned(), (count, 0))),
+        )
+        .collect()
+}
