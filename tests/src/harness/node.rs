@@ -190,16 +190,25 @@ impl Node {
 
     /// Starts the agent and waits until a generation is in force everywhere.
     pub fn start(&mut self) -> anyhow::Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(30);
         self.start_agent()?;
-        within(Duration::from_secs(30), "the node is ready", || {
-            self.check_agent()?;
-            let status = self.status()?;
-            let (kernel, proxy) = (&status["generation"], &status["proxyGeneration"]);
-            ensure!(kernel.as_u64() > Some(0), "no generation in force yet");
-            ensure!(kernel == proxy, "kernel has {kernel}, proxy has {proxy}");
-            Ok(())
-        })
-        .inspect_err(|_| self.print_logs())
+        let ready = within(PATIENCE, "the node is ready", || {
+            let ended = self.agent.as_mut().map_or(Ok(()), Running::check_alive);
+            // An agent that has ended will not become ready: that is the answer.
+            ended.map_or_else(|ended| Ok(Err(ended)), |()| self.check_ready().map(Ok))
+        });
+        ready
+            .and_then(|answer| answer)
+            .inspect_err(|_| self.print_logs())
+    }
+
+    /// Is one and the same generation in force in kernel and proxy?
+    fn check_ready(&self) -> anyhow::Result<()> {
+        let status = self.status()?;
+        let (kernel, proxy) = (&status["generation"], &status["proxyGeneration"]);
+        ensure!(kernel.as_u64() > Some(0), "no generation in force yet");
+        ensure!(kernel == proxy, "kernel has {kernel}, proxy has {proxy}");
+        Ok(())
     }
 
     /// Starts the agent without waiting for it.
@@ -347,11 +356,6 @@ impl Node {
                 .cloned()
                 .with_context(|| format!("problems: {problems:#?}"))
         })
-    }
-
-    /// Fails if the agent was started and has ended.
-    fn check_agent(&mut self) -> anyhow::Result<()> {
-        self.agent.as_mut().map_or(Ok(()), Running::check_alive)
     }
 
     fn agent_log_file(&self) -> PathBuf {
