@@ -24,7 +24,7 @@ use tidegate_policy::Mode;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval},
 };
 
 use self::{
@@ -90,12 +90,7 @@ pub fn cleanup(config: &Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime
-        .block_on(ProxySupervisor::stop(&config.node.run_dir, DRAIN))
-        .context("stop the proxy")?;
-    Datapath::remove(&config.node.bpffs).context("remove the kernel side")?;
-    tracing::info!("removed: programs, tables, routes, proxy");
-    Ok(())
+    runtime.block_on(remove(config))
 }
 
 async fn serve(config: Config, after: After) -> anyhow::Result<()> {
@@ -266,7 +261,12 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     let _ = std::fs::remove_file(config.node.run_dir.join(SOCKET));
     match after {
         After::Keep => tracing::info!("agent ends; what is in force stays in force"),
-        After::Remove => remove(&config, &proxy).await?,
+        After::Remove => {
+            // Its supervisor would start it again.
+            drop(control);
+            drop(proxy);
+            remove(&config).await?;
+        }
     }
     drop(only);
     ended
@@ -281,11 +281,12 @@ fn part_ended(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyh
     }
 }
 
-async fn remove(config: &Config, proxy: &ProxySupervisor) -> anyhow::Result<()> {
-    // Kernel first: from here on nothing is steered to a proxy that is about to go.
+/// Kernel first: from there on nothing is steered to a proxy that is about to go.
+async fn remove(config: &Config) -> anyhow::Result<()> {
     Datapath::remove(&config.node.bpffs).context("remove the kernel side")?;
-    // A deadline of its own: the proxy may be hanging.
-    let _ = timeout(2 * DRAIN, proxy.drain(DRAIN)).await;
+    ProxySupervisor::stop(&config.node.run_dir, DRAIN)
+        .await
+        .context("stop the proxy")?;
     tracing::info!("removed: programs, tables, routes, proxy");
     Ok(())
 }

@@ -198,16 +198,18 @@ impl ProxySupervisor {
     /// If the proxy cannot be told.
     pub async fn stop(run_dir: &Path, deadline: Duration) -> io::Result<()> {
         let path = run_dir.join(SOCKET);
-        let Ok(socket) = dial(&path) else {
-            return Ok(());
-        };
-        let proxy = Channel::new(socket)?;
-        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-        proxy.send(&ToProxy::Drain { deadline_ms }, &[]).await?;
-        // It closes the socket when it is done; one that hangs is left behind.
-        let gone = async { while let Ok(Some(_)) = proxy.receive::<ToAgent>().await {} };
-        let _ = timeout(deadline + HELLO_TIMEOUT, gone).await;
-        std::fs::remove_file(&path)
+        if let Ok(socket) = dial(&path) {
+            let proxy = Channel::new(socket)?;
+            let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+            proxy.send(&ToProxy::Drain { deadline_ms }, &[]).await?;
+            // It closes the socket when it is done; one that hangs is left behind.
+            let gone = async { while let Ok(Some(_)) = proxy.receive::<ToAgent>().await {} };
+            let _ = timeout(deadline + HELLO_TIMEOUT, gone).await;
+        }
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Asks the proxy to end: no new connections, and until the deadline for the open
