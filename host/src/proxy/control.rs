@@ -339,3 +339,7 @@ fn accept(listening: &OwnedFd) -> io::Result<OwnedFd> {
 fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

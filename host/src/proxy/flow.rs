@@ -364,3 +364,7 @@ fn now_ns() -> u64 {
         .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[path = "flow_tests.rs"]
+mod tests;

@@ -10,6 +10,7 @@ pub mod chain;
 mod channel;
 pub mod contract;
 mod control;
+mod dns;
 mod flow;
 pub mod http;
 mod listener;
@@ -21,6 +22,8 @@ mod sealed;
 mod state;
 pub mod supervisor;
 mod tables;
+#[cfg(test)]
+mod testing;
 mod upstream;
 mod worker;
 

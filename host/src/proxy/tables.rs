@@ -186,6 +186,19 @@ pub(super) mod testing {
         }
     }
 
+    impl Tables {
+        /// Plays the socket hook's part: steers a host service's datagrams.
+        pub(in super::super) fn steer(&self, protocol: u8, peer: SocketAddr, origin: SteerOrigin) {
+            let key = PeerKey {
+                addr: kernel_addr(peer.ip()),
+                port: peer.port().to_be_bytes(),
+                protocol,
+                pad: 0,
+            };
+            self.steer_by_tuple.put(&key, &origin).unwrap();
+        }
+    }
+
     #[test]
     fn both_directions_have_one_key() {
         for (one, other) in [

@@ -17,13 +17,14 @@ use nix::{
 };
 use tidegate_policy::compiled::L7Protocol;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::{Semaphore, watch},
     task::LocalSet,
 };
 
 use super::{
     contract::ListenerInfo,
+    dns,
     flow::{FlowContext, Reading},
     http::{self, Attribution, Inspector as _},
     listener::is_stream,
@@ -99,6 +100,10 @@ fn run(
                 permits.clone(),
                 stop.clone(),
             ));
+        } else {
+            let socket = UdpSocket::from_std(socket.into())?;
+            let address = socket.local_addr()?;
+            tasks.spawn_local(dns::listen(socket, address, view.clone(), stop.clone()));
         }
     }
     runtime.block_on(async move {
@@ -200,6 +205,7 @@ async fn serve(client: TcpStream, peer: SocketAddr, listener: SocketAddr, view: 
     let _ = client.set_nodelay(true);
     match flow.reading() {
         Reading::As(L7Protocol::Http) => http::serve(client, &flow).await,
+        Reading::As(L7Protocol::Dns) => dns::serve(client, &flow).await,
         Reading::Opaque => relay(client, &flow).await,
         refused => {
             refuse(&flow, refused);
@@ -228,7 +234,7 @@ fn refuse(flow: &FlowContext, reading: Reading) {
     let error = match reading {
         Reading::Contradiction => "egress and ingress policy ask for different protocols",
         Reading::Unknown => "the flow's rule set is not known",
-        Reading::As(_) | Reading::Opaque => "the protocol is not read here",
+        Reading::As(_) | Reading::Opaque => return,
     };
     let attribution = Attribution {
         rules: flow.asking_rules(),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::query::read_question;
 use hickory_proto::{
     op::{Message, MessageType},
     rr::{DNSClass, Name, RData},
@@ -17,6 +18,9 @@ const MAX_ADDRESSES: usize = 1_000;
 pub struct Answer {
     /// Message id.
     pub id: u16,
+    /// Name asked for, as [`Query::name`](super::Query::name); `None` if the response
+    /// leaves the question out.
+    pub question: Option<String>,
     /// RCODE, the upper bits of EDNS included only as far as they fit.
     pub rcode: u8,
     /// Addresses of the name asked for, found through its CNAMEs.
@@ -40,6 +44,7 @@ pub fn read_answer(bytes: &[u8]) -> Option<Answer> {
     let Some(question) = message.queries.first() else {
         return Some(answer);
     };
+    answer.question = read_question(bytes);
     let mut ttl = u32::MAX;
     let mut names: Vec<&Name> = vec![question.name()];
     while let Some(name) = names.last().copied() {

@@ -5,7 +5,7 @@ mod answer;
 mod query;
 
 pub use answer::{Answer, read_answer};
-pub use query::{Query, QueryError, read_query, refuse, type_name};
+pub use query::{Query, QueryError, answer_unread, read_query, type_name};
 
 /// RCODEs (RFC 1035 §4.1.1, RFC 2136 §2.2).
 pub mod rcode {

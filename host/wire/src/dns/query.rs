@@ -32,8 +32,9 @@ pub struct Query {
     pub qtype: u16,
     /// QCLASS.
     pub class: u16,
-    /// Where the question ends in the message.
-    end: usize,
+    /// The header's flag bytes, and the question as it came.
+    flags: [u8; 2],
+    question: Vec<u8>,
 }
 
 /// Why a message is no query to be decided about.
@@ -77,8 +78,14 @@ pub fn read_query(message: &[u8]) -> Result<Query, QueryError> {
         name,
         qtype: u16::from_be_bytes([t0, t1]),
         class: u16::from_be_bytes([c0, c1]),
-        end: at + 4,
+        flags: [header[2], header[3]],
+        question: message[HEADER..at + 4].to_vec(),
     })
+}
+
+/// The name in the first question of any message; `None` if there is none.
+pub(super) fn read_question(message: &[u8]) -> Option<String> {
+    read_name(message.get(HEADER..)?).map(|(name, _)| name)
 }
 
 /// A name at the start of `bytes`, and its length there. Compression makes no sense in
@@ -121,22 +128,37 @@ fn push_escaped(name: &mut String, byte: u8) {
     let _ = write!(name, "\\{byte:03}");
 }
 
-/// The answer to a message that is not forwarded: same id and question, no records.
-/// `None` if the message has not even a header.
-pub fn refuse(message: &[u8], query: Option<&Query>, rcode: u8) -> Option<Vec<u8>> {
+impl Query {
+    /// The answer without records: same id, question and flags.
+    pub fn answer(&self, rcode: u8) -> Vec<u8> {
+        answer(self.id.to_be_bytes(), self.flags, &self.question, rcode)
+    }
+}
+
+/// The answer to a message that could not be read: same id, no question. `None` if it
+/// has not even a header.
+pub fn answer_unread(message: &[u8], rcode: u8) -> Option<Vec<u8>> {
     let header = message.first_chunk::<HEADER>()?;
-    let question = query.and_then(|query| message.get(HEADER..query.end));
+    Some(answer(
+        [header[0], header[1]],
+        [header[2], header[3]],
+        &[],
+        rcode,
+    ))
+}
+
+fn answer(id: [u8; 2], flags: [u8; 2], question: &[u8], rcode: u8) -> Vec<u8> {
     let mut answer = vec![
-        header[0],
-        header[1],
-        QR | header[2] & (OPCODE | RD),
-        header[3] & CD | rcode & 0x0f,
+        id[0],
+        id[1],
+        QR | flags[0] & (OPCODE | RD),
+        flags[1] & CD | rcode & 0x0f,
         0,
-        u8::from(question.is_some()),
+        u8::from(!question.is_empty()),
     ];
     answer.resize(HEADER, 0);
-    answer.extend_from_slice(question.unwrap_or_default());
-    Some(answer)
+    answer.extend_from_slice(question);
+    answer
 }
 
 /// Name of a QTYPE, e.g. `AAAA`; `TYPE65280` for those without one (RFC 3597 §5).
@@ -210,11 +232,11 @@ mod tests {
         let edns = [0, 0, 41, 4, 0, 0, 0, 0, 0, 0, 0];
         let wire = message(header, &[&b"\x01a\0\0\x01\0\x01"[..], &edns].concat());
         let query = read_query(&wire).unwrap();
-        let answer = refuse(&wire, Some(&query), rcode::REFUSED).unwrap();
+        let answer = query.answer(rcode::REFUSED);
         let expected = b"\xab\xcd\x81\x15\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
         assert_eq!(answer, expected);
-        assert_eq!(refuse(&wire, None, rcode::FORMERR).unwrap().len(), HEADER);
-        assert_eq!(refuse(&[0; 4], None, rcode::FORMERR), None);
+        assert_eq!(answer_unread(&wire, rcode::FORMERR).unwrap().len(), HEADER);
+        assert_eq!(answer_unread(&[0; 4], rcode::FORMERR), None);
     }
 
     #[test]
@@ -230,7 +252,7 @@ mod tests {
                 prop_assert!(query.name.ends_with('.'));
                 prop_assert!(query.name.bytes().all(|b| b.is_ascii_graphic()));
                 prop_assert!(!query.name.bytes().any(|b| b.is_ascii_uppercase()));
-                prop_assert!(refuse(&bytes, Some(&query), 5).is_some());
+                prop_assert!(read_query(&query.answer(5)).is_err());
             }
         }
 

@@ -1,0 +1,14 @@
+//! DNS: a query is decided by its name and forwarded as it came; from its answer the
+//! kernel learns addresses before the client does. `exchange` is what UDP and TCP have
+//! in common, `learn` writes the kernel's table.
+
+mod exchange;
+mod learn;
+mod tcp;
+mod udp;
+
+pub(super) use tcp::serve;
+pub(super) use udp::listen;
+
+#[cfg(test)]
+mod tests;
