@@ -287,6 +287,8 @@ async fn remove(config: &Config) -> anyhow::Result<()> {
     ProxySupervisor::stop(&config.node.run_dir, DRAIN)
         .await
         .context("stop the proxy")?;
+    // Left by an agent that was killed.
+    let _ = std::fs::remove_file(config.node.run_dir.join(SOCKET));
     tracing::info!("removed: programs, tables, routes, proxy");
     Ok(())
 }
