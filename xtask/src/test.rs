@@ -9,9 +9,13 @@ use anyhow::Context;
 
 use crate::{
     build::{self, Profile},
+    fuzz,
     process::{cargo, describe, say},
     setup,
 };
+
+/// Seconds per fuzz target: enough to run what earlier runs found, and a little more.
+const FUZZ_SECONDS: u32 = 5;
 
 /// Outcome of test binaries, summed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,7 +38,16 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
         .args(filter)
         .stdout(Stdio::piped());
     say(&describe(&command));
-    let (counts, success) = counted(&mut command)?;
+    let (mut counts, success) = counted(&mut command)?;
+    if filter.is_none() {
+        match fuzz::run_targets(None, FUZZ_SECONDS) {
+            Ok(targets) => counts.passed += targets,
+            Err(error) => {
+                say(&format!("{error:#}"));
+                counts.failed += 1;
+            }
+        }
+    }
     println!("{} passed, {} failed", counts.passed, counts.failed);
     anyhow::ensure!(success && counts.failed == 0, "not every test passed");
     Ok(())
