@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use wasmtime::{ResourceLimiter, Store, Trap, component::Component, component::Linker};
+use wasmtime::{
+    ResourceLimiter, Store, Trap, UpdateDeadline, component::Component, component::Linker,
+};
 
 use super::{
     answer::{self, DnsDecision, Failure, HttpDecision},
@@ -10,6 +12,7 @@ use super::{
         dns_world::{DnsFilter, DnsFilterPre},
         http_world::{HttpFilter, HttpFilterPre},
     },
+    deadline::{Deadline, processor_time},
     engine::Runtime,
     host_calls::{self, Facts, Shared},
     message::{Wanted, method},
@@ -54,6 +57,7 @@ pub(super) struct State {
     pub(super) shared: Arc<Shared>,
     pub(super) facts: Arc<Facts>,
     memory: Memory,
+    deadline: Deadline,
 }
 
 #[derive(Debug)]
@@ -94,7 +98,7 @@ impl Instance {
         linked: &Linked,
         shared: &Arc<Shared>,
         limits: &Limits,
-        runtime: &Runtime,
+        runtime: &Arc<Runtime>,
         config: &str,
     ) -> Result<Self, Failure> {
         let state = State {
@@ -104,10 +108,18 @@ impl Instance {
                 limit: limits.memory_bytes,
                 exhausted: false,
             },
+            deadline: Deadline::default(),
         };
         let mut store = Store::new(runtime.engine(), state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(HANDOVER);
+        let clock = runtime.clone();
+        store.epoch_deadline_callback(move |mut store| {
+            let next = store.data_mut().deadline.look(processor_time());
+            let next_ms = next.ok_or(Trap::Interrupt)?;
+            clock.expect_deadline(clock.uptime(), next_ms);
+            Ok(UpdateDeadline::Continue(next_ms))
+        });
         set_deadline(&mut store, runtime, runtime.uptime(), limits.configure_ms);
         let (exports, needs) = match configure(linked, &mut store, config) {
             Ok(Ok(configured)) => configured,
@@ -229,10 +241,13 @@ fn configure(linked: &Linked, store: &mut Store<State>, config: &str) -> Configu
     }
 }
 
-fn set_deadline(store: &mut Store<State>, runtime: &Runtime, now: Duration, deadline_ms: u64) {
-    runtime.expect_deadline(now, deadline_ms);
+fn set_deadline(store: &mut Store<State>, runtime: &Runtime, now: Duration, limit_ms: u64) {
+    let deadline = Deadline::new(limit_ms);
+    let first_ms = deadline.first_look_ms();
+    store.data_mut().deadline = deadline;
+    runtime.expect_deadline(now, first_ms);
     // One more, because the current tick is already under way.
-    store.set_epoch_deadline(deadline_ms.saturating_add(1));
+    store.set_epoch_deadline(first_ms.saturating_add(1));
 }
 
 fn classify(store: &Store<State>, error: &wasmtime::Error) -> Failure {

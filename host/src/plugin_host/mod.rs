@@ -15,6 +15,7 @@ mod budget;
 mod catalog;
 pub mod compile;
 mod counters;
+mod deadline;
 mod engine;
 mod host_calls;
 mod instance;

@@ -144,9 +144,9 @@ pub enum World {
 pub struct Limits {
     /// Linear memory, bytes.
     pub memory_bytes: u64,
-    /// Wall-clock time of one call, milliseconds.
+    /// Processor time of one call, milliseconds.
     pub call_ms: u64,
-    /// Wall-clock time of `configure`, milliseconds.
+    /// Processor time of `configure`, milliseconds.
     pub configure_ms: u64,
 }
 
