@@ -40,7 +40,7 @@ const MAX_WORKERS: u32 = ((MAX_DESCRIPTORS - TABLES) / class::COUNT as usize) as
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// A proxy that lived shorter than this died of its start: the next one waits.
 const SHORT_LIFE: Duration = Duration::from_secs(5);
-/// Shortest and longest wait before another start.
+/// Shortest and longest wait before another start, after the first, which is at once.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Messages of the proxy that may wait for the agent; then the proxy's socket fills, and
 /// it drops and counts.
@@ -424,7 +424,7 @@ enum End {
 impl Run {
     async fn run(mut self, first: Session) {
         let mut session = Some(first);
-        let mut pause = BACK_OFF.0;
+        let mut pause = Duration::ZERO;
         loop {
             let begun = tokio::time::Instant::now();
             let end = match session.take() {
@@ -448,9 +448,9 @@ impl Run {
             }
             if begun.elapsed() < SHORT_LIFE {
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(BACK_OFF.1);
+                pause = (pause * 2).clamp(BACK_OFF.0, BACK_OFF.1);
             } else {
-                pause = BACK_OFF.0;
+                pause = Duration::ZERO;
             }
         }
     }

@@ -1,0 +1,186 @@
+//! The real proxy process under its real supervisor: what it may do, that it comes
+//! back when killed, and that the next agent finds it. Needs root, for kernel tables.
+
+use std::{
+    fs, io,
+    os::fd::{FromRawFd, OwnedFd},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tidegate::proxy::{
+    contract::{Snapshot, ToAgent},
+    supervisor::{ProxyMaps, ProxyOptions, ProxyStatus, ProxySupervisor},
+};
+use tidegate_ebpf_shared::{
+    addr::Addr,
+    flow::{FlowEntry, FlowKey},
+    identity::FqdnInfo,
+    steer::{PeerKey, SteerOrigin, class},
+};
+use tokio::sync::mpsc;
+
+/// `nobody`.
+const USER: u32 = 65_534;
+/// `CAP_NET_BIND_SERVICE` and `CAP_NET_RAW`.
+const CAPABILITIES: &str = "0000000000002400";
+
+/// A hash table of the kernel.
+fn table<K, V>() -> OwnedFd {
+    // type (hash), key size, value size, entries, flags: the head of `union bpf_attr`.
+    let attr = [1, size_of::<K>() as u32, size_of::<V>() as u32, 16, 0];
+    // SAFETY: BPF_MAP_CREATE (0) only reads the attributes; the result is a new
+    // descriptor of ours.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_bpf, 0, attr.as_ptr(), size_of_val(&attr));
+        assert!(
+            fd >= 0,
+            "creating a table needs root: {}",
+            io::Error::last_os_error()
+        );
+        OwnedFd::from_raw_fd(fd as i32)
+    }
+}
+
+async fn supervise(run_dir: &Path) -> (ProxySupervisor, mpsc::Receiver<ToAgent>) {
+    let options = ProxyOptions {
+        run_dir: run_dir.to_owned(),
+        exe: env!("CARGO_BIN_EXE_tidegate").into(),
+        user: (USER, USER),
+        workers: Some(1),
+        log: (false, "warn".to_owned()),
+    };
+    let maps = ProxyMaps {
+        flows: table::<FlowKey, FlowEntry>(),
+        fqdn: table::<Addr, FqdnInfo>(),
+        steered: table::<i32, SteerOrigin>(),
+        steer_by_tuple: table::<PeerKey, SteerOrigin>(),
+    };
+    ProxySupervisor::start(options, maps).await.unwrap()
+}
+
+async fn publish(supervisor: &ProxySupervisor, generation: u32) {
+    let snapshot = Snapshot {
+        generation,
+        ..Snapshot::default()
+    };
+    let published = supervisor
+        .publish(snapshot, Default::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        (published.generation, published.refused.len()),
+        (generation, 0)
+    );
+}
+
+/// Waits until the proxy's status is as wanted.
+async fn until(
+    supervisor: &ProxySupervisor,
+    wanted: impl FnMut(&ProxyStatus) -> bool,
+) -> ProxyStatus {
+    let mut status = supervisor.status();
+    let waiting = status.wait_for(wanted);
+    let status = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+    status
+        .expect("in time")
+        .expect("a running supervisor")
+        .clone()
+}
+
+/// Waits for counters of this generation.
+async fn stats_of(events: &mut mpsc::Receiver<ToAgent>, generation: u32) -> u32 {
+    let next = async {
+        loop {
+            if let ToAgent::Stats(stats) = events.recv().await.unwrap()
+                && stats.generation == generation
+            {
+                return stats.pid;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), next)
+        .await
+        .unwrap()
+}
+
+/// The value of a line of `/proc/PID/status`.
+fn proc_status(pid: u32, key: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.unwrap()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[tokio::test]
+async fn it_has_two_powers_comes_back_and_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (supervisor, mut events) = supervise(dir.path()).await;
+    publish(&supervisor, 1).await;
+    let first = until(&supervisor, |status| status.serving).await;
+    assert_eq!(first.starts, 1);
+
+    // Every thread, the workers too.
+    for task in fs::read_dir(format!("/proc/{}/task", first.pid)).unwrap() {
+        let task = task
+            .unwrap()
+            .file_name()
+            .into_string()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let user = [USER.to_string().as_str(); 4].join(" ");
+        assert_eq!(proc_status(task, "Uid"), user);
+        assert_eq!(proc_status(task, "Gid"), user);
+        assert_eq!(proc_status(task, "Groups"), "");
+        for set in ["CapEff", "CapPrm"] {
+            assert_eq!(proc_status(task, set), CAPABILITIES, "{set}");
+        }
+        for set in ["CapInh", "CapBnd", "CapAmb"] {
+            assert_eq!(proc_status(task, set), "0".repeat(16), "{set}");
+        }
+        assert_eq!(proc_status(task, "NoNewPrivs"), "1");
+    }
+    assert_eq!(stats_of(&mut events, 1).await, first.pid);
+    let listeners = supervisor.listeners().len();
+    assert!(listeners >= class::COUNT as usize);
+
+    // Killed: another one serves the same generation, with the same listeners.
+    let killed = Instant::now();
+    kill(Pid::from_raw(first.pid as i32), Signal::SIGKILL).unwrap();
+    let second = until(&supervisor, |status| {
+        status.serving && status.pid != first.pid
+    })
+    .await;
+    // 8 ms on an idle machine; the promise is 200 ms, with room for a busy one.
+    assert!(
+        killed.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        killed.elapsed()
+    );
+    assert_eq!(second.starts, 2);
+    assert_eq!(stats_of(&mut events, 1).await, second.pid);
+    assert_eq!(supervisor.listeners().len(), listeners);
+
+    // The agent goes, the proxy stays, the next agent takes it over.
+    drop((supervisor, events));
+    let (supervisor, _events) = supervise(dir.path()).await;
+    publish(&supervisor, 2).await;
+    let adopted = until(&supervisor, |status| status.serving).await;
+    assert_eq!((adopted.pid, adopted.starts), (second.pid, 0));
+    assert_eq!(supervisor.listeners().len(), listeners);
+
+    drop(supervisor);
+    ProxySupervisor::stop(dir.path(), Duration::from_secs(1))
+        .await
+        .unwrap();
+    assert!(!dir.path().join("proxy.sock").exists());
+}
