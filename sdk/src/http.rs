@@ -214,6 +214,11 @@ impl From<Decision> for wit::Decision {
 #[macro_export]
 macro_rules! http_filter {
     ($filter:ty, $manifest:tt) => {
+        // Natively nobody calls the filter but its tests; it is in use all the same.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn(&str) -> Result<($filter, $crate::Needs), String> =
+            <$filter as $crate::HttpFilter>::configure;
+
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             use $crate::http_glue as glue;

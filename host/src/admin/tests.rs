@@ -145,8 +145,7 @@ async fn a_filter_that_can_never_match_is_refused() {
         .client
         .flows(&filter, None, false)
         .await
-        .err()
-        .expect("refused");
+        .expect_err("refused");
     assert!(
         matches!(&refused, ClientError::Refused { message, .. }
         if message.starts_with("filter: protocol: \"tpc\" is not known")),
@@ -204,12 +203,7 @@ async fn explain_takes_names_and_says_what_is_wrong_with_them() {
 #[tokio::test]
 async fn not_ready_until_a_generation_is_in_force_and_the_proxy_serves() {
     let running = start().await;
-    let refused = running
-        .client
-        .text("/readyz")
-        .await
-        .err()
-        .expect("not ready");
+    let refused = running.client.text("/readyz").await.expect_err("not ready");
     assert!(
         refused.to_string().contains("the proxy is not serving"),
         "{refused}"

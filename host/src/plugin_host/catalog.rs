@@ -223,8 +223,8 @@ impl Catalog {
         artifacts: &BTreeMap<String, Vec<u8>>,
     ) -> Result<Arc<Version>, String> {
         let held = self.versions.values();
-        let held = held.filter(|version| version.info.artifact == info.artifact);
-        let component = match held.last() {
+        let mut held = held.filter(|version| version.info.artifact == info.artifact);
+        let component = match held.next_back() {
             Some(version) => version.component.clone(),
             None => {
                 let artifact = artifacts

@@ -32,7 +32,7 @@ impl DnsFilter for DnsMatcher {
         let parse = |(index, selector)| {
             let pattern = match selector {
                 Selector::MatchName(name) => Pattern::name(&name),
-                Selector::MatchPattern(pattern) => Pattern::pattern(&pattern),
+                Selector::MatchPattern(pattern) => Pattern::compile(&pattern),
             };
             pattern.map_err(|error| format!("patterns[{index}]: {error}"))
         };

@@ -36,7 +36,7 @@ impl Pattern {
     /// # Errors
     ///
     /// As [`Pattern::name`].
-    pub fn pattern(pattern: &str) -> Result<Self, String> {
+    pub fn compile(pattern: &str) -> Result<Self, String> {
         let mut labels = labels_of(pattern, |byte| byte == b'*' || is_name_byte(byte))?;
         let stars = |label: &String| label.bytes().all(|byte| byte == b'*');
         let all_names = labels.len() == 1 && !labels[0].is_empty() && stars(&labels[0]);
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     fn check(pattern: &str, yes: &[&str], no: &[&str]) {
-        let compiled = Pattern::pattern(pattern).expect(pattern);
+        let compiled = Pattern::compile(pattern).expect(pattern);
         for name in yes {
             assert!(compiled.matches(name), "{pattern} ~ {name}");
         }
@@ -211,7 +211,7 @@ mod tests {
             name in "[ab]{0,4}\\.[ab!]{0,5}\\.",
         ) {
             prop_assume!(!pattern.starts_with("**") || !pattern[..pattern.find('.').unwrap()].bytes().all(|b| b == b'*'));
-            let compiled = Pattern::pattern(&pattern).unwrap();
+            let compiled = Pattern::compile(&pattern).unwrap();
             prop_assert_eq!(compiled.matches(&name), slow(pattern.as_bytes(), name.as_bytes()));
         }
 
@@ -219,7 +219,7 @@ mod tests {
         fn a_leading_double_star_is_one_or_more_labels(
             before in prop::collection::vec("[a-c]{1,3}", 0..4),
         ) {
-            let pattern = Pattern::pattern("**.example.com.").unwrap();
+            let pattern = Pattern::compile("**.example.com.").unwrap();
             let mut labels = before.clone();
             labels.extend(["example".into(), "com".into()]);
             prop_assert_eq!(pattern.matches(&format!("{}.", labels.join("."))), !before.is_empty());
@@ -227,7 +227,7 @@ mod tests {
 
         #[test]
         fn no_text_panics(pattern in ".*", name in ".*") {
-            if let Ok(pattern) = Pattern::pattern(&pattern) {
+            if let Ok(pattern) = Pattern::compile(&pattern) {
                 let _ = pattern.matches(&name);
             }
         }

@@ -215,10 +215,10 @@ impl Step<'_> {
                 (inner.dst, inner.dst_port),
                 inner.protocol,
             );
-            if inner.src == self.packet.dst {
-                if let Some(flow) = self.model.flows.get(&key) {
-                    return fate_of(flow.flags & flags::REDIRECT != 0);
-                }
+            if inner.src == self.packet.dst
+                && let Some(flow) = self.model.flows.get(&key)
+            {
+                return fate_of(flow.flags & flags::REDIRECT != 0);
             }
         }
         let mut decision = self.judge(

@@ -109,7 +109,7 @@ fn read_v4(ip: &[u8]) -> Option<Packet> {
         return None;
     }
     let protocol = ip[9];
-    let transport = if u16_at(ip, 6) % 0x2000 != 0 {
+    let transport = if !u16_at(ip, 6).is_multiple_of(0x2000) {
         Err(reason::FRAGMENT)
     } else if protocol == 58 {
         Err(reason::UNKNOWN_L4)
@@ -229,7 +229,7 @@ fn read_transport(protocol: u8, ip: &[u8], at: usize, total: usize) -> Result<Tr
 
 fn read_inner(outer: u8, ip: &[u8]) -> Option<Inner> {
     let (src, dst, protocol, at) = if outer == 1 {
-        if ip.len() < 20 || ip[0] >> 4 != 4 || u16_at(ip, 6) % 0x2000 != 0 {
+        if ip.len() < 20 || ip[0] >> 4 != 4 || !u16_at(ip, 6).is_multiple_of(0x2000) {
             return None;
         }
         (v4(ip, 12), v4(ip, 16), ip[9], usize::from(ip[0] & 15) * 4)

@@ -171,7 +171,7 @@ impl<I: Inspector> Pair<'_, I> {
         let mut moved = self.client.poll_fill(cx)?;
         moved |= self.upstream.poll_fill(cx)?;
         while !self.relay.to_upstream.is_full() && !self.relay.to_client.is_overfull() {
-            let count = self.relay.from_client(self.client.buffer.filled())?;
+            let count = self.relay.feed_client(self.client.buffer.filled())?;
             self.client.buffer.consume(count);
             if count == 0 {
                 break;
@@ -179,7 +179,7 @@ impl<I: Inspector> Pair<'_, I> {
             moved = true;
         }
         while !self.relay.to_client.is_full() {
-            let count = self.relay.from_upstream(self.upstream.buffer.filled())?;
+            let count = self.relay.feed_upstream(self.upstream.buffer.filled())?;
             self.upstream.buffer.consume(count);
             if count == 0 {
                 break;

@@ -122,7 +122,7 @@ impl<'a, I: Inspector> Relay<'a, I> {
     }
 
     /// Deals with bytes from the client; returns how many, 0 if it needs more.
-    pub(super) fn from_client(&mut self, input: &[u8]) -> Result<usize, Fault> {
+    pub(super) fn feed_client(&mut self, input: &[u8]) -> Result<usize, Fault> {
         match self.requests.step(input, &mut self.to_upstream)? {
             Step::More => Ok(0),
             Step::Took(count) => Ok(count),
@@ -237,7 +237,7 @@ impl<'a, I: Inspector> Relay<'a, I> {
             // Trailers of a stream that was refused, reset or answered early.
             return Ok(());
         }
-        if block.stream % 2 == 0 {
+        if block.stream.is_multiple_of(2) {
             return Err(Fault::protocol("even stream id from a client"));
         }
         self.highest_stream = block.stream;
@@ -376,7 +376,7 @@ impl<'a, I: Inspector> Relay<'a, I> {
     }
 
     /// Deals with bytes from upstream; returns how many, 0 if it needs more.
-    pub(super) fn from_upstream(&mut self, input: &[u8]) -> Result<usize, Fault> {
+    pub(super) fn feed_upstream(&mut self, input: &[u8]) -> Result<usize, Fault> {
         match self.responses.step(input, &mut self.to_client)? {
             Step::More => Ok(0),
             Step::Took(count) => Ok(count),

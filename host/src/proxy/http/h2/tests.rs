@@ -73,11 +73,11 @@ fn feed(
 
 impl Relay<'_, Rules> {
     fn client_sends(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        feed(bytes, |input| self.from_client(input))
+        feed(bytes, |input| self.feed_client(input))
     }
 
     fn upstream_sends(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        feed(bytes, |input| self.from_upstream(input))
+        feed(bytes, |input| self.feed_upstream(input))
     }
 
     /// Both sides have greeted, and their greetings are out of the way.
