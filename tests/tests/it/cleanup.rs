@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use anyhow::Result;
-use tidegate_tests::harness::{Curl, Place};
+use anyhow::{Result, ensure};
+use tidegate_tests::harness::{Curl, Place, eventually};
 
 use crate::shop::{PLAIN, Shop};
 
@@ -28,6 +28,12 @@ fn traces(node: &Place) -> Result<String> {
     Ok(ours.collect())
 }
 
+/// Does a process run? One that has ended and waits for its parent does not.
+fn runs(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .is_ok_and(|status| !status.contains("State:\tZ"))
+}
+
 #[test]
 fn stopping_leaves_the_datapath_and_cleaning_up_leaves_nothing() -> Result<()> {
     let mut shop = Shop::running()?;
@@ -43,10 +49,10 @@ fn stopping_leaves_the_datapath_and_cleaning_up_leaves_nothing() -> Result<()> {
         .text(&["cleanup", "-c", &config.display().to_string()])?;
     request.expect(&shop.stranger, 200)?;
     assert_eq!(traces(shop.world.node.place())?, "");
-    assert!(
-        !std::path::Path::new(&format!("/proc/{proxy}")).exists(),
-        "the proxy still runs"
-    );
+    eventually("the proxy has ended", || {
+        ensure!(!runs(proxy), "it still runs");
+        Ok(())
+    })?;
     let pins = std::fs::read_dir(shop.world.node.bpffs())?.count();
     assert_eq!(pins, 0);
     Ok(())

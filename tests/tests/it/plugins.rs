@@ -26,6 +26,7 @@ spec:
   direction: ingress
   toPorts: [{HTTP}]
   plugin: {plugin}
+  config: {{deny: [badbot]}}
   failMode: {fail_mode}
 "#
     )

@@ -96,6 +96,11 @@ impl Half {
         })
     }
 
+    /// Has its sender begun as it must?
+    pub(super) fn has_greeted(&self) -> bool {
+        self.greeted
+    }
+
     /// Lets the frame that begins pass in pieces, or forgets it.
     pub(super) fn begin(&mut self, frame: &Frame, discarded: bool, out: &mut Outbox) {
         self.left = frame.length as usize;

@@ -16,6 +16,15 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// One that holds frames of our own back until the first frame passes: what a
+    /// client gets first must be the server's SETTINGS (RFC 9113 §3.4).
+    pub(super) fn held() -> Self {
+        Self {
+            mid_frame: true,
+            ..Self::default()
+        }
+    }
+
     /// Bytes to send now.
     pub(super) fn unsent(&self) -> &[u8] {
         &self.bytes[self.sent..]

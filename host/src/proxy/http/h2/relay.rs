@@ -86,7 +86,7 @@ impl<'a, I: Inspector> Relay<'a, I> {
     pub(super) fn new(inspector: &'a I) -> Self {
         Self {
             inspector,
-            to_client: Outbox::default(),
+            to_client: Outbox::held(),
             to_upstream: Outbox::default(),
             requests: Half::default(),
             responses: Half::default(),
@@ -108,6 +108,9 @@ impl<'a, I: Inspector> Relay<'a, I> {
     /// Tells the client why the connection ends.
     pub(super) fn say_goodbye(&mut self, fault: Fault) {
         let last = self.highest_stream;
+        if !self.responses.has_greeted() {
+            self.settings_to_client(&[]);
+        }
         self.to_client
             .own(|out| frame::write_goaway(last, fault.code, fault.reason, out));
     }
@@ -423,8 +426,7 @@ impl<'a, I: Inspector> Relay<'a, I> {
             kind::SETTINGS => {
                 let announced = Announced::read(&bytes[frame::HEAD..])?;
                 self.requests.announced(announced.table)?;
-                self.to_client
-                    .own(|out| frame::write_settings(&announced.pairs, out));
+                self.settings_to_client(&announced.pairs);
             }
             kind::RST_STREAM => {
                 if let Some(stream) = self.streams.remove(&frame.stream) {
@@ -438,6 +440,12 @@ impl<'a, I: Inspector> Relay<'a, I> {
             _ => self.to_client.pass(bytes, 0),
         }
         Ok(())
+    }
+
+    fn settings_to_client(&mut self, pairs: &[(u16, u32)]) {
+        let mut bytes = Vec::new();
+        frame::write_settings(pairs, &mut bytes);
+        self.to_client.pass(&bytes, 0);
     }
 
     fn upstream_block(&mut self, block: &Block) -> Result<(), Fault> {

@@ -200,6 +200,23 @@ fn a_refused_stream_stays_between_us_and_the_client() {
 }
 
 #[test]
+fn nothing_of_ours_precedes_the_servers_greeting() {
+    let rules = rules();
+    let mut relay = Relay::new(&rules);
+    relay.client_sends(&settings(&[])).expect("valid");
+    relay
+        .client_sends(&request(1, "/denied", true))
+        .expect("valid");
+    assert_eq!(relay.taken().0, "", "held back");
+    relay.upstream_sends(&settings(&[])).expect("valid");
+    assert_eq!(relay.taken().0, "SETTINGS 0 [0], HEADERS 1*");
+
+    let mut relay = Relay::new(&rules);
+    relay.say_goodbye(Fault::protocol("as asked"));
+    assert!(relay.taken().0.starts_with("SETTINGS 0 [0], OTHER 0"));
+}
+
+#[test]
 fn bodies_of_refusals_come_out_of_a_reserve() {
     let rules = rules();
     let mut relay = Relay::greeted(&rules);
