@@ -1,8 +1,7 @@
 //! What one plugin call costs: the built-in HTTP matcher as a component against the
 //! same matcher as native code, interleaved in one run.
 //!
-//! `cargo xtask build --release`, then
-//! `cargo run --release -p tidegate --example bench_plugin -- target/release/tidegate`.
+//! `cargo xtask bench plugin` runs it.
 
 use std::{
     collections::BTreeMap,
@@ -54,10 +53,8 @@ const CASES: [(&str, &str); 3] = [
 fn main() -> anyhow::Result<()> {
     let program = env::args().nth(1).context("name the tidegate binary")?;
     let catalog = load(&program)?;
-    println!(
-        "{:<18} {:>9} {:>10} {:>7}  spread of the ratio",
-        "case", "native ns", "plugin ns", "ratio"
-    );
+    println!("| rules | plugin | native | ratio (median) | 10th–90th percentile |");
+    println!("| --- | ---: | ---: | ---: | --- |");
     for (index, (name, config)) in CASES.iter().enumerate() {
         let id = u32::try_from(index)? + 1;
         let set = catalog.rule_set(id).context("a rule set")?;
@@ -88,7 +85,7 @@ fn main() -> anyhow::Result<()> {
         let (ratio, native_ns, plugin_ns) = rounds[ROUNDS / 2];
         let (low, high) = (rounds[ROUNDS / 10].0, rounds[ROUNDS * 9 / 10].0);
         println!(
-            "{name:<18} {native_ns:>9.0} {plugin_ns:>10.0} {ratio:>7.1}  {low:.1} to {high:.1}"
+            "| {name} | {plugin_ns:.0} ns | {native_ns:.0} ns | {ratio:.1} | {low:.1}–{high:.1} |"
         );
     }
     Ok(())

@@ -3,8 +3,11 @@
 use crate::{
     build::{self, Profile},
     process::{cargo, run},
-    setup,
+    setup, workspace,
 };
+
+/// Example of the host crate that measures plugin calls.
+const PLUGIN_BENCH: &str = "bench_plugin";
 
 /// Builds, then tells the story.
 pub(crate) fn demo(keep: bool, stop: bool) -> anyhow::Result<()> {
@@ -31,6 +34,18 @@ pub(crate) fn demo(keep: bool, stop: bool) -> anyhow::Result<()> {
 pub(crate) fn bench(filter: Option<&str>) -> anyhow::Result<()> {
     setup::lab()?;
     let binary = build::all(Profile::Release)?;
+    // The cost of a plugin call is measured inside the host, without a network.
+    let example = [
+        "--release",
+        "--package",
+        "tidegate",
+        "--example",
+        PLUGIN_BENCH,
+    ];
+    run(cargo().args(["build", "--quiet"]).args(example))?;
+    let plugin_bench = workspace::target()
+        .join("release/examples")
+        .join(PLUGIN_BENCH);
     let mut command = cargo();
     command
         .args([
@@ -44,6 +59,7 @@ pub(crate) fn bench(filter: Option<&str>) -> anyhow::Result<()> {
             "--",
         ])
         .args(filter)
-        .env("TIDEGATE_BIN", binary);
+        .env("TIDEGATE_BIN", binary)
+        .env("TIDEGATE_PLUGIN_BENCH", plugin_bench);
     run(&mut command)
 }

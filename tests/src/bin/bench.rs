@@ -1,18 +1,21 @@
 //! `cargo xtask bench`: measures, and prints what `docs/benchmarks.md` shows.
 
-use anyhow::{Result, bail};
+use std::{env, process::Command};
+
+use anyhow::{Context as _, Result, bail, ensure};
 use tidegate_tests::bench::{connect, http, kernel, row::Row, swap};
 
 fn main() -> Result<()> {
-    let filter = std::env::args().nth(1).unwrap_or_default();
+    let filter = env::args().nth(1).unwrap_or_default();
     if filter == connect::CHILD {
         return connect::child();
     }
-    let benches: [(&str, fn() -> Result<()>); 4] = [
+    let benches: [(&str, fn() -> Result<()>); 5] = [
         ("kernel", || {
             table("Packet programs (BPF_PROG_TEST_RUN)", &kernel::run()?)
         }),
         ("connect", || table("Service addresses", &connect::run()?)),
+        ("plugin", plugin_calls),
         ("http", || {
             table("HTTP/1.1 through the proxy", &http::run()?)
         }),
@@ -55,6 +58,16 @@ fn table(title: &str, rows: &[Row]) -> Result<()> {
 fn figure(value: f64, unit: &str) -> String {
     let digits = if value >= 100.0 { 0 } else { 1 };
     format!("{value:.digits$} {unit}")
+}
+
+/// Measured inside the host, by an example of its crate.
+fn plugin_calls() -> Result<()> {
+    println!("\n### A plugin call: the built-in HTTP matcher against the same code, native\n");
+    let bench = env::var_os("TIDEGATE_PLUGIN_BENCH").context("run this by `cargo xtask bench`")?;
+    let binary = env::var_os("TIDEGATE_BIN").context("run this by `cargo xtask bench`")?;
+    let status = Command::new(bench).arg(binary).status()?;
+    ensure!(status.success(), "the plugin bench ended with {status}");
+    Ok(())
 }
 
 fn swaps() -> Result<()> {
