@@ -130,6 +130,8 @@ pub struct Datapath {
     links: Links,
     bindings: Bindings,
     notes: Vec<String>,
+    /// What may interfere with our rule and route, as found last.
+    interference: Vec<String>,
     last_policy_id: u32,
     cpus: usize,
 }
@@ -147,7 +149,6 @@ impl Datapath {
         let programs = loader::load(&pins, &options.limits)?;
         let tables = Tables::open(&pins.maps, &options.limits)?;
         let links = Links::adopt(&pins.links, &programs)?;
-        let notes = routes::ensure()?;
         let cpus = aya::util::nr_cpus().map_err(|(_, source)| DatapathError::Cpus(source))?;
         let mut datapath = Self {
             pins,
@@ -155,7 +156,8 @@ impl Datapath {
             programs,
             links,
             bindings: Bindings::new(options.outside),
-            notes,
+            notes: Vec::new(),
+            interference: Vec::new(),
             last_policy_id: 0,
             cpus,
         };
@@ -178,8 +180,11 @@ impl Datapath {
     }
 
     /// Attaches to declared devices and cgroups that have appeared, and lets go of
-    /// those that are gone. For every link event, and now and then.
+    /// those that are gone, and puts rule and route back if somebody removed them
+    /// (network managers do: without them steered packets would leave the node as they
+    /// are). For every link event, and now and then.
     pub fn attach_pending(&mut self) -> Result<AttachReport, DatapathError> {
+        self.interference = routes::ensure()?;
         self.bindings
             .reconcile(&self.tables, &self.programs, &mut self.links)
     }

@@ -44,7 +44,7 @@ pub struct ProgramStatus {
 impl Datapath {
     /// What runs where.
     pub fn status(&self) -> DatapathStatus {
-        let mut notes = self.notes.clone();
+        let mut notes = [self.notes.as_slice(), &self.interference].concat();
         let mut devices = self.bindings.device_names();
         devices.sort();
         notes.extend(routes::sysctl_notes(&devices));

@@ -1,6 +1,5 @@
-//! Kernel tables by descriptor: typed lookup and update over `bpf(2)`. The only file
-//! of the room with unsafe code. The proxy has no power to create or find tables, and
-//! needs none: the agent hands the descriptors over.
+//! Kernel tables by descriptor: typed lookup and update over `bpf(2)`. The proxy has no
+//! power to create or find tables, and needs none: the agent hands the descriptors over.
 
 use std::{
     io,

@@ -470,7 +470,10 @@ impl Run {
         loop {
             tokio::select! {
                 message = session.proxy.receive() => match message {
-                    Ok(Some((message, _))) => self.heard(message).await,
+                    Ok(Some((message, _))) => {
+                        self.forget_refused(&mut session, &message);
+                        self.heard(message).await;
+                    }
                     gone => {
                         let error = gone.err().map(|error| error.to_string());
                         tracing::warn!(pid = session.pid, error, "the proxy is gone");
@@ -495,6 +498,19 @@ impl Run {
                     }
                     return End::Wanted;
                 }
+            }
+        }
+    }
+
+    /// The proxy keeps no code it refused: sent again, it must be attached again.
+    fn forget_refused(&self, session: &mut Session, message: &ToAgent) {
+        let (ToAgent::Published { refused, .. }, Some(publication)) = (message, &self.latest)
+        else {
+            return;
+        };
+        for (plugin, _) in refused {
+            if let Some(info) = publication.snapshot.plugins.get(plugin) {
+                session.artifacts.remove(&info.artifact);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use tidegate_tests::harness::{Curl, server};
+use tidegate_tests::harness::{Curl, eventually, server};
 
 use crate::shop::{HTTP, POLICY, Shop};
 
@@ -127,4 +127,23 @@ fn read_head(stream: &mut TcpStream) -> Result<String> {
         head.push(byte[0]);
     }
     Ok(String::from_utf8(head)?)
+}
+
+#[test]
+fn a_steering_rule_that_somebody_removed_comes_back_and_nothing_slips_by() -> Result<()> {
+    let shop = Shop::running()?;
+    shop.world.node.place().configure(&["rule delete pref 9"])?;
+    let refused = Curl::get(shop.url(HTTP, "/admin"))
+        .give_up_after(1)
+        .from(&shop.frontend)?;
+    ensure!(refused.status != 200, "passed uninspected: {refused:?}");
+    eventually("requests are filtered again", || {
+        for (path, status) in [("/api/x", 200), ("/admin", 403)] {
+            let answer = Curl::get(shop.url(HTTP, path))
+                .give_up_after(1)
+                .from(&shop.frontend)?;
+            ensure!(answer.status == status, "{path}: {answer:?}");
+        }
+        Ok(())
+    })
 }
