@@ -32,7 +32,7 @@ pub(crate) fn demo(keep: bool, stop: bool) -> anyhow::Result<()> {
 
 /// Builds optimised, then measures.
 pub(crate) fn bench(filter: Option<&str>) -> anyhow::Result<()> {
-    setup::lab()?;
+    setup::bench()?;
     let binary = build::all(Profile::Release)?;
     // The cost of a plugin call is measured inside the host, without a network.
     let example = [

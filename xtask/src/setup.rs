@@ -38,7 +38,9 @@ const COMPILER_PACKAGES: [&str; 6] = [
 ];
 
 /// What the lab runs: the program that must exist, and the package it is in.
-const LAB_PROGRAMS: [(&str, &str); 9] = [
+const LAB_PROGRAMS: [(&str, &str); 10] = [
+    // libFuzzer is C++.
+    ("c++", "g++"),
     ("ip", "iproute2"),
     ("sysctl", "procps"),
     ("nginx", "nginx-light"),
@@ -49,6 +51,9 @@ const LAB_PROGRAMS: [(&str, &str); 9] = [
     ("socat", "socat"),
     ("ping", "iputils-ping"),
 ];
+
+/// What benches need besides: the load, and a proxy to compare with.
+const BENCH_PROGRAMS: [(&str, &str); 2] = [("wrk", "wrk"), ("haproxy", "haproxy")];
 
 /// Everything that any command needs.
 ///
@@ -85,16 +90,28 @@ pub(crate) fn builders() -> anyhow::Result<Builders> {
     })
 }
 
-/// What `test`, `demo` and `bench` need besides.
-pub(crate) fn lab() -> anyhow::Result<()> {
-    let missing: Vec<&str> = LAB_PROGRAMS
+/// What `bench` needs besides what [`lab`] sees to.
+pub(crate) fn bench() -> anyhow::Result<()> {
+    lab()?;
+    programs(&BENCH_PROGRAMS)
+}
+
+/// Installs the packages of programs that are not there.
+fn programs(wanted: &[(&str, &str)]) -> anyhow::Result<()> {
+    let missing: Vec<&str> = wanted
         .iter()
         .filter(|(program, _)| !installed(program))
         .map(|(_, package)| *package)
         .collect();
-    if !missing.is_empty() {
-        install(&missing)?;
+    if missing.is_empty() {
+        return Ok(());
     }
+    install(&missing)
+}
+
+/// What `test`, `demo` and `bench` need besides.
+pub(crate) fn lab() -> anyhow::Result<()> {
+    programs(&LAB_PROGRAMS)?;
     if !is_root() {
         bail!(
             "the lab makes network namespaces and loads kernel programs, so this command needs \
