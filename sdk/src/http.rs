@@ -200,12 +200,23 @@ impl From<Decision> for wit::Decision {
 /// Makes a plugin of a type that implements [`HttpFilter`](crate::HttpFilter), with a
 /// manifest:
 ///
-/// ```ignore
+/// ```
+/// # use tidegate_sdk::{Decision, HttpFilter, Needs, Request};
+/// # struct BotFilter;
+/// # impl HttpFilter for BotFilter {
+/// #     fn configure(_: &str) -> Result<(Self, Needs), String> {
+/// #         Ok((Self, Needs::headers(["user-agent"])))
+/// #     }
+/// #     fn on_request(&mut self, _: &Request) -> Decision {
+/// #         Decision::allow()
+/// #     }
+/// # }
 /// tidegate_sdk::http_filter!(BotFilter, {
 ///     "name": "bot-filter",
 ///     "version": "1.0.0",
 ///     "capabilities": ["log", "metrics"]
 /// });
+/// # fn main() {}
 /// ```
 ///
 /// The braces hold JSON. `name`, `version` and `capabilities` are what most plugins

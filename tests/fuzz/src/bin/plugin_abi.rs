@@ -2,7 +2,7 @@
 //! packs to the same list again.
 #![no_main]
 
-use tidegate_sdk::headers::{Headers, pack_header};
+use tidegate_sdk::{Headers, pack_header};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let headers = Headers::from_packed(data.to_vec());
