@@ -41,7 +41,7 @@ use crate::{
         state::{Control, Settings},
         store::Store,
     },
-    datapath::{Datapath, Options, TableLimits},
+    datapath::{Datapath, Options, TableLimits, watch_devices},
     lifecycle::{OnlyAgent, Signal, Signals},
     observe::{directory::LearnedNames, store::FlowStore},
     plugin_host::{PluginStore, StoreOptions},
@@ -193,7 +193,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     });
     tasks.spawn(follow_proxy(from_proxy, recorder, stats_in));
     tasks.spawn(async move {
-        sources::links(link_changed)
+        watch_devices(link_changed)
             .await
             .context("watch network devices")
     });

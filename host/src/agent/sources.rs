@@ -1,12 +1,10 @@
-//! Where events come from: folders, links and addresses of the node, time.
+//! Where events come from: folders, addresses of the node, time.
 
 use std::{
     net::IpAddr,
     time::{Duration, SystemTime},
 };
 
-use futures_util::StreamExt as _;
-use rtnetlink::{MulticastGroup, new_multicast_connection};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -73,23 +71,6 @@ async fn settle(nudges: &mut mpsc::Receiver<()>) {
             () = sleep_until(deadline) => return,
         }
     }
-}
-
-/// Calls `changed` when links or addresses of this network namespace may have changed.
-pub(super) async fn links(changed: mpsc::Sender<()>) -> anyhow::Result<()> {
-    let groups = [
-        MulticastGroup::Link,
-        MulticastGroup::Ipv4Ifaddr,
-        MulticastGroup::Ipv6Ifaddr,
-    ];
-    let (connection, _handle, mut messages) = new_multicast_connection(&groups)?;
-    let connection = tokio::spawn(connection);
-    while messages.next().await.is_some() {
-        // A full channel already holds the news.
-        let _ = changed.try_send(());
-    }
-    connection.abort();
-    Ok(())
 }
 
 /// Addresses with the identity `host`.

@@ -14,6 +14,7 @@ mod attach;
 mod binding;
 mod bpffs;
 mod counters;
+mod devices;
 mod diff;
 mod encode;
 mod error;
@@ -54,6 +55,7 @@ use tidegate_ebpf_shared::{
 pub use self::{
     binding::{AttachReport, XdpStatus},
     counters::{Counters, DenyCount},
+    devices::watch_devices,
     error::DatapathError,
     events::EventStream,
     expire::{Clocks, Sweep},
