@@ -33,16 +33,14 @@ pub(crate) fn demo(keep: bool, stop: bool) -> anyhow::Result<()> {
 /// Builds optimised, then measures.
 pub(crate) fn bench(filter: Option<&str>) -> anyhow::Result<()> {
     setup::bench()?;
-    let binary = build::all(Profile::Release)?;
-    // The cost of a plugin call is measured inside the host, without a network.
-    let example = [
-        "--release",
-        "--package",
-        "tidegate",
-        "--example",
-        PLUGIN_BENCH,
-    ];
-    run(cargo().args(["build", "--quiet"]).args(example))?;
+    build::artifacts()?;
+    // In one build: an example has other features of its dependencies than a binary
+    // alone, and all of them would be compiled twice.
+    let wanted = ["--bin", "tidegate", "--example", PLUGIN_BENCH];
+    run(cargo()
+        .args(["build", "--release", "--package", "tidegate"])
+        .args(wanted))?;
+    let binary = workspace::target().join("release/tidegate");
     let plugin_bench = workspace::target()
         .join("release/examples")
         .join(PLUGIN_BENCH);

@@ -88,7 +88,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Setup => setup::everything().map(drop),
         Command::Build { release } => build::all(build::Profile::new(release)).map(drop),
         Command::Check => check::all(),
-        Command::Test { filter } => test::run(filter.as_deref()),
+        Command::Test { filter } => test::all(filter.as_deref()),
         Command::Demo { keep, stop } => lab::demo(keep, stop),
         Command::Fuzz { filter, seconds } => {
             fuzz::run_targets(filter.as_deref(), seconds).map(drop)

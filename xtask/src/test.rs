@@ -8,9 +8,8 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    build::{self, Profile},
-    fuzz,
-    process::{cargo, describe, say},
+    build, fuzz,
+    process::{cargo, describe, run, say},
     setup,
 };
 
@@ -30,9 +29,13 @@ struct Counts {
 /// # Errors
 ///
 /// If something could not be built, or a test failed.
-pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
+pub(crate) fn all(filter: Option<&str>) -> anyhow::Result<()> {
     setup::lab()?;
-    build::all(Profile::Dev)?;
+    build::artifacts()?;
+    // The binary under test comes out of the same build as the tests. Built by itself
+    // first, it would have other features of its dependencies, and all of them would be
+    // compiled twice.
+    run(cargo().args(["test", "--workspace", "--quiet", "--no-run"]))?;
     let mut command = cargo();
     command
         .args(["test", "--workspace", "--no-fail-fast", "--quiet", "--"])
