@@ -31,7 +31,8 @@ impl Profile {
         }
     }
 
-    fn folder(self) -> &'static str {
+    /// Its folder below `target`.
+    pub(crate) fn folder(self) -> &'static str {
         match self {
             Self::Dev => "debug",
             Self::Release => "release",

@@ -1,5 +1,7 @@
 //! `demo` and `bench`: programs of the `tests` crate, because they use its lab.
 
+use std::process::Command;
+
 use crate::{
     build::{self, Profile},
     process::{cargo, run},
@@ -13,17 +15,8 @@ const PLUGIN_BENCH: &str = "bench_plugin";
 pub(crate) fn demo(keep: bool, stop: bool) -> anyhow::Result<()> {
     setup::lab()?;
     let binary = build::all(Profile::Dev)?;
-    let mut command = cargo();
+    let mut command = lab_program("demo", Profile::Dev)?;
     command
-        .args([
-            "run",
-            "--quiet",
-            "--package",
-            "tidegate-tests",
-            "--bin",
-            "demo",
-            "--",
-        ])
         .args(keep.then_some("--keep"))
         .args(stop.then_some("--stop"))
         .env("TIDEGATE_BIN", binary);
@@ -44,20 +37,19 @@ pub(crate) fn bench(filter: Option<&str>) -> anyhow::Result<()> {
     let plugin_bench = workspace::target()
         .join("release/examples")
         .join(PLUGIN_BENCH);
-    let mut command = cargo();
+    let mut command = lab_program("bench", Profile::Release)?;
     command
-        .args([
-            "run",
-            "--quiet",
-            "--release",
-            "--package",
-            "tidegate-tests",
-            "--bin",
-            "bench",
-            "--",
-        ])
         .args(filter)
         .env("TIDEGATE_BIN", binary)
         .env("TIDEGATE_PLUGIN_BENCH", plugin_bench);
     run(&mut command)
+}
+
+/// A program of the `tests` crate, built together with the ones it starts.
+fn lab_program(name: &str, profile: Profile) -> anyhow::Result<Command> {
+    run(cargo()
+        .args(["build", "--quiet", "--package", "tidegate-tests", "--bins"])
+        .args(profile.arguments()))?;
+    let folder = workspace::target().join(profile.folder());
+    Ok(Command::new(folder.join(name)))
 }
