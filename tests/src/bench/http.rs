@@ -29,6 +29,10 @@ spec:
       rules:
         http: [{method: GET, path: "/api/.*"}]
     - ports: [{port: "9000", protocol: TCP}]
+  # The proxies compared with run on the node.
+  - fromEntities: [host]
+    toPorts:
+    - ports: [{port: "9000", protocol: TCP}]
 "#;
 
 /// A way to the backend, and the processes that make it.

@@ -51,9 +51,9 @@ pub fn run() -> Result<Swaps> {
     let mut world = World::new()?;
     let frontend = world.workload("frontend")?;
     let backend = world.workload("backend")?;
-    world
-        .node
-        .endpoint(&backend, "bench", &[("app", "backend")])?;
+    for (workload, app) in [(&frontend, "frontend"), (&backend, "backend")] {
+        world.node.endpoint(workload, "bench", &[("app", app)])?;
+    }
     let _nginx = server::nginx(&backend, 8080, &world.dir())?;
     let version = |name: &str| repository().join("target/artifacts/examples").join(name);
     let versions = [version("bot-filter.wasm"), version("bot-filter-v2.wasm")];
