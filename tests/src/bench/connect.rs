@@ -10,8 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::row::{Row, median};
-use crate::harness::World;
+use super::{
+    pair::Pair,
+    row::{Row, median},
+};
 
 const ROUNDS: usize = 15;
 /// Connections a round and way.
@@ -24,15 +26,11 @@ pub const CHILD: &str = "connect-child";
 
 /// Measures. Needs root.
 pub fn run() -> Result<Vec<Row>> {
-    let mut world = World::new()?;
-    let frontend = world.workload("frontend")?;
-    let backend = world.workload("backend")?;
-    world
-        .node
-        .endpoint(&frontend, "bench", &[("app", "frontend")])?;
-    world
-        .node
-        .endpoint(&backend, "bench", &[("app", "backend")])?;
+    let Pair {
+        mut world,
+        frontend,
+        backend,
+    } = Pair::new()?;
     world.node.write(
         "services/backend.yaml",
         format!(

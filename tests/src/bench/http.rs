@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{cpu, row::Row};
+use super::{cpu, pair::Pair, row::Row};
 use crate::harness::{Place, Running, Workload, World, server, world::NODE_V4};
 
 const ROUNDS: usize = 7;
@@ -54,15 +54,11 @@ struct Slice {
 
 /// Measures all rows. Needs root, nginx, haproxy and wrk.
 pub fn run() -> Result<Vec<Row>> {
-    let mut world = World::new()?;
-    let frontend = world.workload("frontend")?;
-    let backend = world.workload("backend")?;
-    world
-        .node
-        .endpoint(&frontend, "bench", &[("app", "frontend")])?;
-    world
-        .node
-        .endpoint(&backend, "bench", &[("app", "backend")])?;
+    let Pair {
+        mut world,
+        frontend,
+        backend,
+    } = Pair::new()?;
     world.node.write("policies/backend.yaml", POLICY)?;
     let filtered = server::nginx(&backend, TIDEGATE, &world.dir())?;
     let plain = server::nginx(&backend, DIRECT, &world.dir())?;

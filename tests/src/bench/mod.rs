@@ -6,5 +6,6 @@ mod cpu;
 mod empty;
 pub mod http;
 pub mod kernel;
+mod pair;
 pub mod row;
 pub mod swap;

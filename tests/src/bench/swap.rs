@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::row::median;
-use crate::harness::{World, server, tag::repository};
+use super::{pair::Pair, row::median};
+use crate::harness::{server, tag::repository};
 
 /// Swaps measured after the first, which compiles.
 const SWAPS: usize = 10;
@@ -48,12 +48,11 @@ pub struct Swaps {
 
 /// Measures. Needs root and nginx.
 pub fn run() -> Result<Swaps> {
-    let mut world = World::new()?;
-    let frontend = world.workload("frontend")?;
-    let backend = world.workload("backend")?;
-    for (workload, app) in [(&frontend, "frontend"), (&backend, "backend")] {
-        world.node.endpoint(workload, "bench", &[("app", app)])?;
-    }
+    let Pair {
+        mut world,
+        frontend,
+        backend,
+    } = Pair::new()?;
     let _nginx = server::nginx(&backend, 8080, &world.dir())?;
     let version = |name: &str| repository().join("target/artifacts/examples").join(name);
     let versions = [version("bot-filter.wasm"), version("bot-filter-v2.wasm")];
