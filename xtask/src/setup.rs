@@ -52,6 +52,17 @@ const LAB_PROGRAMS: [(&str, &str); 10] = [
     ("ping", "iputils-ping"),
 ];
 
+/// Libraries of Debian's Python for real peers in the lab: the module that must exist,
+/// and the package it is in.
+const LAB_MODULES: [(&str, &str); 2] = [
+    ("grpc", "python3-grpcio"),
+    ("websockets", "python3-websockets"),
+];
+
+/// Where Debian's packages put them. A Python of one's own further up the `PATH` does
+/// not matter: the lab starts the one in `/usr/bin`.
+const PYTHON_MODULES: &str = "/usr/lib/python3/dist-packages";
+
 /// What benches need besides: the load, and a proxy to compare with.
 const BENCH_PROGRAMS: [(&str, &str); 2] = [("wrk", "wrk"), ("haproxy", "haproxy")];
 
@@ -93,14 +104,17 @@ pub(crate) fn builders() -> anyhow::Result<Builders> {
 /// What `bench` needs besides what [`lab`] sees to.
 pub(crate) fn bench() -> anyhow::Result<()> {
     lab()?;
-    programs(&BENCH_PROGRAMS)
+    packages(&BENCH_PROGRAMS, &[])
 }
 
-/// Installs the packages of programs that are not there.
-fn programs(wanted: &[(&str, &str)]) -> anyhow::Result<()> {
-    let missing: Vec<&str> = wanted
+/// Installs the packages of programs and Python modules that are not there.
+fn packages(programs: &[(&str, &str)], modules: &[(&str, &str)]) -> anyhow::Result<()> {
+    let programs = programs.iter().filter(|(program, _)| !installed(program));
+    let modules = modules
         .iter()
-        .filter(|(program, _)| !installed(program))
+        .filter(|(module, _)| !Path::new(PYTHON_MODULES).join(module).is_dir());
+    let missing: Vec<&str> = programs
+        .chain(modules)
         .map(|(_, package)| *package)
         .collect();
     if missing.is_empty() {
@@ -111,7 +125,7 @@ fn programs(wanted: &[(&str, &str)]) -> anyhow::Result<()> {
 
 /// What `test`, `demo` and `bench` need besides.
 pub(crate) fn lab() -> anyhow::Result<()> {
-    programs(&LAB_PROGRAMS)?;
+    packages(&LAB_PROGRAMS, &LAB_MODULES)?;
     if !is_root() {
         bail!(
             "the lab makes network namespaces and loads kernel programs, so this command needs \

@@ -4,7 +4,7 @@ use std::{
     io::{Read as _, Write as _},
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -147,4 +147,74 @@ impl Steady {
             Err(_) => bail!("the load thread panicked"),
         }
     }
+}
+
+/// Connections, one after the other, each with one request, until it is told to end.
+pub struct Visits {
+    stop: Arc<AtomicBool>,
+    statuses: Arc<Mutex<Vec<u16>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Visits {
+    /// Starts.
+    pub fn start(from: &Place, to: impl Into<SocketAddr>, path: &str) -> Self {
+        let (from, to) = (from.clone(), to.into());
+        let request = format!("GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n");
+        let stop = Arc::new(AtomicBool::new(false));
+        let statuses = Arc::new(Mutex::new(Vec::new()));
+        let (stopped, made) = (Arc::clone(&stop), Arc::clone(&statuses));
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                // What was lost in whatever way is a status of 0.
+                let status = visit(&from, to, &request).unwrap_or(0);
+                made.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(status);
+            }
+        });
+        Self {
+            stop,
+            statuses,
+            thread,
+        }
+    }
+
+    /// Statuses so far, 0 for a connection that brought no answer.
+    pub fn statuses(&self) -> Vec<u16> {
+        let statuses = self.statuses.lock();
+        statuses.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until so many more visits ended with this status.
+    pub fn wait_for_more(&self, more: usize, status: u16) -> anyhow::Result<()> {
+        let count = || self.statuses().iter().filter(|s| **s == status).count();
+        let before = count();
+        eventually(&format!("{more} more visits with {status}"), || {
+            let now = count();
+            ensure!(now >= before + more, "{} so far", now - before);
+            Ok(())
+        })
+    }
+
+    /// Ends it and returns all statuses.
+    pub fn finish(self) -> anyhow::Result<Vec<u16>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let statuses = Arc::clone(&self.statuses);
+        ensure!(self.thread.join().is_ok(), "the visiting thread panicked");
+        let statuses = statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(statuses.clone())
+    }
+}
+
+/// One connection with one request; the status of the answer.
+fn visit(from: &Place, to: SocketAddr, request: &str) -> anyhow::Result<u16> {
+    let mut stream = connect(from, to)?;
+    // A process may take its time to come back on a busy machine.
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).context("no status")?;
+    Ok(status.parse()?)
 }

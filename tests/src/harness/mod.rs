@@ -1,15 +1,17 @@
 //! A world to test in. Reading order: [`tag`] (names, and how everything is removed
 //! again), [`place`] (where a process runs), [`process`], [`world`] (the topology),
-//! [`node`] (files, agent, command line), [`server`], [`traffic`] and [`load`] (real
-//! peers), [`eventually`].
+//! [`node`] (files, agent, command line), [`server`], [`peer`], [`traffic`] and
+//! [`load`] (what it talks to), [`capture`] (what arrived), [`eventually`].
 //!
 //! Nothing here touches devices, routes or firewall of the root namespace, nor the
 //! root control group: all of it lives in namespaces and groups named after a
 //! [`tag::Tag`], which a helper process removes even if the owner is killed.
 
+pub mod capture;
 pub mod eventually;
 pub mod load;
 pub mod node;
+pub mod peer;
 pub mod place;
 pub mod process;
 pub mod server;
@@ -18,8 +20,10 @@ pub mod traffic;
 pub mod world;
 
 pub use self::{
+    capture::Capture,
     eventually::{eventually, within},
     node::Node,
+    peer::Peer,
     place::Place,
     process::Running,
     traffic::{Answer, Curl},

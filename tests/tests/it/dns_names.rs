@@ -1,7 +1,13 @@
 //! Names: queries are judged, answers are learned before they are delivered.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
-use tidegate_tests::harness::{Curl, Workload, server};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tidegate_tests::harness::{Capture, Curl, Running, Workload, eventually, server};
 
 use crate::shop::Shop;
 
@@ -22,7 +28,7 @@ spec:
 "#;
 
 /// The shop with a DNS server and a web server outside.
-pub(crate) fn shop_with_names() -> Result<(Shop, [tidegate_tests::harness::Running; 2])> {
+pub(crate) fn shop_with_names() -> Result<(Shop, [Running; 2])> {
     let mut shop = Shop::open()?;
     for address in ["198.51.100.10", "198.51.100.20"] {
         shop.world.outside_address(address.parse()?)?;
@@ -89,10 +95,63 @@ fn other_names_are_refused_over_udp_and_tcp() -> Result<()> {
 
 #[test]
 fn lookups_and_learning_go_on_while_the_agent_is_dead() -> Result<()> {
+    const LOOKUPS: usize = 4_000;
     let (mut shop, _servers) = shop_with_names()?;
+    // One dig asks all of it, one query after the other.
+    let list = shop.world.dir().join("lookups");
+    std::fs::write(&list, "api.partner.example\n".repeat(LOOKUPS))?;
+    let list = list.display().to_string();
+    let arguments = ["+tries=1", "+time=5", "+short", "@192.0.2.100", "-f", &list];
+    let mut load = shop.frontend.spawn("lookups", "dig", &arguments)?;
+    let answered = |load: &Running| load.output().matches("198.51.100.10\n").count();
+    eventually("lookups are under way", || {
+        load.check_alive()?;
+        ensure!(answered(&load) > 100);
+        Ok(())
+    })?;
+
     shop.world.node.kill_agent()?;
+    let at_kill = answered(&load);
     Curl::get("http://api.partner.example/").expect(&shop.frontend, 200)?;
     let refused = dig(&shop.frontend, &["evil.example"])?;
     ensure!(refused.contains("status: REFUSED"), "{refused}");
+    eventually("lookups go on without an agent", || {
+        ensure!(answered(&load) > at_kill + 100);
+        Ok(())
+    })?;
+    shop.world.node.start()?;
+    load.wait(Duration::from_secs(60))?;
+    assert_eq!(answered(&load), LOOKUPS, "lookups were lost");
+    Ok(())
+}
+
+#[test]
+fn without_agent_and_proxy_no_query_passes_uninspected() -> Result<()> {
+    let (mut shop, _servers) = shop_with_names()?;
+    // Names as they are on the wire: each label after its length.
+    let (allowed, refused) = ("\x03api\x07partner", "\x04evil\x07example");
+    let capture = Capture::start(&shop.world.outside, &[allowed, refused])?;
+    dig(&shop.frontend, &["api.partner.example"])?;
+    ensure!(capture.count(allowed)? > 0, "the capture sees nothing");
+    let proxy = shop.world.node.proxy_pid()?;
+    shop.world.node.kill_agent()?;
+    kill(Pid::from_raw(proxy.cast_signed()), Signal::SIGKILL)?;
+    let before = capture.count(allowed)?;
+    for transport in ["+notcp", "+tcp"] {
+        for name in ["api.partner.example", "evil.example"] {
+            let answer = dig(&shop.frontend, &[transport, name])?;
+            ensure!(!answer.contains("status: "), "answered: {answer}");
+        }
+    }
+    assert_eq!(
+        (capture.count(allowed)?, capture.count(refused)?),
+        (before, 0)
+    );
+
+    shop.world.node.start()?;
+    Curl::get("http://api.partner.example/").expect(&shop.frontend, 200)?;
+    let answer = dig(&shop.frontend, &["evil.example"])?;
+    ensure!(answer.contains("status: REFUSED"), "{answer}");
+    assert_eq!(capture.count(refused)?, 0);
     Ok(())
 }

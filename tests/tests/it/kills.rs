@@ -1,14 +1,32 @@
 //! `kill -9`, and what goes on.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Result, ensure};
-use tidegate_tests::harness::{
-    Curl, eventually,
-    load::{Outcome, Requests, Steady},
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
 };
 
-use crate::shop::{ECHO, HTTP, PLAIN, Shop};
+use anyhow::{Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tidegate_tests::harness::{
+    Capture, Curl, eventually,
+    load::{Outcome, Requests, Steady, Visits},
+    server,
+};
+
+use crate::shop::{ECHO, HTTP, PEER, PLAIN, Shop, read_head};
+
+/// The outside world, which no policy lets in either.
+const DENY_LIST: &str = "\
+apiVersion: tidegate.io/v1alpha1
+kind: DenyList
+metadata: {name: outside}
+spec:
+  cidrs: [192.0.2.96/27]
+";
 
 fn failed(outcomes: &[Outcome]) -> usize {
     outcomes
@@ -57,27 +75,79 @@ fn a_new_agent_adopts_the_running_proxy() -> Result<()> {
     Ok(())
 }
 
+/// A request whose answer is under way: the first piece of its body has come back.
+fn stream_in_flight(shop: &Shop) -> Result<TcpStream> {
+    let mut stream = server::connect(&shop.frontend, (shop.backend.v4, PEER))?;
+    stream.write_all(b"POST /api/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    read_head(&mut stream)?;
+    let piece = b"5\r\nhello\r\n";
+    stream.write_all(piece)?;
+    let mut back = [0; 10];
+    stream.read_exact(&mut back)?;
+    ensure!(back == *piece, "the piece came back changed");
+    Ok(stream)
+}
+
+/// Waits until the other side has ended a stream; an error if anything else comes.
+fn expect_lost(stream: &mut TcpStream) -> Result<()> {
+    match stream.read(&mut [0; 64]) {
+        Ok(0) => Ok(()),
+        Ok(n) => bail!("{n} more bytes came"),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+        Err(error) => bail!("the client is left waiting: {error}"),
+    }
+}
+
 #[test]
-fn killing_the_proxy_leaves_l4_alone_and_a_new_one_serves_soon() -> Result<()> {
-    let shop = Shop::running()?;
+fn killing_the_proxy_loses_only_what_is_in_flight_and_lets_nothing_pass() -> Result<()> {
+    const KILLS: usize = 3;
+    const STREAMS: usize = 4;
+    let shop = Shop::with_peer()?;
+    let node = &shop.world.node;
+    node.change(|node| node.write("policies/deny.yaml", DENY_LIST))?;
     let steady = Steady::start(&shop.frontend, (shop.backend.v4, ECHO))?;
-    Curl::get(shop.url(HTTP, "/api/x")).expect(&shop.frontend, 200)?;
-    let old = shop.world.node.kill_proxy()?;
-    let killed = Instant::now();
-    // The connection waits in the backlog; nobody is refused.
-    Curl::get(shop.url(HTTP, "/api/x")).expect(&shop.frontend, 200)?;
-    let served = killed.elapsed();
-    Curl::get(shop.url(HTTP, "/admin")).expect(&shop.frontend, 403)?;
-    eventually("another proxy runs", || {
-        ensure!(shop.world.node.proxy_pid()? != old);
-        Ok(())
-    })?;
-    steady.finish()?;
-    // The goal is 200 ms; a busy test machine gets more.
-    ensure!(
-        served < Duration::from_secs(3),
-        "served again after {served:?}"
+    let capture = Capture::start(&shop.backend, &["GET /admin", "GET /api/"])?;
+    let http = (shop.backend.v4, HTTP);
+    let allowed = Visits::start(&shop.frontend, http, "/api/x");
+    let refused = Visits::start(&shop.frontend, http, "/admin");
+    for _ in 0..KILLS {
+        let mut streams = (0..STREAMS)
+            .map(|_| stream_in_flight(&shop))
+            .collect::<Result<Vec<_>>>()?;
+        let old = node.kill_proxy()?;
+        // Who comes now waits in the backlog; nobody is turned away.
+        Curl::get(shop.url(HTTP, "/api/x"))
+            .give_up_after(20)
+            .expect(&shop.frontend, 200)?;
+        streams.iter_mut().try_for_each(expect_lost)?;
+        Curl::get(shop.url(PLAIN, "/")).expect_dropped(&shop.stranger)?;
+        Curl::get(shop.url(PLAIN, "/")).expect_dropped(&shop.world.outside)?;
+        eventually("another proxy runs", || {
+            ensure!(node.proxy_pid()? != old);
+            Ok(())
+        })?;
+        allowed.wait_for_more(5, 200)?;
+        refused.wait_for_more(5, 403)?;
+    }
+    for (visits, status) in [(allowed, 200), (refused, 403)] {
+        let statuses = visits.finish()?;
+        let others: Vec<u16> = statuses.iter().copied().filter(|s| *s != status).collect();
+        // One visit at a time: a kill costs the one in flight, if there was one.
+        ensure!(
+            others.len() <= KILLS && others.iter().all(|status| *status == 0),
+            "of {} visits, besides {status}: {others:?}",
+            statuses.len()
+        );
+    }
+    ensure!(capture.count("GET /api/")? > 0, "the capture sees nothing");
+    assert_eq!(
+        capture.count("GET /admin")?,
+        0,
+        "uninspected at the backend"
     );
+    let hits = &node.status()?["datapath"]["denyList"]["192.0.2.96/27"][0];
+    ensure!(hits.as_u64() >= Some(KILLS as u64), "{hits}");
+    steady.finish()?;
     Ok(())
 }
 
@@ -86,14 +156,20 @@ fn without_agent_and_proxy_nothing_passes_uninspected() -> Result<()> {
     let mut shop = Shop::running()?;
     let proxy = shop.world.node.proxy_pid()?;
     let steady = Steady::start(&shop.frontend, (shop.backend.v4, ECHO))?;
+    let capture = Capture::start(&shop.backend, &["GET /admin", "GET /api/"])?;
+    let http = (shop.backend.v4, HTTP);
+    let refused = Visits::start(&shop.frontend, http, "/admin");
+    refused.wait_for_more(5, 403)?;
     shop.world.node.kill_agent()?;
-    shop.frontend.run("kill", &["-9", &proxy.to_string()])?;
+    kill(Pid::from_raw(proxy.cast_signed()), Signal::SIGKILL)?;
+    refused.wait_for_more(1, 0)?;
     for path in ["/api/x", "/admin"] {
         let answer = Curl::get(shop.url(HTTP, path))
             .give_up_after(2)
             .from(&shop.frontend)?;
         ensure!(answer.status == 0, "answered without a proxy: {answer:?}");
     }
+    assert_eq!(capture.count("GET /api/")?, 0);
     Curl::get(shop.url(PLAIN, "/")).expect(&shop.frontend, 200)?;
     Curl::get(shop.url(PLAIN, "/")).expect_dropped(&shop.stranger)?;
     steady.finish()?;
@@ -101,5 +177,17 @@ fn without_agent_and_proxy_nothing_passes_uninspected() -> Result<()> {
     shop.world.node.start()?;
     Curl::get(shop.url(HTTP, "/api/x")).expect(&shop.frontend, 200)?;
     Curl::get(shop.url(HTTP, "/admin")).expect(&shop.frontend, 403)?;
+    refused.wait_for_more(5, 403)?;
+    let statuses = refused.finish()?;
+    ensure!(
+        statuses.iter().all(|s| matches!(s, 0 | 403)),
+        "{statuses:?}"
+    );
+    ensure!(capture.count("GET /api/")? > 0, "the capture sees nothing");
+    assert_eq!(
+        capture.count("GET /admin")?,
+        0,
+        "uninspected at the backend"
+    );
     Ok(())
 }

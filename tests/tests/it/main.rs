@@ -5,6 +5,7 @@ mod cleanup;
 mod deny_list;
 mod dns_names;
 mod files;
+mod grpc;
 mod host_services;
 mod http_rules;
 mod kernel_rules;

@@ -1,6 +1,8 @@
 //! The world most promises are tested in: a frontend that may reach two backends, a
 //! stranger that may not, real nginx everywhere.
 
+use std::{io::Read as _, net::TcpStream};
+
 use anyhow::Result;
 use tidegate_tests::harness::{Running, Workload, World, server};
 
@@ -12,6 +14,9 @@ pub(crate) const H2: u16 = 8081;
 pub(crate) const PLAIN: u16 = 9000;
 /// Echo ports of the backend, TCP and UDP, open to the frontend in the kernel.
 pub(crate) const ECHO: u16 = 7000;
+
+/// Port for a peer of the test's own, which [`Shop::with_peer`] filters as [`HTTP`].
+pub(crate) const PEER: u16 = 8082;
 
 /// What the frontend may do with the backends.
 pub(crate) const POLICY: &str = r#"
@@ -85,6 +90,16 @@ impl Shop {
         Ok(shop)
     }
 
+    /// With an echo server that speaks just enough HTTP on [`PEER`], open for `/api/`.
+    pub(crate) fn with_peer() -> Result<Self> {
+        let mut shop = Self::open()?;
+        server::http_echo(&shop.backend, PEER)?;
+        let policy = POLICY.replace("8081", &PEER.to_string());
+        shop.world.node.write("policies/backend.yaml", policy)?;
+        shop.world.node.start()?;
+        Ok(shop)
+    }
+
     /// URL at the first backend.
     pub(crate) fn url(&self, port: u16, path: &str) -> String {
         format!("http://{}:{port}{path}", self.backend.v4)
@@ -94,4 +109,15 @@ impl Shop {
     pub(crate) fn url6(&self, port: u16, path: &str) -> String {
         format!("http://[{}]:{port}{path}", self.backend.v6)
     }
+}
+
+/// Reads a response head to its empty line.
+pub(crate) fn read_head(stream: &mut TcpStream) -> Result<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(String::from_utf8(head)?)
 }

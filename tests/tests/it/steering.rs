@@ -1,28 +1,12 @@
 //! What goes through the proxy goes through unchanged: addresses, ports and bytes.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-};
+use std::io::{Read as _, Write as _};
 
 use anyhow::{Result, ensure};
-use tidegate_tests::harness::{Curl, eventually, server};
+use serde_json::json;
+use tidegate_tests::harness::{Curl, Peer, eventually, server};
 
-use crate::shop::{HTTP, POLICY, Shop};
-
-/// Port of the echo server that speaks just enough HTTP.
-const PEER: u16 = 8082;
-
-/// The shop with [`PEER`] open for `/api/` too.
-fn with_peer() -> Result<Shop> {
-    let mut shop = Shop::open()?;
-    server::http_echo(&shop.backend, PEER)?;
-    shop.world
-        .node
-        .write("policies/backend.yaml", POLICY.replace("8081", "8082"))?;
-    shop.world.node.start()?;
-    Ok(shop)
-}
+use crate::shop::{HTTP, PEER, POLICY, Shop, read_head};
 
 #[test]
 fn the_server_sees_the_clients_own_address_and_port() -> Result<()> {
@@ -49,7 +33,7 @@ fn the_server_sees_the_clients_own_address_and_port() -> Result<()> {
 
 #[test]
 fn bodies_stream_and_trailers_arrive() -> Result<()> {
-    let shop = with_peer()?;
+    let shop = Shop::with_peer()?;
     let mut stream = server::connect(&shop.frontend, (shop.backend.v4, PEER))?;
     stream.write_all(
         b"POST /api/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n",
@@ -72,7 +56,7 @@ fn bodies_stream_and_trailers_arrive() -> Result<()> {
 
 #[test]
 fn an_upgraded_connection_carries_any_bytes() -> Result<()> {
-    let shop = with_peer()?;
+    let shop = Shop::with_peer()?;
     let mut stream = server::connect(&shop.frontend, (shop.backend.v4, PEER))?;
     stream.write_all(b"GET /api/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")?;
     let head = read_head(&mut stream)?;
@@ -85,6 +69,31 @@ fn an_upgraded_connection_carries_any_bytes() -> Result<()> {
     stream.read_exact(&mut back)?;
     sending.join().expect("the sending thread")?;
     assert!(back == bytes);
+    Ok(())
+}
+
+#[test]
+fn real_websockets_talk_through_the_proxy() -> Result<()> {
+    let mut shop = Shop::open()?;
+    let _server = Peer::WebSocket.serve(&shop.backend, PEER)?;
+    shop.world
+        .node
+        .write("policies/backend.yaml", POLICY.replace("8081", "8082"))?;
+    shop.world.node.start()?;
+    for host in [
+        shop.backend.v4.to_string(),
+        format!("[{}]", shop.backend.v6),
+    ] {
+        let talk = |path: &str| {
+            let url = format!("ws://{host}:{PEER}{path}");
+            Peer::WebSocket.client(&shop.frontend, "talk", &url)
+        };
+        assert_eq!(
+            talk("/api/ws")?,
+            json!({"text": "hello", "large": true, "closed": 4001})
+        );
+        assert_eq!(talk("/admin/ws")?, json!({"refused": 403}));
+    }
     Ok(())
 }
 
@@ -116,17 +125,6 @@ fn large_bodies_arrive_whole() -> Result<()> {
     assert!(out.status.success());
     assert!(std::fs::read(copy)? == file, "the file came back changed");
     Ok(())
-}
-
-/// Reads a response head to its empty line.
-fn read_head(stream: &mut TcpStream) -> Result<String> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    Ok(String::from_utf8(head)?)
 }
 
 #[test]

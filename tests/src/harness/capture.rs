@@ -1,0 +1,108 @@
+//! What really arrives somewhere: frames as a packet socket sees them, before any
+//! server had a chance to look.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, FromRawFd as _, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use anyhow::Context;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::place::Place;
+
+/// Longest frame looked at: segmentation offload makes frames of up to 64 KiB.
+const FRAME: usize = 65_536 + 64;
+
+/// How often a quiet capture looks whether it shall end, milliseconds.
+const PAUSE_MS: u8 = 50;
+
+/// Counts frames on all devices of a place, each by the first text it contains.
+pub struct Capture {
+    counts: Arc<[(Vec<u8>, AtomicU64)]>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Capture {
+    /// Starts to look for these texts in frames that enter or leave `place`.
+    ///
+    /// # Errors
+    ///
+    /// If no packet socket can be made there.
+    pub fn start(place: &Place, texts: &[&str]) -> anyhow::Result<Self> {
+        let socket = place
+            .within(packet_socket)?
+            .context("cannot make a packet socket")?;
+        let counts: Arc<[_]> = texts
+            .iter()
+            .map(|text| (text.as_bytes().to_vec(), AtomicU64::new(0)))
+            .collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (seen, stopped) = (Arc::clone(&counts), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || watch(&socket, &seen, &stopped));
+        Ok(Self {
+            counts,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Frames so far that contained this text, which must be one of those looked for.
+    pub fn count(&self, text: &str) -> anyhow::Result<u64> {
+        let mut counts = self.counts.iter();
+        let (_, count) = counts
+            .find(|(wanted, _)| wanted == text.as_bytes())
+            .with_context(|| format!("{text:?} is not looked for"))?;
+        Ok(count.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(Ok(Err(error))) = self.thread.take().map(JoinHandle::join) {
+            eprintln!("lab: the capture ended early: {error}");
+        }
+    }
+}
+
+fn packet_socket() -> io::Result<OwnedFd> {
+    let every_protocol = i32::from((libc::ETH_P_ALL as u16).to_be());
+    // SAFETY: a plain system call.
+    let fd = unsafe {
+        libc::socket(
+            libc::AF_PACKET,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            every_protocol,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn watch(socket: &OwnedFd, counts: &[(Vec<u8>, AtomicU64)], stop: &AtomicBool) -> io::Result<()> {
+    let mut frame = vec![0; FRAME];
+    while !stop.load(Ordering::Relaxed) {
+        let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut ready, PollTimeout::from(PAUSE_MS))? == 0 {
+            continue;
+        }
+        let n = nix::unistd::read(socket, &mut frame)?;
+        let found = counts
+            .iter()
+            .find(|(text, _)| frame[..n].windows(text.len()).any(|part| part == text));
+        if let Some((_, count)) = found {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
