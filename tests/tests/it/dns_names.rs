@@ -7,9 +7,13 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tidegate_tests::harness::{Capture, Curl, Running, Workload, eventually, server};
+use tidegate_tests::harness::{Capture, Curl, Place, Running, World, eventually, server};
 
 use crate::shop::Shop;
+
+/// The DNS server, [`tidegate_tests::harness::world::OUTSIDE_V4`] and `OUTSIDE_V6`.
+const V4: &str = "192.0.2.100";
+const V6: &str = "2001:db8:2::100";
 
 const POLICY: &str = r#"
 apiVersion: cilium.io/v2
@@ -18,7 +22,7 @@ metadata: {name: names, namespace: shop}
 spec:
   endpointSelector: {matchLabels: {app: frontend}}
   egress:
-  - toCIDR: [192.0.2.100/32]
+  - toCIDR: [192.0.2.100/32, "2001:db8:2::100/128"]
     toPorts:
     - ports: [{port: "53", protocol: ANY}]
       rules:
@@ -27,33 +31,37 @@ spec:
     toPorts: [{ports: [{port: "80", protocol: TCP}]}]
 "#;
 
-/// The shop with a DNS server and a web server outside.
-pub(crate) fn shop_with_names() -> Result<(Shop, [Running; 2])> {
-    let mut shop = Shop::open()?;
-    for address in ["198.51.100.10", "198.51.100.20"] {
-        shop.world.outside_address(address.parse()?)?;
-    }
-    let outside = &shop.world.outside;
-    let servers = [
-        server::dns(
-            outside,
-            &[
-                ("api.partner.example", "198.51.100.10"),
-                ("www.partner.example", "198.51.100.20"),
-            ],
-        )?,
-        server::nginx(outside, 80, &shop.world.dir())?,
+/// A DNS server and a web server outside, and two names.
+pub(crate) fn serve_names(world: &World) -> Result<[Running; 2]> {
+    let names = [
+        ("api.partner.example", "198.51.100.10"),
+        ("www.partner.example", "198.51.100.20"),
     ];
-    shop.frontend.set_resolver("192.0.2.100")?;
+    for (_, address) in names {
+        world.outside_address(address.parse()?)?;
+    }
+    Ok([
+        server::dns(&world.outside, &names)?,
+        server::nginx(&world.outside, 80, &world.dir())?,
+    ])
+}
+
+/// The shop with a DNS server and a web server outside.
+fn shop_with_names() -> Result<(Shop, [Running; 2])> {
+    let mut shop = Shop::open()?;
+    let servers = serve_names(&shop.world)?;
+    shop.frontend.set_resolver(V4)?;
     shop.world.node.write("policies/names.yaml", POLICY)?;
     shop.world.node.start()?;
     Ok((shop, servers))
 }
 
-fn dig(from: &Workload, arguments: &[&str]) -> Result<String> {
+/// What a server says to one query; nothing if it does not answer.
+pub(crate) fn dig(from: &Place, server: &str, arguments: &[&str]) -> Result<String> {
+    let server = format!("@{server}");
     let out = from.run(
         "dig",
-        &[&["+tries=1", "+time=2", "@192.0.2.100"], arguments].concat(),
+        &[&["+tries=1", "+time=2", &server], arguments].concat(),
     )?;
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
@@ -84,11 +92,13 @@ fn the_first_connection_after_the_lookup_succeeds_every_time() -> Result<()> {
 #[test]
 fn other_names_are_refused_over_udp_and_tcp() -> Result<()> {
     let (shop, _servers) = shop_with_names()?;
-    for transport in ["+notcp", "+tcp"] {
-        let allowed = dig(&shop.frontend, &[transport, "api.partner.example"])?;
-        ensure!(allowed.contains("198.51.100.10"), "{allowed}");
-        let refused = dig(&shop.frontend, &[transport, "evil.example"])?;
-        ensure!(refused.contains("status: REFUSED"), "{refused}");
+    for server in [V4, V6] {
+        for transport in ["+notcp", "+tcp"] {
+            let allowed = dig(&shop.frontend, server, &[transport, "api.partner.example"])?;
+            ensure!(allowed.contains("198.51.100.10"), "{allowed}");
+            let refused = dig(&shop.frontend, server, &[transport, "evil.example"])?;
+            ensure!(refused.contains("status: REFUSED"), "{refused}");
+        }
     }
     Ok(())
 }
@@ -113,7 +123,7 @@ fn lookups_and_learning_go_on_while_the_agent_is_dead() -> Result<()> {
     shop.world.node.kill_agent()?;
     let at_kill = answered(&load);
     Curl::get("http://api.partner.example/").expect(&shop.frontend, 200)?;
-    let refused = dig(&shop.frontend, &["evil.example"])?;
+    let refused = dig(&shop.frontend, V4, &["evil.example"])?;
     ensure!(refused.contains("status: REFUSED"), "{refused}");
     eventually("lookups go on without an agent", || {
         ensure!(answered(&load) > at_kill + 100);
@@ -131,7 +141,7 @@ fn without_agent_and_proxy_no_query_passes_uninspected() -> Result<()> {
     // Names as they are on the wire: each label after its length.
     let (allowed, refused) = ("\x03api\x07partner", "\x04evil\x07example");
     let capture = Capture::start(&shop.world.outside, &[allowed, refused])?;
-    dig(&shop.frontend, &["api.partner.example"])?;
+    dig(&shop.frontend, V4, &["api.partner.example"])?;
     ensure!(capture.count(allowed)? > 0, "the capture sees nothing");
     let proxy = shop.world.node.proxy_pid()?;
     shop.world.node.kill_agent()?;
@@ -139,7 +149,7 @@ fn without_agent_and_proxy_no_query_passes_uninspected() -> Result<()> {
     let before = capture.count(allowed)?;
     for transport in ["+notcp", "+tcp"] {
         for name in ["api.partner.example", "evil.example"] {
-            let answer = dig(&shop.frontend, &[transport, name])?;
+            let answer = dig(&shop.frontend, V4, &[transport, name])?;
             ensure!(!answer.contains("status: "), "answered: {answer}");
         }
     }
@@ -150,7 +160,7 @@ fn without_agent_and_proxy_no_query_passes_uninspected() -> Result<()> {
 
     shop.world.node.start()?;
     Curl::get("http://api.partner.example/").expect(&shop.frontend, 200)?;
-    let answer = dig(&shop.frontend, &["evil.example"])?;
+    let answer = dig(&shop.frontend, V4, &["evil.example"])?;
     ensure!(answer.contains("status: REFUSED"), "{answer}");
     assert_eq!(capture.count(refused)?, 0);
     Ok(())

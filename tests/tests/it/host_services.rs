@@ -1,9 +1,14 @@
 //! Policy for services of the node itself: a control group instead of a veth.
 
-use anyhow::Result;
-use tidegate_tests::harness::Curl;
+use std::net::IpAddr;
 
-use crate::shop::{HTTP, PLAIN, Shop};
+use anyhow::{Result, ensure};
+use tidegate_tests::harness::{Curl, Place, server};
+
+use crate::{
+    dns_names::{dig, serve_names},
+    shop::{ECHO, HTTP, PLAIN, Shop},
+};
 
 const POLICY: &str = r#"
 apiVersion: cilium.io/v2
@@ -17,33 +22,51 @@ spec:
     - ports: [{port: "8080", protocol: TCP}]
       rules:
         http: [{path: "/api/.*"}]
+  - toEndpoints: [{matchLabels: {app: backend, "k8s:io.kubernetes.pod.namespace": shop}}]
+    toPorts:
+    - ports: [{port: "7000", protocol: UDP}]
+  - toCIDR: [192.0.2.100/32, "2001:db8:2::100/128"]
+    toPorts:
+    - ports: [{port: "53", protocol: ANY}]
+      rules:
+        dns: [{matchPattern: "*.partner.example"}]
+  - toFQDNs: [{matchName: api.partner.example}]
+    toPorts: [{ports: [{port: "80", protocol: TCP}]}]
 "#;
+
+/// The shop, with a service of the node that this policy selects.
+fn shop_with_reporter() -> Result<(Shop, Place)> {
+    let shop = Shop::open()?;
+    let node = &shop.world.node;
+    let reporter = node.place().group("reporter")?;
+    node.host_service("reporter", &reporter, &[("app", "reporter")])?;
+    node.write("policies/reporter.yaml", POLICY)?;
+    Ok((shop, reporter))
+}
 
 #[test]
 fn a_host_service_is_held_to_its_egress_policy() -> Result<()> {
-    let mut shop = Shop::open()?;
-    let reporter = shop.world.node.place().group("reporter")?;
-    shop.world
-        .node
-        .host_service("reporter", &reporter, &[("app", "reporter")])?;
-    shop.world.node.write("policies/reporter.yaml", POLICY)?;
+    let (mut shop, reporter) = shop_with_reporter()?;
     shop.world.node.start()?;
+    for (url, address) in [
+        (
+            Shop::url as fn(&Shop, u16, &str) -> String,
+            IpAddr::from(shop.backend.v4),
+        ),
+        (Shop::url6, shop.backend.v6.into()),
+    ] {
+        let answer = Curl::get(url(&shop, HTTP, "/api/x")).expect(&reporter, 200)?;
+        assert_eq!(answer.remote, Some(address), "getpeername stays honest");
+        Curl::get(url(&shop, HTTP, "/admin")).expect(&reporter, 403)?;
 
-    let answer = Curl::get(shop.url(HTTP, "/api/x")).expect(&reporter, 200)?;
-    assert_eq!(
-        answer.remote,
-        Some(shop.backend.v4.into()),
-        "getpeername stays honest"
-    );
-    Curl::get(shop.url(HTTP, "/admin")).expect(&reporter, 403)?;
-
-    let refused = Curl::get(shop.url(PLAIN, "/")).from(&reporter)?;
-    assert_eq!(refused.status, 0);
-    const COULD_NOT_CONNECT: i64 = 7;
-    assert_eq!(
-        refused.exit, COULD_NOT_CONNECT,
-        "refused at connect, not left waiting: {refused:?}"
-    );
+        let refused = Curl::get(url(&shop, PLAIN, "/")).from(&reporter)?;
+        assert_eq!(refused.status, 0);
+        const COULD_NOT_CONNECT: i64 = 7;
+        assert_eq!(
+            refused.exit, COULD_NOT_CONNECT,
+            "refused at connect, not left waiting: {refused:?}"
+        );
+    }
     let record = shop
         .world
         .node
@@ -52,5 +75,48 @@ fn a_host_service_is_held_to_its_egress_policy() -> Result<()> {
 
     // Processes of the node that are no such service are not restricted.
     Curl::get(shop.url(PLAIN, "/")).expect(shop.world.node.place(), 200)?;
+    Ok(())
+}
+
+#[test]
+fn its_datagrams_are_judged_at_the_socket() -> Result<()> {
+    let (mut shop, reporter) = shop_with_reporter()?;
+    server::udp_echo(&shop.backend, ECHO + 1)?;
+    shop.world.node.start()?;
+    let ask = |socket: &str, port: u16| -> Result<String> {
+        let command = format!("echo hi | socat -t 1 - '{socket}:{port}'");
+        let out = reporter.run("sh", &["-c", &command])?;
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    for socket in [
+        format!("UDP4:{}", shop.backend.v4),
+        format!("UDP4-SENDTO:{}", shop.backend.v4),
+        format!("UDP6:[{}]", shop.backend.v6),
+        format!("UDP6-SENDTO:[{}]", shop.backend.v6),
+    ] {
+        assert_eq!(ask(&socket, ECHO)?, "backend-1 hi\n", "{socket}");
+        assert_eq!(ask(&socket, ECHO + 1)?, "", "{socket}");
+    }
+    Ok(())
+}
+
+#[test]
+fn its_names_are_judged_and_learned_too() -> Result<()> {
+    let (mut shop, mut reporter) = shop_with_reporter()?;
+    let _servers = serve_names(&shop.world)?;
+    reporter.set_resolver("192.0.2.100")?;
+    shop.world.node.start()?;
+    for server in ["192.0.2.100", "2001:db8:2::100"] {
+        for transport in ["+notcp", "+tcp"] {
+            let allowed = dig(&reporter, server, &[transport, "api.partner.example"])?;
+            ensure!(allowed.contains("198.51.100.10"), "{server}: {allowed}");
+            let refused = dig(&reporter, server, &[transport, "evil.example"])?;
+            ensure!(refused.contains("status: REFUSED"), "{server}: {refused}");
+        }
+    }
+    // Through the system's own resolver, and with what was learned.
+    Curl::get("http://api.partner.example/").expect(&reporter, 200)?;
+    let other = Curl::get("http://www.partner.example/").from(&reporter)?;
+    assert_eq!(other.status, 0, "{other:?}");
     Ok(())
 }

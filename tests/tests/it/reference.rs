@@ -4,6 +4,8 @@
 use anyhow::Result;
 use tidegate_tests::harness::{Curl, Running, Workload, World, server, tag::repository};
 
+use crate::dns_names::dig;
+
 /// A world for one or more reference policies.
 struct Reference {
     world: World,
@@ -144,13 +146,7 @@ fn egress_fqdn() -> Result<()> {
     Curl::get("http://198.51.100.10:443/").expect_dropped(&payment)?;
     Curl::get("http://api.stripe.example:443/").expect(&payment, 200)?;
     // Asked for, but not among the names that may be reached.
-    let dig = |name: &str| -> Result<String> {
-        let out = payment.run(
-            "dig",
-            &["+tries=1", "+time=2", &format!("@{}", dns.v4), name],
-        )?;
-        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
-    };
+    let dig = |name: &str| dig(&payment, &dns.v4.to_string(), &[name]);
     assert!(dig("other.stripe.example")?.contains("198.51.100.20"));
     Curl::get("http://198.51.100.20:443/").expect_dropped(&payment)?;
     assert!(dig("evil.example")?.contains("REFUSED"));
