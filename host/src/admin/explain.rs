@@ -9,10 +9,14 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde::Deserialize;
-use tidegate_ebpf_shared::addr::proto;
+use tidegate_ebpf_shared::{addr::proto, identity::reserved};
+use tidegate_policy::compiled::Location;
 
 use super::{Readers, error};
-use crate::{control::view::View, observe::explain::ExplainQuery};
+use crate::{
+    control::view::{EndpointView, View},
+    observe::explain::ExplainQuery,
+};
 
 /// Query of `/v1/explain`.
 #[derive(Debug, Deserialize)]
@@ -56,12 +60,13 @@ fn resolve(question: &Question, view: &View) -> Result<ExplainQuery, String> {
             ));
         }
     };
-    let source = addresses("from", &question.from, view)?;
-    let destination = addresses("to", &question.to, view)?;
+    let from = end("from", &question.from, view)?;
+    let to = end("to", &question.to, view)?;
     // Both ends must be of one family: the first pair that is.
-    let (source, destination) = source
+    let (source, destination) = from
+        .addresses
         .iter()
-        .flat_map(|s| destination.iter().map(move |d| (*s, *d)))
+        .flat_map(|s| to.addresses.iter().map(move |d| (*s, *d)))
         .find(|(s, d)| s.is_ipv4() == d.is_ipv4())
         .ok_or_else(|| {
             format!(
@@ -79,23 +84,59 @@ fn resolve(question: &Question, view: &View) -> Result<ExplainQuery, String> {
     };
     Ok(ExplainQuery {
         source,
+        host_service: from.host_service,
         destination,
         port,
         protocol,
     })
 }
 
-/// Addresses of an endpoint, a service or a literal address.
-fn addresses(field: &str, text: &str, view: &View) -> Result<Vec<IpAddr>, String> {
+/// One end of the question.
+#[derive(Clone, Default)]
+struct End {
+    addresses: Vec<IpAddr>,
+    /// Endpoint id of a host service that was named, else 0.
+    host_service: u32,
+}
+
+impl End {
+    /// A host service without addresses of its own has the node's.
+    fn of(endpoint: &EndpointView, view: &View) -> Self {
+        let shared = matches!(endpoint.location, Location::Cgroup(_));
+        Self {
+            addresses: if shared && endpoint.addresses.is_empty() {
+                node_addresses(view).collect()
+            } else {
+                endpoint.addresses.clone()
+            },
+            host_service: if shared { endpoint.id } else { 0 },
+        }
+    }
+}
+
+/// Addresses with the identity of the node, except loopback, which no other end has.
+fn node_addresses(view: &View) -> impl Iterator<Item = IpAddr> {
+    let entries = view.compiled.ipcache.iter();
+    entries
+        .filter(|(_, entry)| entry.identity == reserved::HOST)
+        .map(|(net, _)| net.addr())
+        .filter(|address| !address.is_loopback())
+}
+
+/// An endpoint, a service or a literal address.
+fn end(field: &str, text: &str, view: &View) -> Result<End, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(vec![address]);
+        return Ok(End {
+            addresses: vec![address],
+            ..End::default()
+        });
     }
     let named = |name: &str| name == text || name.split('/').next_back() == Some(text);
-    let mut found: Vec<(&str, Vec<IpAddr>)> = view
+    let mut found: Vec<(&str, End)> = view
         .endpoints
         .iter()
         .filter(|e| named(&e.name))
-        .map(|e| (e.name.as_str(), e.addresses.clone()))
+        .map(|e| (e.name.as_str(), End::of(e, view)))
         .collect();
     if found.is_empty() {
         for service in view
@@ -107,13 +148,19 @@ fn addresses(field: &str, text: &str, view: &View) -> Result<Vec<IpAddr>, String
                 .iter_mut()
                 .find(|(name, _)| *name == service_name(&service.name))
             {
-                Some((_, addresses)) => addresses.push(service.addr),
-                None => found.push((service_name(&service.name), vec![service.addr])),
+                Some((_, end)) => end.addresses.push(service.addr),
+                None => {
+                    let end = End {
+                        addresses: vec![service.addr],
+                        ..End::default()
+                    };
+                    found.push((service_name(&service.name), end));
+                }
             }
         }
     }
     match found.as_slice() {
-        [(_, addresses)] if !addresses.is_empty() => Ok(addresses.clone()),
+        [(_, end)] if !end.addresses.is_empty() => Ok(end.clone()),
         [(name, _)] => Err(format!("{field}: {name} has no address")),
         [] => Err(format!(
             "{field}: no endpoint or service is called {text:?}{}",

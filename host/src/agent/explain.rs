@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use tidegate_ebpf_shared::{addr::proto, flow::flags, policy::verdict, reason};
+use tidegate_ebpf_shared::{addr::proto, flow::flags, identity::reserved, policy::verdict, reason};
 use tidegate_policy::compiled::{Compiled, Direction, PortMatch};
 
 use crate::{
@@ -27,9 +27,13 @@ pub(super) struct Explainer {
 
 impl admin::Explain for Explainer {
     fn explain(&self, query: &ExplainQuery, view: &View) -> anyhow::Result<Explanation> {
+        let host_service = match query.host_service {
+            0 => only_host_service(query.source, view),
+            named => named,
+        };
         let answer = self.tables.explain(&datapath::Query {
             source: query.source,
-            source_endpoint: host_service(query.source, view),
+            source_endpoint: host_service,
             destination: query.destination,
             port: query.port,
             protocol: query.protocol,
@@ -44,28 +48,53 @@ impl admin::Explain for Explainer {
             learned: &learned,
         };
         let evaluation = &answer.evaluation;
+        let drop = refusal(&answer, host_service != 0);
+        let reached_policy = drop != Some(reason::NO_BACKEND);
         Ok(Explanation {
             source: names.party(&answer.source, 0),
             destination: names.party(&answer.destination, port_of(query.protocol, answer.port)),
             protocol: protocol(query.protocol),
             service: answer.service.as_ref().map(|hit| names.service(query, hit)),
-            steps: names.steps(&answer),
-            live: live(&answer),
-            verdict: match evaluation.is_allowed() {
-                true if evaluation.is_steered() => FlowVerdict::Redirected,
-                true => FlowVerdict::Forwarded,
-                false if self.audit && evaluation.is_policy_denial() => FlowVerdict::Audit,
-                false => FlowVerdict::Dropped,
+            steps: if reached_policy {
+                names.steps(&answer)
+            } else {
+                Vec::new()
             },
-            reason: (!evaluation.is_allowed())
-                .then(|| reason::phrase(evaluation.reason).to_owned()),
+            live: live(&answer),
+            verdict: match drop {
+                None if evaluation.is_steered() => FlowVerdict::Redirected,
+                None => FlowVerdict::Forwarded,
+                Some(_) if self.audit && reached_policy && evaluation.is_policy_denial() => {
+                    FlowVerdict::Audit
+                }
+                Some(_) => FlowVerdict::Dropped,
+            },
+            reason: drop.map(|reason| reason::phrase(reason).to_owned()),
             generation: evaluation.generation,
         })
     }
 }
 
-/// A host service shares the node's addresses: the address alone does not tell it.
-fn host_service(source: IpAddr, view: &View) -> u32 {
+/// Why a new flow like this does not come about, if it does not.
+fn refusal(answer: &datapath::Explanation, from_host_service: bool) -> Option<u8> {
+    let without_backend = |hit: &datapath::ServiceHit| hit.backends.is_empty();
+    if answer.service.as_ref().is_some_and(without_backend) {
+        // At the socket, before a packet could meet a policy.
+        return Some(reason::NO_BACKEND);
+    }
+    let evaluation = &answer.evaluation;
+    if !evaluation.is_allowed() {
+        return Some(evaluation.reason);
+    }
+    let host_stack = from_host_service || evaluation.src_identity == reserved::HOST;
+    let ingress_l7 = answer.steps.iter().any(|step| {
+        step.direction == Direction::Ingress && step.entry.verdict == verdict::REDIRECT
+    });
+    (host_stack && ingress_l7).then_some(reason::UNSTEERABLE)
+}
+
+/// The host service at an address, if there is exactly one: several share the node's.
+fn only_host_service(source: IpAddr, view: &View) -> u32 {
     let mut services = view.endpoints.iter().filter(|endpoint| {
         matches!(
             endpoint.location,

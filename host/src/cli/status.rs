@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::control::view::{DatapathView, TableView, View};
+use crate::control::view::{DatapathView, ProblemView, TableView, View};
 
 /// From this share of its limit on a table is worth a line of its own.
 const ALARM_PERCENT: u64 = 70;
@@ -87,19 +87,29 @@ pub(super) fn render(view: &View) -> String {
         }
     }
     for p in &view.problems {
+        let last_good = if p.last_good {
+            " [its last good version stays in use]"
+        } else {
+            ""
+        };
         let _ = writeln!(
             out,
-            "\n{}: {}{}",
+            "\n{}: {}{}{last_good}",
             p.severity,
-            p.message,
-            if p.last_good {
-                " [its last good version stays in use]"
-            } else {
-                ""
-            }
+            place(p),
+            p.message
         );
     }
     out
+}
+
+/// `file:line:column: `, as far as known; editors jump to it.
+fn place(problem: &ProblemView) -> String {
+    match (problem.file.as_str(), problem.line) {
+        ("", _) => String::new(),
+        (file, 0) => format!("{file}: "),
+        (file, line) => format!("{file}:{line}:{}: ", problem.column),
+    }
 }
 
 fn attached(d: &DatapathView) -> String {
@@ -164,7 +174,6 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::view::ProblemView;
 
     #[test]
     fn a_broken_file_and_a_full_table_are_hard_to_miss() {
@@ -190,7 +199,7 @@ mod tests {
             severity: "error".into(),
             line: 3,
             column: 5,
-            message: "policies/a.yaml:3:5: unknown key `ingres`; did you mean `ingress`?".into(),
+            message: "unknown key `ingres`; did you mean `ingress`?".into(),
             last_good: true,
             since_s: 0,
         });

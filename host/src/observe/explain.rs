@@ -13,6 +13,9 @@ use super::record::{FlowDirection, FlowVerdict, Party};
 pub struct ExplainQuery {
     /// Initiator.
     pub source: IpAddr,
+    /// Endpoint id of the initiator if it is a host service, which its address does
+    /// not tell; 0 if it is none, or not known to be one.
+    pub host_service: u32,
     /// Where it connects to; may be a service address.
     pub destination: IpAddr,
     /// Destination port; for ICMP the type.

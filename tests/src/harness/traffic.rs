@@ -135,7 +135,7 @@ impl Curl {
     /// Makes the request and checks that no connection came about: packets dropped.
     pub fn expect_dropped(&self, place: &Place) -> anyhow::Result<()> {
         const TIMED_OUT: i64 = 28;
-        let answer = self.clone().give_up_after(2).from(place)?;
+        let answer = self.clone().give_up_after(1).from(place)?;
         ensure!(
             answer.exit == TIMED_OUT && answer.status == 0 && answer.local_port == 0,
             "{} from {}: expected silence, got {answer:?}",

@@ -1,7 +1,7 @@
 //! Files are the API: watched, applied as generations, never half.
 
-use anyhow::{Result, ensure};
-use tidegate_tests::harness::{Curl, World};
+use anyhow::{Context, Result, ensure};
+use tidegate_tests::harness::{Curl, World, eventually};
 
 use crate::shop::{PLAIN, POLICY, Shop};
 
@@ -46,6 +46,107 @@ fn a_broken_policy_is_reported_and_its_last_good_version_stays() -> Result<()> {
     Ok(())
 }
 
+/// A file with one mistake, and what `status` must say about it: after the file's name
+/// the line, the field, the value found, and what would be right.
+const MISTAKES: [(&str, &str, &str); 6] = [
+    (
+        "policies/port.yaml",
+        r#"apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: port, namespace: shop}
+spec:
+  endpointSelector: {}
+  ingress:
+  - toPorts:
+    - ports:
+      - {port: "80000", protocol: TCP}
+"#,
+        ":9: spec.ingress[0].toPorts[0].ports[0].port: not a port number, and a port name has at least one letter (80000); a number from 0 to 65535, or the name of a port",
+    ),
+    (
+        "policies/expression.yaml",
+        r#"apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: expression, namespace: shop}
+spec:
+  endpointSelector: {}
+  ingress:
+  - toPorts:
+    - ports: [{port: "80", protocol: TCP}]
+      rules:
+        http: [{path: "/api/("}]
+"#,
+        ":10: spec.ingress[0].toPorts[0].rules.http[0].path: not a regular expression: unclosed group (/api/(); RE2 syntax",
+    ),
+    (
+        "policies/binding.yaml",
+        r#"apiVersion: tidegate.io/v1alpha1
+kind: PluginBinding
+metadata: {name: bots, namespace: shop}
+spec:
+  endpointSelector: {}
+  direction: ingress
+  toPorts: [8080]
+  plugin: bot-filter
+  failMode: close
+"#,
+        ":9: spec.failMode: no such value (close); one of: open, closed",
+    ),
+    (
+        "services/algorithm.yaml",
+        r#"apiVersion: tidegate.io/v1alpha1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  addresses: [10.96.0.11]
+  algorithm: maglef
+  ports: [{port: 80, protocol: TCP}]
+  backends: []
+"#,
+        ":6: spec.algorithm: no such value (maglef); one of: random, maglev",
+    ),
+    (
+        "endpoints/address.yaml",
+        r#"apiVersion: tidegate.io/v1alpha1
+kind: Endpoint
+metadata: {name: web, namespace: shop}
+spec:
+  interface: veth-web
+  addresses: [10.10.0.300]
+"#,
+        ":6: spec.addresses[0]: not an IP address (10.10.0.300)",
+    ),
+    (
+        "policies/syntax.yaml",
+        "apiVersion: [cilium.io/v2\nkind: x\n",
+        ":2: not readable as YAML: illegal placement of ':' indicator",
+    ),
+];
+
+#[test]
+fn each_mistake_is_named_with_its_place_and_what_would_be_right() -> Result<()> {
+    let shop = Shop::running()?;
+    for (file, text, _) in MISTAKES {
+        shop.world.node.write(file, text)?;
+    }
+    eventually("all of them are reported", || {
+        let status = shop.world.node.text(&["status"])?;
+        for (file, _, message) in MISTAKES {
+            let (line, what) = message[1..].split_once(':').context("no line")?;
+            let reported = status.lines().any(|text| {
+                text.starts_with(&format!("error: {file}:{line}:")) && text.ends_with(what)
+            });
+            ensure!(reported, "no {file}{message} in\n{status}");
+        }
+        Ok(())
+    })?;
+    // The files that are right go on, and the others can still be put right.
+    let request = Curl::get(shop.url(PLAIN, "/"));
+    request.expect(&shop.frontend, 200)?;
+    request.expect_dropped(&shop.stranger)?;
+    Ok(())
+}
+
 #[test]
 fn changes_that_come_together_are_one_generation() -> Result<()> {
     let shop = Shop::running()?;
@@ -77,7 +178,7 @@ fn an_unknown_key_is_an_error_with_its_place_and_a_suggestion() -> Result<()> {
         text.replace("outsideDevices", "outsideDevice"),
     )?;
     world.node.start_agent()?;
-    let log = tidegate_tests::harness::eventually("the agent refuses to start", || {
+    let log = eventually("the agent refuses to start", || {
         let log = world.node.agent_log();
         ensure!(log.contains("did you mean"), "{log}");
         Ok(log)
@@ -85,8 +186,12 @@ fn an_unknown_key_is_an_error_with_its_place_and_a_suggestion() -> Result<()> {
     assert!(log.contains("tidegate.yaml:"), "{log}");
     assert!(log.contains("`outsideDevices`"), "{log}");
 
-    let check = world.node.tidegate(&["config", "check", "tidegate.yaml"])?;
+    let check = world
+        .node
+        .tidegate(&["config", "check", "-c", "tidegate.yaml"])?;
     assert!(!check.status.success());
+    let said = String::from_utf8_lossy(&check.stderr);
+    assert!(said.contains("`outsideDevices`"), "{said}");
     Ok(())
 }
 

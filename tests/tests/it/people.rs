@@ -1,11 +1,12 @@
 //! What people see: status, observe, explain, lists, metrics.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Result, ensure};
-use tidegate_tests::harness::{Curl, eventually};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tidegate_tests::harness::{Curl, Place, eventually, world::NODE_V4};
 
-use crate::shop::{HTTP, PLAIN, Shop};
+use crate::shop::{HTTP, PLAIN, POLICY, Shop};
 
 #[test]
 fn status_tells_how_the_node_is() -> Result<()> {
@@ -64,6 +65,140 @@ fn explain_names_the_rule_and_agrees_with_what_happens() -> Result<()> {
     Ok(())
 }
 
+/// Denials of every kind, on top of [`POLICY`].
+const DENIALS: &str = r#"
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: frontend-egress, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: frontend}}
+  egress: [{toEntities: [all]}]
+  egressDeny:
+  - toEndpoints: [{matchLabels: {app: backend}}]
+    toPorts: [{ports: [{port: "9001", protocol: TCP}]}]
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: from-host, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: backend}}
+  ingress:
+  - fromEntities: [host]
+    toPorts:
+    - ports: [{port: "8080", protocol: TCP}]
+      rules: {http: [{path: "/api/.*"}]}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: reporter, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: reporter}}
+  egress:
+  - toPorts: [{ports: [{port: "8080", protocol: TCP}]}]
+"#;
+
+const NOBODY: &str = "\
+apiVersion: tidegate.io/v1alpha1
+kind: Service
+metadata: {name: nobody, namespace: shop}
+spec:
+  addresses: [10.96.0.99]
+  ports: [{port: 80, protocol: TCP}]
+  backends: []
+";
+
+#[test]
+fn explain_and_observe_give_the_same_reason_for_every_kind_of_denial() -> Result<()> {
+    let mut shop = Shop::open()?;
+    let node = &shop.world.node;
+    let reporter = node.place().group("reporter")?;
+    node.host_service("reporter", &reporter, &[("app", "reporter")])?;
+    node.write("policies/backend.yaml", POLICY)?;
+    node.write("policies/denials.yaml", DENIALS)?;
+    node.write("services/nobody.yaml", NOBODY)?;
+    shop.world.node.start()?;
+    let node = &shop.world.node;
+    let backend = shop.backend.v4.to_string();
+    let host = NODE_V4.to_string();
+    /// Who, as `explain` is asked and as it is tried; the target likewise.
+    type Row<'a> = (&'a str, &'a Place, &'a str, &'a str, u16, &'a str, &'a str);
+    let rows: [Row; 5] = [
+        (
+            "stranger",
+            &shop.stranger,
+            "backend-1",
+            &backend,
+            PLAIN,
+            "Policy denied",
+            "shop/backend",
+        ),
+        (
+            "shop/frontend",
+            &shop.frontend,
+            "backend-1",
+            &backend,
+            9001,
+            "Policy denied by denylist",
+            "shop/frontend-egress",
+        ),
+        (
+            "frontend",
+            &shop.frontend,
+            "nobody",
+            "10.96.0.99",
+            80,
+            "Service backend not found",
+            "",
+        ),
+        (
+            &host,
+            node.place(),
+            "backend-1",
+            &backend,
+            HTTP,
+            "L7 rule cannot be applied to host stack traffic",
+            "shop/from-host",
+        ),
+        (
+            "reporter",
+            &reporter,
+            "backend-1",
+            &backend,
+            PLAIN,
+            "Policy denied",
+            "default/reporter",
+        ),
+    ];
+    for (who, place, whom, address, port, reason, rule) in rows {
+        let answer = node.json(&["explain", who, &format!("{whom}:{port}")])?;
+        assert_eq!(answer["verdict"], "DROPPED", "{who}: {answer:#}");
+        assert_eq!(answer["reason"], reason, "{who}: {answer:#}");
+        let steps = answer["steps"].as_array().context("no steps")?;
+        let explained = |step: &Value| {
+            let named =
+                |key: &str, part: &str| step[key].as_str().is_some_and(|text| text.contains(part));
+            named("rule", rule) && named("place", "policies/")
+        };
+        ensure!(rule.is_empty() || steps.iter().any(explained), "{answer:#}");
+
+        let tried = Curl::get(format!("http://{address}:{port}/api/x"))
+            .give_up_after(1)
+            .from(place)?;
+        assert_eq!(tried.status, 0, "{who}: {tried:?}");
+        let port = port.to_string();
+        let filters = ["--verdict", "dropped", "--port", &port];
+        let record = node.record(&filters, |record| record["dropReasonText"] == reason)?;
+        let observed = |r: &Value| r.as_str().is_some_and(|text| text.contains(rule));
+        let rules = record["rules"].as_array().cloned().unwrap_or_default();
+        ensure!(rule.is_empty() || rules.iter().any(observed), "{record:#}");
+    }
+
+    let misspelt = node.tidegate(&["explain", "frontned", "backend-1:80"])?;
+    let said = String::from_utf8_lossy(&misspelt.stderr);
+    assert!(said.contains("did you mean \"shop/frontend\"?"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn observe_follows_and_filters() -> Result<()> {
     let shop = Shop::running()?;
@@ -102,20 +237,152 @@ fn observe_follows_and_filters() -> Result<()> {
 }
 
 #[test]
-fn metrics_are_there_for_prometheus() -> Result<()> {
+fn every_filter_of_observe_selects_what_it_says() -> Result<()> {
     let shop = Shop::running()?;
+    Curl::get(shop.url(HTTP, "/api/x")).expect(&shop.frontend, 200)?;
+    Curl::get(shop.url(HTTP, "/admin")).expect(&shop.frontend, 403)?;
+    Curl::get(shop.url(PLAIN, "/")).expect(&shop.frontend, 200)?;
+    Curl::get(shop.url6(PLAIN, "/")).expect_dropped(&shop.stranger)?;
+    let stranger = shop.stranger.v6.to_string();
+    /// A filter, and where in a record which value must stand for it.
+    type Row<'a> = (&'a [&'a str], &'a str, &'a str);
+    let rows: [Row; 11] = [
+        (
+            &["--from", "shop/stranger"],
+            "/source/endpoint",
+            "shop/stranger",
+        ),
+        (&["--from", &stranger], "/source/address", &stranger),
+        (
+            &["--to", "backend-1"],
+            "/destination/endpoint",
+            "shop/backend-1",
+        ),
+        (&["--verdict", "DROPPED"], "/verdict", "DROPPED"),
+        (&["--verdict", "redirected"], "/verdict", "REDIRECTED"),
+        (&["--protocol", "http"], "/l7/protocol", "http"),
+        (&["--protocol", "tcp"], "/protocol", "tcp"),
+        (&["--port", "9000"], "/destination/port", "9000"),
+        (
+            &["--label", "app=stranger"],
+            "/source/labels",
+            "k8s:app=stranger",
+        ),
+        (&["--rule", "rules.http"], "/rules", "rules.http"),
+        (
+            &[
+                "--workload",
+                "frontend",
+                "--protocol",
+                "http",
+                "--verdict",
+                "dropped",
+            ],
+            "/l7/status",
+            "403",
+        ),
+    ];
+    for (filters, pointer, value) in rows {
+        shop.world.node.record(filters, |_| true)?;
+        for record in shop.world.node.records(filters)? {
+            let found = record.pointer(pointer).map(Value::to_string);
+            ensure!(
+                found.is_some_and(|found| found.contains(value)),
+                "{filters:?}: no {value} at {pointer} in {record:#}"
+            );
+        }
+    }
+    let unknown = shop
+        .world
+        .node
+        .tidegate(&["observe", "--verdict", "droped"])?;
+    let said = String::from_utf8_lossy(&unknown.stderr);
+    assert!(said.contains("use one of: forwarded, dropped"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn metrics_read_as_openmetrics_and_count_what_happened() -> Result<()> {
+    let shop = Shop::running()?;
+    Curl::get(shop.url(HTTP, "/api/x")).expect(&shop.frontend, 200)?;
     Curl::get(shop.url(HTTP, "/admin")).expect(&shop.frontend, 403)?;
     Curl::get(shop.url(PLAIN, "/")).expect_dropped(&shop.stranger)?;
-    eventually("the drop is counted", || {
+    eventually("everything is counted", || {
         let answer =
             Curl::get("http://127.0.0.1:9965/metrics").expect(shop.world.node.place(), 200)?;
-        for name in [
-            "tidegate_generation",
-            "tidegate_table_entries",
-            "hubble_drop_total",
+        let kind = answer.header("content-type").unwrap_or_default();
+        ensure!(kind.starts_with("application/openmetrics-text"), "{kind}");
+        let samples = openmetrics(&answer.body)?;
+        for (name, labels, least) in [
+            ("tidegate_generation", "", 1.0),
+            ("tidegate_table_entries", "POLICY", 1.0),
+            ("tidegate_table_limit", "POLICY", 1.0),
+            ("hubble_drop_total", "Policy denied", 1.0),
+            ("hubble_flows_processed_total", "FORWARDED", 1.0),
+            ("hubble_http_requests_total", "403", 1.0),
+            ("hubble_http_requests_total", "200", 1.0),
         ] {
-            ensure!(answer.body.contains(name), "no {name} in\n{}", answer.body);
+            let sum: f64 = samples
+                .iter()
+                .filter(|(sample, with, _)| sample == name && with.contains(labels))
+                .map(|(_, _, value)| value)
+                .sum();
+            ensure!(
+                sum >= least,
+                "{name} with {labels:?} is {sum} in\n{}",
+                answer.body
+            );
         }
         Ok(())
-    })
+    })?;
+    for (path, text) in [("healthz", "ok"), ("readyz", "ready")] {
+        let url = format!("http://127.0.0.1:9965/{path}");
+        let answer = Curl::get(url).expect(shop.world.node.place(), 200)?;
+        assert_eq!(answer.body.trim(), text);
+    }
+    Ok(())
+}
+
+/// Name, labels and value of each sample, if the text keeps the format's rules: every
+/// sample belongs to a declared family, and the text has its end mark.
+fn openmetrics(text: &str) -> Result<Vec<(String, String, f64)>> {
+    let body = text.strip_suffix("# EOF\n").context("no end mark")?;
+    let mut families = BTreeMap::new();
+    let mut samples = Vec::new();
+    for line in body.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let mut words = comment.splitn(3, ' ');
+            let (kind, name) = (words.next().context(line.to_owned())?, words.next());
+            let name = name.context(line.to_owned())?;
+            match kind {
+                "TYPE" => {
+                    let declared = words.next().context(line.to_owned())?;
+                    let before = families.insert(name, declared);
+                    ensure!(before.is_none(), "{name} is declared twice");
+                }
+                "HELP" | "UNIT" => {}
+                _ => bail!("not a comment of the format: {line}"),
+            }
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').context(line.to_owned())?;
+        let (name, labels) = match series.split_once('{') {
+            Some((name, labels)) => (name, labels.strip_suffix('}').context(line.to_owned())?),
+            None => (series, ""),
+        };
+        let declared = families.iter().any(|(family, kind)| {
+            let suffixes: &[&str] = match *kind {
+                "counter" => &["_total"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                "info" => &["_info"],
+                _ => &[""],
+            };
+            suffixes
+                .iter()
+                .any(|suffix| *name == format!("{family}{suffix}"))
+        });
+        ensure!(declared, "{name} belongs to no declared family");
+        samples.push((name.to_owned(), labels.to_owned(), value.parse()?));
+    }
+    Ok(samples)
 }
