@@ -18,6 +18,7 @@ fn the_verifier_accepts_every_program() {
         program::FROM_ENDPOINT,
         program::TO_ENDPOINT,
         program::FROM_OUTSIDE,
+        program::TO_OUTSIDE,
         program::DENY_LIST,
         program::PICK_LISTENER,
         program::CONNECT4,

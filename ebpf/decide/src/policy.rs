@@ -4,6 +4,7 @@ use tidegate_ebpf_shared::{
     addr::Addr,
     config,
     endpoint::EndpointInfo,
+    flow::FlowEntry,
     identity::{AddrInfo, FqdnInfo, reserved},
     policy::{PolicyEntry, PolicyKey, direction, verdict},
     reason,
@@ -62,6 +63,29 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// Takes over from a steered flow who talks to whom by which rules, for a packet
+    /// that its initiator sent (or that was sent to it).
+    #[inline(always)]
+    pub fn set_steered(&mut self, flow: &FlowEntry, from_source: bool) {
+        self.egress_rule = flow.egress_rule;
+        self.ingress_rule = flow.ingress_rule;
+        self.egress_l7 = flow.egress_l7;
+        self.ingress_l7 = flow.ingress_l7;
+        self.direction = if flow.egress_l7 != 0 {
+            direction::EGRESS
+        } else {
+            direction::INGRESS
+        };
+        self.src_identity = flow.src_identity;
+        self.dst_identity = flow.dst_identity;
+        self.src_endpoint = flow.src_endpoint;
+        self.dst_endpoint = flow.dst_endpoint;
+        if !from_source {
+            core::mem::swap(&mut self.src_identity, &mut self.dst_identity);
+            core::mem::swap(&mut self.src_endpoint, &mut self.dst_endpoint);
+        }
+    }
+
     /// Nothing denies it.
     #[inline(always)]
     pub const fn is_allowed(&self) -> bool {

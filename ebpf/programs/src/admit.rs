@@ -14,6 +14,7 @@ use tidegate_ebpf_shared::{
     flow::{FlowEntry, flags},
     identity::reserved,
     limits::MAX_CPUS,
+    policy::verdict,
     reason,
     steer::class,
 };
@@ -82,7 +83,7 @@ pub fn admit(ctx: &TcContext, work: &mut Scratch, origin: Origin) -> Outcome {
                 && !flow::is_expired(entry, packet.tuple.protocol, now)
                 && !flow::is_reopened(entry, opener, from_source)
             {
-                if let Some(outcome) = established(ctx, work, entry, from_source, now) {
+                if let Some(outcome) = established(work, entry, from_source, now) {
                     return outcome;
                 }
             }
@@ -94,7 +95,6 @@ pub fn admit(ctx: &TcContext, work: &mut Scratch, origin: Origin) -> Outcome {
 /// A packet of a live flow; `None` if its flow has to be opened anew.
 #[inline(always)]
 fn established(
-    ctx: &TcContext,
     work: &mut Scratch,
     entry: &mut FlowEntry,
     from_source: bool,
@@ -114,13 +114,13 @@ fn established(
                 return None;
             }
             work.evaluation.reason = reason::NEEDS_REOPEN;
-            report(ctx, work);
+            report(work);
             return Some(Outcome::Drop);
         }
         if work.evaluation.is_allowed() {
             flow::renew(entry, &work.evaluation);
         } else {
-            report(ctx, work);
+            report(work);
             if !is_audited(&work.evaluation) {
                 // Denied flows are not remembered: the next packet is decided afresh.
                 let _ = FLOWS.remove(&work.key);
@@ -137,7 +137,7 @@ fn established(
         add_shared,
     );
     if ended {
-        events::flow_closed(&work.key, entry, ifindex(ctx));
+        events::flow_closed(&work.key, entry, work.packet.ifindex);
     }
     Some(forward(&work.packet, entry.flags & flags::REDIRECT != 0))
 }
@@ -152,10 +152,10 @@ fn first(
     now: u64,
 ) -> Outcome {
     if !origin.owns(&work.packet.tuple.src) {
-        return refuse(ctx, work, reason::INVALID_SOURCE_IP);
+        return refuse(work, reason::INVALID_SOURCE_IP);
     }
     if work.packet.problem != 0 {
-        return refuse(ctx, work, work.packet.problem);
+        return refuse(work, work.packet.problem);
     }
     if let Some(outcome) = related(ctx, work) {
         return outcome;
@@ -169,7 +169,7 @@ fn first(
         work.evaluation.reason = unsteerable(&work.packet.tuple, &work.evaluation, origin);
     }
     if !work.evaluation.is_allowed() {
-        report(ctx, work);
+        report(work);
         return if is_audited(&work.evaluation) {
             forward(&work.packet, false)
         } else {
@@ -177,14 +177,22 @@ fn first(
         };
     }
     if work.packet.tuple.may_open() {
-        remember(ctx, work, src_is_low, now);
+        // Replies to a flow without an entry are decided as if they opened one. But a
+        // steered flow must have one: `pick_listener` would leave it to any socket of
+        // the node that listens on its port.
+        if !remember(work, src_is_low, now) && work.evaluation.is_steered() {
+            work.evaluation.reason = reason::PROXY_UNAVAILABLE;
+            report(work);
+            return Outcome::Drop;
+        }
+        events::flow_new(&work.packet, &work.evaluation);
     }
     forward(&work.packet, work.evaluation.is_steered())
 }
 
-/// Puts an allowed flow in the table.
+/// Puts an allowed flow in the table; false if the table refused it.
 #[inline(always)]
-fn remember(ctx: &TcContext, work: &mut Scratch, src_is_low: bool, now: u64) {
+fn remember(work: &mut Scratch, src_is_low: bool, now: u64) -> bool {
     flow::open(&mut work.entry, &work.evaluation, src_is_low, now);
     flow::account(
         &mut work.entry,
@@ -194,17 +202,11 @@ fn remember(ctx: &TcContext, work: &mut Scratch, src_is_low: bool, now: u64) {
         now,
         |cell, value| *cell += value,
     );
-    if FLOWS.insert(&work.key, &work.entry, 0).is_err() {
-        // Replies will be decided as if they opened a flow; a steered packet finds no
-        // listener. Neither lets anything pass that should not.
+    let is_in = FLOWS.insert(&work.key, &work.entry, 0).is_ok();
+    if !is_in {
         count(counter::FLOW_INSERT_FAILED, 0);
     }
-    events::flow_new(
-        &work.packet.tuple,
-        &work.evaluation,
-        work.packet.tcp_flags,
-        ifindex(ctx),
-    );
+    is_in
 }
 
 /// An ICMP error about a packet of a live flow passes like the flow it is about. The
@@ -300,24 +302,41 @@ fn forward(packet: &Packet, steered: bool) -> Outcome {
 
 /// Drops a packet before any policy was asked.
 #[inline(always)]
-pub fn refuse(ctx: &TcContext, work: &mut Scratch, reason: u8) -> Outcome {
+pub fn refuse(work: &mut Scratch, reason: u8) -> Outcome {
     work.evaluation = Evaluation {
         generation: generation(),
         reason,
         ..Evaluation::default()
     };
-    report(ctx, work);
+    report(work);
+    Outcome::Drop
+}
+
+/// Drops a packet that is marked for the proxy where only a packet that went past it
+/// can be, and says who decided that it needs the proxy.
+#[inline(always)]
+pub fn refuse_unsteered(work: &mut Scratch) -> Outcome {
+    work.evaluation = Evaluation {
+        generation: generation(),
+        verdict: verdict::REDIRECT,
+        shadow_verdict: verdict::REDIRECT,
+        reason: reason::NOT_STEERED,
+        ..Evaluation::default()
+    };
+    let src_is_low = work.packet.tuple.flow_key(&mut work.key);
+    if work.packet.problem == 0 && work.packet.tuple.is_tracked() {
+        if let Some(entry) = FLOWS.get_ptr(&work.key) {
+            // SAFETY: a value of the map, read only.
+            let entry = unsafe { &*entry };
+            let from_source = flow::from_source(entry, src_is_low);
+            work.evaluation.set_steered(entry, from_source);
+        }
+    }
+    report(work);
     Outcome::Drop
 }
 
 #[inline(always)]
-fn report(ctx: &TcContext, work: &Scratch) {
-    events::drop(&work.packet, &work.evaluation, ifindex(ctx));
-}
-
-/// Interface the packet was seen on.
-#[inline(always)]
-pub fn ifindex(ctx: &TcContext) -> u32 {
-    // SAFETY: the kernel hands the program a valid context.
-    unsafe { (*ctx.skb.skb).ifindex }
+fn report(work: &Scratch) {
+    events::drop(&work.packet, &work.evaluation);
 }

@@ -19,13 +19,11 @@ use crate::{
 
 /// A flow was admitted.
 #[inline(always)]
-pub fn flow_new(tuple: &Tuple, evaluation: &Evaluation, tcp_flags: u8, ifindex: u32) {
+pub fn flow_new(packet: &Packet, evaluation: &Evaluation) {
     count(counter::FLOWS_CREATED, 0);
     emit(&EVENTS, counter::EVENTS_LOST, |event| {
         event.kind = kind::FLOW_NEW;
-        event.tcp_flags = tcp_flags;
-        event.ifindex = ifindex;
-        of_tuple(event, tuple);
+        of_packet(event, packet);
         of_evaluation(event, evaluation);
     });
 }
@@ -63,13 +61,11 @@ pub fn flow_closed(key: &FlowKey, entry: &FlowEntry, ifindex: u32) {
 /// A packet was dropped, for the reason in the evaluation. Always counted; the event
 /// is rate-limited.
 #[inline(never)]
-pub fn drop(packet: &Packet, evaluation: &Evaluation, ifindex: u32) {
+pub fn drop(packet: &Packet, evaluation: &Evaluation) {
     count(u32::from(evaluation.reason), packet.len);
     deny(|event| {
         event.kind = kind::DROP;
-        event.tcp_flags = packet.tcp_flags;
-        event.ifindex = ifindex;
-        of_tuple(event, &packet.tuple);
+        of_packet(event, packet);
         of_evaluation(event, evaluation);
     });
 }
@@ -104,6 +100,13 @@ pub fn emit(ring: &RingBuf, lost: u32, fill: impl FnOnce(&mut Event)) {
     event.time = clock::precise();
     fill(event);
     slot.submit(0);
+}
+
+#[inline(always)]
+fn of_packet(event: &mut Event, packet: &Packet) {
+    event.tcp_flags = packet.tcp_flags;
+    event.ifindex = packet.ifindex;
+    of_tuple(event, &packet.tuple);
 }
 
 /// Copies the ends of a packet.

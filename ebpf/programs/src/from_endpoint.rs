@@ -4,7 +4,7 @@ use aya_ebpf::programs::TcContext;
 use tidegate_ebpf_shared::reason;
 
 use crate::{
-    admit::{Origin, admit, ifindex, refuse},
+    admit::{Origin, admit, refuse},
     maps::INTERFACES,
     packet::{Kind, parse},
     scratch::scratch,
@@ -21,13 +21,12 @@ pub fn run(ctx: &TcContext) -> Outcome {
         Kind::Arp | Kind::NeighbourDiscovery => return Outcome::Pass,
         Kind::Other | Kind::Broken => reason::INVALID_PACKET,
         Kind::Ip => {
-            let interface = ifindex(ctx);
             // SAFETY: the agent replaces values as a whole.
-            match unsafe { INTERFACES.get(&interface) } {
+            match unsafe { INTERFACES.get(&work.packet.ifindex) } {
                 Some(&endpoint) => return admit(ctx, work, Origin::Endpoint(endpoint)),
                 None => reason::ENDPOINT_NOT_READY,
             }
         }
     };
-    refuse(ctx, work, problem)
+    refuse(work, problem)
 }

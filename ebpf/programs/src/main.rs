@@ -28,6 +28,7 @@ mod socket_ops;
 mod steer;
 mod tables;
 mod to_endpoint;
+mod to_outside;
 mod translate;
 mod verdict;
 
@@ -57,6 +58,12 @@ pub fn to_endpoint(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn from_outside(ctx: TcContext) -> i32 {
     verdict::tcx(&ctx, from_outside::run(&ctx))
+}
+
+/// tcx egress on an outside device.
+#[classifier]
+pub fn to_outside(ctx: TcContext) -> i32 {
+    verdict::tcx(&ctx, to_outside::run(&ctx))
 }
 
 /// sk_lookup in the node's network namespace.

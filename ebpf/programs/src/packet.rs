@@ -54,6 +54,10 @@ pub struct Packet {
     pub problem: u8,
     /// Length from the IP header on.
     pub len: u32,
+    /// Interface the packet was seen on. Kept here because code that reads it in many
+    /// places makes the compiler form a pointer into the context, which the verifier
+    /// refuses.
+    pub ifindex: u32,
     /// Where the transport header starts in the frame.
     transport: u32,
 }
@@ -157,6 +161,8 @@ impl Bytes {
 #[inline(always)]
 pub fn parse(ctx: &TcContext, packet: &mut Packet) -> Kind {
     packet.clear();
+    // SAFETY: the kernel hands the program a valid context.
+    packet.ifindex = unsafe { (*ctx.skb.skb).ifindex };
     let frame = ctx.len();
     let wanted = if frame < HEADERS { frame } else { HEADERS };
     if ctx.data() + wanted as usize > ctx.data_end() {

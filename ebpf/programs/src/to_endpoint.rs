@@ -6,19 +6,18 @@ use tidegate_decide::{flow, tuple::tcp};
 use tidegate_ebpf_shared::{addr::proto, flow::flags, mark, reason};
 
 use crate::{
-    admit::{Origin, admit, ifindex, refuse},
+    admit::{Origin, admit, refuse, refuse_unsteered},
     clock,
     maps::{FLOWS, INTERFACES},
     packet::{Kind, Packet, parse},
     scratch::{Scratch, scratch},
-    verdict::Outcome,
+    verdict::{Outcome, mark_of},
 };
 
 /// Decides a packet on its way to a workload.
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> Outcome {
-    // SAFETY: the kernel hands the program a valid context.
-    let mark = unsafe { (*ctx.skb.skb).mark } & mark::MASK;
+    let mark = mark_of(ctx);
     if mark == mark::CHECKED {
         return Outcome::Pass;
     }
@@ -28,20 +27,20 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let problem = match parse(ctx, &mut work.packet) {
         Kind::Arp | Kind::NeighbourDiscovery => return Outcome::Pass,
         Kind::Other | Kind::Broken => reason::INVALID_PACKET,
+        Kind::Ip if mark == mark::TO_PROXY => return refuse_unsteered(work),
         Kind::Ip => match steered_leg(work, mark == mark::FROM_PROXY) {
             Leg::Pass => return Outcome::Pass,
             Leg::Refuse => reason::UNSTEERABLE,
             Leg::None => {
-                let interface = ifindex(ctx);
-                // SAFETY: the agent replaces values as a whole.
-                match unsafe { INTERFACES.get(&interface) } {
+                    // SAFETY: the agent replaces values as a whole.
+                match unsafe { INTERFACES.get(&work.packet.ifindex) } {
                     Some(&endpoint) => return admit(ctx, work, Origin::Host(endpoint)),
                     None => reason::ENDPOINT_NOT_READY,
                 }
             }
         },
     };
-    refuse(ctx, work, problem)
+    refuse(work, problem)
 }
 
 /// What the flow table says of a packet from the node's stack.

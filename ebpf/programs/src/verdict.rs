@@ -32,6 +32,13 @@ pub fn tcx(ctx: &TcContext, outcome: Outcome) -> i32 {
     }
 }
 
+/// Our bits of the packet's mark.
+#[inline(always)]
+pub fn mark_of(ctx: &TcContext) -> u32 {
+    // SAFETY: the kernel hands the program a valid context.
+    unsafe { (*ctx.skb.skb).mark & mark::MASK }
+}
+
 #[inline(always)]
 fn marked(ctx: &TcContext, bits: u32) -> i32 {
     // SAFETY: the kernel hands the program a valid context; `mark` is writable here.

@@ -25,6 +25,8 @@ pub const NEEDS_REOPEN: u8 = 240;
 pub const DENY_LIST: u8 = 241;
 /// A needs-L7 flow from the host stack that no hook can steer (ours, not Hubble's).
 pub const UNSTEERABLE: u8 = 242;
+/// It needs the proxy, and routing sent it another way (ours, not Hubble's).
+pub const NOT_STEERED: u8 = 243;
 
 /// The phrase Hubble clients show for a reason; ours for the numbers from 240.
 pub const fn phrase(reason: u8) -> &'static str {
@@ -41,6 +43,7 @@ pub const fn phrase(reason: u8) -> &'static str {
         NEEDS_REOPEN => "Rule now needs L7: open the connection again",
         DENY_LIST => "Source on deny list",
         UNSTEERABLE => "L7 rule cannot be applied to host stack traffic",
+        NOT_STEERED => "Needs L7 and was routed past the proxy",
         _ => "Unknown reason",
     }
 }

@@ -2,7 +2,7 @@
 //! stays when the agent ends, and a new agent only swaps the program behind it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use super::{
 
 /// Every program with the hook it is made for. Links are replaced in this order,
 /// so that what a steered flow meets late is new before what it meets early.
-const HOOKS: [(&str, AttachType); 15] = [
+const HOOKS: [(&str, AttachType); 16] = [
     (program::PICK_LISTENER, AttachType::SkLookup),
     (program::SOCKOPS, AttachType::SockOps),
     (program::FIRST_BYTES, AttachType::SkMsg),
@@ -33,6 +33,7 @@ const HOOKS: [(&str, AttachType); 15] = [
     (program::SENDMSG6, AttachType::SendMsg6),
     (program::TO_ENDPOINT, AttachType::TcxEgress),
     (program::FROM_ENDPOINT, AttachType::TcxIngress),
+    (program::TO_OUTSIDE, AttachType::TcxEgress),
     (program::FROM_OUTSIDE, AttachType::TcxIngress),
     (program::DENY_LIST, AttachType::Xdp),
 ];
@@ -199,11 +200,11 @@ impl Links {
         self.remove(&place.pin_name(program));
     }
 
-    /// Device indices where `program` is attached.
-    pub(super) fn devices(&self, program: &str) -> Vec<u32> {
+    /// Device indices where any of `programs` is attached.
+    pub(super) fn devices(&self, programs: [&str; 2]) -> BTreeSet<u32> {
         self.held
             .keys()
-            .filter(|name| program_of(name) == program)
+            .filter(|name| programs.contains(&program_of(name)))
             .filter_map(|name| device_of(name))
             .collect()
     }

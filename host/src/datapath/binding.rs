@@ -14,6 +14,12 @@ use super::{
     tables::Tables,
 };
 
+/// Programs of a workload's device, in the order they are attached: what guards the
+/// way out of steering is there before the first packet is steered.
+const ENDPOINT_PROGRAMS: [&str; 2] = [program::TO_ENDPOINT, program::FROM_ENDPOINT];
+/// Programs of an outside device, in the same order.
+const OUTSIDE_PROGRAMS: [&str; 2] = [program::TO_OUTSIDE, program::FROM_OUTSIDE];
+
 /// What a round of attaching did, in words for logs and `status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -202,20 +208,19 @@ impl Bindings {
                 continue;
             };
             present.insert(index, device);
-            match links.ensure(programs, program::FROM_OUTSIDE, &Place::Device(index)) {
-                Ok(true) => report.attached.push(format!("outside device {device}")),
-                Ok(false) => {}
-                Err(error) => report.failed.push(with_cause(&error)),
-            }
+            let what = format!("outside device {device}");
+            bind_both_ways(programs, links, OUTSIDE_PROGRAMS, index, &what, report);
             // A device that refused once is not asked again.
             self.xdp
                 .entry(index)
                 .or_insert_with(|| bind_xdp(programs, links, device, index));
         }
         self.xdp.retain(|index, _| present.contains_key(index));
-        for index in links.devices(program::FROM_OUTSIDE) {
+        for index in links.devices(OUTSIDE_PROGRAMS) {
             if !present.contains_key(&index) {
-                links.detach(program::FROM_OUTSIDE, &Place::Device(index));
+                for name in OUTSIDE_PROGRAMS {
+                    links.detach(name, &Place::Device(index));
+                }
                 links.detach(program::DENY_LIST, &Place::Xdp(index, XdpMode::Native));
                 links.detach(program::DENY_LIST, &Place::Xdp(index, XdpMode::Generic));
                 report.detached.push(format!("outside device {index}"));
@@ -249,8 +254,21 @@ fn bind_device(
     if tables.interfaces.get(&index)? != Some(id) {
         tables.interfaces.put(&index, &id)?;
     }
+    bind_both_ways(programs, links, ENDPOINT_PROGRAMS, index, what, report);
+    Ok(())
+}
+
+/// Attaches a device's two programs.
+fn bind_both_ways(
+    programs: &Programs,
+    links: &mut Links,
+    names: [&'static str; 2],
+    index: u32,
+    what: &str,
+    report: &mut AttachReport,
+) {
     let mut fresh = false;
-    for name in [program::TO_ENDPOINT, program::FROM_ENDPOINT] {
+    for name in names {
         match links.ensure(programs, name, &Place::Device(index)) {
             Ok(attached) => fresh |= attached,
             Err(error) => report
@@ -261,7 +279,6 @@ fn bind_device(
     if fresh {
         report.attached.push(what.to_owned());
     }
-    Ok(())
 }
 
 /// The deny list as close to the wire as the device lets it.
@@ -301,8 +318,7 @@ fn unbind_stale(
     report: &mut AttachReport,
 ) -> Result<(), DatapathError> {
     let live: Vec<u32> = found.devices.values().copied().collect();
-    let mut known = links.devices(program::FROM_ENDPOINT);
-    known.extend(links.devices(program::TO_ENDPOINT));
+    let mut known = links.devices(ENDPOINT_PROGRAMS);
     known.extend(
         tables
             .interfaces
@@ -310,11 +326,10 @@ fn unbind_stale(
             .into_iter()
             .map(|(index, _)| index),
     );
-    known.sort_unstable();
-    known.dedup();
     for index in known.into_iter().filter(|index| !live.contains(index)) {
-        links.detach(program::FROM_ENDPOINT, &Place::Device(index));
-        links.detach(program::TO_ENDPOINT, &Place::Device(index));
+        for name in ENDPOINT_PROGRAMS {
+            links.detach(name, &Place::Device(index));
+        }
         tables.interfaces.delete(&index)?;
         report.detached.push(format!("device {index}"));
     }

@@ -10,7 +10,7 @@ use tidegate_ebpf_shared::{
     flow::{FlowEntry, FlowKey, flags},
     limits::MAX_CPUS,
     maps::{map, program},
-    mark,
+    mark, reason,
     steer::class,
 };
 
@@ -31,12 +31,13 @@ pub struct Tally {
     dropped: u64,
     opened: u64,
     closed: u64,
+    bypassed: u64,
     refused_frames: u64,
 }
 
 impl Tally {
     /// Each count with what it counts.
-    pub fn named(&self) -> [(&'static str, u64); 6] {
+    pub fn named(&self) -> [(&'static str, u64); 7] {
         [
             ("left alone", self.passed),
             ("checked", self.checked),
@@ -44,6 +45,7 @@ impl Tally {
             ("dropped", self.dropped),
             ("the first of a flow", self.opened),
             ("the last of a flow", self.closed),
+            ("past the proxy, of a known flow", self.bypassed),
         ]
     }
 }
@@ -163,6 +165,10 @@ impl Comparison {
         let (name, mark) = match hook {
             Hook::FromEndpoint(_) => (program::FROM_ENDPOINT, random.pick(&[0, 0x5000_0001])),
             Hook::FromOutside => (program::FROM_OUTSIDE, 0),
+            Hook::ToOutside => (
+                program::TO_OUTSIDE,
+                random.pick(&[0, mark::CHECKED, mark::TO_PROXY | 7, mark::TO_PROXY]),
+            ),
             Hook::ToEndpoint(_) => (
                 program::TO_ENDPOINT,
                 random.pick(&[0, mark::CHECKED, mark::FROM_PROXY | 7, mark::TO_PROXY]),
@@ -195,6 +201,10 @@ impl Comparison {
             (_, mark::TO_PROXY) => tally.steered += 1,
             _ => tally.passed += 1,
         }
+        tally.bypassed += denies
+            .iter()
+            .filter(|event| event.reason == reason::NOT_STEERED && event.src_identity != 0)
+            .count() as u64;
         for event in events {
             if event.kind == tidegate_ebpf_shared::event::kind::FLOW_NEW {
                 tally.opened += 1;
@@ -221,6 +231,7 @@ impl Comparison {
                 Hook::ToEndpoint(Some(11)),
                 Hook::FromOutside,
             ]),
+            _ if random.one_in(20) => Hook::ToOutside,
             (Some(from), _) if !random.one_in(4) => Hook::FromEndpoint(Some(from)),
             (_, Some(to)) if random.one_in(3) => Hook::ToEndpoint(Some(to)),
             _ => Hook::FromOutside,

@@ -31,7 +31,7 @@ const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 
-/// The three packet hooks.
+/// The packet hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     /// From a workload; its endpoint, if the interface is known.
@@ -40,6 +40,8 @@ pub enum Hook {
     ToEndpoint(Option<u32>),
     /// From outside.
     FromOutside,
+    /// To outside.
+    ToOutside,
 }
 
 /// What must happen.
@@ -106,22 +108,30 @@ impl Model {
             mark,
             ..Expected::default()
         };
+        let ours = mark & mark::MASK;
         let to_endpoint = matches!(hook, Hook::ToEndpoint(_));
-        if to_endpoint && mark & mark::MASK == mark::CHECKED {
+        if to_endpoint && ours == mark::CHECKED || hook == Hook::ToOutside && ours != mark::TO_PROXY
+        {
             return pass;
         }
+        let bypass = ours == mark::TO_PROXY && (to_endpoint || hook == Hook::ToOutside);
         let packet = match wire::read(frame) {
             Frame::Ip(packet) => packet,
             Frame::Arp | Frame::Discovery => return pass,
             Frame::Other | Frame::Broken if hook == Hook::FromOutside => return pass,
             Frame::Other | Frame::Broken => {
-                let event = Event {
+                let mut event = Event {
                     kind: kind::DROP,
                     reason: reason::INVALID_PACKET,
                     generation: world.generation,
                     ifindex: LOOPBACK,
                     ..Event::default()
                 };
+                if hook == Hook::ToOutside {
+                    event.reason = reason::NOT_STEERED;
+                    event.verdict = verdict::REDIRECT;
+                    event.shadow_verdict = verdict::REDIRECT;
+                }
                 return Expected {
                     code: DROP,
                     mark,
@@ -138,7 +148,11 @@ impl Model {
             now,
             expected: Expected::default(),
         };
-        let fate = step.decide(mark & mark::MASK == mark::FROM_PROXY);
+        let fate = if bypass {
+            step.refuse_bypass()
+        } else {
+            step.decide(ours == mark::FROM_PROXY)
+        };
         let mut expected = step.expected;
         (expected.code, expected.mark) = match fate {
             Fate::Pass => (NEXT, mark),
@@ -166,6 +180,7 @@ impl Step<'_> {
                 endpoint
             }
             Hook::FromEndpoint(endpoint) => endpoint,
+            Hook::ToOutside => return Fate::Pass,
         };
         match endpoint {
             Some(_) => self.admit(),
@@ -256,12 +271,8 @@ impl Step<'_> {
     /// A packet of a flow that is known and still alive.
     fn continue_flow(&mut self) -> Option<Fate> {
         let transport = self.packet.transport.as_ref().ok()?.clone();
-        if self.is_icmp() && !wire::is_echo(self.packet.protocol, transport.src_port[0]) {
-            return None;
-        }
-        let (key, from_low) = self.key(&transport);
-        let flow = *self.model.flows.get(&key)?;
-        let forward = (flow.flags & flags::SRC_IS_LOW != 0) == from_low;
+        let (flow, forward) = self.flow_of_packet()?;
+        let (key, _) = self.key(&transport);
         let sender = if forward {
             flow.src_endpoint
         } else {
@@ -270,7 +281,7 @@ impl Step<'_> {
         let allowed_sender = match self.hook {
             Hook::FromEndpoint(endpoint) => Some(sender) == endpoint,
             Hook::FromOutside => sender == 0,
-            Hook::ToEndpoint(_) => true,
+            Hook::ToEndpoint(_) | Hook::ToOutside => true,
         };
         let steered = flow.flags & flags::REDIRECT != 0;
         if !allowed_sender || self.is_dead(&flow) {
@@ -402,7 +413,7 @@ impl Step<'_> {
         match self.hook {
             Hook::FromEndpoint(endpoint) => Some(info.endpoint) == endpoint,
             Hook::FromOutside => info.endpoint == 0 && info.identity != reserved::HOST,
-            Hook::ToEndpoint(_) => true,
+            Hook::ToEndpoint(_) | Hook::ToOutside => true,
         }
     }
 
@@ -570,6 +581,46 @@ impl Step<'_> {
         event.reason = reason;
         self.expected.denies.push(event);
         Fate::Drop
+    }
+
+    /// Drops a packet for the proxy that went another way, in its flow's words.
+    fn refuse_bypass(&mut self) -> Fate {
+        let mut event = Event {
+            kind: kind::DROP,
+            reason: reason::NOT_STEERED,
+            verdict: verdict::REDIRECT,
+            shadow_verdict: verdict::REDIRECT,
+            ..self.packet_event()
+        };
+        if let Some((flow, forward)) = self.flow_of_packet() {
+            let source = (flow.src_identity, flow.src_endpoint);
+            let target = (flow.dst_identity, flow.dst_endpoint);
+            let (from, to) = if forward {
+                (source, target)
+            } else {
+                (target, source)
+            };
+            (event.src_identity, event.src_endpoint) = from;
+            (event.dst_identity, event.dst_endpoint) = to;
+            event.egress_rule = flow.egress_rule;
+            event.ingress_rule = flow.ingress_rule;
+            if flow.egress_l7 != 0 {
+                event.direction = direction::EGRESS;
+            }
+        }
+        self.expected.denies.push(event);
+        Fate::Drop
+    }
+
+    /// The packet's flow as last seen, alive or not, and whether its source sent it.
+    fn flow_of_packet(&self) -> Option<(FlowEntry, bool)> {
+        let transport = self.packet.transport.as_ref().ok()?;
+        if self.is_icmp() && !wire::is_echo(self.packet.protocol, transport.src_port[0]) {
+            return None;
+        }
+        let (key, from_low) = self.key(transport);
+        let flow = *self.model.flows.get(&key)?;
+        Some((flow, (flow.flags & flags::SRC_IS_LOW != 0) == from_low))
     }
 
     fn deny(&mut self, decision: &Decision) {

@@ -27,10 +27,11 @@ const FLOWS: u32 = 1024;
 const RING: u32 = 64 << 10;
 
 /// Programs that see a frame, with which a test run is possible.
-pub const TCX: [&str; 3] = [
+pub const TCX: [&str; 4] = [
     program::FROM_ENDPOINT,
     program::TO_ENDPOINT,
     program::FROM_OUTSIDE,
+    program::TO_OUTSIDE,
 ];
 
 /// What a program made of a frame.
