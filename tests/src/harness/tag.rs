@@ -61,8 +61,10 @@ impl Tag {
     }
 
     /// Ends every process of the world and removes all it had. Parts that are gone
-    /// already are no error.
+    /// already are no error, and two removers (a reaper and the next start) do not
+    /// trip over each other.
     pub fn remove(&self) -> anyhow::Result<()> {
+        let _alone = alone()?;
         let cgroup = self.cgroup()?;
         end_processes(&cgroup)?;
         unmount_below(&self.dir())?;
@@ -185,6 +187,16 @@ fn owner(tag: &str) -> Option<u32> {
 fn belongs_to(name: &str, tag: &str) -> bool {
     name.strip_prefix(tag)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+/// Waits until nobody else on this machine removes a world; held until dropped.
+fn alone() -> anyhow::Result<nix::fcntl::Flock<fs::File>> {
+    let path = std::env::temp_dir().join("tidegate-lab.lock");
+    let file =
+        fs::File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .with_context(|| format!("cannot lock {}", path.display()))
 }
 
 /// Names in a folder; none if it cannot be read.

@@ -3,6 +3,7 @@
 
 mod bypass;
 mod cleanup;
+mod demo;
 mod deny_list;
 mod dns_names;
 mod files;

@@ -22,14 +22,17 @@ fn main() -> anyhow::Result<()> {
 fn play(keep: bool) -> anyhow::Result<()> {
     let mut scene = scene::Scene::build()?;
     story::tell(&mut scene)?;
-    next::suggest(&scene)?;
     if keep {
+        next::suggest(&scene)?;
         println!("\nThe lab stays up. Remove it with: cargo xtask demo --stop");
         return scene.keep();
     }
     if stdin().is_terminal() {
+        next::suggest(&scene)?;
         println!("\nPress Enter to remove the lab.");
         stdin().read_line(&mut String::new())?;
+    } else {
+        println!("\nTo look around in it yourself: cargo xtask demo --keep");
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ fn denied_in_the_kernel(scene: &Scene) -> anyhow::Result<()> {
     let url = format!("{}:9000/", scene.backend.v4);
     Curl::get(&url).expect_dropped(&scene.stranger)?;
     request(&scene.stranger, &url, "no answer: its packets are dropped");
-    observe(scene, &["--from", "stranger", "--verdict", "dropped"])
+    denial(scene, &scene.stranger, &[])
 }
 
 fn denied_by_an_l7_rule(scene: &Scene) -> anyhow::Result<()> {
@@ -77,17 +77,7 @@ fn denied_by_an_l7_rule(scene: &Scene) -> anyhow::Result<()> {
         &url,
         &format!("403 {}", answer.body.trim()),
     );
-    observe(
-        scene,
-        &[
-            "--from",
-            "frontend",
-            "--verdict",
-            "dropped",
-            "--protocol",
-            "http",
-        ],
-    )
+    denial(scene, &scene.frontend, &["--protocol", "http"])
 }
 
 fn balanced(scene: &Scene) -> anyhow::Result<()> {
@@ -128,17 +118,7 @@ fn by_name(scene: &Scene) -> anyhow::Result<()> {
         "a name that is not allowed was answered: {answer:?}"
     );
     request(&scene.frontend, other, &answer.error);
-    observe(
-        scene,
-        &[
-            "--from",
-            "frontend",
-            "--verdict",
-            "dropped",
-            "--protocol",
-            "dns",
-        ],
-    )
+    denial(scene, &scene.frontend, &["--protocol", "dns"])
 }
 
 fn plugin_replaced(scene: &mut Scene) -> anyhow::Result<()> {
@@ -152,6 +132,7 @@ fn plugin_replaced(scene: &mut Scene) -> anyhow::Result<()> {
         &format!("--user-agent badbot {}:8080/api/users", scene.backend.v4),
         "403 from the plugin bot-filter",
     );
+    denial(scene, &scene.frontend, &["--rule", "no-bots"])?;
 
     let url = format!("http://{}:8080/api/", scene.backend.v4);
     let mut traffic = Requests::start(&scene.frontend, &url, REQUESTS, "x-bot-filter")?;
@@ -182,16 +163,17 @@ fn plugin_replaced(scene: &mut Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows the newest record that fits, as `tidegate observe` prints it, and makes sure
+/// Shows the newest denial that fits, as `tidegate observe` prints it, and makes sure
 /// that it names the rule.
-fn observe(scene: &Scene, filters: &[&str]) -> anyhow::Result<()> {
+fn denial(scene: &Scene, from: &Workload, more: &[&str]) -> anyhow::Result<()> {
     let node = &scene.world.node;
+    let filters = &[&["--from", from.name(), "--verdict", "dropped"], more].concat();
     let record = node.record(filters, |record| record["rules"][0].is_string())?;
     let rule = record["rules"][0]
         .as_str()
         .context("a record without a rule")?;
     let line = within(Duration::from_secs(5), "the record as text", || {
-        let text = node.text(&[&["observe", "--last", "1"], filters].concat())?;
+        let text = node.text(&[&["observe", "--last", "1"], filters.as_slice()].concat())?;
         text.lines().last().map(str::to_owned).context("no line")
     })?;
     println!("   operator  $ tidegate observe {}", filters.join(" "));
