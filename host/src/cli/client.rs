@@ -71,13 +71,7 @@ impl Client {
 
     /// A text answer.
     pub async fn text(&self, path: &str) -> Result<String, ClientError> {
-        let response = self.send(path).await?;
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(transport)?
-            .to_bytes();
+        let body = whole(self.send(path).await?).await?;
         String::from_utf8(body.into()).map_err(|_| ClientError::Answer("is not text".into()))
     }
 
@@ -120,12 +114,7 @@ impl Client {
             return Ok(response);
         }
         let status = response.status();
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(transport)?
-            .to_bytes();
+        let body = whole(response).await?;
         let text = String::from_utf8_lossy(&body).trim().to_owned();
         let message = serde_json::from_str::<serde_json::Value>(&text)
             .ok()
@@ -133,6 +122,12 @@ impl Client {
             .unwrap_or(text);
         Err(ClientError::Refused { status, message })
     }
+}
+
+/// The body of an answer that ends.
+async fn whole(response: Response<Incoming>) -> Result<Bytes, ClientError> {
+    let body = response.into_body().collect().await;
+    Ok(body.map_err(transport)?.to_bytes())
 }
 
 fn transport(e: impl std::fmt::Display) -> ClientError {
