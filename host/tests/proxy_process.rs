@@ -148,6 +148,7 @@ async fn it_has_two_powers_comes_back_and_is_found_again() {
             assert_eq!(proc_status(task, set), "0".repeat(16), "{set}");
         }
         assert_eq!(proc_status(task, "NoNewPrivs"), "1");
+        assert_eq!(proc_status(task, "Seccomp"), "2", "filtered");
     }
     assert_eq!(stats_of(&mut events, 1).await, first.pid);
     let listeners = supervisor.listeners().len();

@@ -51,8 +51,9 @@ const ROOMS: [(&str, &[&str]); 10] = [
     // The listeners it hands to the kernel are described in the proxy's contract.
     ("datapath", &["observe", "lifecycle", "proxy"]),
     ("proxy", &["lifecycle", "observe", "plugin_host"]),
-    // The contract's types describe a plugin version to both processes.
-    ("plugin_host", &["observe", "proxy"]),
+    // The contract's types describe a plugin version to both processes; a helper process
+    // gives up system calls as it begins.
+    ("plugin_host", &["lifecycle", "observe", "proxy"]),
     // One record type from kernel and proxy; names come with the readers' view.
     ("observe", &["control", "proxy"]),
     ("lifecycle", &[]),

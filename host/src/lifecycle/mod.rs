@@ -1,7 +1,9 @@
-//! How the agent begins and ends: one at a time, and gracefully when asked.
+//! How processes begin and end: one agent at a time, gracefully when asked, and its
+//! helpers with no more system calls than they need.
 
 mod signals;
 mod single;
+pub mod syscalls;
 
 pub use signals::{Signal, Signals};
 pub use single::{OnlyAgent, OnlyAgentError};

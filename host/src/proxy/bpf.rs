@@ -17,10 +17,19 @@ use tidegate_ebpf_shared::{
 /// `enum bpf_cmd` of `linux/bpf.h`, as far as used here.
 #[derive(Clone, Copy)]
 #[repr(i32)]
-enum Command {
+pub(super) enum Command {
     MapLookup = 1,
     MapUpdate = 2,
     InfoByFd = 15,
+}
+
+impl Command {
+    /// Every command this process gives.
+    pub(super) const ALL: [u32; 3] = [
+        Self::MapLookup as u32,
+        Self::MapUpdate as u32,
+        Self::InfoByFd as u32,
+    ];
 }
 
 /// `union bpf_attr` for element commands.

@@ -1,5 +1,6 @@
 //! What the proxy gives up before it reads its first byte: root's user, every
-//! capability but two, the chance to get any back, and its tie to the agent's session.
+//! capability but two, the chance to get any back, its tie to the agent's session, and
+//! every system call it does not need.
 
 use std::io;
 
@@ -11,11 +12,44 @@ use nix::{
     unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid},
 };
 
+use super::bpf::Command;
+use crate::lifecycle::syscalls::{self, Call};
+
 /// Binding the client's own port on the upstream leg, also below 1024
 /// (`linux/capability.h`).
 const CAP_NET_BIND_SERVICE: u32 = 10;
 /// `IP_TRANSPARENT` and, since Linux 5.17, `SO_MARK`.
 const CAP_NET_RAW: u32 = 13;
+/// What the proxy does besides computing: transparent sockets of the internet families,
+/// events on them, messages to the agent, and values of tables it was handed.
+const NETWORK: &[Call] = &[
+    Call::one_of(
+        libc::SYS_socket,
+        0,
+        &[libc::AF_INET as u32, libc::AF_INET6 as u32],
+    ),
+    Call::any(libc::SYS_socketpair),
+    Call::any(libc::SYS_accept4),
+    Call::any(libc::SYS_bind),
+    Call::any(libc::SYS_connect),
+    Call::any(libc::SYS_shutdown),
+    Call::any(libc::SYS_getsockname),
+    Call::any(libc::SYS_getpeername),
+    Call::any(libc::SYS_getsockopt),
+    Call::any(libc::SYS_setsockopt),
+    Call::any(libc::SYS_recvfrom),
+    Call::any(libc::SYS_recvmsg),
+    Call::any(libc::SYS_sendto),
+    Call::any(libc::SYS_sendmsg),
+    Call::any(libc::SYS_epoll_create1),
+    Call::any(libc::SYS_epoll_ctl),
+    Call::any(libc::SYS_epoll_pwait),
+    #[cfg(target_arch = "x86_64")]
+    Call::any(libc::SYS_epoll_wait),
+    Call::any(libc::SYS_eventfd2),
+    Call::one_of(libc::SYS_bpf, 0, &Command::ALL),
+];
+
 /// The last capability number a kernel may have: two words of 32 bits.
 const LAST_CAPABILITY: u32 = 63;
 
@@ -59,7 +93,11 @@ pub(super) fn drop_all_but_network(uid: Uid, gid: Gid) -> io::Result<()> {
     step("reduce the capabilities", set_capabilities())?;
     step("forbid new privileges", prctl::set_no_new_privs())?;
     // Neither core dumps nor other processes of this user may read the memory.
-    step("become undumpable", prctl::set_dumpable(false))
+    step("become undumpable", prctl::set_dumpable(false))?;
+    step(
+        "give up system calls",
+        syscalls::allow_only(&[syscalls::BASIC, NETWORK]),
+    )
 }
 
 fn step<E: Into<io::Error>>(what: &str, result: Result<(), E>) -> io::Result<()> {

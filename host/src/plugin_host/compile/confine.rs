@@ -11,6 +11,8 @@ use nix::{
     unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid},
 };
 
+use crate::lifecycle::syscalls;
+
 /// User and group `nobody`.
 const NOBODY: u32 = 65534;
 
@@ -24,8 +26,8 @@ const LIMITS: [(Resource, u64); 5] = [
     (Resource::RLIMIT_CORE, 0),
 ];
 
-/// Confines this process. As root: no network, no privileges. Otherwise (in tests)
-/// limits alone.
+/// Confines this process: limits, and no system call that opens, starts or connects to
+/// anything. As root also: no network, no privileges.
 ///
 /// # Errors
 ///
@@ -50,5 +52,5 @@ pub(super) fn confine() -> anyhow::Result<()> {
         setrlimit(resource, limit, limit)
             .with_context(|| format!("cannot set {resource:?} to {limit}"))?;
     }
-    Ok(())
+    syscalls::allow_only(&[syscalls::BASIC]).context("cannot give up system calls")
 }
