@@ -3,12 +3,17 @@
 use crate::{
     build,
     process::{cargo, run, say},
+    workspace,
 };
 
 /// Formatting, lints, documentation, architecture; the first failure ends it.
 pub(crate) fn all() -> anyhow::Result<()> {
     say("formatting");
-    run(cargo().args(["fmt", "--all", "--check"]))?;
+    for manifest in workspace::manifests() {
+        run(cargo()
+            .args(["fmt", "--all", "--check", "--manifest-path"])
+            .arg(manifest))?;
+    }
     build::artifacts()?;
     say("lints");
     run(cargo().args([

@@ -9,6 +9,12 @@ pub(crate) fn root() -> PathBuf {
     manifest
 }
 
+/// The manifests of this workspace and of the two that are built for another target or
+/// with other flags.
+pub(crate) fn manifests() -> [PathBuf; 3] {
+    ["", "ebpf/programs", "tests/fuzz"].map(|folder| root().join(folder).join("Cargo.toml"))
+}
+
 /// Everything that is built, and nothing else, goes here.
 pub(crate) fn target() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {

@@ -32,7 +32,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
             Leg::Pass => return Outcome::Pass,
             Leg::Refuse => reason::UNSTEERABLE,
             Leg::None => {
-                    // SAFETY: the agent replaces values as a whole.
+                // SAFETY: the agent replaces values as a whole.
                 match unsafe { INTERFACES.get(&work.packet.ifindex) } {
                     Some(&endpoint) => return admit(ctx, work, Origin::Host(endpoint)),
                     None => reason::ENDPOINT_NOT_READY,
