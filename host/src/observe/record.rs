@@ -1,6 +1,6 @@
 //! The one flow record, from kernel and proxy alike.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -148,7 +148,7 @@ pub enum L7Summary {
     #[serde(rename = "http", rename_all = "camelCase")]
     Http {
         /// `HTTP/1.1`, `HTTP/2`, …
-        version: String,
+        version: Cow<'static, str>,
         /// Method.
         method: String,
         /// Authority and path: `http://host/path`.

@@ -118,7 +118,7 @@ pub fn request(
     Decision {
         sees_response: sees_response && refused.is_none(),
         verdict: http_verdict(refused, edit),
-        attribution: walk.finish(),
+        attribution: walk.finish(sides),
     }
 }
 
@@ -143,7 +143,7 @@ pub fn response(
         failed_denial,
     );
     let attribution = if refused.is_some() {
-        walk.finish()
+        walk.finish(sides)
     } else {
         // The request's attribution stands; the response adds only what went wrong.
         Attribution {
@@ -174,7 +174,7 @@ pub fn query(
         },
         || SERVFAIL,
     );
-    (refused, walk.finish())
+    (refused, walk.finish(sides))
 }
 
 /// A refusal for which no rule is to blame.
@@ -232,8 +232,6 @@ fn add_edit(edit: &mut HeaderEdit, more: HeaderEdit) {
 /// A walk over the plugins of both sides, keeping who decided.
 struct Walk {
     attribution: Attribution,
-    /// Rules that asked for L7; they stand in where no L7 rule was named.
-    asked: Vec<RuleId>,
 }
 
 impl Walk {
@@ -243,7 +241,6 @@ impl Walk {
                 generation,
                 ..Attribution::default()
             },
-            asked: Vec::new(),
         }
     }
 
@@ -256,9 +253,6 @@ impl Walk {
         failed: impl Fn() -> R,
     ) -> Option<R> {
         for side in sides {
-            if side.rule != 0 {
-                self.asked.push(side.rule);
-            }
             for plugin in side.chain.map_or(&[][..], |chain| &chain.filters) {
                 let plugin = plugin.as_ref();
                 match ask(plugin) {
@@ -302,9 +296,11 @@ impl Walk {
         self.attribution.error = error.or(self.attribution.error.take());
     }
 
-    fn finish(mut self) -> Attribution {
+    /// Who decided. The rules that asked for L7 stand in where no L7 rule was named.
+    fn finish(mut self, sides: &[Side<'_>]) -> Attribution {
         if self.attribution.rules.is_empty() {
-            self.attribution.rules = self.asked;
+            let asked = sides.iter().map(|side| side.rule).filter(|rule| *rule != 0);
+            self.attribution.rules.extend(asked);
         }
         self.attribution
     }

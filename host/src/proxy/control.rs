@@ -290,7 +290,9 @@ impl<L: Loader> Control<L> {
         }
         let mut lost = waiting.lost;
         let mut unsent = 0;
-        for batch in waiting.records.chunks(BATCH) {
+        let mut records = waiting.records.into_iter();
+        while records.len() > 0 {
+            let batch = records.by_ref().take(BATCH).collect();
             unsent += send_records(agent, batch, &mut lost);
         }
         self.shared.records.not_sent(unsent, lost);
@@ -311,21 +313,25 @@ impl<L: Loader> Control<L> {
 
 /// Sends records, in halves if they are too large together. Returns how many could
 /// not be sent; `lost` is told with the first message that gets through, then 0.
-fn send_records(agent: &Channel, records: &[L7Record], lost: &mut u64) -> u64 {
+fn send_records(agent: &Channel, records: Vec<L7Record>, lost: &mut u64) -> u64 {
+    let count = records.len();
     let message = ToAgent::Records {
-        records: records.to_vec(),
+        records,
         lost: *lost,
     };
-    match agent.try_send(&message) {
-        Ok(()) => {
+    let sent = agent.try_send(&message);
+    match (sent, message) {
+        (Ok(()), _) => {
             *lost = 0;
             0
         }
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput && records.len() > 1 => {
-            let (one, other) = records.split_at(records.len() / 2);
-            send_records(agent, one, lost) + send_records(agent, other, lost)
+        (Err(error), ToAgent::Records { mut records, .. })
+            if error.kind() == io::ErrorKind::InvalidInput && count > 1 =>
+        {
+            let other = records.split_off(count / 2);
+            send_records(agent, records, lost) + send_records(agent, other, lost)
         }
-        Err(_) => records.len() as u64,
+        (Err(_), _) => count as u64,
     }
 }
 

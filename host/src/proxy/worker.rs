@@ -18,8 +18,8 @@ use nix::{
 use tidegate_policy::compiled::L7Protocol;
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
+    runtime::{Builder, LocalOptions},
     sync::{Semaphore, watch},
-    task::LocalSet,
 };
 
 use super::{
@@ -81,19 +81,18 @@ fn run(
     shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = Builder::new_current_thread()
         .enable_all()
-        .build()?;
+        .build_local(LocalOptions::default())?;
     let view =
         Rc::new(View::new(shared).ok_or_else(|| io::Error::other("no snapshot was published"))?);
-    let tasks = LocalSet::new();
     let permits = Rc::new(Semaphore::new(MAX_CONNECTIONS));
     let _inside = runtime.enter();
     for (info, socket) in listeners {
         if is_stream(info.class) {
             let listener = TcpListener::from_std(socket.into())?;
             let address = listener.local_addr()?;
-            tasks.spawn_local(accept(
+            runtime.spawn_local(accept(
                 listener,
                 address,
                 view.clone(),
@@ -103,13 +102,10 @@ fn run(
         } else {
             let socket = UdpSocket::from_std(socket.into())?;
             let address = socket.local_addr()?;
-            tasks.spawn_local(dns::listen(socket, address, view.clone(), stop.clone()));
+            runtime.spawn_local(dns::listen(socket, address, view.clone(), stop.clone()));
         }
     }
-    runtime.block_on(async move {
-        tasks.run_until(std::future::pending::<()>()).await;
-    });
-    Ok(())
+    runtime.block_on(std::future::pending())
 }
 
 /// Accepts connections until it is told to stop.
@@ -242,7 +238,7 @@ fn refuse(flow: &FlowContext, reading: Reading) {
         ..Attribution::default()
     };
     let nothing = L7Summary::Http {
-        version: String::new(),
+        version: "".into(),
         method: String::new(),
         url: String::new(),
         status: 0,

@@ -78,7 +78,7 @@ impl Exchange {
     fn finish(self, allowed: bool, status: u16, inspector: &impl Inspector) {
         let latency_us = self.began.elapsed().as_micros();
         let summary = L7Summary::Http {
-            version: self.version.to_owned(),
+            version: self.version.into(),
             method: self.method,
             url: self.url,
             status,
