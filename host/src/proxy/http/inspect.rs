@@ -28,6 +28,15 @@ pub trait Inspector {
     fn record(&self, attribution: Attribution, allowed: bool, summary: L7Summary);
 }
 
+/// Status and reason for a client whose upstream leg could not be opened.
+pub(super) fn no_upstream(error: &io::Error) -> (u16, String) {
+    if error.kind() == io::ErrorKind::TimedOut {
+        (504, "upstream timed out".to_owned())
+    } else {
+        (502, format!("upstream unreachable: {error}"))
+    }
+}
+
 /// The answer to a head.
 #[derive(Clone, Debug)]
 pub struct Decision {

@@ -19,17 +19,21 @@ use std::{io, time::Duration};
 use tidegate_wire::http2::frame::PREFACE;
 use tokio::net::TcpStream;
 
-use self::buffer::Buffer;
 pub use self::inspect::{Attribution, Decision, Denial, Inspector, Verdict};
+use self::{
+    buffer::Buffer,
+    watchdog::{Activity, TICK},
+};
 
 /// Relays one client connection until either side closes. HTTP/2 is recognised by
 /// its preface (RFC 9113 §3.4).
 pub async fn serve(mut client: TcpStream, inspector: &impl Inspector) {
     let mut buffer = Buffer::default();
+    let activity = Activity::new(TICK);
     let wait = tokio::time::timeout(FIRST_BYTES, speaks_http2(&mut client, &mut buffer));
     match wait.await {
-        Ok(Ok(true)) => h2::serve(&mut client, buffer, inspector).await,
-        Ok(Ok(false)) => h1::serve(&mut client, buffer, inspector).await,
+        Ok(Ok(true)) => h2::serve(&mut client, buffer, inspector, &activity).await,
+        Ok(Ok(false)) => h1::serve(&mut client, buffer, inspector, &activity).await,
         // Gone, or silent.
         Ok(Err(_)) | Err(_) => {}
     }

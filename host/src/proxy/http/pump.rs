@@ -107,20 +107,32 @@ impl Pump {
         }
     }
 
-    /// Reads and forgets the rest of the message.
+    /// Has everything been passed on that has come, so that more must come?
+    pub(super) fn awaits_sender(&self) -> bool {
+        !self.body.is_done() && self.ready == 0 && self.head_sent == self.head.len()
+    }
+
+    /// Reads and forgets the rest of the message; false if it is longer than about
+    /// `limit` bytes.
     pub(super) async fn drain(
         &mut self,
         reader: &mut (impl AsyncRead + Unpin),
-    ) -> Result<(), PumpError> {
+        limit: u64,
+    ) -> Result<bool, PumpError> {
+        let mut drained = 0;
         while !self.body.is_done() {
+            if drained > limit {
+                return Ok(false);
+            }
             let count = self.buffer.fill(reader).await.map_err(PumpError::Sender)?;
             if count == 0 {
                 return Err(PumpError::Sender(io::ErrorKind::UnexpectedEof.into()));
             }
             let body = self.advance(0)?;
             self.buffer.consume(body);
+            drained += body as u64;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn advance(&mut self, from: usize) -> Result<usize, PumpError> {

@@ -4,7 +4,7 @@
 use std::{cell::Cell, time::Duration};
 
 /// How often a connection is looked at; every limit is met within one tick.
-const TICK: Duration = Duration::from_secs(10);
+pub(super) const TICK: Duration = Duration::from_secs(10);
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +34,16 @@ impl Phase {
 
 /// What the connection tells its watchdog.
 pub(super) struct Activity {
+    tick: Duration,
     phase: Cell<Phase>,
     steps: Cell<u64>,
 }
 
 impl Activity {
-    pub(super) fn new() -> Self {
+    /// For a connection that is looked at every `tick`: [`TICK`], but in tests.
+    pub(super) fn new(tick: Duration) -> Self {
         Self {
+            tick,
             phase: Cell::new(Phase::Idle),
             steps: Cell::new(0),
         }
@@ -63,7 +66,7 @@ impl Activity {
     pub(super) async fn expired(&self) {
         let (mut quiet, mut seen) = (0, self.steps.get());
         loop {
-            tokio::time::sleep(TICK).await;
+            tokio::time::sleep(self.tick).await;
             let steps = self.steps.get();
             quiet = if steps == seen { quiet + 1 } else { 0 };
             seen = steps;

@@ -141,6 +141,17 @@ pub fn write_settings(pairs: &[(u16, u32)], out: &mut Vec<u8>) {
     }
 }
 
+/// Acknowledges a peer's SETTINGS.
+pub fn write_settings_ack(out: &mut Vec<u8>) {
+    let head = Frame {
+        length: 0,
+        kind: kind::SETTINGS,
+        flags: flag::ACK,
+        stream: 0,
+    };
+    head.write(out);
+}
+
 /// The number a WINDOW_UPDATE or RST_STREAM carries.
 pub fn number(payload: &[u8]) -> Result<u32, FrameError> {
     let bytes: [u8; 4] = payload.try_into().map_err(|_| FrameError)?;

@@ -6,20 +6,20 @@ mod answer;
 mod plan;
 mod response;
 
-use std::{cell::RefCell, io, pin::pin};
+use std::{cell::RefCell, future::poll_fn, io, pin::pin, task::Poll};
 
 use tidegate_wire::http1::{HeadError, HeadScan};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use self::{
     answer::Answer,
-    plan::{Forward, Plan, Refuse},
+    plan::{DRAINABLE, Forward, Plan, Refuse},
     response::{Expectation, Received, Silence, receive},
 };
 use super::{
     buffer::Buffer,
     exchange::Exchange,
-    inspect::Inspector,
+    inspect::{Inspector, no_upstream},
     last_words::last_words,
     pump::{Pump, PumpError},
     tunnel,
@@ -28,8 +28,12 @@ use super::{
 
 /// Relays one client connection until either side closes. `buffer` holds what was
 /// read from the client already.
-pub(super) async fn serve(client: &mut TcpStream, buffer: Buffer, inspector: &impl Inspector) {
-    let activity = Activity::new();
+pub(super) async fn serve(
+    client: &mut TcpStream,
+    buffer: Buffer,
+    inspector: &impl Inspector,
+    activity: &Activity,
+) {
     let exchange = RefCell::new(None);
     let mut connection = Connection {
         client,
@@ -37,7 +41,7 @@ pub(super) async fn serve(client: &mut TcpStream, buffer: Buffer, inspector: &im
         requests: Pump::new(buffer),
         responses: Pump::new(Buffer::default()),
         inspector,
-        activity: &activity,
+        activity,
         exchange: &exchange,
     };
     let expired = tokio::select! {
@@ -50,8 +54,12 @@ pub(super) async fn serve(client: &mut TcpStream, buffer: Buffer, inspector: &im
         return;
     };
     if expired {
-        exchange.failed(504, "upstream timed out", inspector);
-        let answer = Answer::error(504, "upstream timed out\r\n").encode();
+        let (status, error) = match connection.requests.awaits_sender() {
+            true => (408, "client stopped sending"),
+            false => (504, "upstream timed out"),
+        };
+        exchange.failed(status, error, inspector);
+        let answer = Answer::error(status, &format!("{error}\r\n")).encode();
         last_words(connection.client, &answer).await;
     } else {
         exchange.failed(0, "client closed the connection", inspector);
@@ -132,23 +140,23 @@ impl<I: Inspector> Connection<'_, I> {
     /// Waits between requests. False if upstream ended the connection meanwhile: the
     /// client learns of it as if it were connected directly.
     async fn client_speaks(&self) -> bool {
-        let Some(upstream) = &self.upstream else {
-            return self.client.readable().await.is_ok();
-        };
-        let upstream_ends = async {
-            while upstream.readable().await.is_ok() {
+        poll_fn(|cx| {
+            if let Poll::Ready(ready) = self.client.poll_read_ready(cx) {
+                return Poll::Ready(ready.is_ok());
+            }
+            let Some(upstream) = &self.upstream else {
+                return Poll::Pending;
+            };
+            while upstream.poll_read_ready(cx).is_ready() {
                 match upstream.try_read(&mut [0]) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     // Closed, failed, or speaks without having been asked.
-                    _ => return,
+                    _ => return Poll::Ready(false),
                 }
             }
-        };
-        tokio::select! {
-            biased;
-            ready = self.client.readable() => ready.is_ok(),
-            () = upstream_ends => false,
-        }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Answers a request ourselves.
@@ -157,14 +165,19 @@ impl<I: Inspector> Connection<'_, I> {
             last_words(self.client, &refuse.bytes).await;
             return Next::Close;
         };
-        let drained = match self.requests.discard(head_len, framing) {
-            Ok(()) => {
-                self.client.write_all(&refuse.bytes).await.is_ok()
-                    && self.requests.drain(self.client).await.is_ok()
+        if self.requests.discard(head_len, framing).is_err()
+            || self.client.write_all(&refuse.bytes).await.is_err()
+        {
+            return Next::Close;
+        }
+        match self.requests.drain(self.client, DRAINABLE).await {
+            Ok(true) => Next::Request,
+            Ok(false) => {
+                last_words(self.client, &[]).await;
+                Next::Close
             }
-            Err(_) => false,
-        };
-        if drained { Next::Request } else { Next::Close }
+            Err(_) => Next::Close,
+        }
     }
 
     /// Passes a request on and its response back.
@@ -181,13 +194,9 @@ impl<I: Inspector> Connection<'_, I> {
             Some(upstream) => upstream,
             none => match self.inspector.connect_upstream().await {
                 Ok(stream) => none.insert(stream),
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return self.fail(504, "upstream timed out").await;
-                }
                 Err(error) => {
-                    return self
-                        .fail(502, &format!("upstream unreachable: {error}"))
-                        .await;
+                    let (status, reason) = no_upstream(&error);
+                    return self.fail(status, &reason).await;
                 }
             },
         };

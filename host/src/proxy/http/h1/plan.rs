@@ -16,7 +16,7 @@ use crate::proxy::http::{
 
 /// Longest request body that is read and forgotten to keep a connection whose
 /// request was refused.
-const DRAINABLE: u64 = 64 * 1024;
+pub(super) const DRAINABLE: u64 = 64 * 1024;
 
 /// What shall happen with a request.
 pub(super) enum Plan {
@@ -157,9 +157,13 @@ fn refuse(
 }
 
 /// The framing to drain if a refused request lets the connection live: the client
-/// wants it, and the body is small and on its way.
+/// wants it, and the body is on its way and small, as far as it says.
 fn kept_framing(request: &Request<'_, '_>) -> Option<Framing> {
-    let small = matches!(request.framing, Framing::Length(length) if length <= DRAINABLE);
+    let small = match request.framing {
+        Framing::Length(length) => length <= DRAINABLE,
+        Framing::Chunked => true,
+        Framing::UntilClose => false,
+    };
     let coming = request.framing == Framing::Length(0) || !request.expect_continue;
     (request.persistent && small && coming).then_some(request.framing)
 }

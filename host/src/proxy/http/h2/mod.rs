@@ -13,19 +13,19 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use tidegate_wire::{
-    http::Version,
-    http2::frame::{self, PREFACE, code},
+use tidegate_wire::http2::frame::{PREFACE, code};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
 };
-use tokio::{io::AsyncWrite, net::TcpStream};
 
 use self::{outbox::Outbox, relay::Relay};
 use super::{
     buffer::Buffer,
-    exchange::Exchange,
-    inspect::Inspector,
+    inspect::{Inspector, no_upstream},
     last_words::last_words,
     watchdog::{Activity, Phase},
 };
@@ -49,20 +49,24 @@ impl Fault {
 }
 
 /// Relays one client connection whose `buffer` begins with the preface.
-pub(super) async fn serve(client: &mut TcpStream, mut buffer: Buffer, inspector: &impl Inspector) {
+pub(super) async fn serve(
+    client: &mut TcpStream,
+    mut buffer: Buffer,
+    inspector: &impl Inspector,
+    activity: &Activity,
+) {
     let mut upstream = match inspector.connect_upstream().await {
         Ok(upstream) => upstream,
-        Err(error) => return unreachable(client, &error, inspector).await,
+        Err(error) => return unreachable(client, buffer, &error, inspector).await,
     };
     buffer.consume(PREFACE.len());
     let mut relay = Relay::new(inspector);
     relay.to_upstream.pass(PREFACE, 0);
-    let activity = Activity::new();
     let mut pair = Pair {
         relay,
         client: End::new(client, buffer),
         upstream: End::new(&mut upstream, Buffer::default()),
-        activity: &activity,
+        activity,
     };
     let ended = tokio::select! {
         biased;
@@ -77,14 +81,53 @@ pub(super) async fn serve(client: &mut TcpStream, mut buffer: Buffer, inspector:
     pair.relay.finish(reason);
 }
 
-/// Tells the client that there is no upstream: nothing it sent was processed.
-async fn unreachable(client: &mut TcpStream, error: &io::Error, inspector: &impl Inspector) {
-    let error = format!("upstream unreachable: {error}");
-    let mut bytes = Vec::new();
-    frame::write_settings(&[], &mut bytes);
-    frame::write_goaway(0, code::INTERNAL_ERROR, &error, &mut bytes);
-    Exchange::unreadable(Version::Http2.as_str(), error).denied(0, inspector);
-    last_words(client, &bytes).await;
+/// How long a client may take to send its first request when there is no upstream.
+const FIRST_REQUEST: Duration = Duration::from_secs(60);
+
+/// Answers the requests that have come when there is no upstream, and ends: the next
+/// ones come on a connection for which upstream is tried again.
+async fn unreachable(
+    client: &mut TcpStream,
+    mut buffer: Buffer,
+    error: &io::Error,
+    inspector: &impl Inspector,
+) {
+    let (status, reason) = no_upstream(error);
+    let mut relay = Relay::unreachable(inspector, status, reason);
+    buffer.consume(PREFACE.len());
+    let answering = answer_all(client, &mut buffer, &mut relay);
+    let fault = match tokio::time::timeout(FIRST_REQUEST, answering).await {
+        Ok(Err(Stop::Socket)) => return,
+        Ok(Err(Stop::Fault(fault))) => fault,
+        Ok(Ok(())) | Err(_) => Fault::new(code::NO_ERROR, "upstream unreachable"),
+    };
+    relay.say_goodbye(fault);
+    last_words(client, relay.to_client.unsent()).await;
+}
+
+/// Reads until a request has come, and deals with it and all that came along.
+async fn answer_all(
+    client: &mut TcpStream,
+    buffer: &mut Buffer,
+    relay: &mut Relay<'_, impl Inspector>,
+) -> Result<(), Stop> {
+    loop {
+        loop {
+            match relay.feed_client(buffer.filled())? {
+                0 => break,
+                count => buffer.consume(count),
+            }
+        }
+        relay.to_upstream.mark_sent(usize::MAX);
+        if relay.has_begun() || buffer.is_full() {
+            return Ok(());
+        }
+        client.write_all(relay.to_client.unsent()).await?;
+        relay.to_client.mark_sent(usize::MAX);
+        if buffer.fill(client).await? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// One of the two sockets.

@@ -62,6 +62,8 @@ pub(super) struct Relay<'a, I> {
     client_window: u32,
     reserve: u32,
     resets: u32,
+    /// Status and reason for every request that may pass, if there is no upstream.
+    unreachable: Option<(u16, String)>,
 }
 
 /// Whether response blocks pass as received.
@@ -98,7 +100,22 @@ impl<'a, I: Inspector> Relay<'a, I> {
             client_window: 65_535,
             reserve: 0,
             resets: 0,
+            unreachable: None,
         }
+    }
+
+    /// One without an upstream: what may pass is answered with `status` instead, and
+    /// what it would send to upstream is to be thrown away.
+    pub(super) fn unreachable(inspector: &'a I, status: u16, error: String) -> Self {
+        let mut relay = Self::new(inspector);
+        relay.settings_to_client(&[]);
+        relay.unreachable = Some((status, error));
+        relay
+    }
+
+    /// Has a request come?
+    pub(super) fn has_begun(&self) -> bool {
+        self.highest_stream > 0
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -108,7 +125,7 @@ impl<'a, I: Inspector> Relay<'a, I> {
     /// Tells the client why the connection ends.
     pub(super) fn say_goodbye(&mut self, fault: Fault) {
         let last = self.highest_stream;
-        if !self.responses.has_greeted() {
+        if !self.responses.has_greeted() && self.unreachable.is_none() {
             self.settings_to_client(&[]);
         }
         self.to_client
@@ -196,6 +213,9 @@ impl<'a, I: Inspector> Relay<'a, I> {
         }
         self.to_upstream
             .own(|out| frame::write_settings(&announced.pairs, out));
+        if self.unreachable.is_some() {
+            self.to_client.own(frame::write_settings_ack);
+        }
         Ok(())
     }
 
@@ -313,6 +333,17 @@ impl<'a, I: Inspector> Relay<'a, I> {
                 return Ok(());
             }
         };
+        if let Some((status, error)) = &self.unreachable {
+            let (status, error) = (*status, error.clone());
+            let body = format!("{error}\r\n");
+            self.answer(block, Refusal::error(status, &body), head.method == "HEAD");
+            Exchange::new(&head, decision.attribution, began).failed(
+                status,
+                &error,
+                self.inspector,
+            );
+            return Ok(());
+        }
         self.pass_request_block(block, |encoder| encoder.request(request, head.path, edit));
         if decision.sees_response && self.rewriting == Rewriting::No {
             self.rewriting = Rewriting::Begins;

@@ -42,7 +42,7 @@ fn a_refused_request_never_reaches_upstream() {
         ends.expect(DENIED.strip_suffix("Access denied\r\n").expect("body"))
             .await;
         ends.upstream.expect_untouched().await;
-        ends.send("POST /denied HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        ends.send("POST /denied HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n")
             .await;
         ends.expect(DENIED_CLOSE).await;
         ends.expect_close().await;
@@ -51,6 +51,28 @@ fn a_refused_request_never_reaches_upstream() {
             "HTTP/1.1 HEAD http://a/denied 403 refused",
             "HTTP/1.1 POST http://a/denied 403 refused",
         ]);
+    });
+}
+
+#[test]
+fn a_refused_body_of_unknown_length_is_drained_within_a_bound() {
+    let head = "POST /denied HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    relay(async |mut ends| {
+        ends.send(head).await;
+        ends.expect(DENIED).await;
+        ends.send("5\r\nhello\r\n0\r\n\r\n").await;
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+    });
+    relay(async |mut ends| {
+        ends.send(head).await;
+        ends.expect(DENIED).await;
+        let chunk = format!("8000\r\n{}\r\n", "x".repeat(0x8000));
+        for _ in 0..3 {
+            ends.send(&chunk).await;
+        }
+        ends.expect_close().await;
+        ends.upstream.expect_untouched().await;
     });
 }
 

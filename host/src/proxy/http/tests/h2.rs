@@ -98,17 +98,9 @@ impl Peers {
 
 /// Runs a test between real peers with these windows.
 fn peers(client_windows: (u32, u32), server_windows: (u32, u32), test: impl AsyncFnOnce(Peers)) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime");
-    LocalSet::new().block_on(&runtime, async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let rules = Rc::new(Rules::new(listener.local_addr().expect("address")));
-        let front = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let stream = TcpStream::connect(front.local_addr().expect("address"));
-        let stream = stream.await.expect("connect");
-        let (accepted, _) = front.accept().await.expect("accept");
+    local(async {
+        let (stream, accepted) = connected().await;
+        let (rules, listener) = Rules::with_upstream().await;
         let inspector = Rc::clone(&rules);
         tokio::task::spawn_local(async move { serve(accepted, &*inspector).await });
         tokio::task::spawn_local(async move {
@@ -216,30 +208,31 @@ fn plugins_may_see_responses() {
 }
 
 #[test]
-fn an_absent_upstream_is_told_by_goaway() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime");
-    LocalSet::new().block_on(&runtime, async {
-        let gone = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let rules = Rules::new(gone.local_addr().expect("address"));
+fn an_absent_upstream_is_a_502_on_each_stream() {
+    local(async {
+        let (rules, gone) = Rules::with_upstream().await;
         drop(gone);
-        let front = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let stream = TcpStream::connect(front.local_addr().expect("address"));
-        let stream = stream.await.expect("connect");
-        let (accepted, _) = front.accept().await.expect("accept");
+        let (stream, accepted) = connected().await;
         let client = async {
             let (mut client, connection) = client::handshake(stream).await.expect("handshake");
-            let request = Request::get("http://a/x").body(()).expect("request");
-            let (response, _) = client
-                .send_request(request, true)
-                .map(|(response, send): (_, SendStream<Bytes>)| (response, send))
-                .expect("send");
-            let (connection, response) = tokio::join!(connection, response);
-            assert!(connection.is_err() && response.is_err());
+            let mut ask = |path: &str| {
+                let request = Request::get(format!("http://a{path}")).body(());
+                let (response, _): (_, SendStream<Bytes>) = client
+                    .send_request(request.expect("request"), true)
+                    .expect("send");
+                async { response.await.expect("response").status().as_u16() }
+            };
+            let answers = [ask("/x"), ask("/denied"), ask("/y")];
+            let [x, denied, y] = answers;
+            // The connection ends without an error: another one may be tried.
+            let (end, x, denied, y) = tokio::join!(connection, x, denied, y);
+            end.expect("graceful end");
+            assert_eq!((x, denied, y), (502, 403, 502));
         };
-        tokio::join!(serve(accepted, &rules), client);
-        assert!(rules.records.borrow()[0].contains("upstream unreachable"));
+        tokio::join!(serve(accepted, &*rules), client);
+        let records = rules.records.borrow();
+        assert!(records[0].starts_with("HTTP/2 GET http://a/x 502 refused (upstream unreachable:"));
+        assert_eq!(records[1], "HTTP/2 GET http://a/denied 403 refused");
+        assert_eq!(records.len(), 3);
     });
 }

@@ -2,6 +2,7 @@
 
 mod h1;
 mod h2;
+mod watchdog;
 
 use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -9,10 +10,15 @@ use tidegate_wire::http::{HeaderEdit, HttpHead, ResponseHead};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    task::LocalSet,
+    runtime::LocalOptions,
 };
 
-use super::{Attribution, Decision, Denial, Inspector, Verdict, serve};
+use super::{
+    Attribution, Decision, Denial, Inspector, Verdict,
+    buffer::Buffer,
+    h1 as http1, serve,
+    watchdog::{Activity, TICK},
+};
 use crate::observe::record::L7Summary;
 
 /// Decides by the first path segment, and keeps every record as one line.
@@ -27,6 +33,13 @@ impl Rules {
             upstream,
             records: RefCell::default(),
         }
+    }
+
+    /// With a listener that is upstream.
+    async fn with_upstream() -> (Rc<Self>, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let rules = Self::new(listener.local_addr().expect("address"));
+        (Rc::new(rules), listener)
     }
 }
 
@@ -175,21 +188,20 @@ async fn expect(stream: &mut TcpStream, who: &str, expected: &str) {
     assert_eq!(String::from_utf8_lossy(&got), expected, "at {who}");
 }
 
-/// Runs a test against a fresh relay.
-fn relay(test: impl AsyncFnOnce(Ends)) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime");
-    LocalSet::new().block_on(&runtime, async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let rules = Rc::new(Rules::new(listener.local_addr().expect("address")));
-        let front = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let client = TcpStream::connect(front.local_addr().expect("address"));
-        let client = client.await.expect("connect");
-        let (accepted, _) = front.accept().await.expect("accept");
+/// Runs a test whose relay looks at its connection every `tick`.
+fn relay_watched(tick: Duration, test: impl AsyncFnOnce(Ends)) {
+    local(async {
+        let (client, accepted) = connected().await;
+        let (rules, listener) = Rules::with_upstream().await;
         let inspector = Rc::clone(&rules);
-        tokio::task::spawn_local(async move { serve(accepted, &*inspector).await });
+        tokio::task::spawn_local(async move {
+            let mut accepted = accepted;
+            if tick == TICK {
+                return serve(accepted, &*inspector).await;
+            }
+            let activity = Activity::new(tick);
+            http1::serve(&mut accepted, Buffer::default(), &*inspector, &activity).await;
+        });
         let upstream = Upstream {
             listener,
             stream: None,
@@ -201,4 +213,26 @@ fn relay(test: impl AsyncFnOnce(Ends)) {
         })
         .await;
     });
+}
+
+/// Runs a test against a fresh relay.
+fn relay(test: impl AsyncFnOnce(Ends)) {
+    relay_watched(TICK, test);
+}
+
+/// Runs a test on one thread.
+fn local(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .expect("runtime");
+    runtime.block_on(test);
+}
+
+/// A client's end of a connection, and the end that was accepted.
+async fn connected() -> (TcpStream, TcpStream) {
+    let front = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let client = TcpStream::connect(front.local_addr().expect("address"));
+    let client = client.await.expect("connect");
+    (client, front.accept().await.expect("accept").0)
 }
