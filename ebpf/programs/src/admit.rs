@@ -21,7 +21,6 @@ use tidegate_ebpf_shared::{
 
 use crate::{
     addr::is_v4,
-    clock,
     counters::{add_shared, count},
     events,
     maps::{FLOWS, LISTENERS},
@@ -66,30 +65,52 @@ impl Origin {
     }
 }
 
+/// When and from which end of its flow a packet came.
+#[derive(Clone, Copy)]
+pub struct Seen {
+    src_is_low: bool,
+    now: u64,
+}
+
 /// Decides an IP packet.
 #[inline(always)]
 pub fn admit(ctx: &TcContext, work: &mut Scratch, origin: Origin) -> Outcome {
-    let now = clock::coarse();
-    let packet = &work.packet;
-    let src_is_low = packet.tuple.flow_key(&mut work.key);
-    if packet.problem == 0 && packet.tuple.is_tracked() {
-        if let Some(entry) = FLOWS.get_ptr_mut(&work.key) {
-            // SAFETY: a value of the map. Other CPUs may write it too: counters are
-            // added atomically, the rest are flags that only ever get set.
-            let entry = unsafe { &mut *entry };
-            let from_source = flow::from_source(entry, src_is_low);
-            let opener = packet.tuple.is_opener(packet.tcp_flags);
-            if origin.may_send(entry, from_source)
-                && !flow::is_expired(entry, packet.tuple.protocol, now)
-                && !flow::is_reopened(entry, opener, from_source)
-            {
-                if let Some(outcome) = established(work, entry, from_source, now) {
-                    return outcome;
-                }
-            }
-        }
+    let seen = see(work);
+    match live(work, origin, seen) {
+        Some(outcome) => outcome,
+        None => first(ctx, work, origin, seen),
     }
-    first(ctx, work, src_is_low, origin, now)
+}
+
+/// Works out a packet's flow key, for what follows.
+#[inline(always)]
+pub fn see(work: &mut Scratch) -> Seen {
+    Seen {
+        src_is_low: work.packet.tuple.flow_key(&mut work.key),
+        now: work.tick.coarse(),
+    }
+}
+
+/// Decides a packet of a live flow; `None` if there is no such flow, or not any more.
+#[inline(always)]
+pub fn live(work: &mut Scratch, origin: Origin, seen: Seen) -> Option<Outcome> {
+    let packet = &work.packet;
+    if packet.problem != 0 || !packet.tuple.is_tracked() {
+        return None;
+    }
+    let entry = FLOWS.get_ptr_mut(&work.key)?;
+    // SAFETY: a value of the map. Other CPUs may write it too: counters are added
+    // atomically, the rest are flags that only ever get set.
+    let entry = unsafe { &mut *entry };
+    let from_source = flow::from_source(entry, seen.src_is_low);
+    let opener = packet.tuple.is_opener(packet.tcp_flags);
+    if !origin.may_send(entry, from_source)
+        || flow::is_expired(entry, packet.tuple.protocol, seen.now)
+        || flow::is_reopened(entry, opener, from_source)
+    {
+        return None;
+    }
+    established(work, entry, from_source, seen.now)
 }
 
 /// A packet of a live flow; `None` if its flow has to be opened anew.
@@ -142,15 +163,9 @@ fn established(
     Some(forward(&work.packet, entry.flags & flags::REDIRECT != 0))
 }
 
-/// A packet that no live flow covers.
+/// Decides a packet that no live flow covers.
 #[inline(always)]
-fn first(
-    ctx: &TcContext,
-    work: &mut Scratch,
-    src_is_low: bool,
-    origin: Origin,
-    now: u64,
-) -> Outcome {
+pub fn first(ctx: &TcContext, work: &mut Scratch, origin: Origin, seen: Seen) -> Outcome {
     if !origin.owns(&work.packet.tuple.src) {
         return refuse(work, reason::INVALID_SOURCE_IP);
     }
@@ -180,7 +195,7 @@ fn first(
         // Replies to a flow without an entry are decided as if they opened one. But a
         // steered flow must have one: `pick_listener` would leave it to any socket of
         // the node that listens on its port.
-        if !remember(work, src_is_low, now) && work.evaluation.is_steered() {
+        if !remember(work, seen) && work.evaluation.is_steered() {
             work.evaluation.reason = reason::PROXY_UNAVAILABLE;
             report(work);
             return Outcome::Drop;
@@ -192,7 +207,8 @@ fn first(
 
 /// Puts an allowed flow in the table; false if the table refused it.
 #[inline(always)]
-fn remember(work: &mut Scratch, src_is_low: bool, now: u64) -> bool {
+fn remember(work: &mut Scratch, seen: Seen) -> bool {
+    let Seen { src_is_low, now } = seen;
     flow::open(&mut work.entry, &work.evaluation, src_is_low, now);
     flow::account(
         &mut work.entry,

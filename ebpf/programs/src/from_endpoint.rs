@@ -5,7 +5,7 @@ use tidegate_ebpf_shared::reason;
 
 use crate::{
     admit::{Origin, admit, refuse},
-    maps::INTERFACES,
+    interface,
     packet::{Kind, parse},
     scratch::scratch,
     verdict::Outcome,
@@ -20,13 +20,10 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let problem = match parse(ctx, &mut work.packet) {
         Kind::Arp | Kind::NeighbourDiscovery => return Outcome::Pass,
         Kind::Other | Kind::Broken => reason::INVALID_PACKET,
-        Kind::Ip => {
-            // SAFETY: the agent replaces values as a whole.
-            match unsafe { INTERFACES.get(&work.packet.ifindex) } {
-                Some(&endpoint) => return admit(ctx, work, Origin::Endpoint(endpoint)),
-                None => reason::ENDPOINT_NOT_READY,
-            }
-        }
+        Kind::Ip => match interface::endpoint(work.packet.ifindex) {
+            Some(endpoint) => return admit(ctx, work, Origin::Endpoint(endpoint)),
+            None => reason::ENDPOINT_NOT_READY,
+        },
     };
     refuse(work, problem)
 }

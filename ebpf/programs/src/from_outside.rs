@@ -5,7 +5,7 @@ use aya_ebpf::programs::TcContext;
 use tidegate_decide::Tables as _;
 
 use crate::{
-    admit::{Origin, admit},
+    admit::{Origin, first, live, see},
     packet::{Kind, parse},
     scratch::scratch,
     tables::Maps,
@@ -23,8 +23,14 @@ pub fn run(ctx: &TcContext) -> Outcome {
         // no endpoint to protect.
         return Outcome::Pass;
     }
+    // The flow table first: it costs half of what the address table does, and knows
+    // flows of workloads only.
+    let seen = see(work);
+    if let Some(outcome) = live(work, Origin::Outside, seen) {
+        return outcome;
+    }
     match Maps.address(&work.packet.tuple.dst) {
-        Some(info) if info.endpoint != 0 => admit(ctx, work, Origin::Outside),
+        Some(info) if info.endpoint != 0 => first(ctx, work, Origin::Outside, seen),
         _ => Outcome::Pass,
     }
 }

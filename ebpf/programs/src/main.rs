@@ -18,6 +18,7 @@ mod first_bytes;
 mod from_endpoint;
 mod from_outside;
 mod host_service;
+mod interface;
 mod maps;
 mod packet;
 mod pick_listener;

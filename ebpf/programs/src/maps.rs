@@ -20,7 +20,10 @@ use tidegate_ebpf_shared::{
     steer::{PeerKey, SteerOrigin, class},
 };
 
-use crate::scratch::Scratch;
+use crate::{
+    interface::{self, Answer},
+    scratch::Scratch,
+};
 
 /// `BPF_F_NO_PREALLOC`: memory only for what is there.
 const ON_DEMAND: u32 = 1;
@@ -112,3 +115,7 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// Rate limit of deny events. Programs only: nothing to read, nothing to keep.
 #[map]
 pub static DENY_TOKENS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
+/// Answers of `INTERFACES`, kept for a tick. Programs only, as above.
+#[map]
+pub static RECENT_INTERFACES: PerCpuArray<Answer> =
+    PerCpuArray::with_max_entries(interface::KEPT, 0);

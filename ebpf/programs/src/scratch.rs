@@ -3,7 +3,7 @@
 use tidegate_decide::{Evaluation, Tuple};
 use tidegate_ebpf_shared::flow::{FlowEntry, FlowKey};
 
-use crate::{maps::SCRATCH, packet::Packet};
+use crate::{clock::Tick, maps::SCRATCH, packet::Packet};
 
 /// One packet's working memory. Stale when a program starts: write before you read.
 #[repr(C)]
@@ -18,6 +18,8 @@ pub struct Scratch {
     pub evaluation: Evaluation,
     /// The packet that opened the flow, when it is decided again.
     pub opened: Tuple,
+    /// The clock; alone here in keeping its value from packet to packet.
+    pub tick: Tick,
 }
 
 /// This CPU's scratch memory. Packet programs run with softirqs off, so none is

@@ -7,8 +7,8 @@ use tidegate_ebpf_shared::{addr::proto, flow::flags, mark, reason};
 
 use crate::{
     admit::{Origin, admit, refuse, refuse_unsteered},
-    clock,
-    maps::{FLOWS, INTERFACES},
+    interface,
+    maps::FLOWS,
     packet::{Kind, Packet, parse},
     scratch::{Scratch, scratch},
     verdict::{Outcome, mark_of},
@@ -31,13 +31,10 @@ pub fn run(ctx: &TcContext) -> Outcome {
         Kind::Ip => match steered_leg(work, mark == mark::FROM_PROXY) {
             Leg::Pass => return Outcome::Pass,
             Leg::Refuse => reason::UNSTEERABLE,
-            Leg::None => {
-                // SAFETY: the agent replaces values as a whole.
-                match unsafe { INTERFACES.get(&work.packet.ifindex) } {
-                    Some(&endpoint) => return admit(ctx, work, Origin::Host(endpoint)),
-                    None => reason::ENDPOINT_NOT_READY,
-                }
-            }
+            Leg::None => match interface::endpoint(work.packet.ifindex) {
+                Some(endpoint) => return admit(ctx, work, Origin::Host(endpoint)),
+                None => reason::ENDPOINT_NOT_READY,
+            },
         },
     };
     refuse(work, problem)
@@ -69,7 +66,11 @@ fn steered_leg(work: &mut Scratch, from_proxy: bool) -> Leg {
         return Leg::None;
     }
     if from_proxy {
-        flow::touch(entry, flow::from_source(entry, src_is_low), clock::coarse());
+        flow::touch(
+            entry,
+            flow::from_source(entry, src_is_low),
+            work.tick.coarse(),
+        );
         return Leg::Pass;
     }
     if is_reset(packet) {

@@ -17,7 +17,7 @@ use tidegate_ebpf_shared::{
 use super::{
     frames::{Spec, garbage},
     model::{DROP, Hook, Model},
-    object::{LOOPBACK, Object, TCX},
+    object::{Object, TCX},
     random::Random,
     world::{ENDPOINTS, World},
 };
@@ -236,15 +236,10 @@ impl Comparison {
             (_, Some(to)) if random.one_in(3) => Hook::ToEndpoint(Some(to)),
             _ => Hook::FromOutside,
         };
-        let mut interfaces = self.object.hash::<u32, u32>(map::INTERFACES)?;
-        match hook {
-            Hook::FromEndpoint(Some(id)) | Hook::ToEndpoint(Some(id)) => {
-                interfaces.insert(LOOPBACK, id, 0)?;
-            }
-            _ => {
-                let _ = interfaces.remove(&LOOPBACK);
-            }
-        }
+        self.object.set_interface(match hook {
+            Hook::FromEndpoint(endpoint) | Hook::ToEndpoint(endpoint) => endpoint,
+            Hook::FromOutside | Hook::ToOutside => None,
+        })?;
         Ok(hook)
     }
 

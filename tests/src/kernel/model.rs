@@ -168,6 +168,9 @@ impl Step<'_> {
     fn decide(&mut self, from_proxy: bool) -> Fate {
         let endpoint = match self.hook {
             Hook::FromOutside => {
+                if let Some(fate) = self.continue_flow() {
+                    return fate;
+                }
                 if self.address(self.packet.dst).endpoint == 0 {
                     return Fate::Pass;
                 }

@@ -10,6 +10,7 @@ use aya::{
         lpm_trie::{Key, LpmTrie},
     },
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+    util::nr_cpus,
 };
 use tidegate_ebpf_shared::{
     addr::{Addr, AddrPrefix},
@@ -166,6 +167,21 @@ impl Object {
 
     fn policy(&mut self) -> Result<LpmTrie<&mut MapData, [u8; 12], PolicyEntry>> {
         Ok(LpmTrie::try_from(self.map(map::POLICY)?)?)
+    }
+
+    /// Sets which endpoint is behind the loopback device, where test runs take place,
+    /// at once: the programs keep what they looked up for a tick of the clock.
+    pub fn set_interface(&mut self, endpoint: Option<u32>) -> Result<()> {
+        let mut interfaces = self.hash::<u32, u32>(map::INTERFACES)?;
+        match endpoint {
+            Some(endpoint) => interfaces.insert(LOOPBACK, endpoint, 0)?,
+            None => _ = interfaces.remove(&LOOPBACK),
+        }
+        // One answer per CPU: tick, interface and endpoint, in two words.
+        let mut kept: PerCpuArray<_, [u64; 2]> =
+            PerCpuArray::try_from(self.map("RECENT_INTERFACES")?)?;
+        let nothing = vec![[0; 2]; nr_cpus().map_err(|(_, error)| error)?];
+        Ok(kept.set(LOOPBACK, nothing.try_into()?, 0)?)
     }
 
     /// A counter, summed over CPUs.
