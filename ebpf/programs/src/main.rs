@@ -61,7 +61,7 @@ pub fn from_outside(ctx: TcContext) -> i32 {
     verdict::tcx(&ctx, from_outside::run(&ctx))
 }
 
-/// tcx egress on an outside device.
+/// tcx egress on every device but those of workloads.
 #[classifier]
 pub fn to_outside(ctx: TcContext) -> i32 {
     verdict::tcx(&ctx, to_outside::run(&ctx))

@@ -11,7 +11,7 @@ use crate::{
     verdict::{Outcome, mark_of},
 };
 
-/// Refuses a steered packet on an outside device: our `ip rule` or its route is gone,
+/// Refuses a steered packet on any device but a workload's: our `ip rule` or its route is gone,
 /// or the packet never met routing (a bridge).
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> Outcome {

@@ -60,7 +60,8 @@ pub mod program {
     pub const TO_ENDPOINT: &str = "to_endpoint";
     /// tcx ingress on an outside device.
     pub const FROM_OUTSIDE: &str = "from_outside";
-    /// tcx egress on an outside device: what needs the proxy must not leave.
+    /// tcx egress on every device but those of workloads: what needs the proxy must not
+    /// leave.
     pub const TO_OUTSIDE: &str = "to_outside";
     /// XDP on an outside device: the deny list.
     pub const DENY_LIST: &str = "deny_list";

@@ -201,7 +201,7 @@ impl Links {
     }
 
     /// Device indices where any of `programs` is attached.
-    pub(super) fn devices(&self, programs: [&str; 2]) -> BTreeSet<u32> {
+    pub(super) fn devices(&self, programs: &[&str]) -> BTreeSet<u32> {
         self.held
             .keys()
             .filter(|name| programs.contains(&program_of(name)))

@@ -17,8 +17,6 @@ use super::{
 /// Programs of a workload's device, in the order they are attached: what guards the
 /// way out of steering is there before the first packet is steered.
 const ENDPOINT_PROGRAMS: [&str; 2] = [program::TO_ENDPOINT, program::FROM_ENDPOINT];
-/// Programs of an outside device, in the same order.
-const OUTSIDE_PROGRAMS: [&str; 2] = [program::TO_OUTSIDE, program::FROM_OUTSIDE];
 
 /// What a round of attaching did, in words for logs and `status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -153,6 +151,10 @@ impl Bindings {
         if self.homes.is_some() {
             unbind_stale(&found, tables, links, &mut report)?;
         }
+        // Nothing is steered on a node that declares no device.
+        if !self.device_names().is_empty() {
+            guard_exits(programs, links, &mut report);
+        }
         self.last = report.clone();
         Ok(report)
     }
@@ -208,19 +210,20 @@ impl Bindings {
                 continue;
             };
             present.insert(index, device);
-            let what = format!("outside device {device}");
-            bind_both_ways(programs, links, OUTSIDE_PROGRAMS, index, &what, report);
+            match links.ensure(programs, program::FROM_OUTSIDE, &Place::Device(index)) {
+                Ok(true) => report.attached.push(format!("outside device {device}")),
+                Ok(false) => {}
+                Err(error) => report.failed.push(with_cause(&error)),
+            }
             // A device that refused once is not asked again.
             self.xdp
                 .entry(index)
                 .or_insert_with(|| bind_xdp(programs, links, device, index));
         }
         self.xdp.retain(|index, _| present.contains_key(index));
-        for index in links.devices(OUTSIDE_PROGRAMS) {
+        for index in links.devices(&[program::FROM_OUTSIDE]) {
             if !present.contains_key(&index) {
-                for name in OUTSIDE_PROGRAMS {
-                    links.detach(name, &Place::Device(index));
-                }
+                links.detach(program::FROM_OUTSIDE, &Place::Device(index));
                 links.detach(program::DENY_LIST, &Place::Xdp(index, XdpMode::Native));
                 links.detach(program::DENY_LIST, &Place::Xdp(index, XdpMode::Generic));
                 report.detached.push(format!("outside device {index}"));
@@ -254,21 +257,8 @@ fn bind_device(
     if tables.interfaces.get(&index)? != Some(id) {
         tables.interfaces.put(&index, &id)?;
     }
-    bind_both_ways(programs, links, ENDPOINT_PROGRAMS, index, what, report);
-    Ok(())
-}
-
-/// Attaches a device's two programs.
-fn bind_both_ways(
-    programs: &Programs,
-    links: &mut Links,
-    names: [&'static str; 2],
-    index: u32,
-    what: &str,
-    report: &mut AttachReport,
-) {
     let mut fresh = false;
-    for name in names {
+    for name in ENDPOINT_PROGRAMS {
         match links.ensure(programs, name, &Place::Device(index)) {
             Ok(attached) => fresh |= attached,
             Err(error) => report
@@ -278,6 +268,37 @@ fn bind_both_ways(
     }
     if fresh {
         report.attached.push(what.to_owned());
+    }
+    Ok(())
+}
+
+/// Puts the guard of steered packets on every device they could leave by, declared or
+/// not: whoever changes routes does not ask which devices we were told of. Workloads
+/// have a stricter one, and nothing leaves by `lo`.
+fn guard_exits(programs: &Programs, links: &mut Links, report: &mut AttachReport) {
+    let devices = match place::interfaces() {
+        Ok(devices) => devices,
+        Err(error) => {
+            report.failed.push(format!("list the devices: {error}"));
+            return;
+        }
+    };
+    let is_exit = |links: &Links, index| {
+        index != place::LOOPBACK && !links.has(program::TO_ENDPOINT, &Place::Device(index))
+    };
+    for &index in &devices {
+        if is_exit(links, index)
+            && let Err(error) = links.ensure(programs, program::TO_OUTSIDE, &Place::Device(index))
+            // It may be gone by now.
+            && place::interface_name(index).is_some()
+        {
+            report.failed.push(with_cause(&error));
+        }
+    }
+    for index in links.devices(&[program::TO_OUTSIDE]) {
+        if !devices.contains(&index) || !is_exit(links, index) {
+            links.detach(program::TO_OUTSIDE, &Place::Device(index));
+        }
     }
 }
 
@@ -318,7 +339,7 @@ fn unbind_stale(
     report: &mut AttachReport,
 ) -> Result<(), DatapathError> {
     let live: Vec<u32> = found.devices.values().copied().collect();
-    let mut known = links.devices(ENDPOINT_PROGRAMS);
+    let mut known = links.devices(&ENDPOINT_PROGRAMS);
     known.extend(
         tables
             .interfaces

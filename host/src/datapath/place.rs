@@ -2,12 +2,16 @@
 //! names people write.
 
 use std::{
+    collections::BTreeSet,
     ffi::CString,
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
+
+/// `lo` is the first device of every network namespace (`LOOPBACK_IFINDEX`).
+pub(super) const LOOPBACK: u32 = 1;
 
 /// Index of the device with this name in the caller's network namespace; `None`
 /// if there is none (yet).
@@ -31,6 +35,12 @@ pub(super) fn interface_name(index: u32) -> Option<String> {
     // SAFETY: the call succeeded, so the buffer holds a terminated string.
     let name = unsafe { std::ffi::CStr::from_ptr(name.as_ptr()) };
     Some(name.to_string_lossy().into_owned())
+}
+
+/// Indices of all devices of the caller's network namespace.
+pub(super) fn interfaces() -> io::Result<BTreeSet<u32>> {
+    let devices = nix::net::if_::if_nameindex()?;
+    Ok(devices.iter().map(|device| device.index()).collect())
 }
 
 /// A cgroup (v2) of a host service.

@@ -93,8 +93,6 @@ fn our_rule(family: AddressFamily) -> RuleMessage {
 }
 
 fn local_route(family: AddressFamily) -> RouteMessage {
-    /// `lo` is the first device of every network namespace (`LOOPBACK_IFINDEX`).
-    const LOOPBACK: u32 = 1;
     let everywhere = match family {
         AddressFamily::Inet6 => RouteAddress::Inet6(Ipv6Addr::UNSPECIFIED),
         _ => RouteAddress::Inet(Ipv4Addr::UNSPECIFIED),
@@ -110,7 +108,7 @@ fn local_route(family: AddressFamily) -> RouteMessage {
     };
     route.attributes = vec![
         RouteAttribute::Destination(everywhere),
-        RouteAttribute::Oif(LOOPBACK),
+        RouteAttribute::Oif(place::LOOPBACK),
         RouteAttribute::Table(mark::ROUTE_TABLE),
     ];
     route

@@ -1,5 +1,7 @@
 //! Routing that no longer leads to the proxy: what needs L7 stays inside.
 
+use std::{io::Write as _, net::Ipv4Addr, time::Duration};
+
 use anyhow::{Context as _, Result, ensure};
 use tidegate_tests::harness::{Curl, Place, eventually, server, world::OUTSIDE_V4};
 
@@ -13,7 +15,7 @@ metadata: {name: frontend, namespace: shop}
 spec:
   endpointSelector: {matchLabels: {app: frontend}}
   egress:
-  - toCIDR: [192.0.2.100/32]
+  - toCIDR: [192.0.2.100/32, 198.51.100.100/32]
     toPorts:
     - ports: [{port: "8080", protocol: TCP}]
       rules:
@@ -42,34 +44,66 @@ fn received(place: &Place) -> Result<u64> {
     .sum()
 }
 
+/// Outside, behind a device of the node that no configuration names.
+const BEYOND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 100);
+
+/// A second way out of the node.
+fn undeclared_uplink(shop: &Shop) -> Result<()> {
+    let outside = &shop.world.outside;
+    shop.world.node.place().configure(&[
+        format!(
+            "link add spare type veth peer name spare netns {}",
+            outside.netns()
+        ),
+        "link set spare up".to_owned(),
+        "address add 198.51.100.1/24 dev spare".to_owned(),
+    ])?;
+    outside.configure(&[
+        "link set spare up".to_owned(),
+        format!("address add {BEYOND}/24 dev spare"),
+    ])
+}
+
 #[test]
 fn without_rule_and_agent_nothing_that_needs_l7_leaves_the_node() -> Result<()> {
     let mut shop = Shop::open()?;
-    let outside = &shop.world.outside;
-    server::http_echo(outside, HTTP)?;
+    undeclared_uplink(&shop)?;
+    server::http_echo(&shop.world.outside, HTTP)?;
     shop.world.node.write("policies/frontend.yaml", EGRESS)?;
     shop.world.node.start()?;
-    let url = |path: &str| format!("http://{OUTSIDE_V4}:{HTTP}{path}");
-    // Refused by the proxy, which has not asked outside for anything.
-    Curl::get(url("/admin")).expect(&shop.frontend, 403)?;
-    let mut open = server::connect(&shop.frontend, (OUTSIDE_V4, HTTP))?;
+    let url = |address: Ipv4Addr, path: &str| format!("http://{address}:{HTTP}{path}");
+    let mut open = Vec::new();
+    for address in [OUTSIDE_V4, BEYOND] {
+        // Refused by the proxy, which has not asked outside for anything.
+        Curl::get(url(address, "/admin")).expect(&shop.frontend, 403)?;
+        open.push(server::connect(&shop.frontend, (address, HTTP))?);
+    }
     let before = received(&shop.world.outside)?;
 
     shop.world.node.kill_agent()?;
     shop.world.node.place().configure(&["rule delete pref 9"])?;
-    Curl::get(url("/api/new")).expect_dropped(&shop.frontend)?;
-    ensure!(server::ask_udp(&shop.frontend, (OUTSIDE_V4, 53), "anything").is_err());
-    std::io::Write::write_all(&mut open, b"GET /api/old HTTP/1.1\r\nHost: a\r\n\r\n")?;
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    for (address, open) in [OUTSIDE_V4, BEYOND].into_iter().zip(&mut open) {
+        Curl::get(url(address, "/api/new")).expect_dropped(&shop.frontend)?;
+        ensure!(server::ask_udp(&shop.frontend, (address, 53), "anything").is_err());
+        open.write_all(b"GET /api/old HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    }
+    // Long enough for what was written last.
+    std::thread::sleep(Duration::from_secs(1));
     assert_eq!(received(&shop.world.outside)?, before, "something got out");
 
     shop.world.node.start()?;
-    for protocol in ["tcp", "udp"] {
+    for (address, protocol) in [
+        (OUTSIDE_V4, "tcp"),
+        (OUTSIDE_V4, "udp"),
+        (BEYOND, "tcp"),
+        (BEYOND, "udp"),
+    ] {
         let drop = shop
             .world
             .node
             .record(&["--verdict", "dropped"], |record| {
                 record["protocol"] == protocol
+                    && record["destination"]["address"] == address.to_string()
                     && record["dropReasonText"] == "Needs L7 and was routed past the proxy"
             })?;
         // Written while no agent was there to name it.
@@ -78,7 +112,7 @@ fn without_rule_and_agent_nothing_that_needs_l7_leaves_the_node() -> Result<()> 
     }
     eventually("requests are filtered again", || {
         for (path, status) in [("/api/x", 200), ("/admin", 403)] {
-            Curl::get(url(path))
+            Curl::get(url(BEYOND, path))
                 .give_up_after(1)
                 .expect(&shop.frontend, status)?;
         }

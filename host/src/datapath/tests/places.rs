@@ -53,12 +53,17 @@ fn outside_devices_say_how_the_deny_list_runs() {
         let datapath = world.try_open(options).unwrap();
         let status = datapath.status();
         assert_eq!(status.attach.waiting, ["no outside device tg-missing"]);
-        let from_outside = status
-            .programs
-            .iter()
-            .find(|program| program.name == "from_outside")
-            .unwrap();
-        assert_eq!(from_outside.attached, ["tg-outside"]);
+        let runs_on = |name| {
+            let mut programs = status.programs.iter();
+            let program = programs.find(|program| program.name == name).unwrap();
+            program.attached.clone()
+        };
+        assert_eq!(runs_on("from_outside"), ["tg-outside"]);
+        // What must not leave must not leave by a device nobody declared, either.
+        for exit in ["tg-outside", "tg-beyond"] {
+            assert!(runs_on("to_outside").contains(&exit.to_owned()));
+        }
+        assert!(!runs_on("to_outside").contains(&"lo".to_owned()));
         assert_eq!(status.xdp.len(), 1);
         assert_eq!(
             (status.xdp[0].device.as_str(), status.xdp[0].mode),
