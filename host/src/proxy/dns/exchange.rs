@@ -57,6 +57,11 @@ impl<'f> Exchange<'f> {
         }
     }
 
+    /// Is there a question without its answer?
+    pub(super) fn waits(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Decides a message from the client.
     pub(super) fn query(&mut self, message: &[u8]) -> Decided {
         let began = Instant::now();

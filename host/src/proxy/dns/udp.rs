@@ -34,9 +34,12 @@ use crate::proxy::{
 const MAX_LEGS: usize = 4_096;
 /// Queries that may wait for a leg's task.
 const LEG_QUEUE: usize = 64;
-/// A leg without queries for this long is closed. A little longer than an answer may
-/// take, so that every answer finds its leg.
-const LEG_IDLE: Duration = Duration::from_secs(ANSWER_TIMEOUT.as_secs() + 1);
+/// A leg that waits for answers is closed after this long without a datagram. A little
+/// longer than an answer may take, so that every answer finds its leg.
+const LEG_WAITS: Duration = Duration::from_secs(ANSWER_TIMEOUT.as_secs() + 1);
+/// A leg with all its answers is closed after this long. Short, because resolvers take
+/// a new port, and so a new leg, for each query: this and [`MAX_LEGS`] bound the rate.
+const LEG_IDLE: Duration = Duration::from_millis(250);
 /// Largest datagram.
 const MAX_DATAGRAM: usize = 65_535;
 
@@ -152,7 +155,12 @@ impl Listener {
                     ready = server.readable() => Some(Turn::Answer(ready)),
                 }
             };
-            let Ok(Some(turn)) = timeout(LEG_IDLE, turn).await else {
+            let patience = if exchange.waits() {
+                LEG_WAITS
+            } else {
+                LEG_IDLE
+            };
+            let Ok(Some(turn)) = timeout(patience, turn).await else {
                 return Ok(());
             };
             match turn {
