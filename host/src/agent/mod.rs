@@ -9,6 +9,7 @@
 
 mod explain;
 mod flows;
+mod names;
 mod plugins;
 mod sinks;
 mod sources;
@@ -30,6 +31,7 @@ use tokio::{
 use self::{
     explain::Explainer,
     flows::Recorder,
+    names::NameKeeper,
     plugins::{Examiner, candidate},
     sinks::{Node, SharedDatapath},
 };
@@ -142,6 +144,8 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
         proxy: proxy.clone(),
         stats,
     };
+    let learned = Arc::new(Mutex::new(LearnedNames::new(LEARNED_NAMES)));
+    let names = NameKeeper::restore(store.clone(), learned.clone());
     let mut control = Control::new(settings(&config), node, store, built_in)?;
     control.apply(Event::NodeAddresses(sources::node_addresses(
         &config.node.addresses,
@@ -150,7 +154,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     // People's windows.
     let recorder = Recorder {
         view: control.view(),
-        learned: Arc::new(Mutex::new(LearnedNames::new(LEARNED_NAMES))),
+        learned,
         store: Arc::new(FlowStore::new(config.limits.flow_records as usize)),
         audit,
     };
@@ -192,6 +196,11 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
             .context("read kernel events")
     });
     tasks.spawn(follow_proxy(from_proxy, recorder, stats_in));
+    let keeper = names.clone();
+    tasks.spawn(async move {
+        keeper.run().await;
+        Ok(())
+    });
     tasks.spawn(async move {
         watch_devices(link_changed)
             .await
@@ -257,6 +266,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     };
 
     tasks.shutdown().await;
+    names.save();
     // Stale sockets are replaced at the next start; this one tells clients at once.
     let _ = std::fs::remove_file(config.node.run_dir.join(SOCKET));
     match after {

@@ -1,22 +1,25 @@
 //! What control keeps across restarts: the numbering of identities and rules, the
-//! last good text of every document file, and which plugins were published.
+//! last good text of every document file, which plugins were published, and the DNS
+//! names learned for addresses.
 //!
 //! Every write is a new file moved over the old one, so a crash leaves either.
 
 use std::{
     collections::BTreeMap,
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 use tidegate_policy::Ids;
 
 use super::plugins::Candidate;
 
 /// The state folder.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Store {
     folder: PathBuf,
 }
@@ -121,7 +124,39 @@ impl Store {
     }
 }
 
+/// A DNS name learned for an address, for display.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptName {
+    /// Address.
+    pub address: IpAddr,
+    /// Name.
+    pub name: String,
+    /// Wall clock when the answer expires, seconds since 1970.
+    pub expires_s: u64,
+}
+
+impl Store {
+    /// Names the last run had learned.
+    pub fn names(&self) -> anyhow::Result<Vec<KeptName>> {
+        let path = self.folder.join(NAMES);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is damaged", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Keeps the names learned so far.
+    pub fn save_names(&self, names: &[KeptName]) -> anyhow::Result<()> {
+        let path = self.folder.join(NAMES);
+        let bytes = serde_json::to_vec(names).context("encode the learned names")?;
+        replace(&path, &bytes).with_context(|| format!("write {}", path.display()))
+    }
+}
+
 const IDS: &str = "ids.json";
+const NAMES: &str = "names.json";
 const PLUGINS: &str = "plugins.json";
 const LAST_GOOD: &str = "last-good";
 

@@ -76,6 +76,7 @@ impl Directory {
 pub struct LearnedNames {
     names: BTreeMap<(IpAddr, String), Instant>,
     capacity: usize,
+    revision: u64,
 }
 
 impl LearnedNames {
@@ -84,11 +85,13 @@ impl LearnedNames {
         Self {
             names: BTreeMap::new(),
             capacity,
+            revision: 0,
         }
     }
 
     /// Remembers that `name` resolved to `addresses` (each with a TTL in seconds).
     pub fn learn(&mut self, now: Instant, name: &str, addresses: &[(IpAddr, u32)]) {
+        self.revision += 1;
         for (addr, ttl) in addresses {
             let key = (*addr, name.trim_end_matches('.').to_owned());
             if self.names.len() >= self.capacity && !self.names.contains_key(&key) {
@@ -97,6 +100,11 @@ impl LearnedNames {
             self.names
                 .insert(key, now + Duration::from_secs(u64::from(*ttl)));
         }
+    }
+
+    /// Another number after every change.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     fn make_room(&mut self, now: Instant) {
