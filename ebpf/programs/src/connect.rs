@@ -7,7 +7,7 @@ use tidegate_ebpf_shared::{policy::verdict, reason};
 
 use crate::{
     attempt::Attempt,
-    host_service::{decide, is_audited, report_denied},
+    host_service::{decide, is_audited, report_denied, report_opened},
     socket_addr::{cookie, is_ours, read, write},
     steer::{Call, steer},
     translate::{Translation, remember, report, translate},
@@ -38,6 +38,9 @@ pub fn run<const FAMILY: bool>(ctx: &SockAddrContext, call: Call) -> Answer {
         }
     } else if evaluation.verdict == verdict::REDIRECT {
         if steer::<FAMILY>(ctx, &mut attempt, &evaluation, call) {
+            if call == Call::Connect {
+                report_opened(&attempt, &evaluation);
+            }
             return Answer::Proceed;
         }
         evaluation.reason = reason::PROXY_UNAVAILABLE;
@@ -57,6 +60,9 @@ pub fn run<const FAMILY: bool>(ctx: &SockAddrContext, call: Call) -> Answer {
             u32::from(u16::from_ne_bytes(port)),
         );
         report(&attempt, news);
+    }
+    if call == Call::Connect && evaluation.src_endpoint != 0 && evaluation.is_allowed() {
+        report_opened(&attempt, &evaluation);
     }
     Answer::Proceed
 }

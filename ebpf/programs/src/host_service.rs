@@ -18,7 +18,7 @@ use crate::{
     attempt::Attempt,
     counters::count_shared,
     events,
-    maps::CGROUPS,
+    maps::{CGROUPS, EVENTS},
     tables::{Maps, generation},
 };
 
@@ -95,6 +95,17 @@ fn is_loopback(tuple: &Tuple) -> bool {
 #[inline(always)]
 pub fn is_audited(evaluation: &Evaluation) -> bool {
     evaluation.is_policy_denial() && Maps.config_flags() & config::flags::AUDIT != 0
+}
+
+/// Reports what a host service's egress policy allowed. Only connects: of single
+/// datagrams there would be too many.
+#[inline(never)]
+pub fn report_opened(attempt: &Attempt, evaluation: &Evaluation) {
+    events::emit(&EVENTS, counter::EVENTS_LOST, |event| {
+        event.kind = kind::SOCKET_OPENED;
+        events::of_tuple(event, &attempt.tuple);
+        events::of_evaluation(event, evaluation);
+    });
 }
 
 /// Counts and reports a refused attempt, for the reason in the evaluation.

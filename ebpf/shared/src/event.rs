@@ -81,6 +81,8 @@ pub mod kind {
     pub const TRANSLATED: u8 = 5;
     /// A socket operation was refused (policy, or no backend).
     pub const SOCKET_DENIED: u8 = 6;
+    /// A host service opened a socket to somewhere its egress policy allows.
+    pub const SOCKET_OPENED: u8 = 7;
 }
 
 /// Per-CPU counter cell of the `COUNTERS` array, indexed by [`counter`].

@@ -128,7 +128,7 @@ fn what(r: &FlowRecord) -> String {
         }),
         FlowEvent::Translated => r.service.as_ref().map(|s| format!("via service {s}")),
         FlowEvent::DenyList => Some("deny list".into()),
-        FlowEvent::SocketDenied => Some("at the socket".into()),
+        FlowEvent::SocketDenied | FlowEvent::SocketOpened => Some("at the socket".into()),
         _ => None,
     };
     let hint = r.hint.as_ref().map(|h| format!("looks like {h}"));

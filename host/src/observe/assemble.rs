@@ -42,6 +42,10 @@ impl Assembler<'_> {
             kind::DENY_LIST => (FlowEvent::DenyList, FlowVerdict::Dropped),
             kind::TRANSLATED => (FlowEvent::Translated, FlowVerdict::Translated),
             kind::SOCKET_DENIED => (FlowEvent::SocketDenied, FlowVerdict::Dropped),
+            kind::SOCKET_OPENED if e.verdict == verdict::REDIRECT => {
+                (FlowEvent::SocketOpened, FlowVerdict::Redirected)
+            }
+            kind::SOCKET_OPENED => (FlowEvent::SocketOpened, FlowVerdict::Forwarded),
             _ => return None,
         };
         let refused = matches!(

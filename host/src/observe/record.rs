@@ -73,6 +73,8 @@ pub enum FlowEvent {
     Translated,
     /// A socket operation was refused.
     SocketDenied,
+    /// A host service opened a socket.
+    SocketOpened,
     /// An L7 request was decided and, if allowed, answered.
     L7,
 }

@@ -147,6 +147,7 @@ pub fn event_label(event: FlowEvent) -> &'static str {
         FlowEvent::DenyList => "deny-list",
         FlowEvent::Translated => "translated",
         FlowEvent::SocketDenied => "socket-denied",
+        FlowEvent::SocketOpened => "socket-opened",
         FlowEvent::L7 => "l7",
     }
 }

@@ -67,11 +67,18 @@ fn a_host_service_is_held_to_its_egress_policy() -> Result<()> {
             "refused at connect, not left waiting: {refused:?}"
         );
     }
-    let record = shop
-        .world
-        .node
-        .record(&["--verdict", "dropped"], |r| r["event"] == "socket-denied")?;
-    assert_eq!(record["source"]["endpoint"], "default/reporter");
+    for (verdict, event) in [
+        ("dropped", "socket-denied"),
+        ("redirected", "socket-opened"),
+    ] {
+        let record = shop
+            .world
+            .node
+            .record(&["--verdict", verdict], |r| r["event"] == event)?;
+        assert_eq!(record["source"]["endpoint"], "default/reporter");
+        let rule = record["rules"][0].as_str().unwrap_or_default();
+        ensure!(rule.starts_with("default/reporter"), "{record}");
+    }
 
     // Processes of the node that are no such service are not restricted.
     Curl::get(shop.url(PLAIN, "/")).expect(shop.world.node.place(), 200)?;
