@@ -1,5 +1,7 @@
 //! HTTP filters: the trait, the messages, and the glue behind [`http_filter!`].
 
+use std::borrow::Cow;
+
 use crate::{bindings::http_world::exports::tidegate::filter::http as wit, headers::Headers};
 
 /// A filter over HTTP requests and, if it asks for them, responses. One value is made
@@ -65,8 +67,8 @@ impl Needs {
 /// A request head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Method, case-sensitive.
-    pub method: String,
+    /// Method, case-sensitive. The usual ones cost no allocation.
+    pub method: Cow<'static, str>,
     /// `:path`, with the query.
     pub path: String,
     /// `:authority` or `Host`, with the port if one was sent.
@@ -249,14 +251,11 @@ macro_rules! http_filter {
 
                 fn on_request(
                     method: glue::Method,
-                    method_text: String,
                     path: String,
                     authority: String,
                     headers: Vec<u8>,
                 ) -> glue::Decision {
-                    FILTER.with(|slot| {
-                        glue::on_request(slot, method, method_text, path, authority, headers)
-                    })
+                    FILTER.with(|slot| glue::on_request(slot, method, path, authority, headers))
                 }
 
                 fn on_response(status: u16, headers: Vec<u8>) -> glue::Decision {
@@ -273,7 +272,7 @@ macro_rules! http_filter {
 
 /// What [`http_filter!`] expands to calls of.
 pub mod glue {
-    use std::cell::RefCell;
+    use std::{borrow::Cow, cell::RefCell};
 
     pub use super::wit::{Decision, Guest, Method, Needs};
     use super::{Headers, HttpFilter, Request, Response};
@@ -299,16 +298,12 @@ pub mod glue {
     pub fn on_request<F: HttpFilter>(
         slot: &Slot<F>,
         method: Method,
-        method_text: String,
         path: String,
         authority: String,
         headers: Vec<u8>,
     ) -> Decision {
         let request = Request {
-            method: match name_of(method) {
-                Some(name) => name.to_owned(),
-                None => method_text,
-            },
+            method: name_of(method),
             path,
             authority,
             headers: Headers::from_packed(headers),
@@ -336,8 +331,8 @@ pub mod glue {
         }
     }
 
-    fn name_of(method: Method) -> Option<&'static str> {
-        Some(match method {
+    fn name_of(method: Method) -> Cow<'static, str> {
+        Cow::Borrowed(match method {
             Method::Get => "GET",
             Method::Head => "HEAD",
             Method::Post => "POST",
@@ -347,7 +342,7 @@ pub mod glue {
             Method::Options => "OPTIONS",
             Method::Trace => "TRACE",
             Method::Patch => "PATCH",
-            Method::Other => return None,
+            Method::Other(name) => return Cow::Owned(name),
         })
     }
 }
@@ -367,7 +362,7 @@ mod tests {
         }
 
         fn on_request(&mut self, request: &Request) -> Decision {
-            match request.method.as_str() {
+            match &*request.method {
                 "GET" => Decision::set_header("X-Seen", "1").by_rule(2),
                 _ => Decision::deny(405, "no").and_set_header("x", "y"),
             }
@@ -381,24 +376,15 @@ mod tests {
         let needs = glue::configure(&slot, "{}").unwrap();
         assert_eq!(needs.headers, ["a", "b"]);
         assert!(needs.responses);
-        let ask = |method, text: &str| {
-            glue::on_request(
-                &slot,
-                method,
-                text.into(),
-                "/".into(),
-                "h".into(),
-                Vec::new(),
-            )
-        };
-        match ask(wit::Method::Get, "") {
+        let ask = |method| glue::on_request(&slot, method, "/".into(), "h".into(), Vec::new());
+        match ask(wit::Method::Get) {
             wit::Decision::Edit(edit) => {
                 assert_eq!(edit.set, [("x-seen".to_owned(), "1".to_owned())]);
                 assert_eq!(edit.rule, Some(2));
             }
             other => panic!("{other:?}"),
         }
-        match ask(wit::Method::Other, "PURGE") {
+        match ask(wit::Method::Other("PURGE".into())) {
             wit::Decision::Deny(denial) => assert_eq!((denial.status, &*denial.body), (405, "no")),
             other => panic!("{other:?}"),
         }

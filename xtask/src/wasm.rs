@@ -19,10 +19,17 @@ use crate::{
 /// Target triple of plugins.
 const TARGET: &str = "wasm32-unknown-unknown";
 
+/// For plugins of this binary: called for every message of a node, compiled once.
+const SPEED: &str = "3";
+/// For plugins dropped in: copied, hashed and compiled while somebody waits.
+const SIZE: &str = "s";
+
 /// One component to build.
 pub(crate) struct Plugin {
     /// Folder of the crate, relative to the workspace.
     pub(crate) source: PathBuf,
+    /// What rustc optimises for.
+    pub(crate) opt_level: &'static str,
     /// Cargo features to switch on.
     pub(crate) features: &'static [&'static str],
     /// Where the component goes, relative to `target/artifacts`.
@@ -33,14 +40,15 @@ pub(crate) struct Plugin {
 /// the host embeds them; examples and misbehaving guests to folders of their own.
 pub(crate) fn plugins() -> anyhow::Result<Vec<Plugin>> {
     let mut plugins = Vec::new();
-    for (folder, below) in [
-        ("plugins", ""),
-        ("examples", "examples"),
-        ("tests/guests", "guests"),
+    for (folder, below, opt_level) in [
+        ("plugins", "", SPEED),
+        ("examples", "examples", SIZE),
+        ("tests/guests", "guests", SIZE),
     ] {
         for (name, source) in crates_in(folder)? {
             plugins.push(Plugin {
                 source,
+                opt_level,
                 features: &[],
                 output: Path::new(below).join(format!("{name}.wasm")),
             });
@@ -50,6 +58,7 @@ pub(crate) fn plugins() -> anyhow::Result<Vec<Plugin>> {
     if workspace::root().join(bot_filter).is_dir() {
         plugins.push(Plugin {
             source: bot_filter.to_owned(),
+            opt_level: SIZE,
             features: &["v2"],
             output: PathBuf::from("examples/bot-filter-v2.wasm"),
         });
@@ -77,7 +86,7 @@ pub(crate) fn build_plugin(toolchain: &Toolchain, plugin: &Plugin) -> anyhow::Re
         return Ok(());
     }
     say(&format!("building {}", plugin.output.display()));
-    let module = compile(toolchain, &source, plugin.features)?;
+    let module = compile(toolchain, &source, plugin)?;
     let component = encode(&module)
         .with_context(|| format!("cannot turn {} into a component", module.display()))?;
     if let Some(dir) = output.parent() {
@@ -87,16 +96,15 @@ pub(crate) fn build_plugin(toolchain: &Toolchain, plugin: &Plugin) -> anyhow::Re
 }
 
 /// The core module of a plugin crate.
-fn compile(toolchain: &Toolchain, source: &Path, features: &[&str]) -> anyhow::Result<PathBuf> {
+fn compile(toolchain: &Toolchain, source: &Path, plugin: &Plugin) -> anyhow::Result<PathBuf> {
     let target_dir = workspace::target().join("wasm");
     let mut command = toolchain.build(TARGET);
     command
         .current_dir(source)
         .args(["--quiet", "--lib", "--target-dir"])
         .arg(&target_dir)
-        .args(["--features", &features.join(",")])
-        // A plugin is copied, hashed and compiled again on every node: size first.
-        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s")
+        .args(["--features", &plugin.features.join(",")])
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", plugin.opt_level)
         .env("CARGO_PROFILE_RELEASE_LTO", "true")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "false")

@@ -78,7 +78,7 @@ mod tests {
     fn check(config: &str, headers: &[(&str, &str)], allowed: bool) {
         let (mut filter, _) = BotFilter::configure(config).expect(config);
         let request = Request {
-            method: "GET".to_owned(),
+            method: "GET".into(),
             path: "/".to_owned(),
             authority: "shop".to_owned(),
             headers: headers.iter().copied().collect(),

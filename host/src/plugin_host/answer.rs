@@ -178,6 +178,14 @@ fn is_value(value: &str) -> bool {
             .all(|byte| *byte == b'\t' || !byte.is_ascii_control())
 }
 
+/// Words a plugin chose, fit for a log line or a table: at most 500 bytes, no control
+/// characters.
+pub(super) fn shorten(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(500));
+    text.trim()
+        .replace(|c: char| c.is_control() && c != '\n', "")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +232,12 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn words_of_a_plugin_fit_a_line() {
+        assert_eq!(shorten(" a\x1b[31m\u{7f}b\n".to_owned()), "a[31mb");
+        assert_eq!(shorten("é".repeat(10_000)).len(), 500);
     }
 
     #[test]

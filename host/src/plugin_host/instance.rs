@@ -7,7 +7,7 @@ use wasmtime::{
 };
 
 use super::{
-    answer::{self, DnsDecision, Failure, HttpDecision},
+    answer::{self, DnsDecision, Failure, HttpDecision, shorten},
     bindings::{
         dns_world::{DnsFilter, DnsFilterPre},
         http_world::{HttpFilter, HttpFilterPre},
@@ -161,11 +161,9 @@ impl Instance {
             return Err(Failure::WrongWorld);
         };
         self.needs.headers.pack(head.headers, &mut self.packed);
-        let (method, text) = method(head.method);
         let answer = exports.tidegate_filter_http().call_on_request(
             &mut self.store,
-            method,
-            text,
+            &method(head.method),
             head.path,
             head.authority,
             &self.packed,
@@ -258,13 +256,6 @@ fn classify(store: &Store<State>, error: &wasmtime::Error) -> Failure {
         // Without a trap code: an answer that cannot be read, or was too long.
         None => Failure::Trapped(shorten(error.root_cause().to_string())),
     }
-}
-
-/// A plugin's own words, fit for a table.
-fn shorten(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(500));
-    text.trim()
-        .replace(|c: char| c.is_control() && c != '\n', "")
 }
 
 impl ResourceLimiter for Memory {

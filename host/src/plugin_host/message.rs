@@ -76,9 +76,9 @@ fn append(packed: &mut Vec<u8>, header: &Header<'_>) {
     packed.extend_from_slice(header.value);
 }
 
-/// A method as number, and its text if it has none.
-pub(super) fn method(name: &str) -> (Method, &str) {
-    let known = match name {
+/// A method as number, or as text if it has none.
+pub(super) fn method(name: &str) -> Method {
+    match name {
         "GET" => Method::Get,
         "HEAD" => Method::Head,
         "POST" => Method::Post,
@@ -88,9 +88,8 @@ pub(super) fn method(name: &str) -> (Method, &str) {
         "OPTIONS" => Method::Options,
         "TRACE" => Method::Trace,
         "PATCH" => Method::Patch,
-        other => return (Method::Other, other),
-    };
-    (known, "")
+        other => Method::Other(other.to_owned()),
+    }
 }
 
 #[cfg(test)]

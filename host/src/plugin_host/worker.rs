@@ -2,7 +2,7 @@
 //! a time, so one instance per plugin and configuration is enough.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Weak},
     time::Instant,
 };
@@ -25,7 +25,9 @@ const CALLS: u32 = 100_000;
 /// [`Binding`] says which version to ask.
 #[derive(Default)]
 pub struct Worker {
-    slots: HashMap<u64, Slot>,
+    /// By the id of what they are configured with. Few, so that finding one in a tree
+    /// is cheaper than hashing.
+    slots: BTreeMap<u64, Slot>,
     /// Counts calls, to tell which slot was used longest ago.
     clock: u64,
 }

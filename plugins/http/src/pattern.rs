@@ -9,6 +9,9 @@ use regex::bytes::{Regex, RegexBuilder};
 /// Memory one compiled expression may take, bytes. Policies are written by people;
 /// what exceeds this is a mistake that should be named, not tried.
 const SIZE_LIMIT: usize = 1 << 20;
+/// Memory the lazy DFA of one expression may take while it matches, bytes. An expression
+/// that needs more is matched without it, slower but all the same.
+const CACHE_LIMIT: usize = 256 << 10;
 
 /// A compiled expression.
 #[derive(Debug)]
@@ -51,6 +54,7 @@ impl Pattern {
             RegexBuilder::new(text)
                 .unicode(false)
                 .size_limit(SIZE_LIMIT)
+                .dfa_size_limit(CACHE_LIMIT)
                 .build()
                 .map_err(|error| format!("`{expression}` is not a usable expression: {error}"))
         };

@@ -7,7 +7,7 @@ fn request(line: &str, headers: &[(&str, &str)]) -> Request {
     let mut words = line.split(' ');
     let mut word = || words.next().unwrap_or_default().to_owned();
     Request {
-        method: word(),
+        method: word().into(),
         path: word(),
         authority: word(),
         headers: headers.iter().copied().collect(),
@@ -122,7 +122,7 @@ proptest! {
             })).collect::<Vec<_>>(),
         });
         let ask = Request {
-            method,
+            method: method.into(),
             path,
             authority: String::new(),
             headers: headers.iter().map(|(n, v)| (n, v)).collect::<Headers>(),
