@@ -4,7 +4,12 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{PermissionsExt as _, symlink},
+    },
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -14,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tidegate::{
@@ -44,9 +50,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with_compiler(env!("CARGO_BIN_EXE_tidegate").into())
+    }
+
+    fn with_compiler(program: PathBuf) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mut options = StoreOptions::new(dir.path().join("cache"));
-        options.program = env!("CARGO_BIN_EXE_tidegate").into();
+        options.program = program;
         Self {
             store: PluginStore::new(options).expect("a store"),
             dir,
@@ -267,6 +277,44 @@ fn lies_are_corrected_or_refused() {
 }
 
 #[test]
+fn a_guest_cannot_lie_to_the_runtime() {
+    let bench = Bench::new();
+    let wild = bench.admit_artifact("guests/wild.wasm");
+    let lies = ["r", "p", "d", "l", "u", "t"];
+    let uses: Vec<_> = ["", "s"].into_iter().chain(lies).collect();
+    let uses: Vec<_> = uses.into_iter().map(|how| ("plugin", how)).collect();
+    let (_, bound) = bindings(&[&wild], &uses);
+    let mut worker = Worker::new();
+    assert_eq!(ask(&mut worker, &bound[0], "/"), ALLOW);
+    // Does not return from what the host calls to hand the message over.
+    assert_eq!(ask(&mut worker, &bound[1], "/"), Err(Failure::Deadline));
+    for (binding, (_, how)) in bound.iter().zip(&uses).skip(2) {
+        match ask(&mut worker, binding, "/") {
+            Err(Failure::Trapped(_)) => {}
+            other => panic!("{how}: {other:?}"),
+        }
+        assert_eq!(ask(&mut worker, &bound[0], "/"), ALLOW, "after {how}");
+    }
+}
+
+#[test]
+fn what_is_too_large_or_spins_from_the_start_never_goes_live() {
+    let bench = Bench::new();
+    let check = |name: &str, reason: &str| {
+        let mut guest = bench.admit_artifact(&format!("guests/{name}.wasm"));
+        guest.info.limits.configure_ms = 100;
+        let (snapshot, artifacts) = snapshot(&[&guest], &[("plugin", "")]);
+        let empty = Catalog::empty(Runtime::start().expect("an engine"));
+        let (_, refused) = empty.next(&snapshot, &artifacts);
+        assert_eq!(refused.len(), 1, "{name}");
+        assert!(refused[0].1.contains(reason), "{name}: {refused:?}");
+    };
+    check("spin-at-start", "deadline");
+    check("large-memory", "out of memory");
+    check("large-table", "table limits");
+}
+
+#[test]
 fn a_file_that_is_no_plugin_is_refused_with_the_reason() {
     let bench = Bench::new();
     let good = fs::read(artifact("guests/trap.wasm")).expect("an artifact");
@@ -294,6 +342,51 @@ fn a_file_that_is_no_plugin_is_refused_with_the_reason() {
     check("p.wasm", &http, "name of a built-in plugin");
     let large = vec![0; (32 << 20) + 1];
     check("p.wasm", &large, "larger than 32 MiB");
+}
+
+#[test]
+fn odd_entries_of_the_folder_are_refused_and_hold_nothing_up() {
+    let bench = Bench::new();
+    let path = |name: &[u8]| bench.dir.path().join(OsStr::from_bytes(name));
+    let check = |name: &[u8], reason: &str| {
+        let admitted = bench.tokio.block_on(bench.store.admit(&path(name)));
+        let refusal = admitted.expect_err(reason).to_string();
+        assert!(refusal.contains(reason), "{refusal}");
+    };
+    // Nobody ever writes into it.
+    mkfifo(&path(b"pipe.wasm"), Mode::S_IRWXU).expect("a pipe");
+    check(b"pipe.wasm", "not a regular file");
+    symlink("/dev/zero", path(b"endless.wasm")).expect("a link");
+    check(b"endless.wasm", "not a regular file");
+    symlink("round.wasm", path(b"round.wasm")).expect("a link");
+    check(b"round.wasm", "symbolic links");
+    fs::create_dir(path(b"folder.wasm")).expect("a folder");
+    check(b"folder.wasm", "not a regular file");
+    let good = artifact("guests/trap.wasm");
+    fs::copy(&good, path(b"n\xffme.wasm")).expect("a file");
+    check(b"n\xffme.wasm", "file name");
+    // The file beside a plugin is no different.
+    fs::copy(&good, path(b"p.wasm")).expect("a file");
+    mkfifo(&path(b"p.yaml"), Mode::S_IRWXU).expect("a pipe");
+    check(b"p.wasm", "not a regular file");
+}
+
+#[test]
+fn a_compiler_that_breaks_down_is_a_refusal() {
+    let check = |script: &str, reason: &str| {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let program = dir.path().join("compiler");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("a program");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("a mode");
+        let bench = Bench::with_compiler(program);
+        let refusal = bench.admit("p.wasm", b"any").expect_err(script);
+        assert!(refusal.contains(reason), "{script}: {refusal}");
+    };
+    check("exit 3", "exit status: 3");
+    check("kill -SEGV $$", "signal: 11");
+    // Ends well, says nothing; then something that is no report.
+    check("cat > /dev/null", "without an answer");
+    check("cat > /dev/null; echo nonsense", "without an answer");
 }
 
 #[test]
@@ -484,7 +577,7 @@ proptest! {
         let (mut worker, facts) = (Worker::new(), Arc::new(Facts::default()));
         for (method, path, headers) in &requests {
             let native = native.on_request(&Request {
-                method: method.clone(),
+                method: method.clone().into(),
                 path: path.clone(),
                 authority: String::new(),
                 headers: headers.iter().map(|(name, value)| (name, value)).collect(),

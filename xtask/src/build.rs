@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
-    bpf,
+    bpf, guests,
     process::{cargo, run, say},
     setup, wasm, workspace,
 };
@@ -44,6 +44,7 @@ impl Profile {
 pub(crate) fn artifacts() -> anyhow::Result<()> {
     let builders = setup::builders()?;
     bpf::build(&builders)?;
+    guests::build_all()?;
     wasm::build_all(&builders.wasm)
 }
 

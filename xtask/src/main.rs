@@ -1,13 +1,14 @@
 //! The one door for all work on Tidegate. Reading order: [`workspace`] (where
 //! things are), [`process`] (how commands are run), [`setup`] (what the machine
-//! must have), [`bpf`] and [`wasm`] (what the host embeds), [`build`], then one
-//! file per command.
+//! must have), [`bpf`] and [`wasm`] (what the host embeds), [`guests`] (what it is
+//! tested with), [`build`], then one file per command.
 
 mod bpf;
 mod build;
 mod check;
 mod fresh;
 mod fuzz;
+mod guests;
 mod lab;
 mod process;
 mod setup;

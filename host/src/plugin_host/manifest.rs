@@ -5,12 +5,15 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use wasmparser::{Parser, Payload};
 
-use super::host_calls::CAPABILITIES;
+use super::{
+    dropped::{self, Unreadable},
+    host_calls::CAPABILITIES,
+};
 use crate::proxy::contract::Limits;
 
 /// Custom section that holds a manifest.
 const SECTION: &str = "tidegate:manifest";
-/// Longest manifest, bytes.
+/// Longest manifest, and longest file beside a plugin, bytes.
 const SIZE: usize = 64 << 10;
 
 /// A plugin's own statement, written by the SDK's macros.
@@ -138,9 +141,10 @@ impl Sidecar {
     /// A sentence with the file's name and the place in it.
     pub(super) fn read(plugin: &Path) -> Result<Self, String> {
         let path = plugin.with_extension("yaml");
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let text = match dropped::read(&path, SIZE) {
+            Ok(bytes) => String::from_utf8(bytes)
+                .map_err(|_| format!("{} is not UTF-8 text", path.display()))?,
+            Err(Unreadable::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Self::default());
             }
             Err(error) => return Err(format!("cannot read {}: {error}", path.display())),

@@ -6,7 +6,7 @@
 //! and calls plugins through one [`worker`] per thread.
 //!
 //! In reading order: [`engine`] (settings all three share), [`bindings`] (from `wit/`),
-//! [`manifest`], [`compile`], [`store`]; then [`catalog`], [`instance`], [`answer`] (what
+//! [`dropped`], [`manifest`], [`compile`], [`store`]; then [`catalog`], [`instance`], [`answer`] (what
 //! a plugin may answer), [`budget`], [`counters`], [`worker`], and [`host_calls`].
 
 mod answer;
@@ -16,6 +16,7 @@ mod catalog;
 pub mod compile;
 mod counters;
 mod deadline;
+mod dropped;
 mod engine;
 mod host_calls;
 mod instance;

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     compile::{COMPONENT, Inspection, Job},
+    dropped::{self, Unreadable},
     engine::engine,
     host_calls::CAPABILITIES,
     manifest::{self, Manifest, Sidecar, is_plain},
@@ -84,9 +85,6 @@ pub enum Refusal {
         #[source]
         error: io::Error,
     },
-    /// It changed while it was read: somebody is still writing.
-    #[error("the file is still being written")]
-    Incomplete,
     /// It is not a usable component.
     #[error("{0}")]
     Component(String),
@@ -136,7 +134,10 @@ impl PluginStore {
     ///
     /// Why not; the version before should stay in use.
     pub async fn admit(&self, path: &Path) -> Result<Admitted, Refusal> {
-        let bytes = read_complete(path)?;
+        let bytes = dropped::read(path, COMPONENT).map_err(|error| match error {
+            Unreadable::Io(error) => refuse_io(path)(error),
+            other => Refusal::Component(other.to_string()),
+        })?;
         let stem = path.file_stem().and_then(|stem| stem.to_str());
         let stem = stem.filter(|stem| is_plain(stem)).ok_or_else(|| {
             Refusal::Manifest(
@@ -290,24 +291,6 @@ impl PluginStore {
             let _ = fs::remove_file(path);
         }
     }
-}
-
-/// Reads a file that nobody is writing.
-fn read_complete(path: &Path) -> Result<Vec<u8>, Refusal> {
-    let stamp = || {
-        let meta = fs::metadata(path).map_err(refuse_io(path))?;
-        Ok((meta.len(), meta.modified().map_err(refuse_io(path))?))
-    };
-    let before = stamp()?;
-    if usize::try_from(before.0).map_or(true, |size| size > COMPONENT) {
-        let reason = format!("it is larger than {} MiB", COMPONENT >> 20);
-        return Err(Refusal::Component(reason));
-    }
-    let bytes = fs::read(path).map_err(refuse_io(path))?;
-    if stamp()? != before || u64::try_from(bytes.len()) != Ok(before.0) {
-        return Err(Refusal::Incomplete);
-    }
-    Ok(bytes)
 }
 
 /// Writes a file so that it is there whole or not at all.

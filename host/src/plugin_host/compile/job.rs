@@ -1,6 +1,6 @@
 //! The agent's side: starts a worker, feeds it, waits for it, but not for ever.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{path::PathBuf, process::Stdio, thread::available_parallelism, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,9 +9,14 @@ use tokio::{
 };
 
 use super::{ARTIFACT, Inspection, Report};
+use crate::plugin_host::answer::shorten;
 
 /// Longest time a worker may take, its CPU limit and a busy machine considered.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Threads a worker may compile with: each keeps memory of its own, of which there is
+/// a limit, and traffic needs the CPUs too.
+const THREADS: usize = 4;
 
 /// One compilation.
 pub(in crate::plugin_host) struct Job {
@@ -44,7 +49,8 @@ impl Job {
             .ok_or_else(|| JobError::Worker("the worker ended without an answer".into()))?;
         match report {
             Ok(inspection) => Ok((inspection, artifact.to_vec())),
-            Err(reason) => Err(JobError::Component(reason)),
+            // It names what the component named.
+            Err(reason) => Err(JobError::Component(shorten(reason))),
         }
     }
 
@@ -52,6 +58,7 @@ impl Job {
         let mut worker = Command::new(&self.program)
             .arg("compile-plugin")
             .env_clear()
+            .env("RAYON_NUM_THREADS", threads().to_string())
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -70,6 +77,8 @@ impl Job {
         };
         let ((), read) = tokio::join!(feed, stdout.read_to_end(&mut output));
         read?;
+        // A worker that has more to say must not wait for us to read it.
+        drop(stdout);
         let status = worker.wait().await?;
         if !status.success() {
             return Err(std::io::Error::other(format!(
@@ -78,6 +87,10 @@ impl Job {
         }
         Ok(output)
     }
+}
+
+fn threads() -> usize {
+    available_parallelism().map_or(1, |cpus| cpus.get().min(THREADS))
 }
 
 fn split(output: &[u8]) -> Option<(Report, &[u8])> {

@@ -1,0 +1,11 @@
+;; Never becomes an instance: its start function does not return.
+(module
+  (memory (export "memory") 1)
+  (func $start (loop $for_ever (br $for_ever)))
+  (start $start)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+  (func (export "tidegate:filter/http@0.1.0#configure") (param i32 i32) (result i32) (i32.const 16))
+  (func (export "tidegate:filter/http@0.1.0#on-request")
+    (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const 16))
+  (func (export "tidegate:filter/http@0.1.0#on-response") (param i32 i32 i32) (result i32)
+    (i32.const 16)))
