@@ -14,13 +14,16 @@ use crate::{
     config::{Addresses, Folders},
     control::{
         event::Event,
-        folder::{QUIET, Scanner, Watch},
+        folder::{Nudge, QUIET, Scanner, Watch},
     },
 };
 
 /// Folders are looked at this often even if nobody says they changed: network file
 /// systems tell nothing.
 const RESCAN: Duration = Duration::from_secs(3);
+
+/// Nudges that may wait. More are lost, which costs no more than a wait of [`QUIET`].
+const NUDGES: usize = 64;
 
 /// Sends a scan of the folders at once and whenever they may have changed. `rescan`
 /// asks for one now. Ends when nobody listens any more.
@@ -29,7 +32,7 @@ pub(super) async fn folders(
     mut rescan: mpsc::Receiver<()>,
     events: mpsc::Sender<Event>,
 ) {
-    let (nudge, mut nudges) = mpsc::channel(1);
+    let (nudge, mut nudges) = mpsc::channel(NUDGES);
     let mut watch = match Watch::new(&folders, nudge) {
         Ok(watch) => Some(watch),
         Err(error) => {
@@ -50,7 +53,7 @@ pub(super) async fn folders(
         }
         tokio::select! {
             // Without a watch the channel is closed and this arm is off.
-            Some(()) = nudges.recv() => settle(&mut nudges).await,
+            Some(nudge) = nudges.recv() => settle(nudge, &mut nudges, &mut scanner).await,
             asked = rescan.recv() => if asked.is_none() { return },
             () = sleep(wait) => {}
         }
@@ -61,12 +64,20 @@ pub(super) async fn folders(
 }
 
 /// Lets a burst of notifications pass, so that files written together are seen
-/// together; a steady stream does not hold the scan up for longer than a moment.
-async fn settle(nudges: &mut mpsc::Receiver<()>) {
+/// together; a steady stream does not hold the scan up for longer than a moment. A
+/// complete plugin is not held up at all: nothing else belongs to it.
+async fn settle(first: Nudge, nudges: &mut mpsc::Receiver<Nudge>, scanner: &mut Scanner) {
     let deadline = Instant::now() + 4 * QUIET;
+    let mut next = Some(first);
     loop {
+        if let Some(Nudge::Complete(plugin)) = next {
+            return scanner.complete(plugin);
+        }
         tokio::select! {
-            nudge = nudges.recv() => if nudge.is_none() { return },
+            nudge = nudges.recv() => match nudge {
+                Some(nudge) => next = Some(nudge),
+                None => return,
+            },
             () = sleep(QUIET) => return,
             () = sleep_until(deadline) => return,
         }

@@ -2,7 +2,8 @@
 //!
 //! A scan is the only truth; a notification merely says "scan soon", so a lost or
 //! doubled one does no harm. A file still being written is seen once it has been
-//! quiet for [`QUIET`]; until then its previous content counts.
+//! quiet for [`QUIET`]; until then its previous content counts. A plugin whose writer
+//! has closed it, or which was moved here, is complete and seen at once.
 
 use std::{
     collections::BTreeMap,
@@ -67,6 +68,8 @@ pub struct Scanner {
     documents: [(&'static str, PathBuf); 3],
     plugins: PathBuf,
     known: BTreeMap<String, Known>,
+    /// Plugin files as they were when somebody said that they are complete.
+    complete: BTreeMap<PathBuf, Stamp>,
     last: Scan,
 }
 
@@ -81,7 +84,16 @@ impl Scanner {
             ],
             plugins: folders.plugins.clone(),
             known: BTreeMap::new(),
+            complete: BTreeMap::new(),
             last: Scan::default(),
+        }
+    }
+
+    /// A plugin file is complete as it is now: the next scan need not wait.
+    pub fn complete(&mut self, plugin: PathBuf) {
+        // One that is gone already is of no interest.
+        if let Ok(stamp) = Stamp::of(&plugin) {
+            self.complete.insert(plugin, stamp);
         }
     }
 
@@ -118,6 +130,7 @@ impl Scanner {
         }
         self.known
             .retain(|name, _| scan.documents.contains_key(name));
+        self.complete.clear();
         self.last = scan;
         &self.last
     }
@@ -160,11 +173,9 @@ impl Scanner {
             .iter()
             .find_map(|extension| Stamp::of(&path.with_extension(extension)).ok());
         let stamp = PluginStamp { module, manifest };
-        let quiet = [Some(module), manifest]
-            .into_iter()
-            .flatten()
-            .all(|stamp| stamp.age(now) >= QUIET);
-        if quiet {
+        let quiet = |stamp: Stamp| stamp.age(now) >= QUIET;
+        let complete = self.complete.get(&path) == Some(&module);
+        if (complete || quiet(module)) && manifest.is_none_or(quiet) {
             scan.plugins.insert(path, stamp);
             return;
         }
@@ -233,9 +244,22 @@ fn read(path: &Path, size: u64) -> Result<Arc<str>, String> {
             "the file has {size} bytes, more than the {MAX_DOCUMENT_BYTES} a document file may have; split it"
         ));
     }
+    if !fs::metadata(path).is_ok_and(|meta| meta.is_file()) {
+        // Opening a pipe would wait for somebody to write into it.
+        return Err("it is not a regular file".to_owned());
+    }
     fs::read_to_string(path)
         .map(Arc::from)
         .map_err(|error| format!("cannot read the file: {error}"))
+}
+
+/// Why to scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nudge {
+    /// Something may have changed.
+    Changed,
+    /// This plugin file was moved here, or closed by its writer.
+    Complete(PathBuf),
 }
 
 /// Watches the folders; every change sends a nudge. Keep it alive as long as nudges
@@ -248,13 +272,12 @@ pub struct Watch {
 
 impl Watch {
     /// Starts watching. Folders that do not exist yet are picked up by [`Watch::refresh`].
-    pub fn new(folders: &Folders, nudge: mpsc::Sender<()>) -> notify::Result<Self> {
+    pub fn new(folders: &Folders, nudge: mpsc::Sender<Nudge>) -> notify::Result<Self> {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading a file is an event too, and not a change.
-            let change = event.map_or(true, |event| !event.kind.is_access() || is_close(&event));
-            if change {
-                // A full channel already holds a nudge.
-                let _ = nudge.try_send(());
+            for why in nudges(event) {
+                // A full channel already holds a nudge; what is lost with this one is
+                // the right not to wait.
+                let _ = nudge.try_send(why);
             }
         })?;
         let all = [
@@ -298,9 +321,28 @@ impl Watch {
     }
 }
 
-fn is_close(event: &notify::Event) -> bool {
-    use notify::event::{AccessKind, AccessMode, EventKind};
-    event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
+/// What an event means for us.
+fn nudges(event: notify::Result<notify::Event>) -> Vec<Nudge> {
+    use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
+    let Ok(event) = event else {
+        return vec![Nudge::Changed];
+    };
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+            event.paths.into_iter().map(complete).collect()
+        }
+        // Reading a file is an event too, and not a change.
+        EventKind::Access(_) => Vec::new(),
+        _ => vec![Nudge::Changed],
+    }
+}
+
+fn complete(path: PathBuf) -> Nudge {
+    match path.extension() {
+        Some(extension) if extension == "wasm" => Nudge::Complete(path),
+        _ => Nudge::Changed,
+    }
 }
 
 #[cfg(test)]
@@ -380,6 +422,37 @@ mod tests {
         let scan = scanner.scan(modified + QUIET);
         assert!(!scan.unsettled);
         assert_eq!(content(scan).as_deref(), Ok("new"));
+    }
+
+    #[test]
+    fn a_complete_plugin_is_seen_at_once_and_only_as_it_was() {
+        let root = tempfile::tempdir().expect("a folder");
+        let file = root.path().join("plugins/a.wasm");
+        fs::create_dir_all(file.parent().expect("a parent")).expect("made");
+        fs::write(&file, "one").expect("written");
+        let mut scanner = Scanner::new(&folders(root.path()));
+        let modified = || {
+            let meta = fs::metadata(&file).expect("a file");
+            meta.modified().expect("a time")
+        };
+        assert!(scanner.scan(modified()).unsettled);
+        scanner.complete(file.clone());
+        let scan = scanner.scan(modified());
+        assert!(!scan.unsettled);
+        assert!(scan.plugins.contains_key(&file));
+        // Somebody goes on writing before it is looked at.
+        scanner.complete(file.clone());
+        fs::write(&file, "another").expect("written");
+        assert!(scanner.scan(modified()).unsettled);
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_a_file_is_refused() {
+        let root = tempfile::tempdir().expect("a folder");
+        fs::create_dir_all(root.path().join("policies/a.yaml")).expect("made");
+        let mut scanner = Scanner::new(&folders(root.path()));
+        let content = scanner.scan(later(1)).documents["policies/a.yaml"].clone();
+        assert!(content.expect_err("refused").contains("regular file"));
     }
 
     #[test]
