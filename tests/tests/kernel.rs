@@ -42,32 +42,7 @@ fn the_verifier_accepts_every_program() {
 #[test]
 fn every_map_the_agent_names_exists() {
     let names = Object::load(&[]).expect("maps").maps();
-    for name in [
-        map::CONFIG,
-        map::GENERATION,
-        map::ENDPOINTS,
-        map::INTERFACES,
-        map::CGROUPS,
-        map::IPCACHE,
-        map::FQDN,
-        map::POLICY,
-        map::FLOWS,
-        map::LISTENERS,
-        map::STEER_BY_COOKIE,
-        map::STEER_BY_TUPLE,
-        map::STEERED,
-        map::SERVICES,
-        map::SLOTS,
-        map::BACKENDS,
-        map::MAGLEV,
-        map::REVERSE_NAT,
-        map::DENY_LIST,
-        map::DENY_COUNTS,
-        map::FAST_SOCKETS,
-        map::EVENTS,
-        map::DENIES,
-        map::COUNTERS,
-    ] {
+    for name in map::ALL {
         assert!(names.iter().any(|found| found == name), "no map {name}");
     }
 }

@@ -50,6 +50,34 @@ pub mod map {
     pub const DENIES: &str = "DENIES";
     /// `COUNTERS: PerCpuArray<Counter>` by `event::counter`.
     pub const COUNTERS: &str = "COUNTERS";
+
+    /// Every map the agent pins, in the order `tidegate status` lists them.
+    pub const ALL: [&str; 24] = [
+        CONFIG,
+        GENERATION,
+        ENDPOINTS,
+        INTERFACES,
+        CGROUPS,
+        IPCACHE,
+        FQDN,
+        POLICY,
+        FLOWS,
+        LISTENERS,
+        STEER_BY_COOKIE,
+        STEER_BY_TUPLE,
+        STEERED,
+        SERVICES,
+        SLOTS,
+        BACKENDS,
+        MAGLEV,
+        REVERSE_NAT,
+        DENY_LIST,
+        DENY_COUNTS,
+        FAST_SOCKETS,
+        EVENTS,
+        DENIES,
+        COUNTERS,
+    ];
 }
 
 /// Program names; also the file names of their links.

@@ -11,13 +11,9 @@ use aya::{
     EbpfLoader,
     programs::{Program, ProgramError},
 };
+use tidegate_ebpf_shared::maps::map;
 
-use super::{
-    DatapathError,
-    bpffs::Pins,
-    kernel_features, sys,
-    tables::{self, TableLimits},
-};
+use super::{DatapathError, bpffs::Pins, kernel_features, sys, tables::TableLimits};
 
 /// The object built from `ebpf/programs`, aligned as its ELF structures need.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TIDEGATE_BPF_OBJECT"));
@@ -49,7 +45,7 @@ impl Programs {
 
 /// Makes or adopts the maps and loads every program. Nothing is attached.
 pub(super) fn load(pins: &Pins, limits: &TableLimits) -> Result<Programs, DatapathError> {
-    let paths = tables::ALL.map(|name| (name, pins.maps.join(name)));
+    let paths = map::ALL.map(|name| (name, pins.maps.join(name)));
     let mut loader = EbpfLoader::new();
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());

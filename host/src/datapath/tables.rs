@@ -77,34 +77,6 @@ impl TableLimits {
     }
 }
 
-/// Every map, in the order `tidegate status` lists them.
-pub(super) const ALL: [&str; 24] = [
-    map::CONFIG,
-    map::GENERATION,
-    map::ENDPOINTS,
-    map::INTERFACES,
-    map::CGROUPS,
-    map::IPCACHE,
-    map::FQDN,
-    map::POLICY,
-    map::FLOWS,
-    map::LISTENERS,
-    map::STEER_BY_COOKIE,
-    map::STEER_BY_TUPLE,
-    map::STEERED,
-    map::SERVICES,
-    map::SLOTS,
-    map::BACKENDS,
-    map::MAGLEV,
-    map::REVERSE_NAT,
-    map::DENY_LIST,
-    map::DENY_COUNTS,
-    map::FAST_SOCKETS,
-    map::EVENTS,
-    map::DENIES,
-    map::COUNTERS,
-];
-
 /// The tables the agent reads or writes.
 pub(super) struct Tables {
     pub(super) config: Table<u32, DatapathConfig>,
