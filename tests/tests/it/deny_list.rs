@@ -31,6 +31,12 @@ fn listed_prefixes_get_no_packet_in_and_are_counted() -> Result<()> {
         .node
         .record(&["--verdict", "dropped"], |r| r["event"] == "deny-list")?;
     assert_eq!(record["source"]["address"], OUTSIDE_V4.to_string());
+
+    // It needs nobody alive.
+    shop.world.node.kill_agent()?;
+    request.expect_dropped(&shop.world.outside)?;
+    shop.world.node.start()?;
+    request.expect_dropped(&shop.world.outside)?;
     shop.world
         .node
         .change(|node| node.remove("policies/deny.yaml"))?;
