@@ -21,9 +21,9 @@ const WASM_STACK: usize = 256 << 10;
 /// Length of an epoch: deadlines are multiples of it.
 const TICK: Duration = Duration::from_millis(1);
 
-/// How long the clock stays awake beyond the deadlines it was asked for, milliseconds.
-/// Calls during that time need not tell it anything.
-const LINGER_MS: u64 = 1_000;
+/// How many ticks the clock stays awake beyond the deadlines it was asked for. Calls
+/// during that time need not tell it anything.
+const LINGER: u64 = 1_000;
 
 /// The engine that compiles and runs plugins.
 pub(super) fn engine() -> anyhow::Result<Engine> {
@@ -53,8 +53,12 @@ pub struct Runtime {
 /// a thousand times a second.
 #[derive(Debug, Default)]
 struct Clock {
-    /// Uptime in milliseconds until which deadlines may be pending.
-    awake_until_ms: AtomicU64,
+    /// Ticks so far; the engine's epoch is never ahead of it. Deadlines are counted in
+    /// ticks and not in time: on a busy machine a tick may last far longer than it
+    /// should, and the clock must not fall asleep before the call it is to end.
+    ticks: AtomicU64,
+    /// Ticks until which deadlines may be pending.
+    awake_until: AtomicU64,
     /// The thread is parked, or about to be.
     asleep: AtomicBool,
     /// The runtime was dropped.
@@ -75,7 +79,7 @@ impl Runtime {
             .name("plugin-clock".to_owned())
             .spawn({
                 let (engine, clock) = (engine.clone(), clock.clone());
-                move || clock.run(&engine, started)
+                move || clock.run(|| thread::sleep(TICK), || engine.increment_epoch())
             });
         Ok(Arc::new(Self {
             engine,
@@ -92,24 +96,12 @@ impl Runtime {
         &self.engine
     }
 
-    /// Must be called before a call that may last until `deadline_ms` from `now`, an
-    /// [uptime](Self::uptime): keeps the clock ticking until then.
-    pub(super) fn expect_deadline(&self, now: Duration, deadline_ms: u64) {
-        let needed = millis(now).saturating_add(deadline_ms).saturating_add(1);
-        if self.clock.awake_until_ms.load(SeqCst) < needed {
-            let until = needed.saturating_add(LINGER_MS);
-            self.clock.awake_until_ms.fetch_max(until, SeqCst);
-            // Sequentially consistent with the clock's store and load in the opposite
-            // order: either it sees the new time before it parks, or we see `asleep`.
-            if self.clock.asleep.load(SeqCst) {
-                self.thread.unpark();
-            }
+    /// Must be called after a deadline so many ticks from now was set: keeps the clock
+    /// ticking until then.
+    pub(super) fn expect_deadline(&self, ticks: u64) {
+        if self.clock.stay_awake(ticks) {
+            self.thread.unpark();
         }
-    }
-
-    /// Uptime at a moment.
-    pub(super) fn uptime_at(&self, moment: Instant) -> Duration {
-        moment.saturating_duration_since(self.started)
     }
 
     /// Time since the start.
@@ -126,8 +118,22 @@ impl Drop for Runtime {
 }
 
 impl Clock {
-    fn run(&self, engine: &Engine, started: Instant) {
-        let idle = || millis(started.elapsed()) > self.awake_until_ms.load(SeqCst);
+    /// Asks for so many ticks from now. True if the clock must be woken for them.
+    fn stay_awake(&self, ticks: u64) -> bool {
+        let needed = self.ticks.load(SeqCst).saturating_add(ticks);
+        if self.awake_until.load(SeqCst) >= needed {
+            return false;
+        }
+        let until = needed.saturating_add(LINGER);
+        self.awake_until.fetch_max(until, SeqCst);
+        // Sequentially consistent with the clock's store and load in the opposite
+        // order: either it sees the new number before it parks, or we see `asleep`.
+        self.asleep.load(SeqCst)
+    }
+
+    /// Ticks while it must, parks while it need not.
+    fn run(&self, wait: impl Fn(), tick: impl Fn()) {
+        let idle = || self.ticks.load(SeqCst) >= self.awake_until.load(SeqCst);
         while !self.ended.load(SeqCst) {
             if idle() {
                 self.asleep.store(true, SeqCst);
@@ -136,13 +142,34 @@ impl Clock {
                 }
                 self.asleep.store(false, SeqCst);
             } else {
-                thread::sleep(TICK);
-                engine.increment_epoch();
+                wait();
+                self.ticks.fetch_add(1, SeqCst);
+                tick();
             }
         }
     }
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_clock_reaches_every_deadline_before_it_sleeps() {
+        let clock = Arc::new(Clock::default());
+        clock.stay_awake(100);
+        let handle = thread::spawn({
+            let clock = clock.clone();
+            // So slow that the time in which a good clock makes all its ticks passes
+            // with a few of them.
+            move || clock.run(|| thread::sleep(20 * TICK), || ())
+        });
+        while clock.ticks.load(SeqCst) < 100 {
+            assert!(!clock.asleep.load(SeqCst), "asleep before the deadline");
+            thread::sleep(TICK);
+        }
+        clock.ended.store(true, SeqCst);
+        handle.thread().unpark();
+        handle.join().expect("the clock ends");
+    }
 }

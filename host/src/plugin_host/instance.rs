@@ -1,6 +1,6 @@
 //! One instance of a plugin: configured once, then asked; useless after a failure.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use wasmtime::{
     ResourceLimiter, Store, Trap, UpdateDeadline, component::Component, component::Linker,
@@ -22,6 +22,9 @@ use tidegate_wire::http::{HttpHead, ResponseHead};
 
 /// Bytes a plugin may hand to the host in one call.
 const HANDOVER: usize = 1 << 20;
+/// Ticks the clock goes on beyond the deadline of a call it has looked at: between the
+/// look and the moment its next deadline is set, the thread may have to wait its turn.
+const OVERDUE: u64 = 60_000;
 /// Table elements, memories, tables and core instances of one instance.
 const TABLE_ELEMENTS: usize = 20_000;
 const PARTS: usize = 16;
@@ -117,10 +120,10 @@ impl Instance {
         store.epoch_deadline_callback(move |mut store| {
             let next = store.data_mut().deadline.look(processor_time());
             let next_ms = next.ok_or(Trap::Interrupt)?;
-            clock.expect_deadline(clock.uptime(), next_ms);
+            clock.expect_deadline(next_ms.saturating_add(OVERDUE));
             Ok(UpdateDeadline::Continue(next_ms))
         });
-        set_deadline(&mut store, runtime, runtime.uptime(), limits.configure_ms);
+        set_deadline(&mut store, runtime, limits.configure_ms);
         let (exports, needs) = match configure(linked, &mut store, config) {
             Ok(Ok(configured)) => configured,
             Ok(Err(reason)) => return Err(Failure::NotConfigured(shorten(reason))),
@@ -140,15 +143,9 @@ impl Instance {
         &self.needs
     }
 
-    /// Gets ready for a call that starts `now` and may last `call_ms`.
-    pub(super) fn prepare(
-        &mut self,
-        runtime: &Runtime,
-        now: Duration,
-        call_ms: u64,
-        facts: &Arc<Facts>,
-    ) {
-        set_deadline(&mut self.store, runtime, now, call_ms);
+    /// Gets ready for a call that may last `call_ms`.
+    pub(super) fn prepare(&mut self, runtime: &Runtime, call_ms: u64, facts: &Arc<Facts>) {
+        set_deadline(&mut self.store, runtime, call_ms);
         let current = &mut self.store.data_mut().facts;
         if !Arc::ptr_eq(current, facts) {
             current.clone_from(facts);
@@ -239,13 +236,14 @@ fn configure(linked: &Linked, store: &mut Store<State>, config: &str) -> Configu
     }
 }
 
-fn set_deadline(store: &mut Store<State>, runtime: &Runtime, now: Duration, limit_ms: u64) {
+fn set_deadline(store: &mut Store<State>, runtime: &Runtime, limit_ms: u64) {
     let deadline = Deadline::new(limit_ms);
     let first_ms = deadline.first_look_ms();
     store.data_mut().deadline = deadline;
-    runtime.expect_deadline(now, first_ms);
     // One more, because the current tick is already under way.
-    store.set_epoch_deadline(first_ms.saturating_add(1));
+    let ticks = first_ms.saturating_add(1);
+    store.set_epoch_deadline(ticks);
+    runtime.expect_deadline(ticks);
 }
 
 fn classify(store: &Store<State>, error: &wasmtime::Error) -> Failure {

@@ -104,7 +104,7 @@ impl Worker {
         let answer = self.slot(configured).and_then(|slot| {
             slot.calls += 1;
             let instance = &mut slot.instance;
-            instance.prepare(runtime, runtime.uptime_at(began), version.call_ms(), facts);
+            instance.prepare(runtime, version.call_ms(), facts);
             ask(instance)
         });
         let took = began.elapsed();
