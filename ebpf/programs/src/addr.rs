@@ -3,6 +3,9 @@
 
 use tidegate_ebpf_shared::addr::Addr;
 
+/// Address family of IPv4 in kernel contexts (`AF_INET`, `linux/socket.h`).
+pub const AF_INET: u32 = 2;
+
 /// Third word of every IPv4-mapped address.
 pub const MAPPED: u32 = 0xffff_u32.to_be();
 

@@ -27,6 +27,7 @@ mod scratch;
 mod socket_addr;
 mod socket_ops;
 mod steer;
+mod stream;
 mod tables;
 mod to_endpoint;
 mod to_outside;

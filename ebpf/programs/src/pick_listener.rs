@@ -6,15 +6,13 @@ use tidegate_decide::Tuple;
 use tidegate_ebpf_shared::{event::counter, flow::flags, reason};
 
 use crate::{
-    addr::{context_words, set_v4, set_v6},
+    addr::{AF_INET, context_words, set_v4, set_v6},
     admit::listener_slot,
     counters::count,
     maps::{FLOWS, LISTENERS},
     scratch::scratch,
     verdict::Lookup,
 };
-
-const AF_INET: u32 = 2;
 
 /// Answers a socket lookup: no connected socket matched the packet.
 #[inline(always)]

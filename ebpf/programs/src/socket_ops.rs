@@ -19,12 +19,10 @@ use tidegate_ebpf_shared::{
 };
 
 use crate::{
-    addr::{context_words, set_v4, set_v6},
     maps::{FAST_SOCKETS, STEER_BY_COOKIE, STEER_BY_TUPLE, STEERED},
+    stream::stream_tuple,
     tables::{Maps, config},
 };
-
-const AF_INET: u32 = 2;
 
 /// Handles one state change.
 #[inline(always)]
@@ -136,34 +134,7 @@ fn peer(addr: &Addr, port: [u8; 2]) -> PeerKey {
     }
 }
 
-/// The socket's own end as source, its peer as destination.
 #[inline(always)]
 fn tuple(ctx: &SockOpsContext) -> Tuple {
-    let ops = ctx.ops;
-    let mut tuple = Tuple {
-        protocol: proto::TCP,
-        ..Tuple::default()
-    };
-    // SAFETY: the kernel hands the program a valid context; the other family's fields
-    // read as 0. All are read, always: see `pick_listener`.
-    unsafe {
-        let is_v4 = (&raw const (*ops).family).read_volatile() == AF_INET;
-        let local_v4 = (&raw const (*ops).local_ip4).read_volatile();
-        let remote_v4 = (&raw const (*ops).remote_ip4).read_volatile();
-        let local_v6 = context_words(&raw const (*ops).local_ip6);
-        let remote_v6 = context_words(&raw const (*ops).remote_ip6);
-        if is_v4 {
-            set_v4(&mut tuple.src, local_v4);
-            set_v4(&mut tuple.dst, remote_v4);
-        } else {
-            set_v6(&mut tuple.src, local_v6);
-            set_v6(&mut tuple.dst, remote_v6);
-        }
-        let local_port = (&raw const (*ops).local_port).read_volatile();
-        let remote_port = (&raw const (*ops).remote_port).read_volatile();
-        tuple.src_port = (local_port as u16).to_be_bytes();
-        // Big-endian in the upper half of the word.
-        tuple.dst_port = ((remote_port >> 16) as u16).to_ne_bytes();
-    }
-    tuple
+    stream_tuple!(ctx.ops)
 }
