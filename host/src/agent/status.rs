@@ -14,11 +14,10 @@ use crate::{
 /// there, with what is missing. What cannot be read becomes a note.
 pub(super) fn datapath(datapath: &Datapath) -> (DatapathView, BTreeMap<String, String>) {
     let status = datapath.status();
-    let not_ready = status.attach.waiting.iter().filter_map(|waiting| {
-        let (name, missing) = waiting.split_once(": ")?;
-        Some((name.to_owned(), missing.to_owned()))
-    });
-    let not_ready = not_ready.collect();
+    let waiting = status.attach.waiting.iter();
+    let not_ready = waiting
+        .filter_map(|waiting| Some((waiting.endpoint.clone()?, waiting.missing.clone())))
+        .collect();
     let mut view = DatapathView {
         attachments: attachments(&status),
         notes: status.notes,

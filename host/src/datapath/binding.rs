@@ -1,6 +1,9 @@
 //! Puts programs where endpoints and outside devices are, as they come and go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
 use serde::Serialize;
 use tidegate_ebpf_shared::maps::program;
@@ -27,12 +30,39 @@ pub struct AttachReport {
     /// What is gone.
     pub detached: Vec<String>,
     /// What is declared but does not exist (yet).
-    pub waiting: Vec<String>,
+    pub waiting: Vec<Waiting>,
     /// What exists but could not be attached, with the reason.
     pub failed: Vec<String>,
 }
 
+/// Something declared that needs what does not exist (yet).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// The endpoint, `namespace/name`; `None` for the node itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// What there is not, in words.
+    pub missing: String,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(endpoint) = &self.endpoint {
+            write!(f, "{endpoint}: ")?;
+        }
+        f.write_str(&self.missing)
+    }
+}
+
 impl AttachReport {
+    fn wait(&mut self, endpoint: Option<&str>, missing: String) {
+        self.waiting.push(Waiting {
+            endpoint: endpoint.map(str::to_owned),
+            missing,
+        });
+    }
+
     /// Nothing came and nothing went.
     pub fn is_unchanged(&self) -> bool {
         self.attached.is_empty() && self.detached.is_empty()
@@ -180,9 +210,7 @@ impl Bindings {
                     }
                     None => {
                         set_device(tables, *id, 0)?;
-                        report
-                            .waiting
-                            .push(format!("{}: no device {device}", home.name));
+                        report.wait(Some(&home.name), format!("no device {device}"));
                     }
                 },
                 Location::Cgroup(path) => match Cgroup::find(path.as_ref()) {
@@ -193,9 +221,9 @@ impl Bindings {
                             report.attached.push(format!("{} ({path})", home.name));
                         }
                     }
-                    Err(error) => report
-                        .waiting
-                        .push(format!("{}: cgroup {path}: {error}", home.name)),
+                    Err(error) => {
+                        report.wait(Some(&home.name), format!("cgroup {path}: {error}"));
+                    }
                 },
             }
         }
@@ -206,7 +234,7 @@ impl Bindings {
         let mut present = HashMap::new();
         for device in &self.outside {
             let Some(index) = place::interface_index(device) else {
-                report.waiting.push(format!("no outside device {device}"));
+                report.wait(None, format!("no outside device {device}"));
                 continue;
             };
             present.insert(index, device);
