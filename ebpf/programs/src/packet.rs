@@ -63,6 +63,16 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// Nothing about the frame is in question.
+    #[inline(always)]
+    fn is_clear(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Arp | Kind::NeighbourDiscovery => true,
+            Kind::Ip => self.problem == 0,
+            Kind::Other | Kind::Broken => false,
+        }
+    }
+
     /// All zero, word by word. Volatile, or the compiler makes it a call that writes
     /// bytes, for a sixth of the packet's whole cost.
     #[inline(always)]
@@ -158,17 +168,30 @@ impl Bytes {
 }
 
 /// Reads a frame's headers into `packet`.
+///
+/// A frame with payload in fragments is read as it is: its headers are in the linear
+/// part already, and pulling more of it in would also copy a head that TCP still holds
+/// for retransmission (`skb_ensure_writable`), for every packet with data. Only where
+/// that leaves a question is more pulled in, and all read again.
 #[inline(always)]
 pub fn parse(ctx: &TcContext, packet: &mut Packet) -> Kind {
+    let frame = ctx.len();
+    let wanted = if frame < HEADERS { frame } else { HEADERS };
+    let kind = read(ctx, frame, packet);
+    if packet.is_clear(kind) || ctx.data() + wanted as usize <= ctx.data_end() {
+        return kind;
+    }
+    // SAFETY: a valid context. If it fails, the frame is found short again.
+    unsafe { bpf_skb_pull_data(ctx.as_ptr().cast::<__sk_buff>(), wanted) };
+    read(ctx, frame, packet)
+}
+
+/// Reads what lies in the linear part.
+#[inline(always)]
+fn read(ctx: &TcContext, frame: u32, packet: &mut Packet) -> Kind {
     packet.clear();
     // SAFETY: the kernel hands the program a valid context.
     packet.ifindex = unsafe { (*ctx.skb.skb).ifindex };
-    let frame = ctx.len();
-    let wanted = if frame < HEADERS { frame } else { HEADERS };
-    if ctx.data() + wanted as usize > ctx.data_end() {
-        // SAFETY: a valid context. If it fails, the checks below find the frame short.
-        unsafe { bpf_skb_pull_data(ctx.as_ptr().cast::<__sk_buff>(), wanted) };
-    }
     let bytes = Bytes {
         start: ctx.data(),
         end: ctx.data_end(),
