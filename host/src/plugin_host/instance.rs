@@ -13,7 +13,7 @@ use super::{
         http_world::{HttpFilter, HttpFilterPre},
     },
     deadline::{Deadline, processor_time},
-    engine::Runtime,
+    engine::{Runtime, ticks},
     host_calls::{self, Facts, Shared},
     message::{Wanted, method},
 };
@@ -119,9 +119,9 @@ impl Instance {
         let clock = runtime.clone();
         store.epoch_deadline_callback(move |mut store| {
             let next = store.data_mut().deadline.look(processor_time());
-            let next_ms = next.ok_or(Trap::Interrupt)?;
-            clock.expect_deadline(next_ms.saturating_add(OVERDUE));
-            Ok(UpdateDeadline::Continue(next_ms))
+            let ticks = ticks(next.ok_or(Trap::Interrupt)?);
+            clock.expect_deadline(ticks.saturating_add(OVERDUE));
+            Ok(UpdateDeadline::Continue(ticks))
         });
         set_deadline(&mut store, runtime, limits.configure_ms);
         let (exports, needs) = match configure(linked, &mut store, config) {
@@ -241,7 +241,7 @@ fn set_deadline(store: &mut Store<State>, runtime: &Runtime, limit_ms: u64) {
     let first_ms = deadline.first_look_ms();
     store.data_mut().deadline = deadline;
     // One more, because the current tick is already under way.
-    let ticks = first_ms.saturating_add(1);
+    let ticks = ticks(first_ms).saturating_add(1);
     store.set_epoch_deadline(ticks);
     runtime.expect_deadline(ticks);
 }

@@ -16,6 +16,9 @@ use crate::lifecycle::syscalls;
 /// User and group `nobody`.
 const NOBODY: u32 = 65534;
 
+/// How far behind traffic it stands for a processor (setpriority(2)).
+const NICENESS: i32 = 5;
+
 /// Limits: address space and largest file in bytes, CPU in seconds. A file may be
 /// written at all because the engine keeps code images in anonymous memory files.
 const LIMITS: [(Resource, u64); 5] = [
@@ -48,6 +51,9 @@ pub(super) fn confine() -> anyhow::Result<()> {
     prctl::set_no_new_privs().context("cannot forbid new privileges")?;
     prctl::set_dumpable(false).context("cannot forbid tracing")?;
     prctl::set_pdeathsig(Signal::SIGKILL).context("cannot follow the agent's end")?;
+    // SAFETY: takes numbers only; 0 is this process.
+    let slower = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+    nix::errno::Errno::result(slower).context("cannot give way to traffic")?;
     for (resource, limit) in LIMITS {
         setrlimit(resource, limit, limit)
             .with_context(|| format!("cannot set {resource:?} to {limit}"))?;
