@@ -7,6 +7,7 @@
 //! agent: traffic goes on as decided. The drain order is: no more events in, the
 //! generation being published is finished, readers' sockets close, the lock goes last.
 
+mod check;
 mod explain;
 mod flows;
 mod names;
@@ -28,6 +29,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+pub use self::check::check;
 use self::{
     explain::Explainer,
     flows::Recorder,

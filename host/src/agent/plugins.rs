@@ -1,12 +1,13 @@
 //! Plugin files on their way to control: examined one at a time, out of process.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     control::{
         event::{Event, Examination, Request},
+        folder::PluginStamp,
         plugins::Candidate,
     },
     plugin_host::{Admitted, PluginStore},
@@ -28,19 +29,24 @@ impl Examiner {
         tokio::spawn(async move {
             // The semaphore is never closed.
             let _turn = examiner.one_at_a_time.acquire().await;
-            let outcome = match examiner.store.admit(&path).await {
-                Ok(admitted) => Ok(candidate(admitted)),
-                Err(refusal) => Err(refusal.to_string()),
-            };
-            let examined = Event::Examined(Examination {
-                path,
-                stamp,
-                outcome,
-            });
+            let examined = examine(&examiner.store, path, stamp).await;
             // Nobody listens any more when the agent ends.
             let _ = examiner.events.send(examined).await;
         });
     }
+}
+
+/// Examines one plugin file.
+pub(super) async fn examine(store: &PluginStore, path: PathBuf, stamp: PluginStamp) -> Event {
+    let outcome = match store.admit(&path).await {
+        Ok(admitted) => Ok(candidate(admitted)),
+        Err(refusal) => Err(refusal.to_string()),
+    };
+    Event::Examined(Examination {
+        path,
+        stamp,
+        outcome,
+    })
 }
 
 /// A plugin ready to be published.

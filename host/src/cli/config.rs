@@ -4,12 +4,14 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 
-use crate::config;
+use super::status;
+use crate::{agent, config};
 
 /// What to do with the file.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Say whether it can be used; names file, line, key and a way out if not.
+    /// Say whether it and the files in its folders can be used, plugins included; names
+    /// file, line, key and a way out if not. Nothing is changed, and no agent is needed.
     Check(File),
     /// Print it with every default filled in.
     Effective(File),
@@ -28,10 +30,7 @@ pub(super) struct File {
 impl Command {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Check(file) => {
-                config::load(&file.config)?;
-                println!("{}: ok", file.config.display());
-            }
+            Self::Check(file) => return check(&file),
             Self::Effective(file) => {
                 print!("{}", serde_saphyr::to_string(&config::load(&file.config)?)?);
             }
@@ -39,4 +38,24 @@ impl Command {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn check(file: &File) -> anyhow::Result<ExitCode> {
+    let view = agent::check(&config::load(&file.config)?)?;
+    for what in status::wrong(&view) {
+        println!("{what}");
+    }
+    let refused = view.plugins.iter().any(|plugin| plugin.reason.is_some());
+    if refused || view.problems.iter().any(|p| p.severity == "error") {
+        return Ok(ExitCode::FAILURE);
+    }
+    println!(
+        "{}: ok (endpoints {}, policies {}, services {}, plugins {})",
+        file.config.display(),
+        view.endpoints.len(),
+        view.policies.len(),
+        view.services.len(),
+        view.plugins.len(),
+    );
+    Ok(ExitCode::SUCCESS)
 }

@@ -81,26 +81,27 @@ pub(super) fn render(view: &View) -> String {
     for note in &view.datapath.notes {
         let _ = writeln!(out, "\nnote: {note}");
     }
-    for p in &view.plugins {
-        if let Some(reason) = &p.reason {
-            let _ = writeln!(out, "\nplugin {} ({}): {reason}", p.name, p.state);
-        }
+    for what in wrong(view) {
+        let _ = writeln!(out, "\n{what}");
     }
-    for p in &view.problems {
+    out
+}
+
+/// What is wrong with the files in the folders, a line each.
+pub(super) fn wrong(view: &View) -> impl Iterator<Item = String> {
+    let plugins = view.plugins.iter().filter_map(|p| {
+        let reason = p.reason.as_ref()?;
+        Some(format!("plugin {} ({}): {reason}", p.name, p.state))
+    });
+    let files = view.problems.iter().map(|p| {
         let last_good = if p.last_good {
             " [its last good version stays in use]"
         } else {
             ""
         };
-        let _ = writeln!(
-            out,
-            "\n{}: {}{}{last_good}",
-            p.severity,
-            place(p),
-            p.message
-        );
-    }
-    out
+        format!("{}: {}{}{last_good}", p.severity, place(p), p.message)
+    });
+    plugins.chain(files)
 }
 
 /// `file:line:column: `, as far as known; editors jump to it.

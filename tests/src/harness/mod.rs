@@ -1,7 +1,7 @@
 //! A world to test in. Reading order: [`tag`] (names, and how everything is removed
 //! again), [`place`] (where a process runs), [`process`], [`world`] (the topology),
 //! [`node`] (files, agent, command line), [`server`], [`peer`], [`traffic`] and
-//! [`load`] (what it talks to), [`capture`] (what arrived), [`eventually`].
+//! [`load`] (what it talks to), [`capture`] (what arrived), [`eventually()`].
 //!
 //! Nothing here touches devices, routes or firewall of the root namespace, nor the
 //! root control group: all of it lives in namespaces and groups named after a

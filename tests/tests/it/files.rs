@@ -132,10 +132,7 @@ fn each_mistake_is_named_with_its_place_and_what_would_be_right() -> Result<()> 
     eventually("all of them are reported", || {
         let status = shop.world.node.text(&["status"])?;
         for (file, _, message) in MISTAKES {
-            let (line, what) = message[1..].split_once(':').context("no line")?;
-            let reported = status.lines().any(|text| {
-                text.starts_with(&format!("error: {file}:{line}:")) && text.ends_with(what)
-            });
+            let reported = named(&status, file, message)?;
             ensure!(reported, "no {file}{message} in\n{status}");
         }
         Ok(())
@@ -145,6 +142,47 @@ fn each_mistake_is_named_with_its_place_and_what_would_be_right() -> Result<()> 
     request.expect(&shop.frontend, 200)?;
     request.expect_dropped(&shop.stranger)?;
     Ok(())
+}
+
+#[test]
+fn config_check_finds_the_same_without_an_agent() -> Result<()> {
+    let shop = Shop::open()?;
+    let node = &shop.world.node;
+    let check = || node.tidegate(&["config", "check", "-c", "tidegate.yaml"]);
+    for (file, text, _) in MISTAKES {
+        node.write(file, text)?;
+    }
+    node.write("plugins/broken.wasm", "nothing of the kind")?;
+    let wrong = check()?;
+    let said = String::from_utf8_lossy(&wrong.stdout);
+    assert!(!wrong.status.success(), "{said}");
+    for (file, _, message) in MISTAKES {
+        assert!(
+            named(&said, file, message)?,
+            "no {file}{message} in\n{said}"
+        );
+    }
+    assert!(said.contains("it is not a WebAssembly file"), "{said}");
+
+    for (file, _, _) in MISTAKES {
+        node.remove(file)?;
+    }
+    node.remove("plugins/broken.wasm")?;
+    node.write("policies/backend.yaml", POLICY)?;
+    let right = check()?;
+    let said = String::from_utf8_lossy(&right.stdout);
+    assert!(right.status.success(), "{said}");
+    assert!(said.contains("policies 1"), "{said}");
+    Ok(())
+}
+
+/// Does a line say what is wrong with the file, and where?
+fn named(lines: &str, file: &str, message: &str) -> Result<bool> {
+    let (line, what) = message[1..].split_once(':').context("no line")?;
+    let start = format!("error: {file}:{line}:");
+    Ok(lines
+        .lines()
+        .any(|text| text.starts_with(&start) && text.ends_with(what)))
 }
 
 #[test]
