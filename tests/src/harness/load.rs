@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use nix::sys::signal::Signal;
 
 use super::{eventually::eventually, place::Place, process::Running, server::connect};
 
@@ -87,6 +88,18 @@ impl Requests {
             ensure!(newest.mark == mark, "{newest:?}");
             Ok(())
         })
+    }
+
+    /// Waits for so many more requests.
+    pub fn wait_for_more(&mut self, more: usize) -> anyhow::Result<()> {
+        self.wait_for(self.outcomes().len() + more)
+    }
+
+    /// Ends it now and returns all outcomes; a request under way is none.
+    pub fn end(mut self) -> anyhow::Result<Vec<Outcome>> {
+        self.curl.signal(Signal::SIGTERM)?;
+        self.curl.wait(Duration::from_secs(10))?;
+        Ok(self.outcomes())
     }
 
     /// Waits for the end and returns all outcomes.

@@ -86,14 +86,15 @@ fn a_plugin_dropped_in_later_takes_effect() -> Result<()> {
 fn a_plugin_is_replaced_under_traffic_without_a_failed_request() -> Result<()> {
     let shop = shop_with("bot-filter", "examples/bot-filter.wasm", "closed")?;
     let url = shop.url(HTTP, "/api/");
-    let mut load = Requests::start(&shop.frontend, &url, 6_000, "x-bot-filter")?;
+    let mut load = Requests::start(&shop.frontend, &url, 1_000_000, "x-bot-filter")?;
     load.wait_for(300)?;
     shop.world.node.copy(
         &artifact("examples/bot-filter-v2.wasm"),
         "plugins/bot-filter.wasm",
     )?;
     load.wait_for_mark("v2")?;
-    let outcomes = load.finish()?;
+    load.wait_for_more(300)?;
+    let outcomes = load.end()?;
     let failed: Vec<_> = outcomes
         .iter()
         .filter(|outcome| outcome.status != 200)

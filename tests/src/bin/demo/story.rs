@@ -122,7 +122,9 @@ fn by_name(scene: &Scene) -> anyhow::Result<()> {
 }
 
 fn plugin_replaced(scene: &mut Scene) -> anyhow::Result<()> {
-    const REQUESTS: u32 = 4_000;
+    /// More than are made until the new version answers, on however busy a machine.
+    const ENDLESS: u32 = 1_000_000;
+    const BEFORE_AND_AFTER: usize = 1_000;
     chapter("A plugin is replaced while traffic runs");
     let bot =
         Curl::get(format!("{}:8080/api/users", scene.backend.v4)).with(&["--user-agent", "badbot"]);
@@ -135,14 +137,16 @@ fn plugin_replaced(scene: &mut Scene) -> anyhow::Result<()> {
     denial(scene, &scene.frontend, &["--rule", "no-bots"])?;
 
     let url = format!("http://{}:8080/api/", scene.backend.v4);
-    let mut traffic = Requests::start(&scene.frontend, &url, REQUESTS, "x-bot-filter")?;
-    traffic.wait_for(REQUESTS as usize / 8)?;
+    let mut traffic = Requests::start(&scene.frontend, &url, ENDLESS, "x-bot-filter")?;
+    traffic.wait_for(BEFORE_AND_AFTER)?;
     scene
         .world
         .node
         .copy(&plugin("bot-filter-v2"), "plugins/bot-filter.wasm")?;
     println!("   operator  $ cp bot-filter-v2.wasm plugins/bot-filter.wasm");
-    let outcomes = traffic.finish()?;
+    traffic.wait_for_mark("v2")?;
+    traffic.wait_for_more(BEFORE_AND_AFTER)?;
+    let outcomes = traffic.end()?;
     let answered = |mark| {
         outcomes
             .iter()
