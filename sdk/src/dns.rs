@@ -1,4 +1,4 @@
-//! DNS filters: the trait, the query, and the glue behind [`dns_filter!`].
+//! DNS filters: the trait, the query, and the glue behind [`dns_filter!`](crate::dns_filter).
 
 use crate::bindings::dns_world::exports::tidegate::filter::dns as wit;
 
@@ -47,7 +47,7 @@ impl From<DnsDecision> for wit::Decision {
     }
 }
 
-/// Makes a plugin of a type that implements [`DnsFilter`](crate::DnsFilter); the
+/// Makes a plugin of a type that implements [`DnsFilter`]; the
 /// second argument is its manifest, as for [`http_filter!`](crate::http_filter).
 #[macro_export]
 macro_rules! dns_filter {
@@ -81,7 +81,7 @@ macro_rules! dns_filter {
     };
 }
 
-/// What [`dns_filter!`] expands to calls of.
+/// What [`dns_filter!`](crate::dns_filter) expands to calls of.
 pub mod glue {
     use std::cell::RefCell;
 

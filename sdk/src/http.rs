@@ -1,4 +1,4 @@
-//! HTTP filters: the trait, the messages, and the glue behind [`http_filter!`].
+//! HTTP filters: the trait, the messages, and the glue behind [`http_filter!`](crate::http_filter).
 
 use std::borrow::Cow;
 
@@ -199,7 +199,7 @@ impl From<Decision> for wit::Decision {
     }
 }
 
-/// Makes a plugin of a type that implements [`HttpFilter`](crate::HttpFilter), with a
+/// Makes a plugin of a type that implements [`HttpFilter`], with a
 /// manifest:
 ///
 /// ```
@@ -270,7 +270,7 @@ macro_rules! http_filter {
     };
 }
 
-/// What [`http_filter!`] expands to calls of.
+/// What [`http_filter!`](crate::http_filter) expands to calls of.
 pub mod glue {
     use std::{borrow::Cow, cell::RefCell};
 

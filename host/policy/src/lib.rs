@@ -2,8 +2,8 @@
 //! that turns them into the tables kernel, proxy and `explain` read.
 //!
 //! No IO, no clock, no task, no lock: same inputs, same answer. In reading order:
-//! [`input::parse_file`] reads documents, [`compile`] makes one generation of them,
-//! [`lookup`] reads its rows the way the kernel does, and [`model::verdict`] says the
+//! [`input::parse_file`] reads documents, [`compile()`] makes one generation of them,
+//! [`lookup()`] reads its rows the way the kernel does, and [`model::verdict`] says the
 //! same from the rules alone, for tests.
 
 mod compile;
