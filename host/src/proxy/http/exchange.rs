@@ -5,7 +5,7 @@ use std::time::Instant;
 use tidegate_wire::{http::HttpHead, http1::Asked};
 
 use super::inspect::{Attribution, Inspector};
-use crate::observe::record::L7Summary;
+use crate::{observe::record::L7Summary, proxy::records::MAX_TEXT};
 
 /// A request that has no record yet.
 #[derive(Debug)]
@@ -23,15 +23,20 @@ pub(super) struct Exchange {
 impl Exchange {
     /// A request that was understood.
     pub(super) fn new(head: &HttpHead<'_>, attribution: Attribution, began: Instant) -> Self {
-        let mut url = String::with_capacity(7 + head.authority.len() + head.path.len());
-        url.push_str("http://");
-        url.push_str(head.authority);
-        url.push_str(head.path);
+        // A record takes no more of it; and who waits for an answer should not cost
+        // what a long path does.
+        let mut url = String::with_capacity(
+            MAX_TEXT.min("http://".len() + head.authority.len() + head.path.len()),
+        );
+        for part in ["http://", head.authority, head.path] {
+            let room = MAX_TEXT - url.len();
+            url.push_str(&part[..part.floor_char_boundary(room)]);
+        }
         Self {
             attribution,
             version: head.version.as_str(),
             asked: Asked::by(head.method),
-            method: head.method.to_owned(),
+            method: head.method[..head.method.floor_char_boundary(MAX_TEXT)].to_owned(),
             url,
             began,
         }
@@ -50,6 +55,17 @@ impl Exchange {
             url: String::new(),
             began: Instant::now(),
         }
+    }
+
+    /// Heap memory it takes until it has a record, bytes.
+    pub(super) fn memory(&self) -> usize {
+        let attribution = &self.attribution;
+        let texts = [&attribution.plugin, &attribution.error];
+        let texts = texts.iter().filter_map(|text| text.as_ref());
+        self.url.capacity()
+            + self.method.capacity()
+            + size_of_val(&attribution.rules[..])
+            + texts.map(String::capacity).sum::<usize>()
     }
 
     /// Does its response have no body?

@@ -32,8 +32,9 @@ pub async fn serve(mut client: TcpStream, inspector: &impl Inspector) {
     let activity = Activity::new(TICK);
     let wait = tokio::time::timeout(FIRST_BYTES, speaks_http2(&mut client, &mut buffer));
     match wait.await {
-        Ok(Ok(true)) => h2::serve(&mut client, buffer, inspector, &activity).await,
-        Ok(Ok(false)) => h1::serve(&mut client, buffer, inspector, &activity).await,
+        Ok(Ok(Speaks::Http2)) => h2::serve(&mut client, buffer, inspector, &activity).await,
+        Ok(Ok(Speaks::BrokenHttp2)) => h2::reject_preface(&mut client).await,
+        Ok(Ok(Speaks::Http1)) => h1::serve(&mut client, buffer, inspector, &activity).await,
         // Gone, or silent.
         Ok(Err(_)) | Err(_) => {}
     }
@@ -42,16 +43,30 @@ pub async fn serve(mut client: TcpStream, inspector: &impl Inspector) {
 /// How long a client may take to say which version it speaks.
 const FIRST_BYTES: Duration = Duration::from_secs(300);
 
+/// What the first bytes of a connection are.
+enum Speaks {
+    Http1,
+    Http2,
+    /// The first line of HTTP/2's preface, and not the rest.
+    BrokenHttp2,
+}
+
+/// Bytes of the preface that begin no request of HTTP/1: its version is not one.
+const REQUEST_LINE: usize = "PRI * HTTP/2".len();
+
 /// Reads until the first bytes are, or cannot become, the preface of HTTP/2.
-async fn speaks_http2(client: &mut TcpStream, buffer: &mut Buffer) -> io::Result<bool> {
+async fn speaks_http2(client: &mut TcpStream, buffer: &mut Buffer) -> io::Result<Speaks> {
     loop {
         let seen = buffer.filled();
         let compared = seen.len().min(PREFACE.len());
         if seen[..compared] != PREFACE[..compared] {
-            return Ok(false);
+            return Ok(match seen.starts_with(&PREFACE[..REQUEST_LINE]) {
+                true => Speaks::BrokenHttp2,
+                false => Speaks::Http1,
+            });
         }
         if compared == PREFACE.len() {
-            return Ok(true);
+            return Ok(Speaks::Http2);
         }
         if seen.is_empty() {
             client.readable().await?;

@@ -1,60 +1,137 @@
 //! Header blocks (RFC 7541), decoded into one allocation.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
-use super::MAX_LIST;
-
-/// The largest dynamic table we let a peer use; a larger offer is lowered.
-pub const MAX_TABLE: u32 = 64 * 1024;
+use super::{
+    MAX_LIST, MAX_TABLE, huffman,
+    table::{self, Table},
+};
 
 /// The block is not valid HPACK; the connection cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("header block cannot be decoded")]
 pub struct BlockError;
 
-/// The decoding half of one direction.
+/// How a field was written, which is how it may be written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Indexing {
+    /// Found in a table, or to be added to one.
+    Table,
+    /// In full, this time.
+    Without,
+    /// In full, and never otherwise: it is sensitive (RFC 7541 §7.1.3).
+    Never,
+}
+
+/// The decoding half of one direction, with a table of [`MAX_TABLE`] bytes.
 pub struct BlockDecoder {
-    decoder: loona_hpack::Decoder<'static>,
+    table: Table,
 }
 
 impl Default for BlockDecoder {
     fn default() -> Self {
-        let mut decoder = loona_hpack::Decoder::new();
-        decoder.set_max_allowed_table_size(4096);
-        Self { decoder }
+        Self {
+            table: Table::new(MAX_TABLE),
+        }
     }
 }
 
 impl BlockDecoder {
-    /// The size the encoder may choose for its table, at most [`MAX_TABLE`].
-    pub fn allow_table(&mut self, size: u32) {
-        self.decoder
-            .set_max_allowed_table_size(size.min(MAX_TABLE) as usize);
-    }
-
     /// Decodes a whole block. The table is kept in step also where the list is
     /// longer than [`MAX_LIST`]; its end is then missing.
     pub fn decode(&mut self, block: &[u8]) -> Result<Fields, BlockError> {
         let mut fields = Fields::default();
-        self.decoder
-            .decode_with_cb(block, |name, value| fields.push(&name, &value))
-            .map_err(|_| BlockError)?;
+        let mut rest = block;
+        let mut begun = false;
+        while let Some(&first) = rest.first() {
+            let bits = match first {
+                0x20..0x40 => {
+                    // Only at the beginning of a block (RFC 7541 §4.2).
+                    let size = integer(&mut rest, 5)?;
+                    if begun || size > MAX_TABLE {
+                        return Err(BlockError);
+                    }
+                    self.table.resize(size);
+                    continue;
+                }
+                0x80.. => {
+                    let index = integer(&mut rest, 7)?;
+                    let (name, value) = self.table.get(index).ok_or(BlockError)?;
+                    fields.push(name, value, Indexing::Table);
+                    begun = true;
+                    continue;
+                }
+                0x40..0x80 => 6,
+                0..0x20 => 4,
+            };
+            begun = true;
+            let indexing = match first {
+                0x40.. => Indexing::Table,
+                0x10.. => Indexing::Never,
+                _ => Indexing::Without,
+            };
+            let index = integer(&mut rest, bits)?;
+            let name = match index {
+                0 => string(&mut rest)?,
+                // An insertion may evict the entry that lends its name.
+                _ => Cow::Owned(self.table.get(index).ok_or(BlockError)?.0.to_vec()),
+            };
+            let value = string(&mut rest)?;
+            fields.push(&name, &value, indexing);
+            if indexing == Indexing::Table {
+                self.table.insert(&name, &value);
+            }
+        }
         Ok(fields)
     }
+}
+
+/// RFC 7541 §5.1; larger ones than any use has are errors.
+fn integer(rest: &mut &[u8], prefix_bits: u8) -> Result<usize, BlockError> {
+    let (&first, mut tail) = rest.split_first().ok_or(BlockError)?;
+    let most = (1_usize << prefix_bits) - 1;
+    let mut value = usize::from(first) & most;
+    if value == most {
+        for shift in [0, 7, 14, 21] {
+            let &byte = tail.split_off_first().ok_or(BlockError)?;
+            value += usize::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                *rest = tail;
+                return Ok(value);
+            }
+        }
+        return Err(BlockError);
+    }
+    *rest = tail;
+    Ok(value)
+}
+
+/// RFC 7541 §5.2.
+fn string<'b>(rest: &mut &'b [u8]) -> Result<Cow<'b, [u8]>, BlockError> {
+    let coded = rest.first().ok_or(BlockError)? & 0x80 != 0;
+    let length = integer(rest, 7)?;
+    let text = rest.split_off(..length).ok_or(BlockError)?;
+    if !coded {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut plain = Vec::with_capacity(text.len() * 8 / 5);
+    huffman::decode(text, &mut plain).ok_or(BlockError)?;
+    Ok(Cow::Owned(plain))
 }
 
 /// A decoded header list.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     bytes: Vec<u8>,
-    spans: Vec<(Range<usize>, Range<usize>)>,
+    spans: Vec<(Range<usize>, Range<usize>, Indexing)>,
+    size: usize,
     too_large: bool,
 }
 
 impl Fields {
-    fn push(&mut self, name: &[u8], value: &[u8]) {
-        let size = self.bytes.len() + self.spans.len() * 32;
-        self.too_large |= size + name.len() + value.len() + 32 > MAX_LIST;
+    fn push(&mut self, name: &[u8], value: &[u8], indexing: Indexing) {
+        self.size += table::size(name, value);
+        self.too_large |= self.size > MAX_LIST;
         if self.too_large {
             return;
         }
@@ -62,7 +139,8 @@ impl Fields {
         self.bytes.extend_from_slice(name);
         let middle = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.spans.push((start..middle, middle..self.bytes.len()));
+        let end = self.bytes.len();
+        self.spans.push((start..middle, middle..end, indexing));
     }
 
     /// Was the list longer than [`MAX_LIST`]?
@@ -72,16 +150,17 @@ impl Fields {
 
     /// Names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.spans
-            .iter()
-            .map(|(name, value)| (&self.bytes[name.clone()], &self.bytes[value.clone()]))
+        self.indexed().map(|(name, value, _)| (name, value))
     }
 
-    /// `:status` of a response, 100–999.
-    pub fn status(&self) -> Option<u16> {
-        let (_, value) = self.iter().find(|(name, _)| *name == b":status")?;
-        let text = std::str::from_utf8(value).ok()?;
-        let status = text.parse().ok()?;
-        (text.len() == 3 && (100..=999).contains(&status)).then_some(status)
+    /// Names, values and how they were written, in order.
+    pub fn indexed(&self) -> impl Iterator<Item = (&[u8], &[u8], Indexing)> {
+        self.spans.iter().map(|(name, value, indexing)| {
+            (
+                &self.bytes[name.clone()],
+                &self.bytes[value.clone()],
+                *indexing,
+            )
+        })
     }
 }

@@ -37,7 +37,14 @@ pub mod setting {
     #![expect(missing_docs, reason = "the names are RFC 9113's")]
     pub const HEADER_TABLE_SIZE: u16 = 1;
     pub const ENABLE_PUSH: u16 = 2;
+    pub const MAX_CONCURRENT_STREAMS: u16 = 3;
     pub const INITIAL_WINDOW_SIZE: u16 = 4;
+    pub const MAX_FRAME_SIZE: u16 = 5;
+    pub const MAX_HEADER_LIST_SIZE: u16 = 6;
+    /// RFC 8441.
+    pub const ENABLE_CONNECT_PROTOCOL: u16 = 8;
+    /// RFC 9218.
+    pub const NO_RFC7540_PRIORITIES: u16 = 9;
 }
 
 /// Error codes.
@@ -47,6 +54,7 @@ pub mod code {
     pub const PROTOCOL_ERROR: u32 = 1;
     pub const INTERNAL_ERROR: u32 = 2;
     pub const FLOW_CONTROL_ERROR: u32 = 3;
+    pub const STREAM_CLOSED: u32 = 5;
     pub const FRAME_SIZE_ERROR: u32 = 6;
     pub const REFUSED_STREAM: u32 = 7;
     pub const CANCEL: u32 = 8;
@@ -94,6 +102,25 @@ impl Frame {
     /// Is this flag set?
     pub const fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+
+    /// The stream that a HEADERS or PRIORITY payload makes this one depend on.
+    pub fn depends_on(&self, payload: &[u8]) -> Option<u32> {
+        let padded = usize::from(self.kind == kind::HEADERS && self.has(flag::PADDED));
+        let says =
+            self.kind == kind::PRIORITY || (self.kind == kind::HEADERS && self.has(flag::PRIORITY));
+        let bytes = payload.get(padded..)?.first_chunk()?;
+        says.then(|| u32::from_be_bytes(*bytes) & 0x7fff_ffff)
+    }
+
+    /// Is this how a peer that speaks HTTP/2 begins: with SETTINGS, not an
+    /// acknowledgement (RFC 9113 §3.4)?
+    pub const fn greets(&self) -> bool {
+        self.kind == kind::SETTINGS
+            && !self.has(flag::ACK)
+            && self.stream == 0
+            && self.length.is_multiple_of(6)
+            && self.length as usize <= SAFE_PAYLOAD
     }
 
     /// The header block fragment of a HEADERS or CONTINUATION payload.
@@ -168,6 +195,18 @@ pub fn write_number(kind: u8, stream: u32, number: u32, out: &mut Vec<u8>) {
     };
     head.write(out);
     out.extend_from_slice(&number.to_be_bytes());
+}
+
+/// Answers a PING.
+pub fn write_ping_ack(payload: &[u8], out: &mut Vec<u8>) {
+    let head = Frame {
+        length: payload.len() as u32,
+        kind: kind::PING,
+        flags: flag::ACK,
+        stream: 0,
+    };
+    head.write(out);
+    out.extend_from_slice(payload);
 }
 
 /// Writes a GOAWAY with a reason for people.

@@ -1,37 +1,10 @@
 //! Request header lists (RFC 9113 §8.2 and §8.3).
 
-use super::block::Fields;
+use super::{
+    block::Fields,
+    message::{Length, Malformed, check_field, check_value},
+};
 use crate::{http::Header, http1::valid_authority};
-
-/// The list is not a request; the stream cannot go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// Longer than [`super::MAX_LIST`].
-    #[error("header list too large")]
-    TooLarge,
-    /// A name or value with bytes it must not have.
-    #[error("invalid header field")]
-    Field,
-    /// A field that only HTTP/1 connections have.
-    #[error("connection-specific header field")]
-    ConnectionSpecific,
-    /// Pseudo-headers missing, repeated, unknown, late or in the wrong form.
-    #[error("invalid pseudo-headers")]
-    Pseudo,
-    /// `:authority` and `host` contradict each other.
-    #[error("contradictory authority")]
-    Authority,
-}
-
-impl Malformed {
-    /// Status to refuse the request with.
-    pub const fn status(self) -> u16 {
-        match self {
-            Self::TooLarge => 431,
-            _ => 400,
-        }
-    }
-}
 
 /// A request that passed every check.
 #[derive(Clone, Debug)]
@@ -50,6 +23,8 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// The other fields in order, `host` among them if sent.
     pub headers: Vec<Header<'a>>,
+    /// What `content-length` says.
+    pub length: Length,
 }
 
 impl<'a> Request<'a> {
@@ -63,15 +38,15 @@ impl<'a> Request<'a> {
         let mut host = None;
         for (name, value) in fields.iter() {
             let name = std::str::from_utf8(name).map_err(|_| Malformed::Field)?;
-            check_value(value)?;
             if name.starts_with(':') {
+                check_value(value)?;
                 if !headers.is_empty() {
                     return Err(Malformed::Pseudo);
                 }
                 pseudo.take(name, value)?;
                 continue;
             }
-            check_field(name, value)?;
+            check_field(name.as_bytes(), value)?;
             if name == "host" {
                 let text = std::str::from_utf8(value).map_err(|_| Malformed::Authority)?;
                 if host.replace(text).is_some() {
@@ -80,20 +55,8 @@ impl<'a> Request<'a> {
             }
             headers.push(Header { name, value });
         }
-        pseudo.finish(host, headers)
-    }
-
-    /// Checks the list of a trailer section: no pseudo-headers.
-    pub fn check_trailers(fields: &Fields) -> Result<(), Malformed> {
-        if fields.is_too_large() {
-            return Err(Malformed::TooLarge);
-        }
-        for (name, value) in fields.iter() {
-            let name = std::str::from_utf8(name).map_err(|_| Malformed::Field)?;
-            check_value(value)?;
-            check_field(name, value)?;
-        }
-        Ok(())
+        let length = Length::read(fields)?;
+        pseudo.finish(host, headers, length)
     }
 }
 
@@ -130,6 +93,7 @@ impl<'a> Pseudo<'a> {
         self,
         host: Option<&'a str>,
         headers: Vec<Header<'a>>,
+        length: Length,
     ) -> Result<Request<'a>, Malformed> {
         let method = self.method.ok_or(Malformed::Pseudo)?;
         if method.is_empty() || !method.bytes().all(crate::http::is_token) {
@@ -142,7 +106,7 @@ impl<'a> Pseudo<'a> {
             let path = self.path.ok_or(Malformed::Pseudo)?;
             let form = path.starts_with('/') || (path == "*" && method == "OPTIONS");
             let protocol = self.protocol.is_none() || method == "CONNECT";
-            self.scheme.is_some() && form && protocol && !path.contains('#')
+            self.scheme.is_some_and(is_scheme) && form && protocol && !path.contains('#')
         };
         if !fits {
             return Err(Malformed::Pseudo);
@@ -164,29 +128,13 @@ impl<'a> Pseudo<'a> {
             authority,
             path: self.path.unwrap_or_default(),
             headers,
+            length,
         })
     }
 }
 
-fn check_field(name: &str, value: &[u8]) -> Result<(), Malformed> {
-    let byte = |b: u8| crate::http::is_token(b) && !b.is_ascii_uppercase();
-    if name.is_empty() || !name.bytes().all(byte) {
-        return Err(Malformed::Field);
-    }
-    match name {
-        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => {
-            Err(Malformed::ConnectionSpecific)
-        }
-        "te" if value != b"trailers" => Err(Malformed::ConnectionSpecific),
-        _ => Ok(()),
-    }
-}
-
-fn check_value(value: &[u8]) -> Result<(), Malformed> {
-    let bad = |&b: &u8| matches!(b, 0 | b'\r' | b'\n');
-    let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
-    if value.iter().any(bad) || blank(value.first()) || blank(value.last()) {
-        return Err(Malformed::Field);
-    }
-    Ok(())
+/// RFC 3986 §3.1.
+fn is_scheme(text: &str) -> bool {
+    let byte = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+    text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.bytes().all(byte)
 }

@@ -94,6 +94,37 @@ fn requests() {
     check(&with(&[("a b", "c")]), Err(Field));
     check(&with(&[("a", "b\r\nc: d")]), Err(Field));
     check(&with(&[("a", " b")]), Err(Field));
+    check(&with(&[("a", "b\u{1}c")]), Err(Field));
+    check(&with(&[("a", "b\u{7f}")]), Err(Field));
+    check(&with(&[("a", "b\tc")]), Ok("GET  /x"));
+    check(&with(&[("content-length", "5")]), Ok("GET  /x"));
+    check(&with(&[("content-length", "-5")]), Err(Length));
+    check(&with(&[("content-length", "+5")]), Err(Length));
+    check(&with(&[("content-length", "")]), Err(Length));
+    check(
+        &with(&[("content-length", "99999999999999999999")]),
+        Err(Length),
+    );
+    check(
+        &with(&[("content-length", "5"), ("content-length", "5")]),
+        Err(Length),
+    );
+    check(
+        &[
+            (":method", "GET"),
+            (":scheme", "http://a/b"),
+            (":path", "/"),
+        ],
+        Err(Pseudo),
+    );
+    check(
+        &[(":method", "GET"), (":scheme", ""), (":path", "/")],
+        Err(Pseudo),
+    );
+    check(
+        &[(":method", "GET"), (":scheme", "http"), (":path", "")],
+        Err(Pseudo),
+    );
     check(&with(&[("connection", "close")]), Err(ConnectionSpecific));
     check(
         &with(&[("transfer-encoding", "chunked")]),
@@ -115,23 +146,127 @@ fn a_header_bomb_stays_small() {
 }
 
 #[test]
+fn a_list_that_is_too_large_leaves_the_table_in_step() {
+    let mut decoder = BlockDecoder::default();
+    let mut block = vec![
+        0x40, 1, b'a', 1, b'b', 0x00, 1, b'c', 0x7f, 0x81, 0xff, 0x05,
+    ];
+    block.extend_from_slice(&vec![b'x'; 98_304]);
+    let fields = decoder.decode(&block).expect("valid");
+    assert!(fields.is_too_large());
+    let fields = decoder.decode(&[0xbe]).expect("the entry is there");
+    assert_eq!(fields.iter().collect::<Vec<_>>(), [(&b"a"[..], &b"b"[..])]);
+}
+
+#[test]
+fn blocks_that_are_not_hpack() {
+    for (what, block) in [
+        ("index 0", &[0x80][..]),
+        ("an index beyond the tables", &[0xbe]),
+        ("a name index beyond the tables", &[0x7f, 0, 0]),
+        ("half an integer", &[0xff]),
+        (
+            "an integer without an end",
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0],
+        ),
+        ("half a string", &[0x00, 5, b'a']),
+        ("a string without a length", &[0x00]),
+        ("bad padding", &[0x00, 0x81, 0xff, 0x00]),
+        ("a table larger than allowed", &[0x3f, 0xe2, 0x1f]),
+        ("a table size after a field", &[0x82, 0x20]),
+    ] {
+        let got = BlockDecoder::default().decode(block).map(|_| ());
+        assert_eq!(got, Err(BlockError), "{what}");
+    }
+    let largest = BlockDecoder::default().decode(&[0x20, 0x3f, 0xe1, 0x1f, 0x82]);
+    assert!(largest.is_ok(), "up to the limit, and more than one");
+}
+
+#[test]
 fn edits_apply_to_fields() {
     let fields = BlockDecoder::default()
         .decode(&encode(&with(&[("x-old", "1"), ("a", "b")])))
         .expect("valid");
-    let request = Request::read(&fields).expect("request");
-    let mut encoder = BlockEncoder::default();
     let edit = HeaderEdit {
         set: vec![("X-New".into(), "2".into())],
         remove: vec!["X-Old".into()],
     };
-    encoder.request(&request, "/y", Some(&edit));
-    let got = decode(&encoder.finish());
+    let again = TableEncoder::default().encode(&fields, Some("/y"), Some(&edit));
+    let got = decode(&again);
     let got: Vec<_> = got.iter().map(|(n, v)| format!("{n}={v}")).collect();
     assert_eq!(
         got,
         [":method=GET", ":scheme=http", ":path=/y", "a=b", "x-new=2"]
     );
+}
+
+#[test]
+fn what_is_sensitive_stays_so_and_what_is_indexed_stays_terse() {
+    // Indexed, without, never; then the first from the table.
+    let block = [
+        0x40, 1, b'a', 1, b'1', 0x00, 1, b'b', 1, b'2', 0x10, 1, b'c', 1, b'3',
+    ];
+    let mut decoder = BlockDecoder::default();
+    let mut encoder = TableEncoder::default();
+    encoder.allow(None);
+    let fields = decoder.decode(&block).expect("valid");
+    assert_eq!(encoder.encode(&fields, None, None), block);
+    let fields = decoder.decode(&[0xbe]).expect("valid");
+    assert_eq!(encoder.encode(&fields, None, None), [0xbe]);
+    // A reader with a smaller table is told that we use no more of it.
+    encoder.shrink(0);
+    assert_eq!(
+        encoder.encode(&fields, None, None),
+        [0x20, 0, 1, b'a', 1, b'1']
+    );
+    assert_eq!(encoder.encode(&fields, None, None), [0, 1, b'a', 1, b'1']);
+}
+
+#[test]
+fn messages() {
+    use Malformed::*;
+    let fields = |list: &[(&str, &str)]| {
+        BlockDecoder::default()
+            .decode(&encode(list))
+            .expect("valid")
+    };
+    for (list, expected) in [
+        (&[(":status", "200"), ("a", "b")][..], Ok(200)),
+        (&[(":status", "103")], Ok(103)),
+        (&[(":status", "101")], Err(Pseudo)),
+        (&[(":status", "2000")], Err(Pseudo)),
+        (&[(":status", "+20")], Err(Pseudo)),
+        (&[("a", "b")], Err(Pseudo)),
+        (&[], Err(Pseudo)),
+        (&[(":status", "200"), (":status", "200")], Err(Pseudo)),
+        (&[(":status", "200"), (":path", "/")], Err(Pseudo)),
+        (&[(":status", "200"), ("A", "b")], Err(Field)),
+        (&[(":status", "200"), ("a", "\u{1}")], Err(Field)),
+        (
+            &[(":status", "200"), ("connection", "close")],
+            Err(ConnectionSpecific),
+        ),
+        (&[(":status", "200"), ("content-length", "-1")], Err(Length)),
+        (
+            &[
+                (":status", "200"),
+                ("content-length", "1"),
+                ("content-length", "1"),
+            ],
+            Err(Length),
+        ),
+    ] {
+        let got = Response::read(&fields(list)).map(|response| response.status);
+        assert_eq!(got, expected, "{list:?}");
+    }
+    for (list, expected) in [
+        (&[("a", "b")][..], Ok(())),
+        (&[("A", "b")], Err(Field)),
+        (&[(":path", "/")], Err(Field)),
+        (&[("te", "gzip")], Err(ConnectionSpecific)),
+    ] {
+        assert_eq!(check_trailers(&fields(list)), expected, "{list:?}");
+    }
 }
 
 #[test]
@@ -154,6 +289,51 @@ proptest! {
     fn what_is_written_is_read(fields in prop::collection::vec(("[:a-z-]{1,20}", "[ -~]{0,200}"), 0..20)) {
         let pairs: Vec<_> = fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         prop_assert_eq!(decode(&encode(&pairs)), fields);
+    }
+
+    #[test]
+    fn what_goes_through_the_table_is_read_by_others_too(
+        lists in prop::collection::vec(
+            prop::collection::vec(("[ab]{1,2}|:path|cookie", "[ab]{0,2}|[a]{900}"), 0..8), 1..12),
+        how in prop::collection::vec(0_u8..3, 96),
+        allowed in prop::option::of(0_u32..6000),
+        shrinks in prop::collection::vec(prop::option::weighted(0.2, 0_u32..5000), 12),
+    ) {
+        let mut encoder = TableEncoder::default();
+        let mut ours = BlockDecoder::default();
+        let mut others = loona_hpack::Decoder::new();
+        for (round, list) in lists.iter().enumerate() {
+            // The first block may come before the reader has said anything.
+            if round == 1 {
+                encoder.allow(allowed);
+            }
+            if let Some(size) = shrinks[round].filter(|_| round > 1) {
+                encoder.shrink(size);
+            }
+            let mut block = Vec::new();
+            for (at, (name, value)) in list.iter().enumerate() {
+                block.push([0x40, 0, 0x10][usize::from(how[round * 8 + at])]);
+                for text in [name, value] {
+                    match text.len() {
+                        0..127 => block.push(text.len() as u8),
+                        // 900, as RFC 7541 §5.1 writes it.
+                        _ => block.extend([0x7f, 0x85, 0x06]),
+                    }
+                    block.extend_from_slice(text.as_bytes());
+                }
+            }
+            let fields = BlockDecoder::default().decode(&block).expect("written here");
+            let again = encoder.encode(&fields, None, None);
+            let pairs: Vec<_> = list.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
+            let read = ours.decode(&again).expect("readable");
+            prop_assert_eq!(read.iter().collect::<Vec<_>>(), pairs.clone());
+            let wants_update = again.first().is_some_and(|byte| byte & 0xe0 == 0x20);
+            if !(list.is_empty() && wants_update) {
+                let read = others.decode(&again).expect("readable by others");
+                let read: Vec<_> = read.iter().map(|(n, v)| (&n[..], &v[..])).collect();
+                prop_assert_eq!(read, pairs);
+            }
+        }
     }
 
     #[test]

@@ -1,21 +1,14 @@
-//! The reading half of one direction: where in a frame or header block it is, and
-//! what its sender was told about header tables.
-
-use std::collections::VecDeque;
+//! The reading half of one direction: where in a frame or header block it is.
 
 use tidegate_wire::http2::{
-    BlockDecoder, Fields, Frame, MAX_BLOCK, MAX_TABLE,
-    frame::{self, code, flag, kind, setting},
+    BlockDecoder, Fields, Frame, MAX_BLOCK,
+    frame::{self, SAFE_PAYLOAD, code, flag, kind},
 };
 
 use super::{Fault, outbox::Outbox};
 
-/// Longest frame that is read as a whole; longer ones pass or fault.
-const MAX_WHOLE: u32 = 32 * 1024;
-/// Most CONTINUATIONs of one block.
-const MAX_CONTINUATIONS: u32 = 32;
-/// Most SETTINGS that may wait for their acknowledgement.
-const MAX_UNACKED: usize = 32;
+/// Most frames of one header block.
+const MAX_PIECES: u32 = 128;
 
 /// What a step of a direction found.
 pub(super) enum Step {
@@ -23,8 +16,10 @@ pub(super) enum Step {
     More,
     /// So many bytes are dealt with.
     Took(usize),
-    /// A frame that passes in pieces begins.
-    Begins(Frame),
+    /// A DATA frame begins that carries so many bytes of a body.
+    Data(Frame, u64),
+    /// A frame of a type that is not known begins.
+    Unknown(Frame),
     /// A whole frame, of so many bytes with its head.
     Whole(Frame, usize),
 }
@@ -38,26 +33,25 @@ pub(super) struct Half {
     left: usize,
     discarded: bool,
     greeted: bool,
-    /// Table sizes the reader announced; the first is the one in force.
-    tables: VecDeque<u32>,
 }
 
 struct OpenBlock {
     stream: u32,
     end_stream: bool,
+    depends_on_itself: bool,
     fragments: Vec<u8>,
-    /// The frames as received.
-    frames: Vec<u8>,
-    continuations: u32,
+    pieces: u32,
 }
 
 /// A complete header block.
 pub(super) struct Block {
     pub(super) stream: u32,
     pub(super) end_stream: bool,
+    /// An error of the stream (RFC 7540 §5.3.1).
+    pub(super) depends_on_itself: bool,
     pub(super) fields: Fields,
-    /// The frames as received.
-    pub(super) frames: Vec<u8>,
+    /// Its bytes as received.
+    pub(super) length: usize,
 }
 
 impl Half {
@@ -74,31 +68,31 @@ impl Half {
         let Some(frame) = Frame::parse(input) else {
             return Ok(Step::More);
         };
-        if !self.greeted && frame.kind != kind::SETTINGS {
+        if !self.greeted && (frame.kind != kind::SETTINGS || frame.has(flag::ACK)) {
             return Err(Fault::protocol("first frame is not SETTINGS"));
         }
         self.greeted = true;
+        // Nobody is told that we would read longer ones.
+        if frame.length as usize > SAFE_PAYLOAD {
+            return Err(Fault::new(code::FRAME_SIZE_ERROR, "frame too long"));
+        }
         let continues = frame.kind == kind::CONTINUATION;
         let expected = self.block.as_ref().map(|block| block.stream);
         if expected.is_some() != continues || (continues && expected != Some(frame.stream)) {
             return Err(Fault::protocol("header block interrupted"));
         }
-        if matches!(frame.kind, kind::DATA | kind::GOAWAY) || frame.kind > kind::CONTINUATION {
-            return Ok(Step::Begins(frame));
+        if frame.kind == kind::DATA {
+            return data(frame, input);
         }
-        if frame.length > MAX_WHOLE {
-            return Err(Fault::new(code::FRAME_SIZE_ERROR, "frame too long"));
+        if frame.kind > kind::CONTINUATION {
+            return Ok(Step::Unknown(frame));
         }
+        check(&frame)?;
         let length = frame::HEAD + frame.length as usize;
         Ok(match input.len() < length {
             true => Step::More,
             false => Step::Whole(frame, length),
         })
-    }
-
-    /// Has its sender begun as it must?
-    pub(super) fn has_greeted(&self) -> bool {
-        self.greeted
     }
 
     /// Lets the frame that begins pass in pieces, or forgets it.
@@ -113,24 +107,24 @@ impl Half {
     }
 
     /// Takes a HEADERS or CONTINUATION; returns the block once it is complete.
-    pub(super) fn headers(&mut self, frame: &Frame, bytes: &[u8]) -> Result<Option<Block>, Fault> {
-        if frame.stream == 0 {
-            return Err(Fault::protocol("HEADERS on stream 0"));
-        }
+    pub(super) fn headers(
+        &mut self,
+        frame: &Frame,
+        payload: &[u8],
+    ) -> Result<Option<Block>, Fault> {
         let fragment = frame
-            .fragment(&bytes[frame::HEAD..])
+            .fragment(payload)
             .map_err(|_| Fault::protocol("malformed HEADERS"))?;
         let mut block = self.block.take().unwrap_or_else(|| OpenBlock {
             stream: frame.stream,
             end_stream: frame.has(flag::END_STREAM),
+            depends_on_itself: frame.depends_on(payload) == Some(frame.stream),
             fragments: Vec::new(),
-            frames: Vec::new(),
-            continuations: 0,
+            pieces: 0,
         });
-        block.continuations += 1;
+        block.pieces += 1;
         block.fragments.extend_from_slice(fragment);
-        block.frames.extend_from_slice(bytes);
-        if block.fragments.len() > MAX_BLOCK || block.continuations > MAX_CONTINUATIONS {
+        if block.fragments.len() > MAX_BLOCK || block.pieces > MAX_PIECES {
             return Err(Fault::new(code::ENHANCE_YOUR_CALM, "header block too long"));
         }
         if !frame.has(flag::END_HEADERS) {
@@ -144,66 +138,55 @@ impl Half {
         Ok(Some(Block {
             stream: block.stream,
             end_stream: block.end_stream,
+            depends_on_itself: block.depends_on_itself,
             fields,
-            frames: block.frames,
+            length: block.fragments.len(),
         }))
     }
+}
 
-    /// This direction's reader announced settings.
-    pub(super) fn announced(&mut self, table: Option<u32>) -> Result<(), Fault> {
-        let before = self.tables.back().copied().unwrap_or(4096);
-        if self.tables.is_empty() {
-            self.tables.push_back(before);
-        }
-        self.tables.push_back(table.unwrap_or(before));
-        if self.tables.len() > MAX_UNACKED {
-            return Err(Fault::new(code::ENHANCE_YOUR_CALM, "too many SETTINGS"));
-        }
-        self.allow_tables();
-        Ok(())
+/// A DATA frame, once its padding is known.
+fn data(frame: Frame, input: &[u8]) -> Result<Step, Fault> {
+    if frame.stream == 0 {
+        return Err(Fault::protocol("DATA on stream 0"));
     }
-
-    /// This direction's sender acknowledged the oldest settings. Returns the table
-    /// size if it is now smaller.
-    pub(super) fn acknowledged(&mut self) -> Option<u32> {
-        if self.tables.len() < 2 {
-            return None;
-        }
-        let before = self.tables.pop_front()?;
-        self.allow_tables();
-        self.tables.front().copied().filter(|now| *now < before)
+    let length = u64::from(frame.length);
+    if !frame.has(flag::PADDED) {
+        return Ok(Step::Data(frame, length));
     }
-
-    /// The sender may already use, or still use, any size on the list.
-    fn allow_tables(&mut self) {
-        let most = self.tables.iter().copied().max().unwrap_or(4096);
-        self.decoder.allow_table(most);
+    let too_much = Fault::protocol("more padding than DATA");
+    let Some(rest) = length.checked_sub(1) else {
+        return Err(too_much);
+    };
+    match input.get(frame::HEAD) {
+        None => Ok(Step::More),
+        Some(padding) => match rest.checked_sub(u64::from(*padding)) {
+            Some(body) => Ok(Step::Data(frame, body)),
+            None => Err(too_much),
+        },
     }
 }
 
-/// What of a SETTINGS frame concerns us.
-#[derive(Default)]
-pub(super) struct Announced {
-    /// The pairs to pass on.
-    pub(super) pairs: Vec<(u16, u32)>,
-    pub(super) table: Option<u32>,
-    pub(super) initial_window: Option<u32>,
-}
-
-impl Announced {
-    /// Reads a SETTINGS payload; lowers a table beyond [`MAX_TABLE`], forbids push.
-    pub(super) fn read(payload: &[u8]) -> Result<Self, Fault> {
-        let malformed = |_| Fault::new(code::FRAME_SIZE_ERROR, "malformed SETTINGS");
-        let mut announced = Self::default();
-        for (id, value) in frame::settings(payload).map_err(malformed)? {
-            let value = match id {
-                setting::HEADER_TABLE_SIZE => *announced.table.insert(value.min(MAX_TABLE)),
-                setting::ENABLE_PUSH => 0,
-                setting::INITIAL_WINDOW_SIZE => *announced.initial_window.insert(value),
-                _ => value,
-            };
-            announced.pairs.push((id, value));
-        }
-        Ok(announced)
+/// Length and stream of a frame that is read as a whole (RFC 9113 §6).
+fn check(frame: &Frame) -> Result<(), Fault> {
+    let of_connection = matches!(frame.kind, kind::SETTINGS | kind::PING | kind::GOAWAY);
+    let of_either = frame.kind == kind::WINDOW_UPDATE;
+    if !of_either && of_connection != (frame.stream == 0) {
+        return Err(Fault::protocol("frame on a stream it cannot be on"));
+    }
+    let fits = match frame.kind {
+        kind::SETTINGS if frame.has(flag::ACK) => frame.length == 0,
+        kind::SETTINGS => frame.length.is_multiple_of(6),
+        kind::PING => frame.length == 8,
+        kind::GOAWAY => frame.length >= 8,
+        kind::RST_STREAM | kind::WINDOW_UPDATE => frame.length == 4,
+        _ => true,
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(Fault::new(
+            code::FRAME_SIZE_ERROR,
+            "frame of a wrong length",
+        )),
     }
 }

@@ -1,22 +1,30 @@
 //! HTTP/2 with prior knowledge, relayed frame by frame with the same stream ids.
 //! This file moves the bytes; [`relay`] understands them.
 
+mod calm;
+mod closed;
 mod half;
+mod memory;
 mod outbox;
 mod refusal;
 mod relay;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::{
     future::poll_fn,
     io,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tidegate_wire::http2::frame::{PREFACE, code};
+use tidegate_wire::http2::{
+    Frame,
+    frame::{PREFACE, code, write_goaway, write_settings},
+};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
@@ -46,87 +54,95 @@ impl Fault {
     const fn protocol(reason: &'static str) -> Self {
         Self::new(code::PROTOCOL_ERROR, reason)
     }
+
+    /// The same of upstream, as the client is told: it made no error.
+    const fn of_upstream(self) -> Self {
+        Self::new(code::INTERNAL_ERROR, self.reason)
+    }
 }
 
-/// Relays one client connection whose `buffer` begins with the preface.
+/// How long upstream may take to say that it speaks HTTP/2.
+const GREETING: Duration = Duration::from_secs(10);
+
+/// Steps of one turn: then other connections of the worker have theirs.
+const TURN: u32 = 64;
+
+/// Relays one client connection whose `buffer` begins with the preface. Upstream is
+/// asked when the first request may pass.
 pub(super) async fn serve(
     client: &mut TcpStream,
     mut buffer: Buffer,
     inspector: &impl Inspector,
     activity: &Activity,
 ) {
-    let mut upstream = match inspector.connect_upstream().await {
-        Ok(upstream) => upstream,
-        Err(error) => return unreachable(client, buffer, &error, inspector).await,
-    };
     buffer.consume(PREFACE.len());
-    let mut relay = Relay::new(inspector);
-    relay.to_upstream.pass(PREFACE, 0);
+    let mut leg;
     let mut pair = Pair {
-        relay,
+        relay: Relay::new(inspector, Instant::now()),
         client: End::new(client, buffer),
-        upstream: End::new(&mut upstream, Buffer::default()),
+        upstream: None,
         activity,
     };
-    let ended = tokio::select! {
-        biased;
-        ended = poll_fn(|cx| pair.poll(cx)) => ended,
-        () = activity.expired() => Err(Fault::new(code::NO_ERROR, "idle for too long")),
-    };
+    let mut ended = pair.run().await;
+    if let Ok(Ended::Asks) = ended {
+        ended = match greet(inspector, pair.relay.greeting().unwrap_or_default()).await {
+            Ok((stream, buffer)) => {
+                pair.relay.open();
+                leg = stream;
+                pair.upstream = Some(End::new(&mut leg, buffer));
+                pair.run().await
+            }
+            Err(error) => {
+                let (status, reason) = no_upstream(&error);
+                pair.relay.give_up(status, &reason);
+                // What came along is answered too; the next ones come on a connection
+                // for which upstream is tried again.
+                Err(pair
+                    .answer_all()
+                    .err()
+                    .unwrap_or(Fault::new(code::NO_ERROR, "upstream unreachable")))
+            }
+        };
+    }
     if let Err(fault) = ended {
         pair.relay.say_goodbye(fault);
     }
     last_words(pair.client.stream, pair.relay.to_client.unsent()).await;
-    let reason = ended.map_or_else(|fault| fault.reason, |()| "connection closed");
+    let reason = ended.map_or_else(|fault| fault.reason, |_| "connection closed");
     pair.relay.finish(reason);
 }
 
-/// How long a client may take to send its first request when there is no upstream.
-const FIRST_REQUEST: Duration = Duration::from_secs(60);
-
-/// Answers the requests that have come when there is no upstream, and ends: the next
-/// ones come on a connection for which upstream is tried again.
-async fn unreachable(
-    client: &mut TcpStream,
-    mut buffer: Buffer,
-    error: &io::Error,
-    inspector: &impl Inspector,
-) {
-    let (status, reason) = no_upstream(error);
-    let mut relay = Relay::unreachable(inspector, status, reason);
-    buffer.consume(PREFACE.len());
-    let answering = answer_all(client, &mut buffer, &mut relay);
-    let fault = match tokio::time::timeout(FIRST_REQUEST, answering).await {
-        Ok(Err(Stop::Socket)) => return,
-        Ok(Err(Stop::Fault(fault))) => fault,
-        Ok(Ok(())) | Err(_) => Fault::new(code::NO_ERROR, "upstream unreachable"),
-    };
-    relay.say_goodbye(fault);
-    last_words(client, relay.to_client.unsent()).await;
+/// Ends the connection of a client that wants HTTP/2 and does not begin as it must
+/// (RFC 9113 §3.4).
+pub(super) async fn reject_preface(client: &mut TcpStream) {
+    let mut bytes = Vec::new();
+    write_settings(&[], &mut bytes);
+    write_goaway(0, code::PROTOCOL_ERROR, "invalid preface", &mut bytes);
+    last_words(client, &bytes).await;
 }
 
-/// Reads until a request has come, and deals with it and all that came along.
-async fn answer_all(
-    client: &mut TcpStream,
-    buffer: &mut Buffer,
-    relay: &mut Relay<'_, impl Inspector>,
-) -> Result<(), Stop> {
-    loop {
+/// Opens the other leg, and waits until it has said that it speaks HTTP/2: a server of
+/// another protocol gets no byte that a client chose.
+async fn greet(inspector: &impl Inspector, greeting: &[u8]) -> io::Result<(TcpStream, Buffer)> {
+    let mut stream = inspector.connect_upstream().await?;
+    let mut buffer = Buffer::default();
+    let answer = async {
+        stream.write_all(greeting).await?;
         loop {
-            match relay.feed_client(buffer.filled())? {
-                0 => break,
-                count => buffer.consume(count),
+            match Frame::parse(buffer.filled()) {
+                Some(frame) if frame.greets() => return Ok(()),
+                Some(_) => return Err(io::Error::other("it does not speak HTTP/2")),
+                None if buffer.fill(&mut stream).await? == 0 => {
+                    return Err(io::Error::other("it closed instead of speaking HTTP/2"));
+                }
+                None => {}
             }
         }
-        relay.to_upstream.mark_sent(usize::MAX);
-        if relay.has_begun() || buffer.is_full() {
-            return Ok(());
-        }
-        client.write_all(relay.to_client.unsent()).await?;
-        relay.to_client.mark_sent(usize::MAX);
-        if buffer.fill(client).await? == 0 {
-            return Ok(());
-        }
+    };
+    match tokio::time::timeout(GREETING, answer).await {
+        Ok(Ok(())) => Ok((stream, buffer)),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
@@ -143,7 +159,8 @@ struct End<'s> {
 struct Pair<'p, I> {
     relay: Relay<'p, I>,
     client: End<'p>,
-    upstream: End<'p>,
+    /// Once a request may pass.
+    upstream: Option<End<'p>>,
     activity: &'p Activity,
 }
 
@@ -187,68 +204,144 @@ impl<'s> End<'s> {
     }
 }
 
+/// How a connection, or the part of it before upstream is asked, came to its end.
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    /// A request may pass, and there is no upstream yet.
+    Asks,
+    /// One of the sockets is closed.
+    Closed,
+}
+
 impl<I: Inspector> Pair<'_, I> {
-    /// Moves bytes until one end is gone.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+    async fn run(&mut self) -> Result<Ended, Fault> {
+        let activity = self.activity;
+        let moving = async {
+            loop {
+                match poll_fn(|cx| self.poll(cx)).await? {
+                    Some(ended) => return Ok(ended),
+                    // However much there is to do, it is others' turn now; also of those
+                    // whose sockets have just become ready.
+                    None => tokio::task::yield_now().await,
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = moving => ended,
+            () = activity.expired() => Err(Fault::new(code::NO_ERROR, "idle for too long")),
+        }
+    }
+
+    /// Moves bytes until one end is gone, or its turn is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Ended>, Fault>> {
+        self.relay.refill(Instant::now());
+        let mut steps = TURN;
         loop {
-            match self.turn(cx) {
+            match self.turn(cx, &mut steps) {
+                Ok(Turn::Moved) if steps == 0 => {
+                    self.activity.progress();
+                    return Poll::Ready(Ok(None));
+                }
                 Ok(Turn::Moved) => self.activity.progress(),
-                Ok(Turn::Over) => return Poll::Ready(Ok(())),
+                Ok(Turn::Asks) => return Poll::Ready(Ok(Some(Ended::Asks))),
+                Ok(Turn::Over) => return Poll::Ready(Ok(Some(Ended::Closed))),
                 Ok(Turn::Still) => {
-                    self.activity.enter(match self.relay.is_idle() {
-                        true => Phase::Idle,
-                        false => Phase::Exchange,
-                    });
-                    self.client.buffer.release();
-                    self.upstream.buffer.release();
+                    self.rest();
                     return Poll::Pending;
                 }
                 Err(Stop::Fault(fault)) => return Poll::Ready(Err(fault)),
                 // A peer that is gone is not told anything.
-                Err(Stop::Socket) => return Poll::Ready(Ok(())),
+                Err(Stop::Socket) => return Poll::Ready(Ok(Some(Ended::Closed))),
             }
         }
     }
 
-    fn turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, Stop> {
+    /// Nothing is to be done until a socket is ready.
+    fn rest(&mut self) {
+        self.activity.enter(match self.relay.is_idle() {
+            true => Phase::Idle,
+            false => Phase::Exchange,
+        });
+        self.client.buffer.release();
+        if let Some(upstream) = &mut self.upstream {
+            upstream.buffer.release();
+        }
+        self.relay.to_client.release();
+        self.relay.to_upstream.release();
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>, steps: &mut u32) -> Result<Turn, Stop> {
         let mut moved = self.client.poll_fill(cx)?;
-        moved |= self.upstream.poll_fill(cx)?;
-        while !self.relay.to_upstream.is_full() && !self.relay.to_client.is_overfull() {
+        if let Some(upstream) = &mut self.upstream {
+            moved |= upstream.poll_fill(cx)?;
+        }
+        // A busy client leaves half of a turn to upstream.
+        let most = steps.div_ceil(2);
+        let mut spent = 0;
+        while spent < most
+            && !self.relay.to_upstream.is_full()
+            && !self.relay.to_client.is_overfull()
+        {
             let count = self.relay.feed_client(self.client.buffer.filled())?;
             self.client.buffer.consume(count);
             if count == 0 {
                 break;
             }
-            moved = true;
+            spent += 1;
         }
-        while !self.relay.to_client.is_full() {
-            let count = self.relay.feed_upstream(self.upstream.buffer.filled())?;
-            self.upstream.buffer.consume(count);
-            if count == 0 {
-                break;
+        if let Some(upstream) = &mut self.upstream {
+            while spent < *steps && !self.relay.to_client.is_full() {
+                let count = self.relay.feed_upstream(upstream.buffer.filled())?;
+                upstream.buffer.consume(count);
+                if count == 0 {
+                    break;
+                }
+                spent += 1;
             }
-            moved = true;
+            moved |= upstream.poll_flush(cx, &mut self.relay.to_upstream)?;
         }
-        moved |= self.upstream.poll_flush(cx, &mut self.relay.to_upstream)?;
+        moved |= spent > 0;
         moved |= self.client.poll_flush(cx, &mut self.relay.to_client)?;
+        *steps = steps.saturating_sub(spent.max(1));
+        if self.upstream.is_none() && self.relay.greeting().is_some() {
+            return Ok(Turn::Asks);
+        }
         if moved {
             return Ok(Turn::Moved);
         }
-        if self.upstream.ended && self.relay.to_client.unsent().is_empty() {
+        let quiet = self.relay.to_client.unsent().is_empty();
+        let Some(upstream) = &mut self.upstream else {
+            return Ok(match self.client.ended && quiet {
+                true => Turn::Over,
+                false => Turn::Still,
+            });
+        };
+        if upstream.ended && quiet {
             return Ok(Turn::Over);
         }
-        if self.client.ended && !self.upstream.shut && self.relay.to_upstream.unsent().is_empty() {
-            self.upstream.shut = Pin::new(&mut *self.upstream.stream)
-                .poll_shutdown(cx)
-                .is_ready();
+        if self.client.ended && !upstream.shut && self.relay.to_upstream.unsent().is_empty() {
+            upstream.shut = Pin::new(&mut *upstream.stream).poll_shutdown(cx).is_ready();
         }
         Ok(Turn::Still)
+    }
+
+    /// Deals with all that has come, when there is no upstream.
+    fn answer_all(&mut self) -> Result<(), Fault> {
+        loop {
+            match self.relay.feed_client(self.client.buffer.filled())? {
+                0 => return Ok(()),
+                count => self.client.buffer.consume(count),
+            }
+        }
     }
 }
 
 enum Turn {
     Moved,
     Still,
+    /// Upstream is wanted.
+    Asks,
     Over,
 }
 

@@ -16,26 +16,36 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// One that holds frames of our own back until the first frame passes: what a
-    /// client gets first must be the server's SETTINGS (RFC 9113 §3.4).
-    pub(super) fn held() -> Self {
-        Self {
-            mid_frame: true,
-            ..Self::default()
-        }
-    }
-
     /// Bytes to send now.
     pub(super) fn unsent(&self) -> &[u8] {
         &self.bytes[self.sent..]
     }
 
     pub(super) fn mark_sent(&mut self, count: usize) {
-        self.sent += count;
+        self.sent = self.sent.saturating_add(count);
         if self.sent >= self.bytes.len() {
             self.bytes.clear();
             self.sent = 0;
+        } else if self.sent >= FULL {
+            // A peer that is never quite up to date must not make this grow for ever.
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
         }
+    }
+
+    /// Gives memory back while nothing waits.
+    pub(super) fn release(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+        if self.own.is_empty() {
+            self.own = Vec::new();
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -40,21 +40,17 @@ impl<'a> Refusal<'a> {
     }
 
     /// Writes the whole response, with its body if that fits `window`; returns how
-    /// much of the window it took. `table` is the table size to tell of first.
+    /// much of the window it took.
     pub(super) fn write(
         &self,
         stream: u32,
-        table: Option<u32>,
+        mut block: BlockEncoder,
         window: u32,
         to_head: bool,
         out: &mut Vec<u8>,
     ) -> u32 {
         let fits = self.body.len() <= SAFE_PAYLOAD.min(window as usize);
         let body = if fits || to_head { self.body } else { "" };
-        let mut block = BlockEncoder::default();
-        if let Some(size) = table {
-            block.table_size(size);
-        }
         block.field(b":status", self.status.to_string().as_bytes());
         block.field(b"content-length", body.len().to_string().as_bytes());
         block.field(b"content-type", b"text/plain");

@@ -236,3 +236,140 @@ fn an_absent_upstream_is_a_502_on_each_stream() {
         assert_eq!(records.len(), 3);
     });
 }
+
+/// Frames a test writes itself.
+mod raw {
+    use tidegate_wire::http2::{
+        BlockEncoder, Frame,
+        frame::{self, HEAD, PREFACE},
+    };
+    use tokio::{io::AsyncReadExt as _, net::TcpStream};
+
+    pub(super) fn greeting() -> Vec<u8> {
+        let mut bytes = PREFACE.to_vec();
+        frame::write_settings(&[], &mut bytes);
+        bytes
+    }
+
+    pub(super) fn request(stream: u32, method: &str, path: &str) -> Vec<u8> {
+        let mut block = BlockEncoder::default();
+        for (name, value) in [(":method", method), (":scheme", "http"), (":path", path)] {
+            block.field(name.as_bytes(), value.as_bytes());
+        }
+        let mut bytes = Vec::new();
+        frame::write_block(stream, method == "GET", &block.finish(), &mut bytes);
+        bytes
+    }
+
+    pub(super) fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let head = Frame {
+            length: payload.len() as u32,
+            kind,
+            flags: 0,
+            stream,
+        };
+        head.write(&mut bytes);
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    /// Kinds and streams of all frames until the end of the connection, and the error
+    /// code of the last one if that is GOAWAY.
+    pub(super) async fn read_all(client: &mut TcpStream) -> (Vec<(u8, u32)>, Option<u32>) {
+        let mut bytes = Vec::new();
+        client.read_to_end(&mut bytes).await.expect("read");
+        let (mut rest, mut frames, mut last) = (&bytes[..], Vec::new(), None);
+        while let Some(head) = Frame::parse(rest) {
+            let end = HEAD + head.length as usize;
+            frames.push((head.kind, head.stream));
+            let code = rest[HEAD..end]
+                .get(4..8)
+                .and_then(|code| code.try_into().ok());
+            last = code.filter(|_| head.kind == frame::kind::GOAWAY);
+            rest = &rest[end..];
+        }
+        (frames, last.map(u32::from_be_bytes))
+    }
+}
+
+use tidegate_wire::http2::frame::{PREFACE, code, kind};
+
+#[test]
+fn a_server_of_http1_gets_no_byte_that_a_client_chose() {
+    relay(async |mut ends| {
+        let hidden = b"GET /admin/x HTTP/1.1\r\nHost: a\r\n\r\n";
+        let bytes = [
+            raw::greeting(),
+            raw::frame(0x63, 0, hidden),
+            raw::request(1, "GET", "/denied"),
+        ]
+        .concat();
+        ends.client.write_all(&bytes).await.expect("send");
+        ends.upstream.expect_untouched().await;
+        let more = [
+            raw::request(3, "POST", "/x"),
+            raw::frame(kind::DATA, 3, hidden),
+        ]
+        .concat();
+        ends.client.write_all(&more).await.expect("send");
+        let upstream = ends.upstream.stream().await;
+        let mut got = vec![0; 1000];
+        let count = upstream.read(&mut got).await.expect("read");
+        got.truncate(count);
+        let settings = got.strip_prefix(PREFACE).expect("a preface");
+        assert_eq!(settings.len(), 9 + 12, "SETTINGS of ours: {settings:?}");
+        ends.upstream
+            .send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+            .await;
+        let (frames, code) = raw::read_all(&mut ends.client).await;
+        let answers = frames.iter().filter(|(kind, _)| *kind == kind::HEADERS);
+        assert_eq!(answers.count(), 2, "{frames:?}");
+        assert_eq!(code, Some(code::NO_ERROR));
+        let mut rest = Vec::new();
+        let end = ends.upstream.stream().await.read_to_end(&mut rest).await;
+        assert_eq!(
+            (rest.len(), end.is_ok()),
+            (0, true),
+            "nothing after the greeting"
+        );
+        ends.expect_records(&[
+            "HTTP/2 GET http:///denied 403 refused",
+            "HTTP/2 POST http:///x 502 refused (upstream unreachable: it does not speak HTTP/2)",
+        ]);
+    });
+}
+
+#[test]
+fn a_broken_preface_is_an_error_of_its_connection() {
+    relay(async |mut ends| {
+        ends.send("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n").await;
+        let (frames, code) = raw::read_all(&mut ends.client).await;
+        assert_eq!(frames, [(kind::SETTINGS, 0), (kind::GOAWAY, 0)]);
+        assert_eq!(code, Some(code::PROTOCOL_ERROR));
+        ends.upstream.expect_untouched().await;
+    });
+}
+
+#[test]
+fn a_connection_with_much_to_do_leaves_others_their_turn() {
+    relay(async |mut ends| {
+        let requests = (0..1_500).map(|n| raw::request(2 * n + 1, "GET", "/denied"));
+        let bytes = [raw::greeting(), requests.collect::<Vec<_>>().concat()].concat();
+        let turns = Rc::new(std::cell::Cell::new(0));
+        let (counted, rules) = (turns.clone(), ends.rules.clone());
+        let neighbour = tokio::task::spawn_local(async move {
+            while rules.records.borrow().len() < 1_500 {
+                counted.set(counted.get() + usize::from(!rules.records.borrow().is_empty()));
+                tokio::task::yield_now().await;
+            }
+        });
+        ends.client.write_all(&bytes).await.expect("send");
+        neighbour.await.expect("all answered");
+        assert!(
+            turns.get() >= 20,
+            "{} turns beside 1500 requests",
+            turns.get()
+        );
+    });
+}
