@@ -9,7 +9,7 @@
 //! | `/v1/fqdn` | names learned, JSON |
 //! | `/metrics` | OpenMetrics text |
 //! | `/healthz` | 200 while the agent lives |
-//! | `/readyz` | 200 once a generation is in force and the proxy serves it, else 503 |
+//! | `/readyz` | 200 while what was written is in force; else 503, with a reason a line |
 //!
 //! Errors are `{"error": "…"}` with a 4xx or 5xx status.
 
@@ -128,22 +128,13 @@ async fn scrape(State(readers): State<Readers>) -> Response {
 }
 
 async fn ready(State(readers): State<Readers>) -> Response {
-    let view = Arc::clone(&readers.view.borrow());
-    if view.generation == 0 {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "no generation is in force yet\n",
-        )
-            .into_response()
-    } else if view.proxy.state != "serving" {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the proxy is not serving\n",
-        )
-            .into_response()
-    } else {
-        "ready\n".into_response()
+    let obstacles = readers.view.borrow().obstacles();
+    if obstacles.is_empty() {
+        return "ready\n".into_response();
     }
+    let mut text = obstacles.join("\n");
+    text.push('\n');
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
 fn error(status: StatusCode, message: &str) -> Response {

@@ -44,9 +44,14 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
     let plugins = PluginStore::new(StoreOptions::new(state.path().join("plugins")))?;
     let built_in = plugins.builtin().await?.into_iter().map(candidate);
     let store = Store::open(state.path())?;
-    let mut control = Control::new(settings(config), Nowhere, store, built_in.collect())?;
+    // What is in force already, so that newcomers and emptied files are told as the agent
+    // would. Read only; whoever may not read it checks the files as if they were new.
+    let past = Store::at(&config.node.state_dir).past().unwrap_or_default();
+    let mut control =
+        Control::with_past(settings(config), Nowhere, store, built_in.collect(), past)?;
     let addresses = sources::node_addresses(&config.node.addresses);
     control.apply(Event::NodeAddresses(addresses));
+    control.apply(Event::NodeDevices(sources::node_devices(config)));
 
     let mut scanner = Scanner::new(&config.folders);
     for _ in 0..PATIENCE {
@@ -73,6 +78,10 @@ impl Sinks for Nowhere {
         _artifacts: BTreeMap<String, PathBuf>,
     ) -> anyhow::Result<Vec<(String, String)>> {
         Ok(Vec::new())
+    }
+
+    fn too_much(&self, _compiled: &Compiled) -> Option<String> {
+        None
     }
 
     fn publish_kernel(&mut self, _generation: u32, _compiled: &Compiled) -> anyhow::Result<()> {

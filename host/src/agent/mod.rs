@@ -17,6 +17,7 @@ mod sources;
 mod status;
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -45,7 +46,7 @@ use crate::{
         state::{Control, Settings},
         store::Store,
     },
-    datapath::{Datapath, Options, TableLimits, watch_devices},
+    datapath::{Datapath, Options, Owner, TableLimits, watch_devices},
     lifecycle::{OnlyAgent, Signal, Signals},
     observe::{directory::LearnedNames, store::FlowStore},
     plugin_host::{PluginStore, StoreOptions},
@@ -91,6 +92,10 @@ pub fn run(config: Config, after: After) -> anyhow::Result<()> {
 /// Removes everything an agent with this configuration left behind.
 pub fn cleanup(config: &Config) -> anyhow::Result<()> {
     let _only = OnlyAgent::claim(&config.node.run_dir)?;
+    let _owner = match config.node.bpffs.exists() {
+        true => Some(Owner::claim(&config.node.bpffs)?),
+        false => None,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -109,8 +114,11 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     let audit = config.policy.mode == PolicyMode::Audit;
 
     // The kernel side: what runs already goes on while its programs are replaced.
-    let mut datapath =
-        Datapath::open(datapath_options(&config)).context("take over the kernel side")?;
+    let options = Options {
+        homes: store.homes(),
+        ..datapath_options(&config)
+    };
+    let mut datapath = Datapath::open(options).context("take over the kernel side")?;
     let kernel_events = datapath.take_events()?;
     let tables = datapath.reader();
 
@@ -152,6 +160,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     control.apply(Event::NodeAddresses(sources::node_addresses(
         &config.node.addresses,
     )));
+    control.apply(Event::NodeDevices(sources::node_devices(&config)));
 
     // People's windows.
     let recorder = Recorder {
@@ -243,6 +252,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
             Some(event) = events.recv() => event,
             Some(()) = link_changes.recv() => {
                 datapath.attach_pending();
+                control.apply(Event::NodeDevices(sources::node_devices(&config)));
                 Event::NodeAddresses(sources::node_addresses(&config.node.addresses))
             }
             Ok(()) = proxy_status.changed() => Event::StatusChanged,
@@ -354,6 +364,7 @@ fn datapath_options(config: &Config) -> Options {
         audit: config.policy.mode == PolicyMode::Audit,
         allow_localhost: config.policy.allow_localhost,
         deny_events_per_second: limits.deny_events_per_second,
+        homes: BTreeMap::new(),
     }
 }
 

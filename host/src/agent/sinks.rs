@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::timeout};
 use super::status;
 use crate::{
     control::sinks::{Sinks, Status},
-    datapath::{AttachReport, Clocks, Datapath},
+    datapath::{AttachReport, Clocks, Datapath, DatapathError},
     proxy::{
         contract::{ProxyStats, Snapshot},
         supervisor::ProxySupervisor,
@@ -63,6 +63,9 @@ fn tell(report: &AttachReport) {
     for place in &report.attached {
         tracing::info!("attached: {place}");
     }
+    for what in &report.restored {
+        tracing::error!("{what}, not by this agent; put back");
+    }
     for place in &report.detached {
         tracing::info!("gone: {place}");
     }
@@ -88,6 +91,13 @@ impl Sinks for Node {
             .await
             .with_context(|| format!("the proxy did not answer within {PROXY_TIMEOUT:?}"))??;
         Ok(published.refused)
+    }
+
+    fn too_much(&self, compiled: &Compiled) -> Option<String> {
+        match self.datapath.lock().fits(compiled) {
+            Err(error @ DatapathError::Full { .. }) => Some(error.to_string()),
+            _ => None,
+        }
     }
 
     fn publish_kernel(&mut self, generation: u32, compiled: &Compiled) -> anyhow::Result<()> {

@@ -11,10 +11,11 @@ use tokio::{
 };
 
 use crate::{
-    config::{Addresses, Folders},
+    config::{Addresses, Config, Folders},
     control::{
-        event::Event,
-        folder::{Nudge, QUIET, Scanner, Watch},
+        event::{Event, NodeDevices},
+        folder::{QUIET, Scanner},
+        watch::{Nudge, Watch},
     },
 };
 
@@ -108,6 +109,58 @@ pub(super) fn node_addresses(configured: &Addresses) -> Vec<IpAddr> {
             addresses
         }
     }
+}
+
+/// Devices that no workload is behind, and why: loopback, the declared outside devices,
+/// bridges, and what default routes lead through.
+pub(super) fn node_devices(config: &Config) -> NodeDevices {
+    let mut devices = NodeDevices::from([(
+        "lo".to_owned(),
+        "it is the node's loopback device".to_owned(),
+    )]);
+    for device in default_route_devices() {
+        devices.insert(
+            device,
+            "a default route of the node leads through it".to_owned(),
+        );
+    }
+    for device in std::fs::read_dir("/sys/class/net")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if device.path().join("bridge").is_dir() {
+            let name = device.file_name().to_string_lossy().into_owned();
+            devices.insert(name, "it is a bridge; its ports are workloads'".to_owned());
+        }
+    }
+    for device in &config.node.outside_devices {
+        devices.insert(
+            device.clone(),
+            "it leads outside (node.outsideDevices)".to_owned(),
+        );
+    }
+    devices
+}
+
+/// `/proc/net/route` (device, destination in hex, …, mask) and `/proc/net/ipv6_route`
+/// (destination, prefix length, …, device): proc_pid_net(5).
+fn default_route_devices() -> Vec<String> {
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    let v4 = read("/proc/thread-self/net/route");
+    let v6 = read("/proc/thread-self/net/ipv6_route");
+    let v4 = v4.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_default = words.get(1) == Some(&"00000000") && words.get(7) == Some(&"00000000");
+        is_default.then(|| words[0].to_owned())
+    });
+    let v6 = v6.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_default = words.get(1) == Some(&"00") && words[0].bytes().all(|b| b == b'0');
+        is_default.then(|| words.last().map(|device| (*device).to_owned()))?
+    });
+    // The kernel keeps a rejecting default route on `lo`.
+    v4.chain(v6).filter(|device| device != "lo").collect()
 }
 
 /// Loopback and link-local addresses are everybody's, not this node's alone.

@@ -21,6 +21,8 @@ pub(super) fn datapath(datapath: &Datapath) -> (DatapathView, BTreeMap<String, S
     let mut view = DatapathView {
         attachments: attachments(&status),
         notes: status.notes,
+        missing: status.missing,
+        reattached: status.restored,
         ..DatapathView::default()
     };
     if let Err(error) = fill(&mut view, datapath) {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 
-use super::status;
+use super::{ask::Output, status};
 use crate::{agent, config};
 
 /// What to do with the file.
@@ -12,6 +12,7 @@ use crate::{agent, config};
 pub(super) enum Command {
     /// Say whether it and the files in its folders can be used, plugins included; names
     /// file, line, key and a way out if not. Nothing is changed, and no agent is needed.
+    /// Exit code: 0 if all can be used (warnings do not count), 1 if not.
     Check(File),
     /// Print it with every default filled in.
     Effective(File),
@@ -28,9 +29,9 @@ pub(super) struct File {
 }
 
 impl Command {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Check(file) => return check(&file),
+            Self::Check(file) => return check(&file, output),
             Self::Effective(file) => {
                 print!("{}", serde_saphyr::to_string(&config::load(&file.config)?)?);
             }
@@ -40,22 +41,41 @@ impl Command {
     }
 }
 
-fn check(file: &File) -> anyhow::Result<ExitCode> {
+fn check(file: &File, output: Output) -> anyhow::Result<ExitCode> {
     let view = agent::check(&config::load(&file.config)?)?;
-    for what in status::wrong(&view) {
-        println!("{what}");
-    }
     let refused = view.plugins.iter().any(|plugin| plugin.reason.is_some());
-    if refused || view.problems.iter().any(|p| p.severity == "error") {
-        return Ok(ExitCode::FAILURE);
+    let ok = !refused && view.problems.iter().all(|p| p.severity != "error");
+    match output {
+        Output::Json => println!(
+            "{:#}",
+            serde_json::json!({
+                "ok": ok,
+                "problems": view.problems,
+                "plugins": view.plugins,
+                "endpoints": view.endpoints.len(),
+                "policies": view.policies.len(),
+                "services": view.services.len(),
+            })
+        ),
+        Output::Table => {
+            for what in status::wrong(&view) {
+                println!("{what}");
+            }
+            if ok {
+                println!(
+                    "{}: ok (endpoints {}, policies {}, services {}, plugins {})",
+                    file.config.display(),
+                    view.endpoints.len(),
+                    view.policies.len(),
+                    view.services.len(),
+                    view.plugins.len(),
+                );
+            }
+        }
     }
-    println!(
-        "{}: ok (endpoints {}, policies {}, services {}, plugins {})",
-        file.config.display(),
-        view.endpoints.len(),
-        view.policies.len(),
-        view.services.len(),
-        view.plugins.len(),
-    );
-    Ok(ExitCode::SUCCESS)
+    Ok(if ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -58,7 +58,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => args.run(),
             Command::Cleanup(args) => args.run(),
-            Command::Config(command) => command.run(),
+            Command::Config(command) => command.run(self.options.output),
             Command::Proxy(args) => {
                 proxy::run(&args, proxy::plugins::CatalogLoader::new)?;
                 Ok(ExitCode::SUCCESS)

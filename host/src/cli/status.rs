@@ -33,6 +33,15 @@ pub(super) fn render(view: &View) -> String {
             (kernel, proxy) => format!("{kernel} in the kernel, {proxy} in the proxy"),
         },
     );
+    let obstacles = view.obstacles().len();
+    line(
+        "ready",
+        match obstacles {
+            0 => "yes".into(),
+            1 => "NO, for the reason below".into(),
+            n => format!("NO, for the {n} reasons below"),
+        },
+    );
     let p = &view.proxy;
     line(
         "proxy",
@@ -63,6 +72,9 @@ pub(super) fn render(view: &View) -> String {
     line("attached", attached(&view.datapath));
     line("tables", tables(&view.datapath.tables));
     line("drops", drops(&view.datapath));
+    for why in view.obstacles() {
+        let _ = writeln!(out, "\nnot ready: {why}");
+    }
     for e in view.endpoints.iter().filter(|e| e.state != "ready") {
         let _ = writeln!(out, "\nendpoint {}: {}", e.name, e.state);
     }
@@ -202,6 +214,7 @@ mod tests {
             column: 5,
             message: "unknown key `ingres`; did you mean `ingress`?".into(),
             last_good: true,
+            unready: false,
             since_s: 0,
         });
         let text = render(&view);

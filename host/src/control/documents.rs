@@ -1,17 +1,43 @@
 //! Document files: which version of each is in use, and what is wrong with the rest.
 //!
 //! A file whose new version cannot be used keeps its last good one; a file that never
-//! had a good one contributes nothing. Neither stops the others. Pure: texts and a
-//! compiler come in, a choice comes out.
+//! had a good one contributes nothing. Neither stops the others. What is in force stays
+//! until somebody plainly removes it: by deleting a file from a folder that is there.
+//! A newcomer that does not fit steps back, whatever its name. Pure: texts and a compiler
+//! come in, a choice comes out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tidegate_policy::{Document, Problem, Severity, compiled::Compiled, parse_file};
+
+use super::folder::{FolderId, Scan, folder_of};
 
 /// All document files.
 #[derive(Debug, Default)]
 pub struct Documents {
     files: BTreeMap<String, File>,
+    /// Folders as they were when their files were last known.
+    folders: BTreeMap<String, FolderId>,
+    /// Files and folders that may have been in force and of which nothing usable is
+    /// left: what they said is not known. Filled by the first scan, and by last good
+    /// texts this version cannot read.
+    unknown: BTreeSet<String>,
+    /// Nothing is known of an earlier run.
+    without_past: bool,
+}
+
+/// What an earlier run left behind.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    /// Last good texts by file name.
+    pub texts: BTreeMap<String, Arc<str>>,
+    /// Folders they came from.
+    pub folders: BTreeMap<String, FolderId>,
+    /// There was no earlier run, or its state is lost.
+    pub lost: bool,
 }
 
 /// A text and what it says.
@@ -29,6 +55,9 @@ struct File {
     good: Option<Version>,
     /// Problems of the newest version, found by itself.
     own: Vec<Problem>,
+    /// The newest version is not a statement at all: it cannot be read, or says nothing
+    /// where something was said.
+    absent: bool,
     /// Problems found when it was put together with the others.
     together: Vec<Problem>,
     choice: Choice,
@@ -54,64 +83,227 @@ pub enum Keep {
     Forget(String),
 }
 
+/// A file for readers.
+#[derive(Debug)]
+pub struct FileView<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Version in use.
+    pub choice: Choice,
+    /// What it should say is not known: it cannot be read, or was emptied.
+    pub absent: bool,
+    /// What is wrong with the newest version, warnings included.
+    pub problems: Vec<&'a Problem>,
+}
+
 impl Documents {
     /// Documents with the last good texts of an earlier run, which stand in for files
     /// that turn out to be broken.
-    pub fn new(last_good: BTreeMap<String, Arc<str>>) -> Self {
-        let files = last_good.into_iter().filter_map(|(name, text)| {
-            // Text that an older version took and this one does not is no help.
-            let good = Version::read(&name, &text).ok()?;
-            Some((name, File::of(Some(good))))
-        });
-        Self {
-            files: files.collect(),
+    pub fn new(past: Past) -> Self {
+        let mut documents = Self {
+            folders: past.folders,
+            without_past: past.lost,
+            ..Self::default()
+        };
+        for (name, text) in past.texts {
+            let good = Version::read(&name, &text).ok();
+            // An older version took this text and this one does not.
+            if good.is_none() {
+                documents.unknown.insert(name.clone());
+            }
+            documents.files.insert(name, File::of(good));
         }
+        documents
     }
 
-    /// Takes in what the folders hold now. Returns names of files that are gone.
-    pub fn update(&mut self, texts: &BTreeMap<String, Result<Arc<str>, String>>) -> Vec<String> {
+    /// Takes in what the folders hold now. Returns names of files that are gone: deleted
+    /// from a folder that could be listed.
+    pub fn update(&mut self, scan: &Scan) -> Vec<String> {
+        let texts = &scan.documents;
+        let kept = self.vanished(scan);
         let gone: Vec<String> = self
             .files
             .keys()
-            .filter(|name| !texts.contains_key(*name))
+            .filter(|name| !texts.contains_key(*name) && !kept.contains_key(folder_of(name)))
             .cloned()
             .collect();
-        self.files.retain(|name, _| texts.contains_key(name));
+        for name in &gone {
+            self.files.remove(name);
+        }
         for (name, text) in texts {
             self.files
                 .entry(name.clone())
                 .or_insert_with(|| File::of(None))
                 .update(name, text);
         }
+        for (folder, id) in &scan.folders {
+            if !kept.contains_key(folder) {
+                self.folders.insert(folder.clone(), *id);
+            }
+        }
+        if std::mem::take(&mut self.without_past) {
+            let broken = self.files.iter().filter(|(_, file)| file.newest.is_none());
+            self.unknown.extend(broken.map(|(name, _)| name.clone()));
+            self.unknown.extend(kept.keys().cloned());
+        }
+        self.unknown.retain(|name| match self.files.get(name) {
+            Some(file) => file.newest.is_none() && file.good.is_none(),
+            None => kept.contains_key(name),
+        });
         gone
+    }
+
+    /// Folders of which nothing can be said now, and why: their files stay as they are.
+    ///
+    /// One that cannot be listed is such a folder, and so is one without any file in the
+    /// place of one that had some: what was mounted there is gone, or the folder was moved
+    /// away and made anew. One file in it, if only with a comment, shows that it is meant.
+    pub fn vanished(&self, scan: &Scan) -> BTreeMap<String, String> {
+        let mut vanished = scan.unreadable.clone();
+        vanished.remove("plugins");
+        for (folder, id) in &scan.folders {
+            let of_folder = |name: &&String| folder_of(name) == folder;
+            let replaced = self.folders.get(folder).is_some_and(|known| known != id);
+            let had_files = self.files.keys().any(|name| of_folder(&name));
+            let has_files = scan.documents.keys().any(|name| of_folder(&name));
+            if replaced && had_files && !has_files {
+                vanished.insert(
+                    folder.clone(),
+                    "the folder is another one than before and has no file in it; what it held \
+                     stays in force: bring the files back (is a file system not mounted?), or put \
+                     a file with a comment in it to say that nothing else is meant to be there"
+                        .to_owned(),
+                );
+            }
+        }
+        vanished
+    }
+
+    /// The folders as last known, to be kept for the next run.
+    pub fn folders(&self) -> &BTreeMap<String, FolderId> {
+        &self.folders
+    }
+
+    /// Files and folders that may have been in force and of which nothing usable is left.
+    pub fn unknown(&self) -> &BTreeSet<String> {
+        &self.unknown
+    }
+
+    /// Files in force before that had to be left out, as nothing of them fits any more.
+    pub fn left_out(&self) -> impl Iterator<Item = &str> {
+        let files = self.files.iter();
+        files
+            .filter(|(_, file)| file.good.is_some() && file.choice == Choice::Nothing)
+            .map(|(name, _)| name.as_str())
     }
 
     /// Chooses a version per file so that all of them compile together, and compiles.
     ///
-    /// `compile` is called with the documents in use, until it succeeds. Of the files
-    /// its problems name, those that changed step back, so that the newcomer gives way
-    /// and not the file it collides with. A file that is part of the published
+    /// `compile` is called with the documents in use until it succeeds: those in force
+    /// first, then what changed, then newcomers; a conflict is the later one's. Of the
+    /// files its problems name, those that changed step back. If it names others, or none
+    /// (it is all too much), the changes are tried without each other, and those that do
+    /// not fit with what is in force step back. A file that is part of the published
     /// generation is dropped only if `may_drop`: leaving out rules that are in force
     /// could let through what they refuse. An error means that problems remain for
     /// which no file may give way: the generation is refused.
+    ///
+    /// `refuse` looks at each document that is not in force yet; a problem makes its file
+    /// step back.
     pub fn settle(
         &mut self,
         may_drop: bool,
+        refuse: impl Fn(&Document) -> Option<Problem>,
         mut compile: impl FnMut(Vec<Document>) -> Result<Compiled, Vec<Problem>>,
     ) -> Result<Compiled, Vec<Problem>> {
         for file in self.files.values_mut() {
             file.together.clear();
             file.choice = file.first_choice();
+            if file.changed() {
+                let newest = file.newest.iter();
+                let documents = newest.flat_map(|version| version.documents.iter());
+                file.together = documents.filter_map(&refuse).collect();
+                if !file.together.is_empty() {
+                    file.choice = file.second_choice();
+                }
+            }
         }
         loop {
             let problems = match compile(self.in_use().cloned().collect()) {
                 Ok(compiled) => return Ok(compiled),
                 Err(problems) => problems,
             };
-            let stepped = self.step_back(&problems, File::changed)
-                || (may_drop && self.step_back(&problems, |_| true));
-            if !stepped {
+            if self.step_back(&problems, File::changed) {
+                continue;
+            }
+            let changed = self.changed();
+            if !changed.is_empty() {
+                self.set_back(&changed);
+                if compile(self.in_use().cloned().collect()).is_ok() {
+                    self.admit(&changed, &mut compile);
+                }
+                continue;
+            }
+            if !(may_drop && self.step_back(&problems, |_| true)) {
                 return Err(problems);
+            }
+        }
+    }
+
+    /// Lets in those of `names` that fit with what is in use; all of them have stepped back.
+    fn admit(
+        &mut self,
+        names: &[String],
+        compile: &mut impl FnMut(Vec<Document>) -> Result<Compiled, Vec<Problem>>,
+    ) {
+        for name in names {
+            if let Some(file) = self.files.get_mut(name) {
+                file.choice = Choice::Newest;
+            }
+        }
+        let Err(problems) = compile(self.in_use().cloned().collect()) else {
+            return;
+        };
+        self.set_back(names);
+        match names {
+            [] => {}
+            [name] => {
+                let first = problems.first().map(ToString::to_string);
+                let message = format!(
+                    "it does not fit with what is in force, which stays as it is: {}",
+                    first.unwrap_or_default()
+                );
+                if let Some(file) = self.files.get_mut(name) {
+                    file.together.push(whole_file(name, &message));
+                }
+            }
+            many => {
+                let (left, right) = many.split_at(many.len() / 2);
+                self.admit(left, compile);
+                self.admit(right, compile);
+            }
+        }
+    }
+
+    /// Files whose newest version is in use and not in force, changed ones first.
+    fn changed(&self) -> Vec<String> {
+        let mut changed: Vec<(bool, &String)> = self
+            .files
+            .iter()
+            .filter(|(_, file)| file.changed())
+            .map(|(name, file)| (file.good.is_none(), name))
+            .collect();
+        changed.sort();
+        changed.into_iter().map(|(_, name)| name.clone()).collect()
+    }
+
+    fn set_back(&mut self, names: &[String]) {
+        for name in names {
+            if let Some(file) = self.files.get_mut(name) {
+                file.choice = match file.good {
+                    Some(_) => Choice::LastGood,
+                    None => Choice::Nothing,
+                };
             }
         }
     }
@@ -132,24 +324,35 @@ impl Documents {
         keep
     }
 
-    /// Documents of the chosen versions.
+    /// Documents of the chosen versions: what is in force, what changed, newcomers.
     pub fn in_use(&self) -> impl Iterator<Item = &Document> {
-        self.files
-            .values()
-            .flat_map(|file| file.chosen())
+        let mut files: Vec<&File> = self.files.values().collect();
+        // Stable: files of one rank stay in the order of their names.
+        files.sort_by_key(|file| (file.changed(), file.good.is_none()));
+        files
+            .into_iter()
+            .flat_map(File::chosen)
             .flat_map(|version| version.documents.iter())
     }
 
     /// Files with the version in use and the problems of the newest one.
-    pub fn files(&self) -> impl Iterator<Item = (&str, Choice, impl Iterator<Item = &Problem>)> {
+    pub fn files(&self) -> impl Iterator<Item = FileView<'_>> {
         self.files.iter().map(|(name, file)| {
-            let warnings = file
-                .newest
-                .iter()
-                .flat_map(|version| version.documents.iter());
-            let warnings = warnings.flat_map(|document| &document.warnings);
-            let problems = file.own.iter().chain(&file.together).chain(warnings);
-            (name.as_str(), file.choice, problems)
+            let newest = file.newest.iter();
+            let warnings = newest
+                .flat_map(|version| version.documents.iter())
+                .flat_map(|document| &document.warnings);
+            FileView {
+                name,
+                choice: file.choice,
+                absent: file.absent,
+                problems: file
+                    .own
+                    .iter()
+                    .chain(&file.together)
+                    .chain(warnings)
+                    .collect(),
+            }
         })
     }
 
@@ -193,6 +396,7 @@ impl File {
             newest: None,
             good,
             own: Vec::new(),
+            absent: false,
             together: Vec::new(),
             choice: Choice::Nothing,
         }
@@ -201,7 +405,7 @@ impl File {
     fn update(&mut self, name: &str, text: &Result<Arc<str>, String>) {
         let text = match text {
             Ok(text) => text,
-            Err(message) => return self.break_with(vec![whole_file(name, message)]),
+            Err(message) => return self.break_with(vec![whole_file(name, message)], true),
         };
         if self
             .newest
@@ -210,29 +414,34 @@ impl File {
         {
             return;
         }
-        // Editors truncate before they write; an empty file is more likely that than
-        // somebody's wish to lift every rule in it.
-        if text.trim().is_empty()
-            && self
-                .good
-                .as_ref()
-                .is_some_and(|good| !good.documents.is_empty())
-        {
-            let message = "the file is empty; remove it to remove what it said";
-            return self.break_with(vec![whole_file(name, message)]);
-        }
+        let had_documents = self
+            .good
+            .as_ref()
+            .is_some_and(|good| !good.documents.is_empty());
         match Version::read(name, text) {
-            Ok(version) => {
-                self.newest = Some(version);
-                self.own.clear();
+            // Editors truncate before they write, and what is commented out for an hour
+            // is forgotten: more likely that than somebody's wish to lift every rule in it.
+            Ok(version) if version.documents.is_empty() && had_documents => {
+                let message = "the file says nothing any more (it is empty, or all comment); \
+                               delete it to remove what it said";
+                self.break_with(vec![whole_file(name, message)], true);
             }
-            Err(problems) => self.break_with(problems),
+            Ok(version) => {
+                self.own = match *version.documents {
+                    [] => vec![says_nothing(name)],
+                    _ => Vec::new(),
+                };
+                self.newest = Some(version);
+                self.absent = false;
+            }
+            Err(problems) => self.break_with(problems, false),
         }
     }
 
-    fn break_with(&mut self, problems: Vec<Problem>) {
+    fn break_with(&mut self, problems: Vec<Problem>, absent: bool) {
         self.newest = None;
         self.own = problems;
+        self.absent = absent;
     }
 
     /// Is what is on disk something else than what is published.
@@ -280,5 +489,12 @@ fn whole_file(name: &str, message: &str) -> Problem {
         message: message.to_owned(),
         hint: None,
         severity: Severity::Error,
+    }
+}
+
+fn says_nothing(name: &str) -> Problem {
+    Problem {
+        severity: Severity::Warning,
+        ..whole_file(name, "the file says nothing: it is empty, or all comment")
     }
 }

@@ -1,11 +1,15 @@
 //! Everything that can happen to desired state, and what control asks for in return.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use super::{
     folder::{PluginStamp, Scan},
     plugins::Candidate,
 };
+
+/// Devices that are the node's own, and what each is, in words: `it leads outside
+/// (node.outsideDevices)`.
+pub type NodeDevices = BTreeMap<String, String>;
 
 /// The only way in.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub enum Event {
     Examined(Examination),
     /// The node's own addresses, as they are now.
     NodeAddresses(Vec<IpAddr>),
+    /// Devices that are the node's own, as they are now.
+    NodeDevices(NodeDevices),
     /// Something in kernel or proxy changed that readers should see.
     StatusChanged,
     /// Time passed: failed work is tried again, readers get fresh numbers.

@@ -1,7 +1,8 @@
-//! The watched folders: what is in them now, and a nudge when that may have changed.
+//! The watched folders: what is in them now.
 //!
-//! A scan is the only truth; a notification merely says "scan soon", so a lost or
-//! doubled one does no harm. A file still being written is seen once it has been
+//! A scan is the only truth; a notification ([`super::watch`]) merely says "scan soon", so a
+//! lost or doubled one does no harm. What is not there is told apart from what was removed:
+//! only a folder that could be listed says that a file is gone. A file still being written is seen once it has been
 //! quiet for [`QUIET`]; until then its previous content counts. A plugin whose writer
 //! has closed it, or which was moved here, is complete and seen at once.
 
@@ -14,8 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use notify::{RecursiveMode, Watcher as _};
-use tokio::sync::mpsc;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Folders;
 
@@ -35,10 +35,27 @@ pub struct Scan {
     pub documents: BTreeMap<String, Result<Arc<str>, String>>,
     /// Every `*.wasm` file (and the manifest beside it) by its path.
     pub plugins: BTreeMap<PathBuf, PluginStamp>,
-    /// Folders that could not be listed, and why. Their files count as unchanged.
+    /// Folders that could not be listed, and why, with a way out. Nothing is known of
+    /// their files, so they count as unchanged.
     pub unreadable: BTreeMap<String, String>,
+    /// Which folder it was that was listed.
+    pub folders: BTreeMap<String, FolderId>,
+    /// What looks like a document and is not read, by name, and why.
+    pub ignored: BTreeMap<String, String>,
     /// Some file is still being written: scan again after [`QUIET`].
     pub unsettled: bool,
+}
+
+/// Tells one folder from another that took its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderId {
+    device: u64,
+    inode: u64,
+}
+
+/// The watched folder a document file is in: `policies` of `policies/web.yaml`.
+pub fn folder_of(name: &str) -> &str {
+    name.split('/').next().unwrap_or(name)
 }
 
 /// Tells one version of a plugin file from another without reading it.
@@ -101,29 +118,18 @@ impl Scanner {
     pub fn scan(&mut self, now: SystemTime) -> &Scan {
         let mut scan = Scan::default();
         for (label, folder) in self.documents.clone() {
-            match list(&folder, &["yaml", "yml"]) {
-                Ok(files) => {
-                    for path in files {
-                        self.document(&mut scan, label, &path, now);
-                    }
-                }
-                Err(error) => {
-                    scan.unreadable
-                        .insert(label.to_owned(), format!("{}: {error}", folder.display()));
-                    self.carry_over(&mut scan, label);
-                }
-            }
+            self.folder(&mut scan, label, &folder, now);
         }
         match list(&self.plugins, &["wasm"]) {
-            Ok(files) => {
-                for path in files {
+            Ok(listing) => {
+                for path in listing.files {
                     self.plugin(&mut scan, path, now);
                 }
             }
             Err(error) => {
                 scan.unreadable.insert(
                     "plugins".to_owned(),
-                    format!("{}: {error}", self.plugins.display()),
+                    unreadable("plugins", &self.plugins, &error),
                 );
                 scan.plugins = self.last.plugins.clone();
             }
@@ -135,13 +141,55 @@ impl Scanner {
         &self.last
     }
 
+    /// Reads a folder of documents. One that is moved away or replaced meanwhile is not
+    /// half read: everything in it counts as before, and is looked at again soon.
+    fn folder(&mut self, scan: &mut Scan, label: &str, folder: &Path, now: SystemTime) {
+        let listing = match list(folder, &["yaml", "yml"]) {
+            Ok(listing) => listing,
+            Err(error) => {
+                let message = unreadable(label, folder, &error);
+                scan.unreadable.insert(label.to_owned(), message);
+                return;
+            }
+        };
+        let mut part = Scan::default();
+        for path in &listing.files {
+            self.document(&mut part, label, path, now);
+        }
+        scan.unsettled |= part.unsettled;
+        if FolderId::of(folder).ok() == Some(listing.id) {
+            scan.documents.extend(part.documents);
+            scan.folders.insert(label.to_owned(), listing.id);
+            let ignored = listing.ignored.into_iter();
+            scan.ignored
+                .extend(ignored.map(|(file, why)| (format!("{label}/{file}"), why)));
+        } else {
+            scan.unsettled = true;
+            self.carry_over(scan, label);
+        }
+    }
+
     fn document(&mut self, scan: &mut Scan, label: &str, path: &Path, now: SystemTime) {
-        let Some(file) = path.file_name().and_then(|name| name.to_str()) else {
+        let Some(file) = path.file_name().map(|name| name.to_string_lossy()) else {
             return;
         };
-        let name = format!("{label}/{file}");
-        // A file that vanishes between listing and looking is simply not there.
-        let Ok(stamp) = Stamp::of(path) else { return };
+        let name = format!("{label}/{}", printable(&file));
+        let stamp = match Stamp::of(path) {
+            Ok(stamp) => stamp,
+            // Vanished between listing and looking: it is simply not there.
+            Err(error) if !is_there(path) && error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                let why = match fs::read_link(path) {
+                    Ok(target) => format!(
+                        "the link leads to {}, which cannot be read: {error}; mend the link, or delete it to remove what the file said",
+                        target.display()
+                    ),
+                    Err(_) => format!("cannot read the file: {error}"),
+                };
+                scan.documents.insert(name, Err(why));
+                return;
+            }
+        };
         let known = self.known.get(&name);
         if let Some(known) = known
             && known.stamp == stamp
@@ -186,13 +234,28 @@ impl Scanner {
     }
 
     fn carry_over(&self, scan: &mut Scan, label: &str) {
-        let prefix = format!("{label}/");
         let before = self.last.documents.iter();
         scan.documents.extend(
             before
-                .filter(|(name, _)| name.starts_with(&prefix))
+                .filter(|(name, _)| folder_of(name) == label)
                 .map(|(name, content)| (name.clone(), content.clone())),
         );
+        match (
+            self.last.folders.get(label),
+            self.last.unreadable.get(label),
+        ) {
+            (Some(id), _) => {
+                scan.folders.insert(label.to_owned(), *id);
+            }
+            (None, Some(why)) => {
+                scan.unreadable.insert(label.to_owned(), why.clone());
+            }
+            // Never seen whole yet: known to be there, and no more.
+            (None, None) => {
+                let why = "the folder changes while it is read".to_owned();
+                scan.unreadable.insert(label.to_owned(), why);
+            }
+        }
     }
 }
 
@@ -213,29 +276,94 @@ impl Stamp {
     }
 }
 
-/// Files of a folder with one of these extensions, sorted. Hidden files are editors'
-/// and tools' own. A folder that does not exist is empty.
-fn list(folder: &Path, extensions: &[&str]) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        let wanted = path
-            .extension()
-            .is_some_and(|extension| extensions.iter().any(|wanted| extension == *wanted));
-        if wanted && !hidden {
-            files.push(path);
-        }
+impl FolderId {
+    fn of(folder: &Path) -> io::Result<Self> {
+        let meta = fs::metadata(folder)?;
+        Ok(Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+        })
     }
-    files.sort();
-    Ok(files)
+}
+
+/// A folder's files of interest.
+struct Listing {
+    id: FolderId,
+    files: Vec<PathBuf>,
+    /// Names that look like files of interest and are not read, and why.
+    ignored: Vec<(String, String)>,
+}
+
+/// Files of a folder with one of these extensions, sorted. Hidden files are editors'
+/// and tools' own.
+fn list(folder: &Path, extensions: &[&str]) -> io::Result<Listing> {
+    let mut listing = Listing {
+        id: FolderId::of(folder)?,
+        files: Vec::new(),
+        ignored: Vec::new(),
+    };
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().map(|name| name.to_string_lossy()) else {
+            continue;
+        };
+        if name.starts_with('.') {
+            continue;
+        }
+        let extension = path.extension().map(|e| e.to_string_lossy());
+        let is = |wanted: &&str| extension.as_deref() == Some(*wanted);
+        let resembles = |wanted: &&str| {
+            extension
+                .as_deref()
+                .is_some_and(|e| e.eq_ignore_ascii_case(wanted))
+        };
+        let why = if extensions.iter().any(is) {
+            listing.files.push(path.clone());
+            continue;
+        } else if extensions.iter().any(resembles) {
+            format!(
+                "not read because of its name: only *.{} is; rename it",
+                extensions.join(" and *.")
+            )
+        } else if list(&path, extensions).is_ok_and(|inner| !inner.files.is_empty()) {
+            "folders in this folder are not read; move its files up".to_owned()
+        } else {
+            continue;
+        };
+        listing.ignored.push((printable(&name), why));
+    }
+    listing.files.sort();
+    Ok(listing)
+}
+
+/// Why a folder's files count as before, and what to do about it.
+fn unreadable(label: &str, folder: &Path, error: &io::Error) -> String {
+    let folder = folder.display();
+    let what = match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no folder {folder}"),
+        _ => format!("cannot list {folder}: {error}"),
+    };
+    format!(
+        "{what}; what it held stays in force: make it, or correct `folders.{label}` in tidegate.yaml and restart"
+    )
+}
+
+/// Is there an entry of this name, if only a link that leads nowhere?
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// A file's name for people: control characters are spelt out, so that none reaches a
+/// terminal.
+fn printable(name: &str) -> String {
+    let spell = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
+    name.chars().map(spell).collect()
 }
 
 fn read(path: &Path, size: u64) -> Result<Arc<str>, String> {
@@ -253,95 +381,11 @@ fn read(path: &Path, size: u64) -> Result<Arc<str>, String> {
         .map_err(|error| format!("cannot read the file: {error}"))
 }
 
-/// Why to scan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Nudge {
-    /// Something may have changed.
-    Changed,
-    /// This plugin file was moved here, or closed by its writer.
-    Complete(PathBuf),
-}
-
-/// Watches the folders; every change sends a nudge. Keep it alive as long as nudges
-/// are wanted.
-#[derive(Debug)]
-pub struct Watch {
-    watcher: notify::RecommendedWatcher,
-    folders: BTreeMap<PathBuf, Option<u64>>,
-}
-
-impl Watch {
-    /// Starts watching. Folders that do not exist yet are picked up by [`Watch::refresh`].
-    pub fn new(folders: &Folders, nudge: mpsc::Sender<Nudge>) -> notify::Result<Self> {
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            for why in nudges(event) {
-                // A full channel already holds a nudge; what is lost with this one is
-                // the right not to wait.
-                let _ = nudge.try_send(why);
-            }
-        })?;
-        let all = [
-            &folders.policies,
-            &folders.services,
-            &folders.endpoints,
-            &folders.plugins,
-        ];
-        let mut watch = Self {
-            watcher,
-            folders: all
-                .into_iter()
-                .map(|folder| (folder.clone(), None))
-                .collect(),
-        };
-        watch.refresh();
-        Ok(watch)
-    }
-
-    /// Watches folders that appeared or were replaced since.
-    pub fn refresh(&mut self) {
-        for (folder, watched) in &mut self.folders {
-            let inode = fs::metadata(folder).ok().map(|meta| meta.ino());
-            if *watched == inode {
-                continue;
-            }
-            if watched.is_some() {
-                // Fails when the folder is gone, which ended the watch by itself.
-                let _ = self.watcher.unwatch(folder);
-            }
-            *watched = match inode.map(|_| self.watcher.watch(folder, RecursiveMode::NonRecursive))
-            {
-                Some(Ok(())) => inode,
-                Some(Err(error)) => {
-                    tracing::warn!(folder = %folder.display(), %error, "cannot watch the folder; it is scanned every few seconds instead");
-                    None
-                }
-                None => None,
-            };
-        }
-    }
-}
-
-/// What an event means for us.
-fn nudges(event: notify::Result<notify::Event>) -> Vec<Nudge> {
-    use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
-    let Ok(event) = event else {
-        return vec![Nudge::Changed];
-    };
-    match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write))
-        | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
-            event.paths.into_iter().map(complete).collect()
-        }
-        // Reading a file is an event too, and not a change.
-        EventKind::Access(_) => Vec::new(),
-        _ => vec![Nudge::Changed],
-    }
-}
-
-fn complete(path: PathBuf) -> Nudge {
-    match path.extension() {
-        Some(extension) if extension == "wasm" => Nudge::Complete(path),
-        _ => Nudge::Changed,
+#[cfg(test)]
+impl FolderId {
+    /// A folder that differs from those of other numbers.
+    pub(super) fn made_up(inode: u64) -> Self {
+        Self { device: 0, inode }
     }
 }
 
@@ -366,12 +410,84 @@ mod tests {
     use super::*;
 
     fn folders(root: &Path) -> Folders {
+        let folder = |name| {
+            let path = root.join(name);
+            fs::create_dir_all(&path).expect("made");
+            path
+        };
         Folders {
-            policies: root.join("policies"),
-            services: root.join("services"),
-            endpoints: root.join("endpoints"),
-            plugins: root.join("plugins"),
+            policies: folder("policies"),
+            services: folder("services"),
+            endpoints: folder("endpoints"),
+            plugins: folder("plugins"),
         }
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_from_what_was_removed() {
+        let root = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| root.path().join(name);
+        let mut scanner = Scanner::new(&folders(root.path()));
+        fs::write(at("policies/a.yaml"), "a").expect("written");
+        std::os::unix::fs::symlink("nowhere", at("policies/link.yaml")).expect("linked");
+        let scan = scanner.scan(later(1)).clone();
+        assert_eq!(scan.documents["policies/a.yaml"].as_deref(), Ok("a"));
+        let dangling = scan.documents["policies/link.yaml"].clone();
+        assert!(dangling.expect_err("refused").contains("nowhere"));
+
+        // A folder that is gone says nothing about its files, and is named.
+        fs::rename(at("policies"), at("policies.x")).expect("moved");
+        let scan = scanner.scan(later(2)).clone();
+        assert!(scan.documents.is_empty() && !scan.folders.contains_key("policies"));
+        let why = &scan.unreadable["policies"];
+        assert!(
+            why.contains("no folder") && why.contains("folders.policies"),
+            "{why}"
+        );
+
+        // One that is back is the same, another one is not.
+        fs::rename(at("policies.x"), at("policies")).expect("moved");
+        let back = scanner.scan(later(3)).folders["policies"];
+        fs::rename(at("policies"), at("policies.x")).expect("moved");
+        fs::create_dir(at("policies")).expect("made");
+        assert_ne!(scanner.scan(later(4)).folders["policies"], back);
+    }
+
+    /// As the node agent of Kubernetes does it: files are links through `..data`, which is
+    /// replaced by a rename.
+    #[test]
+    fn a_mounted_config_map_may_be_swapped() {
+        let root = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| root.path().join("policies").join(name);
+        let mut scanner = Scanner::new(&folders(root.path()));
+        for (version, text) in [("..1", "one"), ("..2", "two")] {
+            fs::create_dir(at(version)).expect("made");
+            fs::write(at(version).join("a.yaml"), text).expect("written");
+        }
+        std::os::unix::fs::symlink("..1", at("..data")).expect("linked");
+        std::os::unix::fs::symlink("..data/a.yaml", at("a.yaml")).expect("linked");
+        for text in ["one", "two"] {
+            let scan = scanner.scan(later(1));
+            assert_eq!(scan.documents["policies/a.yaml"].as_deref(), Ok(text));
+            assert!(scan.ignored.is_empty(), "{scan:?}");
+            std::os::unix::fs::symlink("..2", at("..new")).expect("linked");
+            fs::rename(at("..new"), at("..data")).expect("swapped");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_document_and_is_not_read_is_named() {
+        let root = tempfile::tempdir().expect("a folder");
+        let mut scanner = Scanner::new(&folders(root.path()));
+        fs::write(root.path().join("policies/A.YAML"), "a").expect("written");
+        fs::create_dir(root.path().join("policies/team")).expect("made");
+        fs::create_dir(root.path().join("policies/lost+found")).expect("made");
+        fs::write(root.path().join("policies/team/a.yaml"), "a").expect("written");
+        fs::write(root.path().join("policies/notes.txt"), "a").expect("written");
+        let scan = scanner.scan(later(1));
+        assert!(scan.ignored["policies/A.YAML"].contains("rename it"));
+        assert!(scan.ignored["policies/team"].contains("move its files up"));
+        assert_eq!(scan.ignored.len(), 2, "{scan:?}");
     }
 
     fn later(seconds: u64) -> SystemTime {

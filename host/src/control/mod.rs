@@ -1,7 +1,7 @@
 //! Desired state: one owner, changes enter as events, readers get immutable snapshots.
 //!
 //! Reading order: [`event`] is the only way in; [`folder`] looks at the watched
-//! folders; [`documents`] and [`plugins`] choose a usable version of everything;
+//! folders ([`watch`] says when); [`documents`] and [`plugins`] choose a usable version of everything;
 //! [`state`] is the owner: it compiles and publishes one generation at a time into the
 //! [`sinks`]; [`store`] keeps what must survive a restart; [`view`] is what readers get.
 //! Never talks to kernel or proxy itself, never decides about a packet.
@@ -16,6 +16,7 @@ pub mod sinks;
 pub mod state;
 pub mod store;
 pub mod view;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use tidegate_policy::{Problem, Severity};
 
 use super::{
     documents::{Choice, Documents},
+    folder::Scan,
     view::ProblemView,
 };
 
@@ -14,6 +15,7 @@ use super::{
 pub struct Problems {
     documents: Vec<ProblemView>,
     folders: Vec<ProblemView>,
+    unknown: Option<ProblemView>,
     generation: Option<ProblemView>,
 }
 
@@ -21,10 +23,11 @@ impl Problems {
     /// Problems of document files; `more` are those found with all files together.
     pub fn documents(&mut self, documents: &Documents, more: &[Problem], now_s: u64) {
         let mut found = Vec::new();
-        for (_, choice, problems) in documents.files() {
-            found.extend(
-                problems.map(|problem| of_document(problem, choice == Choice::LastGood, now_s)),
-            );
+        for file in documents.files() {
+            found.extend(file.problems.iter().map(|problem| ProblemView {
+                unready: file.absent && problem.severity == Severity::Error,
+                ..of_document(problem, file.choice == Choice::LastGood, now_s)
+            }));
         }
         found.extend(
             more.iter()
@@ -33,25 +36,33 @@ impl Problems {
         replace(&mut self.documents, found);
     }
 
-    /// Folders that could not be listed.
-    pub fn folders(&mut self, unreadable: &BTreeMap<String, String>, now_s: u64) {
-        let found = unreadable
-            .iter()
-            .map(|(folder, message)| whole(folder, format!("cannot list {message}"), now_s));
-        replace(&mut self.folders, found.collect());
+    /// Folders of which nothing can be said, `vanished`, and entries that are not read.
+    pub fn folders(&mut self, vanished: &BTreeMap<String, String>, scan: &Scan, now_s: u64) {
+        let mut vanished = vanished.clone();
+        // Plugins are not documents, but their folder is one of ours.
+        if let Some(why) = scan.unreadable.get("plugins") {
+            vanished.insert("plugins".to_owned(), why.clone());
+        }
+        let vanished = vanished.into_iter().map(|(folder, message)| ProblemView {
+            last_good: true,
+            unready: true,
+            ..whole(&folder, message, now_s)
+        });
+        let ignored = scan.ignored.iter().map(|(name, why)| ProblemView {
+            severity: severity(Severity::Warning).to_owned(),
+            ..whole(name, why.clone(), now_s)
+        });
+        replace(&mut self.folders, vanished.chain(ignored).collect());
+    }
+
+    /// What may have been in force and is not known any more, and what is done about it.
+    pub fn unknown(&mut self, message: Option<String>, now_s: u64) {
+        replace_one(&mut self.unknown, message, now_s);
     }
 
     /// Why the newest generation is not in force, if it is not.
     pub fn generation(&mut self, message: Option<String>, now_s: u64) {
-        let mut held: Vec<_> = self.generation.take().into_iter().collect();
-        replace(
-            &mut held,
-            message
-                .map(|message| whole("", message, now_s))
-                .into_iter()
-                .collect(),
-        );
-        self.generation = held.pop();
+        replace_one(&mut self.generation, message, now_s);
     }
 
     /// All of them, errors first.
@@ -59,6 +70,7 @@ impl Problems {
         let mut all: Vec<_> = [&self.folders, &self.documents]
             .into_iter()
             .flatten()
+            .chain(&self.unknown)
             .chain(&self.generation)
             .cloned()
             .collect();
@@ -102,6 +114,17 @@ fn replace(held: &mut Vec<ProblemView>, mut found: Vec<ProblemView>) {
     *held = found;
 }
 
+/// As [`replace`], for a problem there is at most one of; it keeps `/readyz` at 503.
+fn replace_one(held: &mut Option<ProblemView>, message: Option<String>, now_s: u64) {
+    let mut all: Vec<_> = held.take().into_iter().collect();
+    let found = message.map(|message| ProblemView {
+        unready: true,
+        ..whole("", message, now_s)
+    });
+    replace(&mut all, found.into_iter().collect());
+    *held = all.pop();
+}
+
 fn of_document(problem: &Problem, last_good: bool, now_s: u64) -> ProblemView {
     // The view has the place in fields of its own.
     let text = problem.to_string();
@@ -113,6 +136,7 @@ fn of_document(problem: &Problem, last_good: bool, now_s: u64) -> ProblemView {
         column: problem.column,
         message: text.strip_prefix(&place).unwrap_or(&text).to_owned(),
         last_good: last_good && problem.severity == Severity::Error,
+        unready: false,
         since_s: now_s,
     }
 }
@@ -132,6 +156,7 @@ fn whole(file: &str, message: String, now_s: u64) -> ProblemView {
         column: 0,
         message,
         last_good: false,
+        unready: false,
         since_s: now_s,
     }
 }

@@ -40,8 +40,8 @@ pub(super) fn policies(compiled: &Compiled, documents: &Documents) -> Vec<Policy
     let selected = selected(compiled);
     let last_good: BTreeSet<&str> = documents
         .files()
-        .filter(|(_, choice, _)| *choice == Choice::LastGood)
-        .map(|(name, _, _)| name)
+        .filter(|file| file.choice == Choice::LastGood)
+        .map(|file| file.name)
         .collect();
     let policies = documents
         .in_use()

@@ -19,6 +19,10 @@ pub trait Sinks: Send {
         artifacts: BTreeMap<String, PathBuf>,
     ) -> impl Future<Output = anyhow::Result<Vec<(String, String)>>> + Send;
 
+    /// Would the tables hold this? The reason if not, in words an operator can act on.
+    /// `None` also if that cannot be found out now: writing finds it out again.
+    fn too_much(&self, compiled: &Compiled) -> Option<String>;
+
     /// Writes the tables and flips. An error means that nothing was flipped.
     fn publish_kernel(&mut self, generation: u32, compiled: &Compiled) -> anyhow::Result<()>;
 

@@ -4,16 +4,22 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
-use tidegate_policy::{Ids, Input, Mode, Problem, compile, compiled::Compiled, lint};
+use tidegate_policy::{
+    Document, Ids, Input, Mode, Problem, Severity, compile,
+    compiled::{Compiled, Location},
+    input::Body,
+    lint,
+};
 use tokio::sync::watch;
 
 use super::{
-    documents::{Documents, Keep},
-    event::{Event, Request},
+    documents::{Documents, Keep, Past},
+    event::{Event, NodeDevices, Request},
+    folder::folder_of,
     plugins::{Candidate, Plugins},
     problems::Problems,
     readers,
@@ -43,12 +49,15 @@ pub struct Control<S> {
     documents: Documents,
     plugins: Plugins,
     node_addresses: Vec<IpAddr>,
+    node_devices: NodeDevices,
     problems: Problems,
     published: Option<Published>,
     /// Something changed since the last attempt to publish.
     dirty: bool,
-    /// The last attempt failed for a reason that time may cure.
-    retry: bool,
+    /// The last attempt failed for a reason that time may cure: when to try again.
+    retry: Option<Instant>,
+    /// How long to wait after the next failure.
+    patience: Duration,
     /// The folders were looked at once; before that nothing is published, or a restart
     /// would begin with an empty generation.
     scanned: bool,
@@ -56,6 +65,12 @@ pub struct Control<S> {
     view: watch::Sender<Arc<View>>,
     started_s: u64,
 }
+
+/// A failed publication is tried again at once, then after this wait, doubled each time:
+/// what stays broken costs nothing.
+const RETRY: Duration = Duration::from_secs(1);
+/// Longest such wait.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// The generation in force.
 struct Published {
@@ -74,25 +89,41 @@ impl<S: Sinks> Control<S> {
         store: Store,
         built_in: Vec<Candidate>,
     ) -> anyhow::Result<Self> {
+        let past = store.past()?;
+        Self::with_past(settings, sinks, store, built_in, past)
+    }
+
+    /// As [`Control::new`], with what an earlier run left in another place.
+    pub fn with_past(
+        settings: Settings,
+        sinks: S,
+        store: Store,
+        built_in: Vec<Candidate>,
+        past: Past,
+    ) -> anyhow::Result<Self> {
         let started_s = seconds_now();
-        let (view, _) = watch::channel(Arc::new(View {
+        let mut first = View {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: settings.node.clone(),
             started_s,
             ..View::default()
-        }));
+        };
+        first.not_ready = first.obstacles();
+        let (view, _) = watch::channel(Arc::new(first));
         Ok(Self {
             ids: store.ids()?,
-            documents: Documents::new(store.last_good()?),
+            documents: Documents::new(past),
             plugins: Plugins::new(built_in, store.plugins()?),
             settings,
             sinks,
             store,
             node_addresses: Vec::new(),
+            node_devices: NodeDevices::default(),
             problems: Problems::default(),
             published: None,
             dirty: true,
-            retry: false,
+            retry: None,
+            patience: Duration::ZERO,
             scanned: false,
             status: Status::default(),
             view,
@@ -111,12 +142,20 @@ impl<S: Sinks> Control<S> {
         match event {
             Event::Scanned(scan) => {
                 self.scanned = true;
-                self.problems.folders(&scan.unreadable, seconds_now());
-                for name in self.documents.update(&scan.documents) {
+                let vanished = self.documents.vanished(&scan);
+                self.problems.folders(&vanished, &scan, seconds_now());
+                for name in self.documents.update(&scan) {
+                    tracing::info!(
+                        file = name,
+                        "the file was removed, and what it said with it"
+                    );
                     self.keep(Keep::Forget(name));
                 }
                 self.dirty = true;
-                return self.plugins.update(&scan.plugins);
+                // Of a folder that is not there nothing is known.
+                if !scan.unreadable.contains_key("plugins") {
+                    return self.plugins.update(&scan.plugins);
+                }
             }
             Event::Examined(examination) => {
                 match &examination.outcome {
@@ -139,7 +178,12 @@ impl<S: Sinks> Control<S> {
                 self.dirty |= addresses != self.node_addresses;
                 self.node_addresses = addresses;
             }
-            Event::Tick => self.dirty |= self.retry,
+            Event::NodeDevices(devices) => {
+                // What is in force stays; only what was refused for it gets another chance.
+                self.dirty |= devices != self.node_devices;
+                self.node_devices = devices;
+            }
+            Event::Tick => self.dirty |= self.retry.is_some_and(|at| at <= Instant::now()),
             Event::StatusChanged => {}
         }
         Vec::new()
@@ -154,9 +198,10 @@ impl<S: Sinks> Control<S> {
         let waiting = !self.scanned || (self.published.is_none() && self.plugins.pending());
         if self.dirty && !waiting {
             self.dirty = false;
-            self.retry = false;
+            self.retry = None;
             if let Err(error) = self.publish().await {
-                self.retry = true;
+                self.retry = Some(Instant::now() + self.patience);
+                self.patience = (2 * self.patience).clamp(RETRY, LONGEST_RETRY);
                 tracing::error!(
                     error = format!("{error:#}"),
                     "generation given up; the one before stays in force"
@@ -230,30 +275,36 @@ impl<S: Sinks> Control<S> {
     /// One generation from everything that can be used; `None`, with the problems
     /// noted, if the result must not be published.
     fn compile(&mut self, ids: &mut Ids) -> Option<Compiled> {
-        let base = Input {
-            node_addresses: self.node_addresses.clone(),
-            plugins: self.plugins.known(),
-            mode: self.settings.mode,
-            ..Input::default()
-        };
-        let before = ids.clone();
-        let mut warnings = Vec::new();
-        let settled = self
-            .documents
-            .settle(self.published.is_none(), |documents| {
-                let mut input = base.clone();
-                documents
-                    .into_iter()
-                    .for_each(|document| input.add(document));
-                // A failed attempt must leave no numbers behind.
-                *ids = before.clone();
-                let compiled = compile(&input, ids)?;
-                warnings = lint(&input);
-                Ok(compiled)
-            });
         let now = seconds_now();
+        let enforced = self.sinks.kernel_generation();
+        if self.published.is_none() && enforced != 0 && !self.documents.unknown().is_empty() {
+            let message = format!(
+                "{}: nothing usable is left of what may have been in force, so the kernel keeps \
+                 generation {enforced} as it is, and no change takes effect; mend these, or delete \
+                 them to remove what they said",
+                self.unknown()
+            );
+            self.problems.documents(&self.documents, &[], now);
+            self.problems.unknown(Some(message), now);
+            return None;
+        }
+        let mut closed = self.unknown_policies();
+        let mut settled = self.settle_documents(ids, closed);
+        // Rules that were in force and fit no more must not leave open what they closed.
+        if settled.is_ok() && !closed && self.documents.left_out().any(is_policy) {
+            closed = true;
+            settled = self.settle_documents(ids, closed);
+        }
+        let message = closed.then(|| {
+            format!(
+                "{}: nothing usable is left of what may have been in force, so every endpoint is \
+                 in default deny both ways; mend these, or delete them to remove what they said",
+                self.unknown()
+            )
+        });
+        self.problems.unknown(message, now);
         match settled {
-            Ok(compiled) => {
+            Ok((compiled, warnings)) => {
                 self.problems.documents(&self.documents, &warnings, now);
                 Some(compiled)
             }
@@ -269,6 +320,61 @@ impl<S: Sinks> Control<S> {
                 None
             }
         }
+    }
+
+    /// Lets files step back until the rest compiles and fits. `closed`: every endpoint is
+    /// in default deny.
+    fn settle_documents(
+        &mut self,
+        ids: &mut Ids,
+        closed: bool,
+    ) -> Result<(Compiled, Vec<Problem>), Vec<Problem>> {
+        let base = Input {
+            node_addresses: self.node_addresses.clone(),
+            plugins: self.plugins.known(),
+            mode: match self.settings.mode {
+                Mode::Default if closed => Mode::Always,
+                mode => mode,
+            },
+            ..Input::default()
+        };
+        let before = self.ids.clone();
+        let sinks = &self.sinks;
+        let devices = &self.node_devices;
+        let mut warnings = Vec::new();
+        // What runs in the kernel is not taken away for lack of understanding.
+        let may_drop = self.published.is_none() && sinks.kernel_generation() == 0;
+        let compiled = self.documents.settle(
+            may_drop,
+            |document| misplaced(document, devices),
+            |documents| {
+                let mut input = base.clone();
+                documents
+                    .into_iter()
+                    .for_each(|document| input.add(document));
+                // A failed attempt must leave no numbers behind.
+                *ids = before.clone();
+                let compiled = compile(&input, ids)?;
+                if let Some(why) = sinks.too_much(&compiled) {
+                    return Err(vec![of_no_file(why)]);
+                }
+                warnings = lint(&input);
+                Ok(compiled)
+            },
+        )?;
+        Ok((compiled, warnings))
+    }
+
+    /// Is a policy, deny list or binding among what is not known any more?
+    fn unknown_policies(&self) -> bool {
+        self.documents.unknown().iter().any(|name| is_policy(name))
+    }
+
+    /// What is not known any more, for people.
+    fn unknown(&self) -> String {
+        let unknown = self.documents.unknown().iter().map(String::as_str);
+        let all: BTreeSet<&str> = unknown.chain(self.documents.left_out()).collect();
+        all.into_iter().collect::<Vec<_>>().join(", ")
     }
 
     fn plugin_set(&self) -> (PluginSet, BTreeMap<String, std::path::PathBuf>) {
@@ -307,8 +413,23 @@ impl<S: Sinks> Control<S> {
         snapshot: Snapshot,
         artifacts: BTreeMap<String, std::path::PathBuf>,
     ) {
+        self.patience = Duration::ZERO;
         for keep in self.documents.commit() {
             self.keep(keep);
+        }
+        let homes = compiled.endpoints.iter();
+        let homes = homes.map(|(id, e)| (*id, (e.name.clone(), e.location.clone())));
+        if let Err(error) = self.store.save_homes(&homes.collect()) {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "cannot keep where endpoints live"
+            );
+        }
+        if let Err(error) = self.store.save_folders(self.documents.folders()) {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "cannot keep which folders the files came from"
+            );
         }
         self.plugins.commit(&compiled);
         if let Err(error) = self.store.save_plugins(&self.plugins.published()) {
@@ -362,7 +483,8 @@ impl<S: Sinks> Control<S> {
             .as_ref()
             .map(|published| published.compiled.clone())
             .unwrap_or_default();
-        let view = View {
+        let mut view = View {
+            not_ready: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.settings.node.clone(),
             started_s: self.started_s,
@@ -386,6 +508,7 @@ impl<S: Sinks> Control<S> {
                 .map(|p| p.directory.clone())
                 .unwrap_or_default(),
         };
+        view.not_ready = view.obstacles();
         self.view.send_replace(Arc::new(view));
     }
 }
@@ -396,4 +519,44 @@ fn seconds_now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_secs())
+}
+
+/// An endpoint behind a device that is the node's own: policing it as a workload would
+/// cut off the node, or everybody behind a bridge.
+fn misplaced(document: &Document, devices: &NodeDevices) -> Option<Problem> {
+    let Body::Endpoint(endpoint) = &document.body else {
+        return None;
+    };
+    let Location::Interface(device) = &endpoint.location else {
+        return None;
+    };
+    let why = devices.get(device)?;
+    Some(Problem {
+        file: endpoint.meta.file.clone(),
+        document: Some(endpoint.meta.key()),
+        line: endpoint.meta.line,
+        field: "spec.interface".to_owned(),
+        value: Some(device.clone()),
+        message: format!("{why}: no workload is behind it"),
+        hint: Some("the node's end of the workload's own veth".to_owned()),
+        ..of_no_file(String::new())
+    })
+}
+
+fn is_policy(name: &str) -> bool {
+    folder_of(name) == "policies"
+}
+
+fn of_no_file(message: String) -> Problem {
+    Problem {
+        file: String::new(),
+        document: None,
+        line: 0,
+        column: 0,
+        field: String::new(),
+        value: None,
+        message,
+        hint: None,
+        severity: Severity::Error,
+    }
 }

@@ -14,9 +14,12 @@ use std::{
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tidegate_policy::Ids;
+use tidegate_policy::{
+    Ids,
+    compiled::{EndpointId, Location},
+};
 
-use super::plugins::Candidate;
+use super::{documents::Past, folder::FolderId, plugins::Candidate};
 
 /// The state folder.
 #[derive(Clone, Debug)]
@@ -32,6 +35,13 @@ impl Store {
         Ok(Self {
             folder: folder.to_owned(),
         })
+    }
+
+    /// The folder as it is, to be read only.
+    pub fn at(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+        }
     }
 
     /// The numbering so far; empty on first start. Damage is an error: starting over
@@ -61,11 +71,43 @@ impl Store {
         replace(&path, &bytes).with_context(|| format!("write {}", path.display()))
     }
 
-    /// Last good texts by file name (`policies/web.yaml`).
-    pub fn last_good(&self) -> anyhow::Result<BTreeMap<String, Arc<str>>> {
+    /// What the last run left of document files.
+    pub fn past(&self) -> anyhow::Result<Past> {
+        let path = self.folder.join(FOLDERS);
+        let folders = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is damaged; remove it", path.display()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        Ok(Past {
+            texts: self.last_good()?,
+            folders,
+            // It is written before the first generation is in force.
+            lost: !self.folder.join(IDS).exists(),
+        })
+    }
+
+    /// Keeps which folders the document files came from.
+    pub fn save_folders(&self, folders: &BTreeMap<String, FolderId>) -> anyhow::Result<()> {
+        let path = self.folder.join(FOLDERS);
+        let bytes = serde_json::to_vec(folders).context("encode the folders")?;
+        if fs::read(&path).is_ok_and(|kept| kept == bytes) {
+            return Ok(());
+        }
+        replace(&path, &bytes).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Last good texts by file name (`policies/web.yaml`); none without a folder of them.
+    fn last_good(&self) -> anyhow::Result<BTreeMap<String, Arc<str>>> {
         let mut texts = BTreeMap::new();
         let root = self.folder.join(LAST_GOOD);
-        for folder in fs::read_dir(&root).with_context(|| format!("list {}", root.display()))? {
+        let folders = match fs::read_dir(&root) {
+            Ok(folders) => folders,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(texts),
+            Err(error) => return Err(error).with_context(|| format!("list {}", root.display())),
+        };
+        for folder in folders {
             let folder = folder?;
             if !folder.file_type()?.is_dir() {
                 continue;
@@ -77,6 +119,10 @@ impl Store {
                     folder.file_name().to_string_lossy(),
                     file.file_name().to_string_lossy()
                 );
+                // Left by a crash in the middle of a write.
+                if name.ends_with(NEW) {
+                    continue;
+                }
                 let text = fs::read_to_string(file.path())
                     .with_context(|| format!("read {}", file.path().display()))?;
                 texts.insert(name, Arc::from(text));
@@ -128,6 +174,33 @@ impl Store {
     }
 }
 
+/// Where endpoints live, by id: name and place.
+pub type Homes = BTreeMap<EndpointId, (String, Location)>;
+
+impl Store {
+    /// Where the endpoints of the last generation live; none if that is not known.
+    pub fn homes(&self) -> Homes {
+        let path = self.folder.join(HOMES);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                tracing::warn!(file = %path.display(), %error, "damaged; endpoints wait for the first generation");
+                Homes::default()
+            }),
+            Err(_) => Homes::default(),
+        }
+    }
+
+    /// Keeps where the endpoints of a generation live.
+    pub fn save_homes(&self, homes: &Homes) -> anyhow::Result<()> {
+        let path = self.folder.join(HOMES);
+        let bytes = serde_json::to_vec(homes).context("encode where endpoints live")?;
+        if fs::read(&path).is_ok_and(|kept| kept == bytes) {
+            return Ok(());
+        }
+        replace(&path, &bytes).with_context(|| format!("write {}", path.display()))
+    }
+}
+
 /// A DNS name learned for an address, for display.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptName {
@@ -160,15 +233,19 @@ impl Store {
 }
 
 const IDS: &str = "ids.json";
+const HOMES: &str = "homes.json";
 const NAMES: &str = "names.json";
 const PLUGINS: &str = "plugins.json";
 const LAST_GOOD: &str = "last-good";
+const FOLDERS: &str = "folders.json";
+/// End of the name of a file that is not written whole yet.
+const NEW: &str = ".new";
 
 /// Writes a file so that a crash leaves the old or the new one, never a part.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use io::Write as _;
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
+    name.push(NEW);
     let new = path.with_file_name(name);
     let mut file = fs::File::create(&new)?;
     file.write_all(bytes)?;

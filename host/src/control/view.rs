@@ -34,6 +34,8 @@ pub struct View {
     pub plugins: Vec<PluginView>,
     /// Everything wrong with what was written, newest state.
     pub problems: Vec<ProblemView>,
+    /// Why `/readyz` says 503; empty when the node does what was written.
+    pub not_ready: Vec<String>,
     /// The kernel side.
     pub datapath: DatapathView,
     /// The proxy process.
@@ -113,8 +115,8 @@ pub struct PluginView {
 }
 
 /// Something wrong with what was written.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ProblemView {
     /// File, relative to the configuration folder.
     pub file: String,
@@ -128,6 +130,8 @@ pub struct ProblemView {
     pub message: String,
     /// Is the last good version of the file in use meanwhile.
     pub last_good: bool,
+    /// Does it keep `/readyz` at 503: what should be in force cannot be told.
+    pub unready: bool,
     /// Wall clock when it was first seen, seconds since 1970.
     pub since_s: u64,
 }
@@ -148,6 +152,10 @@ pub struct DatapathView {
     pub deny_list: BTreeMap<String, (u64, u64)>,
     /// What needs the operator's eye (sysctls, XDP fallback, foreign rules).
     pub notes: Vec<String>,
+    /// Programs that should run somewhere and do not, and why.
+    pub missing: Vec<String>,
+    /// Programs that somebody else had detached and that were attached again.
+    pub reattached: u64,
 }
 
 /// A program on a hook.
@@ -188,4 +196,25 @@ pub struct ProxyView {
     pub starts: u64,
     /// Its own counters.
     pub stats: ProxyStats,
+}
+
+impl View {
+    /// Why this node is not ready: what is in force is not what was written, or cannot be
+    /// told. Empty if it is ready. A file that others can do without is no reason.
+    pub fn obstacles(&self) -> Vec<String> {
+        let mut obstacles = Vec::new();
+        if self.generation == 0 {
+            obstacles.push("no generation is in force yet".to_owned());
+        }
+        if self.proxy.state != "serving" {
+            obstacles.push(format!("the proxy is not serving: {}", self.proxy.state));
+        }
+        let problems = self.problems.iter().filter(|problem| problem.unready);
+        obstacles.extend(problems.map(|problem| match problem.file.as_str() {
+            "" => problem.message.clone(),
+            file => format!("{file}: {}", problem.message),
+        }));
+        obstacles.extend(self.datapath.missing.iter().cloned());
+        obstacles
+    }
 }

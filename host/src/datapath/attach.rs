@@ -190,6 +190,63 @@ impl Links {
         Ok(true)
     }
 
+    /// Looks at what the kernel has of every link. One that somebody else detached is let
+    /// go, so that it is attached anew; one whose pin was removed, and so would end with
+    /// this process, is pinned again; one that somebody gave another program gets ours
+    /// back. Returns what was found, in words.
+    pub(super) fn audit(&mut self, programs: &Programs) -> Vec<String> {
+        let mut found = Vec::new();
+        for name in self.held.keys().cloned().collect::<Vec<_>>() {
+            let Some(link) = self.held.get(&name) else {
+                continue;
+            };
+            let program = program_of(&name);
+            let path = self.folder.join(&name);
+            let Ok(info) = sys::link_info(link.as_fd()) else {
+                continue;
+            };
+            // A device that went took its programs along: that is not somebody's doing.
+            let target_is_gone =
+                device_of(&name).is_some_and(|i| place::interface_name(i).is_none());
+            if !info.is_attached() {
+                self.remove(&name);
+                if !target_is_gone {
+                    found.push(format!("{program} was detached from {}", where_is(&name)));
+                }
+                continue;
+            }
+            let ours = HOOKS
+                .iter()
+                .find(|(hook, _)| *hook == program)
+                .and_then(|(hook, _)| programs.get(hook).ok());
+            if let Some(ours) = ours
+                && info.program != ours.id
+                && sys::link_update(link.as_fd(), ours.fd.as_fd()).is_ok()
+            {
+                found.push(format!("{program} was replaced on {}", where_is(&name)));
+            }
+            let pinned = sys::open_pin(&path)
+                .and_then(|pin| sys::link_info(pin.as_fd()))
+                .is_ok_and(|pin| pin.id == info.id);
+            if !pinned && self.pin_again(&name) {
+                found.push(format!(
+                    "the pin of {program} on {} was removed",
+                    where_is(&name)
+                ));
+            }
+        }
+        found
+    }
+
+    fn pin_again(&self, name: &str) -> bool {
+        let path = self.folder.join(name);
+        // What stands in its place, if anything, is not ours.
+        let _ = fs::remove_file(&path);
+        let _ = fs::create_dir_all(&self.folder);
+        let link = self.held.get(name);
+        link.is_some_and(|link| sys::pin(link.as_fd(), &path).is_ok())
+    }
+
     /// Is a link of `program` at `place` held, if only as one that was taken over?
     pub(super) fn has(&self, program: &str, place: &Place) -> bool {
         self.held.contains_key(&place.pin_name(program))
@@ -209,18 +266,13 @@ impl Links {
             .collect()
     }
 
-    /// Where `program` runs, in words.
+    /// Where `program` runs, in words: what the kernel says, not what was once done.
     pub(super) fn places(&self, program: &str) -> Vec<String> {
-        let here = |name: &&String| program_of(name) == program;
         self.held
-            .keys()
-            .filter(here)
-            .map(|name| match device_of(name) {
-                Some(index) => {
-                    place::interface_name(index).unwrap_or_else(|| format!("device {index} (gone)"))
-                }
-                None => "node".to_owned(),
-            })
+            .iter()
+            .filter(|(name, _)| program_of(name) == program)
+            .filter(|(_, link)| sys::link_info(link.as_fd()).is_ok_and(|info| info.is_attached()))
+            .map(|(name, _)| where_is(name))
             .collect()
     }
 
@@ -239,6 +291,16 @@ fn program_of(pin: &str) -> &str {
 /// Device a pin belongs to, if it belongs to one.
 fn device_of(pin: &str) -> Option<u32> {
     pin.split('-').nth(1)?.parse().ok()
+}
+
+/// Where a pinned link is attached, for people.
+fn where_is(pin: &str) -> String {
+    match device_of(pin) {
+        Some(index) => {
+            place::interface_name(index).unwrap_or_else(|| format!("device {index} (gone)"))
+        }
+        None => "node".to_owned(),
+    }
 }
 
 /// A program's hook, for people.

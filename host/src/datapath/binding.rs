@@ -1,7 +1,7 @@
 //! Puts programs where endpoints and outside devices are, as they come and go.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
 };
 
@@ -33,6 +33,8 @@ pub struct AttachReport {
     pub waiting: Vec<Waiting>,
     /// What exists but could not be attached, with the reason.
     pub failed: Vec<String>,
+    /// What somebody else had undone, and was put back.
+    pub restored: Vec<String>,
 }
 
 /// Something declared that needs what does not exist (yet).
@@ -65,7 +67,7 @@ impl AttachReport {
 
     /// Nothing came and nothing went.
     pub fn is_unchanged(&self) -> bool {
-        self.attached.is_empty() && self.detached.is_empty()
+        self.attached.is_empty() && self.detached.is_empty() && self.restored.is_empty()
     }
 }
 
@@ -95,6 +97,9 @@ pub(super) struct Bindings {
     /// `None` until the first generation: nothing is taken away before it is known
     /// what should be there.
     homes: Option<BTreeMap<EndpointId, Home>>,
+    /// Where endpoints were when the last agent ended: enough to give a device that was
+    /// made anew its programs back before anything else is known.
+    remembered: BTreeMap<EndpointId, Home>,
     outside: Vec<String>,
     xdp: BTreeMap<u32, XdpStatus>,
     last: AttachReport,
@@ -111,12 +116,15 @@ pub(super) struct Found {
 
 impl Found {
     /// Looks for the homes of these endpoints.
-    pub(super) fn of(endpoints: &BTreeMap<EndpointId, CompiledEndpoint>) -> Self {
+    pub(super) fn of(
+        endpoints: &BTreeMap<EndpointId, CompiledEndpoint>,
+        bindings: &Bindings,
+    ) -> Self {
         let mut found = Self::default();
         for (id, endpoint) in endpoints {
             match &endpoint.location {
                 Location::Interface(device) => {
-                    let index = place::interface_index(device);
+                    let index = bindings.workload_device(device).ok();
                     found.devices.extend(index.map(|index| (*id, index)));
                 }
                 Location::Cgroup(path) => {
@@ -147,6 +155,27 @@ impl Bindings {
         self.homes = Some(endpoints.iter().map(|(id, e)| (*id, home(e))).collect());
     }
 
+    /// Says where endpoints were when the last agent ended.
+    pub(super) fn remember(&mut self, homes: BTreeMap<EndpointId, (String, Location)>) {
+        let home = |(id, (name, location))| (id, Home { name, location });
+        self.remembered = homes.into_iter().map(home).collect();
+    }
+
+    /// Index of the device a workload is behind, or why there is none. The node's own ways
+    /// out are nobody's: policing them as a workload would cut the node off.
+    fn workload_device(&self, device: &str) -> Result<u32, String> {
+        if self.outside.iter().any(|outside| outside == device) {
+            return Err(format!(
+                "{device} is an outside device of this node (node.outsideDevices), and no workload is behind it"
+            ));
+        }
+        match place::interface_index(device) {
+            Some(place::LOOPBACK) => Err(format!("{device} is the loopback device of the node")),
+            Some(index) => Ok(index),
+            None => Err(format!("no device {device}")),
+        }
+    }
+
     /// How the last round ended.
     pub(super) fn last(&self) -> &AttachReport {
         &self.last
@@ -159,7 +188,7 @@ impl Bindings {
 
     /// Devices declared, outside ones included, whether they exist or not.
     pub(super) fn device_names(&self) -> Vec<String> {
-        let homes = self.homes.iter().flat_map(BTreeMap::values);
+        let homes = self.homes.as_ref().unwrap_or(&self.remembered).values();
         let workloads = homes.filter_map(|home| match &home.location {
             Location::Interface(device) => Some(device.clone()),
             Location::Cgroup(_) => None,
@@ -176,14 +205,21 @@ impl Bindings {
         links: &mut Links,
     ) -> Result<AttachReport, DatapathError> {
         let mut report = AttachReport::default();
+        report.restored = links.audit(programs);
         self.bind_outside(programs, links, &mut report);
+        // Nothing is steered on a node that declares no device.
+        let guarded = !self.device_names().is_empty();
+        if guarded {
+            guard_exits(&self.declared_devices(), programs, links, &mut report);
+        }
         let found = self.bind_endpoints(tables, programs, links, &mut report)?;
         if self.homes.is_some() {
             unbind_stale(&found, tables, links, &mut report)?;
         }
-        // Nothing is steered on a node that declares no device.
-        if !self.device_names().is_empty() {
-            guard_exits(programs, links, &mut report);
+        if guarded {
+            // What is a workload's no more may be a way out now, and the other way round.
+            guard_exits(&BTreeSet::new(), programs, links, &mut report);
+            release_exits(links);
         }
         self.last = report.clone();
         Ok(report)
@@ -191,7 +227,7 @@ impl Bindings {
 
     /// The additive half for endpoints: table entries, then programs. An endpoint
     /// without a policy of the active generation is closed from that moment on.
-    pub(super) fn bind_endpoints(
+    fn bind_endpoints(
         &self,
         tables: &Tables,
         programs: &Programs,
@@ -199,18 +235,19 @@ impl Bindings {
         report: &mut AttachReport,
     ) -> Result<Found, DatapathError> {
         let mut found = Found::default();
-        for (id, home) in self.homes.iter().flatten() {
+        let homes = self.homes.as_ref().unwrap_or(&self.remembered);
+        for (id, home) in homes {
             match &home.location {
-                Location::Interface(device) => match place::interface_index(device) {
-                    Some(index) => {
+                Location::Interface(device) => match self.workload_device(device) {
+                    Ok(index) => {
                         found.devices.insert(*id, index);
                         set_device(tables, *id, index)?;
                         let what = format!("{} ({device})", home.name);
                         bind_device(tables, programs, links, *id, index, &what, report)?;
                     }
-                    None => {
+                    Err(missing) => {
                         set_device(tables, *id, 0)?;
-                        report.wait(Some(&home.name), format!("no device {device}"));
+                        report.wait(Some(&home.name), missing);
                     }
                 },
                 Location::Cgroup(path) => match Cgroup::find(path.as_ref()) {
@@ -230,6 +267,14 @@ impl Bindings {
         Ok(found)
     }
 
+    /// Indices of workloads' devices that exist.
+    fn declared_devices(&self) -> BTreeSet<u32> {
+        let names = self.device_names().into_iter();
+        names
+            .filter_map(|name| self.workload_device(&name).ok())
+            .collect()
+    }
+
     fn bind_outside(&mut self, programs: &Programs, links: &mut Links, report: &mut AttachReport) {
         let mut present = HashMap::new();
         for device in &self.outside {
@@ -243,7 +288,14 @@ impl Bindings {
                 Ok(false) => {}
                 Err(error) => report.failed.push(with_cause(&error)),
             }
-            // A device that refused once is not asked again.
+            // One that was detached is attached again; a device that refused once is not
+            // asked again.
+            let runs = [XdpMode::Native, XdpMode::Generic]
+                .iter()
+                .any(|mode| links.has(program::DENY_LIST, &Place::Xdp(index, *mode)));
+            if self.xdp.get(&index).is_some_and(|xdp| xdp.mode != "none") && !runs {
+                self.xdp.remove(&index);
+            }
             self.xdp
                 .entry(index)
                 .or_insert_with(|| bind_xdp(programs, links, device, index));
@@ -303,7 +355,13 @@ fn bind_device(
 /// Puts the guard of steered packets on every device they could leave by, declared or
 /// not: whoever changes routes does not ask which devices we were told of. Workloads
 /// have a stricter one, and nothing leaves by `lo`.
-fn guard_exits(programs: &Programs, links: &mut Links, report: &mut AttachReport) {
+/// Devices in `apart` are about to get theirs.
+fn guard_exits(
+    apart: &BTreeSet<u32>,
+    programs: &Programs,
+    links: &mut Links,
+    report: &mut AttachReport,
+) {
     let devices = match place::interfaces() {
         Ok(devices) => devices,
         Err(error) => {
@@ -311,10 +369,7 @@ fn guard_exits(programs: &Programs, links: &mut Links, report: &mut AttachReport
             return;
         }
     };
-    let is_exit = |links: &Links, index| {
-        index != place::LOOPBACK && !links.has(program::TO_ENDPOINT, &Place::Device(index))
-    };
-    for &index in &devices {
+    for &index in devices.difference(apart) {
         if is_exit(links, index)
             && let Err(error) = links.ensure(programs, program::TO_OUTSIDE, &Place::Device(index))
             // It may be gone by now.
@@ -323,11 +378,20 @@ fn guard_exits(programs: &Programs, links: &mut Links, report: &mut AttachReport
             report.failed.push(with_cause(&error));
         }
     }
+}
+
+/// Takes the guard from devices that are gone, or have a stricter one.
+fn release_exits(links: &mut Links) {
     for index in links.devices(&[program::TO_OUTSIDE]) {
-        if !devices.contains(&index) || !is_exit(links, index) {
+        if place::interface_name(index).is_none() || !is_exit(links, index) {
             links.detach(program::TO_OUTSIDE, &Place::Device(index));
         }
     }
+}
+
+/// Can packets leave the node by this device, past no workload's guard?
+fn is_exit(links: &Links, index: u32) -> bool {
+    index != place::LOOPBACK && !links.has(program::TO_ENDPOINT, &Place::Device(index))
 }
 
 /// The deny list as close to the wire as the device lets it.

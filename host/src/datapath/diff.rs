@@ -37,20 +37,27 @@ impl<K: Copy + Eq + Hash, V: Copy + PartialEq> Change<K, V> {
         }
     }
 
-    /// Would the table hold old and new content at once?
+    /// Would the table hold the new content, and old and new at once?
     pub(super) fn check(&self, table: &Table<K, V>) -> Result<(), DatapathError>
     where
         K: Pod,
         V: Pod,
     {
-        if self.peak <= table.limit() as usize {
-            return Ok(());
+        let after = self.peak - self.delete.len();
+        let full = |needed, limit| {
+            Err(DatapathError::Full {
+                table: table.name(),
+                needed,
+                limit,
+            })
+        };
+        if after > table.limit() as usize {
+            return full(after, table.limit());
         }
-        Err(DatapathError::Full {
-            table: table.name(),
-            needed: self.peak,
-            limit: table.limit(),
-        })
+        if self.peak > table.room() as usize {
+            return full(self.peak, table.room());
+        }
+        Ok(())
     }
 }
 

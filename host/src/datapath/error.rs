@@ -25,6 +25,16 @@ pub enum DatapathError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Another agent tends these pins, or this network namespace.
+    #[error(
+        "another agent (pid {pid}) works with {}; two would overwrite each other's tables: stop it first", path.display()
+    )]
+    Owned {
+        /// What both want.
+        path: PathBuf,
+        /// Its process id.
+        pid: String,
+    },
     /// The kernel does not say how many CPUs there may be.
     #[error("cannot count the possible CPUs")]
     Cpus(#[source] io::Error),
@@ -82,7 +92,7 @@ pub enum DatapathError {
     },
     /// The generation needs more room than a table has. Nothing was changed.
     #[error(
-        "table {table} has room for {limit} entries, and this generation needs {needed} while the one before is still in place; raise the table's limit or simplify"
+        "table {table} has room for {limit} entries, and this needs {needed}; raise the table's limit or simplify"
     )]
     Full {
         /// Map name.

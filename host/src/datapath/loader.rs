@@ -13,7 +13,12 @@ use aya::{
 };
 use tidegate_ebpf_shared::maps::map;
 
-use super::{DatapathError, bpffs::Pins, kernel_features, sys, tables::TableLimits};
+use super::{
+    DatapathError,
+    bpffs::Pins,
+    kernel_features, sys,
+    tables::{TableLimits, copies},
+};
 
 /// The object built from `ebpf/programs`, aligned as its ELF structures need.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TIDEGATE_BPF_OBJECT"));
@@ -50,7 +55,7 @@ pub(super) fn load(pins: &Pins, limits: &TableLimits) -> Result<Programs, Datapa
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
         if let Some(capacity) = limits.of(name) {
-            loader.map_max_entries(name, capacity);
+            loader.map_max_entries(name, capacity.saturating_mul(copies(name)));
         }
     }
     let mut object = loader

@@ -25,6 +25,7 @@ mod kernel_features;
 mod listeners;
 mod loader;
 mod maglev;
+mod owner;
 mod place;
 mod policy_tables;
 mod publish;
@@ -40,6 +41,7 @@ mod tables;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -51,6 +53,7 @@ use tidegate_ebpf_shared::{
     limits,
     maps::{map, program},
 };
+use tidegate_policy::compiled::{EndpointId, Location};
 
 pub use self::{
     binding::{AttachReport, XdpStatus},
@@ -61,6 +64,7 @@ pub use self::{
     expire::{Clocks, Sweep},
     explain::{Explanation, Party, Query, ServiceHit, Step},
     kernel_features::{KernelFeature, kernel_features},
+    owner::Owner,
     publish::{PublishReport, TableChange},
     reader::Reader,
     status::{DatapathStatus, ProgramStatus},
@@ -94,6 +98,9 @@ pub struct Options {
     pub allow_localhost: bool,
     /// Deny events per second and CPU; more are only counted.
     pub deny_events_per_second: u32,
+    /// Endpoints of the generation the kernel has, by id: name and place. Devices of
+    /// theirs that were made anew get their programs back before anything else.
+    pub homes: BTreeMap<EndpointId, (String, Location)>,
 }
 
 impl Default for Options {
@@ -106,6 +113,7 @@ impl Default for Options {
             audit: false,
             allow_localhost: true,
             deny_events_per_second: limits::DENY_EVENTS_PER_SECOND as u32,
+            homes: BTreeMap::new(),
         }
     }
 }
@@ -132,6 +140,14 @@ pub struct Datapath {
     links: Links,
     bindings: Bindings,
     notes: Vec<String>,
+    /// What belongs to the node as a whole, and where it should run.
+    for_node: Vec<(&'static str, Place)>,
+    /// Of that, what could not be attached, and why.
+    not_on_node: Vec<String>,
+    /// Programs somebody else had detached, and rounds that put them back.
+    restored: u64,
+    /// Keeps another agent off these pins and this network namespace.
+    _owner: Owner,
     /// What may interfere with our rule and route, as found last.
     interference: Vec<String>,
     last_policy_id: u32,
@@ -148,6 +164,7 @@ impl Datapath {
         kernel_features::check_rights()?;
         let pins = Pins::below(&options.bpffs);
         pins.prepare()?;
+        let owner = Owner::claim(&options.bpffs)?;
         let programs = loader::load(&pins, &options.limits)?;
         let tables = Tables::open(&pins.maps, &options.limits)?;
         let links = Links::adopt(&pins.links, &programs)?;
@@ -159,6 +176,10 @@ impl Datapath {
             links,
             bindings: Bindings::new(options.outside),
             notes: Vec::new(),
+            for_node: Vec::new(),
+            not_on_node: Vec::new(),
+            restored: 0,
+            _owner: owner,
             interference: Vec::new(),
             last_policy_id: 0,
             cpus,
@@ -169,7 +190,11 @@ impl Datapath {
                 | bit(options.allow_localhost, flags::ALLOW_LOCALHOST);
             config.deny_events_per_second = options.deny_events_per_second;
         })?;
-        datapath.attach_to_node(options.cgroup.as_deref());
+        // Without tables of theirs endpoints would be closed until there are some.
+        if datapath.generation() != 0 {
+            datapath.bindings.remember(options.homes);
+        }
+        datapath.find_hooks_of_node(options.cgroup.as_deref());
         datapath.attach_pending()?;
         Ok(datapath)
     }
@@ -186,9 +211,15 @@ impl Datapath {
     /// (network managers do: without them steered packets would leave the node as they
     /// are). For every link event, and now and then.
     pub fn attach_pending(&mut self) -> Result<AttachReport, DatapathError> {
-        self.interference = routes::ensure()?;
-        self.bindings
-            .reconcile(&self.tables, &self.programs, &mut self.links)
+        // One that fails does not keep the other from being done.
+        let routes = routes::ensure();
+        let mut report = self
+            .bindings
+            .reconcile(&self.tables, &self.programs, &mut self.links)?;
+        self.attach_to_node(&mut report);
+        self.restored += report.restored.len() as u64;
+        self.interference = routes?;
+        Ok(report)
     }
 
     /// Descriptors of the proxy's maps.
@@ -237,32 +268,43 @@ impl Datapath {
         self.tables.config.put(&0, &config)
     }
 
-    /// Attaches what belongs to the node as a whole. A hook that cannot be attached
-    /// is noted, and the rest goes on: policy on workloads does not depend on it.
-    fn attach_to_node(&mut self, cgroup: Option<&Path>) {
-        let mut wanted = Vec::new();
+    /// Finds the hooks that belong to the node as a whole. What is missing is noted, and
+    /// the rest goes on: policy on workloads does not depend on it.
+    fn find_hooks_of_node(&mut self, cgroup: Option<&Path>) {
         match place::network_namespace() {
-            Ok((inode, _)) => wanted.push((program::PICK_LISTENER, Place::Namespace(inode))),
+            Ok((inode, _)) => self
+                .for_node
+                .push((program::PICK_LISTENER, Place::Namespace(inode))),
             Err(error) => self.notes.push(format!("no network namespace: {error}")),
         }
         match sys::open_pin(&self.pins.maps.join(map::FAST_SOCKETS))
             .and_then(|map| sys::map_info(std::os::fd::AsFd::as_fd(&map)))
         {
-            Ok(info) => wanted.push((program::FIRST_BYTES, Place::SocketMap(info.id))),
+            Ok(info) => self
+                .for_node
+                .push((program::FIRST_BYTES, Place::SocketMap(info.id))),
             Err(error) => self.notes.push(format!("no map for first bytes: {error}")),
         }
         match cgroup.map(Cgroup::find) {
-            Some(Ok(cgroup)) => wanted
+            Some(Ok(cgroup)) => self
+                .for_node
                 .extend(CGROUP_PROGRAMS.map(|program| (program, Place::Cgroup(cgroup.clone())))),
             Some(Err(error)) => self.notes.push(format!("no socket hooks: cgroup: {error}")),
             None => self
                 .notes
                 .push("no socket hooks: no cgroup is configured".into()),
         }
-        for (program, place) in wanted {
-            if let Err(error) = self.links.ensure(&self.programs, program, &place) {
-                self.notes.push(with_cause(&error));
+    }
+
+    /// Makes sure that what belongs to the node as a whole runs. A hook that cannot be
+    /// attached is reported, and the rest goes on.
+    fn attach_to_node(&mut self, report: &mut AttachReport) {
+        self.not_on_node.clear();
+        for (program, place) in &self.for_node {
+            if let Err(error) = self.links.ensure(&self.programs, program, place) {
+                self.not_on_node.push(with_cause(&error));
             }
         }
+        report.failed.extend(self.not_on_node.iter().cloned());
     }
 }

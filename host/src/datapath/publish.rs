@@ -72,23 +72,25 @@ impl Datapath {
             generation
         };
         let plan = self.plan(step, compiled)?;
-        let mut attach = AttachReport::default();
-        self.write(&plan, compiled, &mut attach)?;
+        self.write(&plan, compiled)?;
         self.tables.generation.put(&0, &step)?;
         self.last_policy_id = plan.policy.last_policy_id;
         if step != generation {
             self.copy_slots(step)?;
             self.tables.generation.put(&0, &generation)?;
         }
-        // It is in force. What goes wrong from here on leaves leftovers, which the
-        // next generation clears away; it does not undo this one.
-        match self.attach_pending() {
-            Ok(mut report) => {
-                report.attached.splice(..0, attach.attached);
-                attach = report;
-            }
-            Err(error) => attach.failed.push(with_cause(&error)),
-        }
+        // It is in force. Only now do new endpoints get their programs: attaching to many
+        // takes seconds, and one without a policy of the generation in force is closed.
+        //
+        // What goes wrong from here on leaves leftovers, which the next generation clears
+        // away; it does not undo this one.
+        let mut attach = match self.attach_pending() {
+            Ok(report) => report,
+            Err(error) => AttachReport {
+                failed: vec![with_cause(&error)],
+                ..AttachReport::default()
+            },
+        };
         if let Err(error) = self.delete(&plan) {
             attach.failed.push(with_cause(&error));
         }
@@ -97,6 +99,11 @@ impl Datapath {
             changes: plan.summary(&self.tables),
             attach,
         })
+    }
+
+    /// Would the tables hold this as the next generation, next to the one in force?
+    pub fn fits(&self, compiled: &Compiled) -> Result<(), DatapathError> {
+        self.plan(self.generation() + 1, compiled).map(|_| ())
     }
 
     /// Compares what is with what should be; fails if it would not fit.
@@ -108,7 +115,7 @@ impl Datapath {
             generation: self.generation(),
             last_policy_id: self.last_policy_id,
         };
-        let found = Found::of(&compiled.endpoints);
+        let found = Found::of(&compiled.endpoints, &self.bindings);
         let plan = Plan {
             policy: policy_tables::plan(&compiled.endpoints, &found.devices, generation, &current),
             services: service_tables::plan(&compiled.services, &self.current_services()?)?,
@@ -162,12 +169,7 @@ impl Datapath {
     /// from now on with a mix of old policy and new identities carries the old
     /// generation's number and is decided again after the flip. The other way round
     /// the mix would be kept for the flow's life.
-    fn write(
-        &mut self,
-        plan: &Plan,
-        compiled: &Compiled,
-        report: &mut AttachReport,
-    ) -> Result<(), DatapathError> {
+    fn write(&mut self, plan: &Plan, compiled: &Compiled) -> Result<(), DatapathError> {
         let tables = &self.tables;
         for (number, content) in &plan.services.maglev {
             let start = number * MAGLEV_TABLE;
@@ -187,8 +189,6 @@ impl Datapath {
         }
         tables.deny_list.put_all(&plan.deny_list.put)?;
         self.bindings.declare(&compiled.endpoints);
-        self.bindings
-            .bind_endpoints(&self.tables, &self.programs, &mut self.links, report)?;
         Ok(())
     }
 

@@ -23,6 +23,10 @@ pub struct DatapathStatus {
     pub attach: AttachReport,
     /// What the kernel offers.
     pub kernel: Vec<KernelFeature>,
+    /// What should run and does not, and why: what it guards is open.
+    pub missing: Vec<String>,
+    /// Programs that somebody else had detached and that were attached again.
+    pub restored: u64,
     /// What may get in the way: sysctls, foreign rules, hooks that could not be attached.
     pub notes: Vec<String>,
 }
@@ -48,7 +52,20 @@ impl Datapath {
         let mut devices = self.bindings.device_names();
         devices.sort();
         notes.extend(routes::sysctl_notes(&devices));
-        notes.extend(self.bindings.last().failed.iter().cloned());
+        let mut missing = self.bindings.last().failed.clone();
+        missing.extend(self.not_on_node.iter().cloned());
+        // Without an entry the deny list refuses nobody.
+        let refuses = self
+            .tables
+            .deny_list
+            .count()
+            .is_ok_and(|prefixes| prefixes > 0);
+        let without = self.bindings.xdp().into_iter().filter(|_| refuses);
+        missing.extend(without.filter(|xdp| xdp.mode == "none").map(|xdp| {
+            let reason = xdp.reason.unwrap_or_default();
+            format!("no deny list on {}: {reason}", xdp.device)
+        }));
+        notes.extend(missing.iter().cloned());
         let programs = self
             .programs
             .iter()
@@ -67,6 +84,8 @@ impl Datapath {
             xdp: self.bindings.xdp(),
             attach: self.bindings.last().clone(),
             kernel: kernel_features(),
+            missing,
+            restored: self.restored,
             notes,
         }
     }

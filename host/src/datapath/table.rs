@@ -18,16 +18,19 @@ pub(super) struct Table<K, V> {
     name: &'static str,
     fd: OwnedFd,
     limit: u32,
+    room: u32,
     types: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K: Pod, V: Pod> Table<K, V> {
     /// Opens the pin `name` in `folder` and compares its layout, and its capacity
-    /// where the configuration sets one, with what is expected.
+    /// where the configuration sets one, with what is expected. It has room for that many
+    /// entries `copies` times: generations that are in place together.
     pub(super) fn open(
         folder: &Path,
         name: &'static str,
         capacity: Option<u32>,
+        copies: u32,
     ) -> Result<Self, DatapathError> {
         let fd = sys::open_pin(&folder.join(name)).map_err(DatapathError::table(name, "open"))?;
         let info = sys::map_info(fd.as_fd()).map_err(DatapathError::table(name, "inspect"))?;
@@ -41,17 +44,19 @@ impl<K: Pod, V: Pod> Table<K, V> {
                 value: size_of::<V>(),
             });
         }
-        if let Some(wanted) = capacity.filter(|wanted| *wanted != info.max_entries) {
+        let differs = |wanted: &u32| wanted.saturating_mul(copies) != info.max_entries;
+        if let Some(wanted) = capacity.filter(differs) {
             return Err(DatapathError::Capacity {
                 table: name,
-                found: info.max_entries,
+                found: info.max_entries / copies,
                 wanted,
             });
         }
         Ok(Self {
             name,
             fd,
-            limit: info.max_entries,
+            limit: info.max_entries / copies,
+            room: info.max_entries,
             types: PhantomData,
         })
     }
@@ -61,7 +66,12 @@ impl<K: Pod, V: Pod> Table<K, V> {
         self.name
     }
 
-    /// Entries there is room for.
+    /// Entries there may be while one generation takes over from another, of both together.
+    pub(super) fn room(&self) -> u32 {
+        self.room
+    }
+
+    /// Entries of one generation there is room for.
     pub(super) fn limit(&self) -> u32 {
         self.limit
     }

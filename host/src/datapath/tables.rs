@@ -77,6 +77,13 @@ impl TableLimits {
     }
 }
 
+/// How many generations a table has room for at once. A changed endpoint gets complete new
+/// rows next to its old ones, so the policy table needs its size twice; it is a trie, whose
+/// room costs nothing while it is not used. The others hold differences only.
+pub(super) fn copies(name: &str) -> u32 {
+    if name == map::POLICY { 2 } else { 1 }
+}
+
 /// The tables the agent reads or writes.
 pub(super) struct Tables {
     pub(super) config: Table<u32, DatapathConfig>,
@@ -107,7 +114,7 @@ impl Tables {
         /// Opens one table with the capacity the configuration sets for it, if any.
         macro_rules! open {
             ($name:expr) => {
-                Table::open(folder, $name, limits.of($name))?
+                Table::open(folder, $name, limits.of($name), copies($name))?
             };
         }
         Ok(Self {

@@ -106,6 +106,11 @@ fn node(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
     )?;
     let count = |items: usize| [([], items as u64)];
     out.gauge(
+        "tidegate_ready",
+        "1 while what was written is in force, as /readyz says",
+        count(usize::from(view.obstacles().is_empty())),
+    )?;
+    out.gauge(
         "tidegate_endpoints",
         "Endpoints of this node",
         count(view.endpoints.len()),
@@ -146,6 +151,16 @@ fn node(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
 
 fn datapath(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
     let d = &view.datapath;
+    out.counter(
+        "tidegate_programs_reattached",
+        "Programs that somebody else had detached and that were attached again",
+        [([], d.reattached)],
+    )?;
+    out.gauge(
+        "tidegate_programs_missing",
+        "Programs that should run somewhere and do not",
+        [([], d.missing.len() as u64)],
+    )?;
     let table = |value: fn(&crate::control::view::TableView) -> u64| {
         d.tables
             .iter()

@@ -8,7 +8,8 @@ use crate::{
     problem::Problem,
 };
 
-/// Finds what exists twice. The document of the later file is the one at fault.
+/// Finds what exists twice. The document that comes later in the input is the one at
+/// fault: whoever was there first stays.
 pub(super) fn check(input: &Input) -> Vec<Problem> {
     let mut problems = Vec::new();
     check_documents(input, &mut problems);
@@ -23,7 +24,6 @@ fn check_documents(input: &Input, problems: &mut Vec<Problem>) {
     metas.extend(input.services.iter().map(|d| &d.meta));
     metas.extend(input.deny_lists.iter().map(|d| &d.meta));
     metas.extend(input.bindings.iter().map(|d| &d.meta));
-    metas.sort_by_key(|meta| (&meta.file, meta.line));
     let mut seen: BTreeMap<String, &Meta> = BTreeMap::new();
     for meta in metas {
         if let Some(first) = seen.get(&meta.key()) {
@@ -51,13 +51,15 @@ fn check_locations(input: &Input, problems: &mut Vec<Problem>) {
             Location::Interface(name) => ((true, name.as_str()), "spec.interface"),
             Location::Cgroup(path) => ((false, path.as_str()), "spec.cgroup"),
         };
-        if let Some(first) = seen.insert(place, &endpoint.meta) {
+        if let Some(first) = seen.get(&place) {
             problems.push(endpoint.meta.problem(
                 endpoint.meta.line,
                 field,
                 format!("{} already belongs to {}", place.1, first.full_name()),
                 "one endpoint per place",
             ));
+        } else {
+            seen.insert(place, &endpoint.meta);
         }
     }
 }

@@ -19,25 +19,13 @@ pub(super) fn compile(
     numbers: &mut Interner,
     problems: &mut Vec<Problem>,
 ) -> Result<Vec<CompiledService>, Exhausted> {
-    let mut frontends: BTreeMap<(SocketAddr, u8), String> = BTreeMap::new();
+    check_frontends(input, problems);
     let mut compiled = Vec::new();
     for service in super::by_name(&input.services, |s: &Service| s.meta.key()) {
         for port in &service.ports {
             for address in &service.addresses {
                 let name = full_name(service, port);
                 let frontend = (SocketAddr::new(*address, port.port), port.protocol);
-                if let Some(owner) = frontends.insert(frontend, name.clone()) {
-                    problems.push(service.meta.problem(
-                        port.line,
-                        "spec.ports",
-                        format!(
-                            "{}/{} already belongs to {owner}",
-                            frontend.0,
-                            protocol::name(port.protocol)
-                        ),
-                        "a frontend belongs to one service",
-                    ));
-                }
                 let key = format!(
                     "{} {}/{}",
                     service.meta.full_name(),
@@ -57,6 +45,32 @@ pub(super) fn compile(
         }
     }
     Ok(compiled)
+}
+
+/// Finds frontends that exist twice; the service that comes later in the input is at fault.
+fn check_frontends(input: &Input, problems: &mut Vec<Problem>) {
+    let mut frontends: BTreeMap<(SocketAddr, u8), String> = BTreeMap::new();
+    for service in &input.services {
+        for port in &service.ports {
+            for address in &service.addresses {
+                let frontend = (SocketAddr::new(*address, port.port), port.protocol);
+                if let Some(owner) = frontends.get(&frontend) {
+                    problems.push(service.meta.problem(
+                        port.line,
+                        "spec.ports",
+                        format!(
+                            "{}/{} already belongs to {owner}",
+                            frontend.0,
+                            protocol::name(port.protocol)
+                        ),
+                        "a frontend belongs to one service",
+                    ));
+                } else {
+                    frontends.insert(frontend, full_name(service, port));
+                }
+            }
+        }
+    }
 }
 
 fn full_name(service: &Service, port: &ServicePort) -> String {

@@ -150,13 +150,15 @@ fn add_endpoints(
         });
         add_ports(&mut peers[index].ports, endpoint);
         for address in &endpoint.addresses {
-            if let Some(owner) = owners.insert(*address, endpoint) {
+            if let Some(owner) = owners.get(address) {
                 problems.push(endpoint.meta.problem(
                     endpoint.meta.line,
                     "spec.addresses",
                     format!("{address} already belongs to {}", owner.meta.full_name()),
                     "an address belongs to one endpoint",
                 ));
+            } else {
+                owners.insert(*address, endpoint);
             }
             let info = AddrIdentity {
                 identity,

@@ -78,6 +78,26 @@ fn another_capacity_is_refused_with_a_way_out() {
     });
 }
 
+/// Whatever its run folder: same pins, or same network namespace.
+#[test]
+fn a_second_agent_is_refused() {
+    world::test(|world| {
+        let first = world.open();
+        let mut other_pins = world.options();
+        other_pins.bpffs = world.bpffs().join("other");
+        for options in [world.options(), other_pins] {
+            let Err(error) = world.try_open(options) else {
+                panic!("two agents");
+            };
+            assert!(matches!(error, DatapathError::Owned { .. }), "{error}");
+            let pid = format!("pid {}", std::process::id());
+            assert!(error.to_string().contains(&pid), "{error}");
+        }
+        drop(first);
+        world.open();
+    });
+}
+
 #[test]
 fn cleaning_up_leaves_nothing() {
     world::test(|world| {
@@ -112,6 +132,7 @@ fn cleaning_up_leaves_nothing() {
         }
         let mounts = std::fs::read_to_string("/proc/thread-self/mounts").unwrap();
         assert!(!mounts.contains(world.bpffs().to_str().unwrap()));
+        drop(datapath);
         // Twice is fine, and so is a new start.
         Datapath::remove(&world.bpffs()).unwrap();
         assert_eq!(world.open().generation(), 0);

@@ -75,7 +75,7 @@ fn what_does_not_fit_changes_nothing() {
                 table: "POLICY",
                 needed,
                 limit: found,
-            }) => assert_eq!((needed, found), (limit as usize + 4, limit)),
+            }) => assert_eq!((needed, found), (limit as usize + 2, limit)),
             other => panic!("{other:?}"),
         }
         let after = (
@@ -85,6 +85,97 @@ fn what_does_not_fit_changes_nothing() {
         );
         assert_eq!(before, after);
         assert_eq!(datapath.generation(), 1);
+    });
+}
+
+/// However full the table: what an edit takes is room for the edit.
+#[test]
+fn an_almost_full_table_can_be_edited() {
+    world::test(|world| {
+        let mut datapath = world.open();
+        let limit = datapath.tables.policy.limit();
+        assert_eq!(limit, world.options().limits.policy_entries);
+        let full = |verdict| {
+            let mut rows = policy(verdict);
+            rows.extend(
+                (1..limit as u16 - 1)
+                    .map(|port| row(0, Direction::Egress, tcp_port(port), Verdict::Deny)),
+            );
+            compiled(rows)
+        };
+        for (generation, verdict) in [(1, Verdict::Allow), (2, Verdict::Deny), (3, Verdict::Allow)]
+        {
+            datapath.publish(generation, &full(verdict)).unwrap();
+            assert_eq!(datapath.tables.policy.count().unwrap(), u64::from(limit));
+        }
+    });
+}
+
+/// Endpoints that talk while the first generation comes are not cut off, however many
+/// there are and however long attaching to them takes: the flip comes first.
+#[test]
+fn the_first_generation_cuts_off_nobody_who_talks() {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        time::{Duration, Instant},
+    };
+
+    static STOP: AtomicBool = AtomicBool::new(false);
+    world::test(|world| {
+        let mut options = world.options();
+        options.limits.endpoints = 64;
+        let mut content = compiled(policy(Verdict::Allow));
+        let workload = content.endpoints[&ENDPOINT].clone();
+        for number in 0..24u32 {
+            world::run(&format!(
+                "ip link add tg-d{number} type veth peer name tg-p{number}"
+            ));
+            let mut endpoint = workload.clone();
+            endpoint.name = format!("default/d{number}");
+            endpoint.location =
+                tidegate_policy::compiled::Location::Interface(format!("tg-d{number}"));
+            endpoint.addresses.clear();
+            content.endpoints.insert(100 + number, endpoint);
+        }
+        let mut datapath = world.try_open(options).unwrap();
+        let node = std::net::UdpSocket::bind((world::NODE, 7000)).unwrap();
+        let echo = std::thread::spawn(move || {
+            let mut buffer = [0; 8];
+            while let Ok((n, from)) = node.recv_from(&mut buffer) {
+                if &buffer[..n] == b"end" {
+                    return;
+                }
+                let _ = node.send_to(&buffer[..n], from);
+            }
+        });
+        let (gap, longest) = std::sync::mpsc::channel();
+        world.start_in_workload(move || {
+            let socket = std::net::UdpSocket::bind((world::WORKLOAD, 7001)).unwrap();
+            socket.connect((world::NODE, 7000)).unwrap();
+            socket
+                .set_read_timeout(Some(Duration::from_millis(5)))
+                .unwrap();
+            let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+            while !STOP.load(Ordering::Relaxed) {
+                let _ = socket.send(b"x");
+                if socket.recv(&mut [0; 8]).is_ok() {
+                    longest = longest.max(last.elapsed());
+                    last = Instant::now();
+                }
+            }
+            let _ = socket.send(b"end");
+            gap.send(longest).unwrap();
+        });
+        let started = Instant::now();
+        datapath.publish(1, &content).unwrap();
+        let took = started.elapsed();
+        STOP.store(true, Ordering::Relaxed);
+        let longest = longest.recv().unwrap();
+        echo.join().unwrap();
+        assert!(
+            longest < took / 4 || longest < Duration::from_millis(100),
+            "silent for {longest:?} of {took:?}"
+        );
     });
 }
 

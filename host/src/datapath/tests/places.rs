@@ -77,6 +77,128 @@ fn outside_devices_say_how_the_deny_list_runs() {
     });
 }
 
+/// Every kind of hook: whatever somebody else detaches runs again after the next look, and
+/// `status` never says otherwise than the kernel does.
+#[test]
+fn what_somebody_detaches_is_told_and_attached_again() {
+    use std::os::fd::AsFd;
+
+    use crate::datapath::{bpffs, sys};
+
+    world::test(|world| {
+        world::run("ip link add tg-outside type veth peer name tg-beyond");
+        let mut options = world.options();
+        options.outside = vec!["tg-outside".into()];
+        options.cgroup = place::cgroup_mount().map(|mount| {
+            let child = mount.join(format!("tidegate-links-{}", std::process::id()));
+            std::fs::create_dir_all(&child).unwrap();
+            child
+        });
+        let child = options.cgroup.clone().expect("cgroup v2 is mounted");
+        let mut datapath = world.try_open(options).unwrap();
+        datapath
+            .publish(1, &compiled(policy(Verdict::Deny)))
+            .unwrap();
+        let attached = |datapath: &Datapath| {
+            let programs = datapath.status().programs.into_iter();
+            programs
+                .map(|program| (program.name, program.attached))
+                .collect::<Vec<_>>()
+        };
+        let before = attached(&datapath);
+        assert_eq!(datapath.status().missing, [""; 0]);
+        let links = datapath.pins.links.clone();
+        let names = bpffs::names(&links).unwrap();
+        assert!(names.len() >= 15, "{names:?}");
+
+        // As `bpftool link detach` does it.
+        for name in &names {
+            let link = sys::open_pin(&links.join(name)).unwrap();
+            let detached = sys::link_detach(link.as_fd());
+            // A socket map's link has no such operation.
+            assert!(
+                detached.is_ok() || name.starts_with("first_bytes"),
+                "{name}"
+            );
+        }
+        for (name, places) in attached(&datapath) {
+            assert!(
+                places.is_empty() || name == "first_bytes",
+                "{name} on {places:?}"
+            );
+        }
+        let report = datapath.attach_pending().unwrap();
+        assert!(report.restored.len() >= names.len() - 1, "{report:?}");
+        assert_eq!(attached(&datapath), before);
+        assert_eq!(datapath.status().restored, report.restored.len() as u64);
+
+        // Without its pin a link would end with this process.
+        for name in &names {
+            std::fs::remove_file(links.join(name)).unwrap();
+        }
+        let report = datapath.attach_pending().unwrap();
+        assert_eq!(report.restored.len(), names.len(), "{report:?}");
+        assert_eq!(bpffs::names(&links).unwrap(), names);
+        assert!(datapath.attach_pending().unwrap().is_unchanged());
+        drop(datapath);
+        std::fs::remove_dir(&child).unwrap();
+    });
+}
+
+#[test]
+fn a_workload_is_never_behind_a_way_out_of_the_node() {
+    use tidegate_policy::compiled::Location;
+
+    world::test(|world| {
+        world::run("ip link add tg-outside type veth peer name tg-beyond");
+        let mut options = world.options();
+        options.outside = vec!["tg-outside".into()];
+        let mut datapath = world.try_open(options).unwrap();
+        for (generation, device) in [(1, "tg-outside"), (2, "lo")] {
+            let mut content = compiled(policy(Verdict::Deny));
+            let endpoint = content.endpoints.get_mut(&ENDPOINT).unwrap();
+            endpoint.location = Location::Interface(device.into());
+            let report = datapath.publish(generation, &content).unwrap();
+            assert!(
+                report.attach.waiting[0].missing.contains(device),
+                "{report:?}"
+            );
+            assert_eq!(datapath.tables.interfaces.count().unwrap(), 0);
+            let programs = datapath.status().programs.into_iter();
+            for program in programs.filter(|p| p.name.ends_with("_endpoint")) {
+                assert_eq!(program.attached, [""; 0], "{}", program.name);
+            }
+        }
+    });
+}
+
+/// A workload that came anew while no agent ran has its programs again before anything
+/// else is known.
+#[test]
+fn a_device_made_anew_is_policed_before_the_first_generation() {
+    world::test(|world| {
+        let content = compiled(policy(Verdict::Deny));
+        let mut options = world.options();
+        let endpoint = &content.endpoints[&ENDPOINT];
+        let home = (endpoint.name.clone(), endpoint.location.clone());
+        options.homes = [(ENDPOINT, home)].into();
+        // With no table of its own it would be closed: it waits for the first generation.
+        let mut datapath = world.try_open(options.clone()).unwrap();
+        assert_eq!(datapath.tables.interfaces.count().unwrap(), 0);
+        datapath.publish(1, &content).unwrap();
+        drop(datapath);
+        world.unplug();
+        world.plug_in();
+        let datapath = world.try_open(options).unwrap();
+        assert_eq!(datapath.generation(), 1);
+        let programs = datapath.status().programs.into_iter();
+        let on_workload =
+            programs.filter(|p| p.attached.contains(&world::WORKLOAD_DEVICE.to_owned()));
+        let on_workload: Vec<_> = on_workload.map(|p| p.name).collect();
+        assert_eq!(on_workload, ["from_endpoint", "to_endpoint"]);
+    });
+}
+
 #[test]
 fn a_device_without_native_xdp_gets_the_generic_one_and_says_why() {
     world::test(|world| {

@@ -106,6 +106,14 @@ impl World {
         result.recv().expect("the job did not panic")
     }
 
+    /// Starts something in the workload's network namespace and does not wait for it.
+    pub(super) fn start_in_workload(&self, job: impl FnOnce() + Send + 'static) {
+        self.workload
+            .jobs
+            .send(Box::new(job))
+            .expect("the workload lives");
+    }
+
     /// Where this world's bpffs goes.
     pub(super) fn bpffs(&self) -> PathBuf {
         self.folder.path().join("bpf")

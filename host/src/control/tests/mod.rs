@@ -1,5 +1,8 @@
 //! Control driven by made-up events, with sinks that only write down what they get.
 
+mod in_force;
+mod newcomers;
+
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -10,7 +13,7 @@ use tidegate_policy::{Mode, compiled::Compiled};
 
 use super::{
     event::{Event, Examination, Request},
-    folder::{PluginStamp, Scan},
+    folder::{FolderId, PluginStamp, Scan},
     plugins::Candidate,
     sinks::{Sinks, Status},
     state::{Control, Settings},
@@ -28,6 +31,8 @@ struct Record {
     compiled: Compiled,
     snapshot: Snapshot,
     refuse_kernel: bool,
+    /// Most endpoints the kernel holds; 0: any number.
+    room: usize,
     refuse_plugin: Option<String>,
 }
 
@@ -55,6 +60,11 @@ impl Sinks for Recorder {
                 .map(|name| (name.clone(), "self-test failed".to_owned()))
                 .collect())
         })
+    }
+
+    fn too_much(&self, compiled: &Compiled) -> Option<String> {
+        let room = self.with(|record| record.room);
+        (room != 0 && compiled.endpoints.len() > room).then(|| format!("room for {room} endpoints"))
     }
 
     fn publish_kernel(&mut self, generation: u32, compiled: &Compiled) -> anyhow::Result<()> {
@@ -152,6 +162,73 @@ impl Bench {
                 .collect();
             names.into_iter().collect()
         })
+    }
+}
+
+impl Bench {
+    /// Everything lost but the kernel's tables: a new state folder.
+    fn restart_without_state(&mut self) {
+        self.state = tempfile::tempdir().expect("a folder");
+        self.restart();
+    }
+
+    /// A node after a reboot: the state folder is there, the kernel's tables are not.
+    fn reboot(&mut self) {
+        self.sinks.with(|record| {
+            record.generation = 0;
+            record.compiled = Compiled::default();
+        });
+        self.restart();
+    }
+
+    fn folder(&mut self, label: &str, inode: u64) -> &mut Self {
+        self.scan
+            .folders
+            .insert(label.into(), FolderId::made_up(inode));
+        self.scan.unreadable.remove(label);
+        self
+    }
+
+    /// The folder is moved away.
+    fn vanish(&mut self, label: &str) -> &mut Self {
+        self.scan.folders.remove(label);
+        self.scan
+            .unreadable
+            .insert(label.into(), format!("there is no folder /etc/{label}"));
+        self.scan
+            .documents
+            .retain(|name, _| !name.starts_with(label));
+        self
+    }
+
+    fn fail(&mut self, name: &str, why: &str) -> &mut Self {
+        self.scan.documents.insert(name.into(), Err(why.into()));
+        self
+    }
+
+    /// Is `web` in default deny for what comes in?
+    fn is_closed(&self) -> bool {
+        self.sinks.with(|record| {
+            let mut endpoints = record.compiled.endpoints.values();
+            endpoints.any(|endpoint| endpoint.default_deny.ingress)
+        })
+    }
+
+    /// What the node is not ready for has this in it.
+    fn expect_not_ready(&self, text: &str) {
+        let view = self.view();
+        assert!(
+            view.not_ready.iter().any(|why| why.contains(text)),
+            "no {text:?} in {:#?}",
+            view.not_ready
+        );
+    }
+
+    /// Only what these sinks lack, a proxy, is missing.
+    fn expect_ready(&self) {
+        let view = self.view();
+        let others = view.not_ready.iter().filter(|why| !why.contains("proxy"));
+        assert_eq!(others.count(), 0, "{:#?}", view.not_ready);
     }
 }
 

@@ -1,0 +1,135 @@
+//! What is in force stays until it is plainly removed.
+
+use super::{Bench, WEB, allow};
+
+#[tokio::test]
+async fn what_is_in_force_stays_until_it_is_plainly_removed() {
+    let mut bench = Bench::new();
+    bench
+        .folder("policies", 1)
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("a", 80));
+    bench.settle().await;
+    bench.expect_ready();
+    for restart in [false, true] {
+        // The folder is moved away, or its name is misspelt.
+        bench.vanish("policies");
+        if restart {
+            bench.restart();
+        }
+        bench.settle().await;
+        assert_eq!(bench.rules(), ["a"], "folder gone, restart: {restart}");
+        bench.expect_not_ready("policies: there is no folder");
+
+        // It is made anew, or what was mounted there is not.
+        bench.folder("policies", 2);
+        bench.settle().await;
+        assert_eq!(bench.rules(), ["a"], "folder emptied, restart: {restart}");
+        bench.expect_not_ready("policies: the folder is another one");
+
+        // The file is emptied, commented out, unreadable, or a link to nowhere.
+        bench.folder("policies", 1);
+        for text in ["", "# todo\n", "---\n# todo\n", "---\n---\n"] {
+            bench.write("policies/a.yaml", text);
+            if restart {
+                bench.restart();
+            }
+            bench.settle().await;
+            assert_eq!(bench.rules(), ["a"], "{text:?}, restart: {restart}");
+            bench.expect_not_ready("delete it to remove what it said");
+        }
+        bench.fail("policies/a.yaml", "the link leads to nowhere");
+        if restart {
+            bench.restart();
+        }
+        bench.settle().await;
+        assert_eq!(bench.rules(), ["a"], "unreadable, restart: {restart}");
+        bench.expect_not_ready("policies/a.yaml");
+
+        bench.write("policies/a.yaml", &allow("a", 80));
+        bench.settle().await;
+        bench.expect_ready();
+    }
+
+    // Another folder with files in it is as good as the one before, if one of comments.
+    bench
+        .folder("policies", 3)
+        .remove("policies/a.yaml")
+        .write("policies/none.yaml", "# nothing is meant to be here\n");
+    bench.settle().await;
+    assert_eq!(bench.rules(), [""; 0]);
+    bench.expect_ready();
+    bench.write("policies/a.yaml", &allow("a", 80));
+    bench.settle().await;
+    // A file deleted from a folder that is there is removed.
+    bench.remove("policies/a.yaml").remove("policies/none.yaml");
+    bench.settle().await;
+    assert_eq!(bench.rules(), [""; 0]);
+    bench.expect_ready();
+}
+
+#[tokio::test]
+async fn lost_state_and_a_broken_policy_do_not_open_a_node() {
+    let mut bench = Bench::new();
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("a", 80));
+    bench.settle().await;
+    // The kernel still has its tables: they stay.
+    bench.write("policies/a.yaml", "kind: [");
+    bench.restart_without_state();
+    assert_eq!(bench.calls().await, [""; 0]);
+    assert_eq!(bench.rules(), ["a"]);
+    bench.expect_not_ready("the kernel keeps generation 1");
+    assert!(
+        bench.view().problems.iter().any(|p| p.line == 1),
+        "the mistake itself"
+    );
+
+    // It has not: who may have been closed is closed.
+    bench.reboot();
+    bench.settle().await;
+    assert!(bench.is_closed());
+    bench.expect_not_ready("every endpoint is in default deny");
+    bench.write("policies/b.yaml", &allow("b", 81));
+    bench.settle().await;
+    assert!(bench.is_closed() && bench.rules() == ["b"], "others go on");
+
+    // Until the file is mended, or plainly removed.
+    bench.remove("policies/a.yaml").remove("policies/b.yaml");
+    bench.settle().await;
+    assert!(!bench.is_closed());
+    bench.expect_ready();
+
+    // A newcomer that is broken was never in force and closes nobody.
+    bench.write("policies/c.yaml", "kind: [");
+    for reboot in [false, true] {
+        if reboot {
+            bench.reboot();
+        }
+        bench.settle().await;
+        assert!(!bench.is_closed());
+        bench.expect_ready();
+    }
+}
+
+/// A last good text that this version refuses is not forgotten: the file on disk says the
+/// same, so nothing would be left of it.
+#[tokio::test]
+async fn an_upgrade_that_refuses_what_is_in_force_does_not_open_it() {
+    let mut bench = Bench::new();
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("a", 80));
+    bench.settle().await;
+    let refused = "apiVersion: cilium.io/v2\nkind: Old\n";
+    let kept = bench.state.path().join("last-good/policies/a.yaml");
+    std::fs::write(&kept, refused).expect("written");
+    bench.write("policies/a.yaml", refused);
+    bench.restart();
+    assert_eq!(bench.calls().await, [""; 0]);
+    bench.expect_not_ready("policies/a.yaml: nothing usable is left");
+    bench.reboot();
+    bench.settle().await;
+    assert!(bench.is_closed());
+}

@@ -1,0 +1,165 @@
+//! Who comes last steps back, and costs nobody else anything.
+
+use super::{Bench, Event, WEB, allow};
+
+/// One document per kind that can be at odds with another, in force and as a newcomer.
+fn at_odds() -> Vec<(&'static str, String, String)> {
+    let service = |name: &str| {
+        format!(
+            "
+apiVersion: tidegate.io/v1alpha1
+kind: Service
+metadata: {{name: {name}}}
+spec: {{addresses: [10.96.0.1], ports: [{{port: 80, protocol: TCP}}], backends: []}}
+"
+        )
+    };
+    let binding = "
+apiVersion: tidegate.io/v1alpha1
+kind: PluginBinding
+metadata: {name: bots}
+spec:
+  endpointSelector: {}
+  direction: ingress
+  toPorts: [8080]
+  plugin: http
+  failMode: closed
+";
+    let deny = |net: &str| {
+        format!(
+            "apiVersion: tidegate.io/v1alpha1\nkind: DenyList\nmetadata: {{name: d}}\nspec: {{cidrs: [{net}]}}\n"
+        )
+    };
+    let other_device = WEB
+        .replace("tg-web", "tg-other")
+        .replace("name: web", "name: other");
+    vec![
+        ("policies", allow("a", 80), allow("a", 81)),
+        ("services", service("s"), service("t")),
+        ("endpoints", WEB.into(), other_device),
+        (
+            "endpoints",
+            WEB.into(),
+            WEB.replace("name: web", "name: other")
+                .replace("10.0.0.1", "10.0.0.2"),
+        ),
+        (
+            "endpoints",
+            WEB.into(),
+            WEB.replace("tg-web", "tg-x")
+                .replace("10.0.0.1", "10.0.0.2"),
+        ),
+        ("policies", binding.into(), binding.replace("8080", "8081")),
+        ("policies", deny("192.0.2.0/24"), deny("198.51.100.0/24")),
+    ]
+}
+
+#[tokio::test]
+async fn a_newcomer_that_conflicts_steps_back_whatever_its_name() {
+    for (folder, old, new) in at_odds() {
+        for name in ["a-first", "z-last"] {
+            let mut bench = Bench::new();
+            bench.write(&format!("{folder}/m.yaml"), &old);
+            bench.settle().await;
+            let before = bench.sinks.with(|record| record.compiled.clone());
+            let newcomer = format!("{folder}/{name}.yaml");
+            bench.write(&newcomer, &new);
+            for restart in ["", "restart", "reboot"] {
+                match restart {
+                    "restart" => bench.restart(),
+                    "reboot" => bench.reboot(),
+                    _ => {}
+                }
+                bench.settle().await;
+                let now = bench.sinks.with(|record| record.compiled.clone());
+                assert_eq!(now, before, "{newcomer} {restart}\n{new}");
+                let problems = &bench.view().problems;
+                let errors: Vec<_> = problems.iter().filter(|p| p.severity == "error").collect();
+                assert!(
+                    errors.len() == 1 && errors[0].file == newcomer,
+                    "{newcomer} {restart}: {problems:#?}"
+                );
+                bench.expect_ready();
+            }
+            // Nobody else is held up, ...
+            let other = WEB.replace("web", "third").replace("10.0.0.1", "10.0.0.9");
+            bench.write("endpoints/third.yaml", &other);
+            bench.settle().await;
+            let endpoints = bench.sinks.with(|record| record.compiled.endpoints.len());
+            assert_eq!(endpoints, before.endpoints.len() + 1);
+            // ... and it has its turn when what stood in its way is gone.
+            bench.remove(&format!("{folder}/m.yaml"));
+            bench.settle().await;
+            assert!(
+                bench.view().problems.iter().all(|p| p.severity != "error"),
+                "{:#?}",
+                bench.view().problems
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_fit_steps_back_and_is_not_tried_again_and_again() {
+    let mut bench = Bench::new();
+    let endpoint = |n: usize| {
+        WEB.replace("web", &format!("w{n}"))
+            .replace("10.0.0.1", &format!("10.0.0.{n}"))
+    };
+    bench.sinks.with(|record| record.room = 3);
+    for n in [5, 6] {
+        bench.write(&format!("endpoints/w{n}.yaml"), &endpoint(n));
+    }
+    bench.settle().await;
+    // Five newcomers where one has room; a policy comes along.
+    for n in 1..=4 {
+        bench.write(&format!("endpoints/w{n}.yaml"), &endpoint(n));
+    }
+    bench.write("policies/p.yaml", &allow("p", 80).replace("web", "w5"));
+    assert_eq!(bench.calls().await, ["proxy 2", "kernel 2"]);
+    let names: Vec<String> = bench.sinks.with(|record| {
+        let endpoints = record.compiled.endpoints.values();
+        endpoints.map(|endpoint| endpoint.name.clone()).collect()
+    });
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert!(names.contains(&"default/w5".into()) && names.contains(&"default/w6".into()));
+    assert_eq!(bench.rules(), ["p"]);
+    let view = bench.view();
+    let refused: Vec<_> = view
+        .problems
+        .iter()
+        .filter(|p| p.severity == "error")
+        .collect();
+    assert_eq!(refused.len(), 3, "{refused:#?}");
+    assert!(
+        refused[0].message.contains("room for 3 endpoints"),
+        "{refused:#?}"
+    );
+    // Time alone changes nothing.
+    bench.sinks.with(|record| record.calls.clear());
+    for _ in 0..5 {
+        bench.control.apply(Event::Tick);
+        bench.control.settle().await;
+    }
+    assert_eq!(bench.sinks.with(|record| record.calls.clone()), [""; 0]);
+}
+
+/// A kernel that refuses is asked again at once and then ever more rarely.
+#[tokio::test]
+async fn a_kernel_that_refuses_for_good_is_left_alone() {
+    let mut bench = Bench::new();
+    bench.sinks.with(|record| record.refuse_kernel = true);
+    bench.write("endpoints/web.yaml", WEB);
+    bench.settle().await;
+    for _ in 0..100 {
+        bench.control.apply(Event::Tick);
+        bench.control.settle().await;
+    }
+    let calls = bench.sinks.with(|record| record.calls.clone());
+    let tries = calls
+        .iter()
+        .filter(|call| call.starts_with("kernel"))
+        .count();
+    assert_eq!(tries, 2, "{calls:?}");
+    bench.expect_not_ready("table POLICY is full");
+}
