@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use crate::label_syntax;
+
 /// Key of the label every endpoint has for its namespace.
 pub const NAMESPACE: &str = "io.kubernetes.pod.namespace";
 /// Prefix of keys that carry labels of the namespace.
@@ -54,18 +56,30 @@ pub struct Key {
 }
 
 impl Key {
-    /// Reads `key`, `source:key`, `any:key` or `$reserved`.
-    pub fn parse(text: &str) -> Self {
-        if let Some(key) = text.strip_prefix('$') {
-            return Key::of("reserved", key);
+    /// Reads `key`, `source:key`, `any:key` or `$reserved`. The error is what is wrong
+    /// with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (source, key) = match (text.strip_prefix('$'), text.split_once(':')) {
+            (Some(key), _) => (Some("reserved"), key),
+            (None, None) => (None, text),
+            (None, Some(("any", key))) => (None, key),
+            (None, Some((source, key))) => (Some(source), key),
+        };
+        if let Some(source) = source
+            && (source.is_empty()
+                || !source
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
+        {
+            return Err(format!(
+                "`{source}` is no source of labels; `k8s`, `reserved` or `any` are"
+            ));
         }
-        match text.split_once(':') {
-            None | Some(("any", _)) => Key {
-                source: None,
-                key: text.strip_prefix("any:").unwrap_or(text).to_owned(),
-            },
-            Some((source, key)) => Key::of(source, key),
-        }
+        label_syntax::check_key(key)?;
+        Ok(Key {
+            source: source.map(str::to_owned),
+            key: key.to_owned(),
+        })
     }
 
     /// A key with its source.
@@ -76,8 +90,43 @@ impl Key {
         }
     }
 
+    /// Is it a Kubernetes label's key that `is` says yes to, with its source or without?
+    fn is_k8s(&self, is: impl Fn(&str) -> bool) -> bool {
+        self.source.as_deref().is_none_or(|source| source == "k8s") && is(&self.key)
+    }
+
+    /// Does it name the pod's namespace?
+    pub fn is_namespace(&self) -> bool {
+        self.is_k8s(|key| key == NAMESPACE)
+    }
+
+    /// Does it name a label of the namespace?
+    pub fn is_namespace_label(&self) -> bool {
+        self.is_k8s(|key| key.starts_with(NAMESPACE_LABELS))
+    }
+
+    /// Does it name the cluster?
+    pub fn is_cluster(&self) -> bool {
+        self.is_k8s(|key| key == CLUSTER)
+    }
+
+    /// Does it name a reserved label?
+    pub fn is_reserved(&self) -> bool {
+        self.source.as_deref() == Some("reserved")
+    }
+
     fn is_of(&self, label: &Label) -> bool {
         self.key == label.key && self.source.as_ref().is_none_or(|s| *s == label.source)
+    }
+}
+
+impl fmt::Display for Key {
+    /// `source:key`, or the key alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Some(source) => write!(f, "{source}:{}", self.key),
+            None => f.write_str(&self.key),
+        }
     }
 }
 
@@ -110,6 +159,11 @@ impl Requirement {
         }
     }
 
+    /// Does it hold only where the key is there?
+    pub fn demands_key(&self) -> bool {
+        matches!(self, Requirement::In(..) | Requirement::Exists(_))
+    }
+
     fn holds(&self, labels: &[Label]) -> bool {
         let mut of_key = labels.iter().filter(|label| self.key().is_of(label));
         match self {
@@ -134,29 +188,21 @@ impl Selector {
         self.requirements.iter().all(|r| r.holds(labels))
     }
 
-    /// Does any condition speak about the pod's namespace or the namespace's labels?
-    pub fn mentions_namespace(&self) -> bool {
-        self.requirements.iter().any(|r| {
-            let key = &r.key().key;
-            key == NAMESPACE || key.starts_with(NAMESPACE_LABELS)
-        })
-    }
-
-    /// Does any condition speak about a reserved label?
-    pub fn mentions_reserved(&self) -> bool {
-        self.mentions_source("reserved")
-    }
-
-    fn mentions_source(&self, source: &str) -> bool {
-        self.requirements
-            .iter()
-            .any(|r| r.key().source.as_deref() == Some(source))
+    /// Does any condition speak about a key that `is` says yes to?
+    pub fn mentions(&self, is: impl Fn(&Key) -> bool) -> bool {
+        self.requirements.iter().any(|r| is(r.key()))
     }
 
     /// Adds `k8s:<namespace key> = namespace`.
     pub fn require_namespace(&mut self, namespace: &str) {
         self.requirements
             .push(Requirement::equals(Key::of("k8s", NAMESPACE), namespace));
+    }
+
+    /// Adds `k8s:<cluster key> = the local cluster`.
+    pub fn require_local_cluster(&mut self) {
+        self.requirements
+            .push(Requirement::equals(Key::of("k8s", CLUSTER), LOCAL_CLUSTER));
     }
 }
 
@@ -178,9 +224,13 @@ mod tests {
         values.iter().map(|v| (*v).to_owned()).collect()
     }
 
+    fn key(text: &str) -> Key {
+        Key::parse(text).unwrap()
+    }
+
     #[test]
     fn operators() {
-        let app = || Key::parse("app");
+        let app = || key("app");
         let web = [("k8s", "app", "web")];
         check(vec![], &[], true);
         check(vec![Requirement::equals(app(), "web")], &web, true);
@@ -206,23 +256,15 @@ mod tests {
     #[test]
     fn sources() {
         let web = [("k8s", "app", "web")];
+        check(vec![Requirement::equals(key("k8s:app"), "web")], &web, true);
+        check(vec![Requirement::equals(key("any:app"), "web")], &web, true);
         check(
-            vec![Requirement::equals(Key::parse("k8s:app"), "web")],
-            &web,
-            true,
-        );
-        check(
-            vec![Requirement::equals(Key::parse("any:app"), "web")],
-            &web,
-            true,
-        );
-        check(
-            vec![Requirement::equals(Key::parse("container:app"), "web")],
+            vec![Requirement::equals(key("container:app"), "web")],
             &web,
             false,
         );
         check(
-            vec![Requirement::equals(Key::parse("$host"), "")],
+            vec![Requirement::equals(key("$host"), "")],
             &[("reserved", "host", "")],
             true,
         );

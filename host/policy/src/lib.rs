@@ -11,6 +11,7 @@ pub mod compiled;
 pub mod fqdn;
 mod ids;
 pub mod input;
+mod label_syntax;
 pub mod labels;
 mod lint;
 mod lookup;

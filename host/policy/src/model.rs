@@ -120,7 +120,8 @@ pub fn verdict(input: &Input, query: &Query<'_>) -> Option<Answer> {
         rule,
         l7: Some(L7 {
             protocol,
-            rules: union(&allows)?,
+            // What may look at traffic of an open direction, may not refuse any.
+            rules: union(&allows)?.filter(|_| closed),
             bound: bound.into_iter().map(|(_, plugin, _)| plugin).collect(),
         }),
     })

@@ -120,7 +120,12 @@ impl Context<'_, '_> {
             })
             .collect();
 
-        let mut found = Gathered::default();
+        // Where the endpoint is in default deny, only what a rule lists passes. Where no
+        // policy switched that on, L7 rules may look at traffic, not refuse it.
+        let mut found = Gathered {
+            unrestricted: self.otherwise.verdict == Verdict::Allow,
+            ..Gathered::default()
+        };
         for (clause, exact) in &spoken {
             found
                 .add(clause, *exact, self.plugins)
@@ -171,6 +176,8 @@ struct Gathered<'p> {
     http: Vec<(RuleId, &'p HttpRule)>,
     dns: Vec<(RuleId, &'p FqdnSelector)>,
     custom: Vec<(RuleId, &'p serde_json::Value)>,
+    /// The endpoint is not in default deny in this direction.
+    unrestricted: bool,
     /// A clause allows everything on this port, and names the port.
     open_port: bool,
     /// A clause allows everything, perhaps on all ports.
@@ -248,7 +255,7 @@ impl<'p> Gathered<'p> {
                 (any || self.open, to_json(&list), numbers(&self.custom))
             }
         };
-        (!open).then(|| PluginUse {
+        (!open && !self.unrestricted).then(|| PluginUse {
             plugin: reader.to_owned(),
             config,
             fail_mode: FailMode::Closed,

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use super::{
-    Meta, Origin, read_addr, read_meta, read_protocol, read_string_map,
+    Meta, Origin, read_addr, read_label_map, read_meta, read_protocol,
     reader::{Cursor, Fields},
 };
 use crate::{
     compiled::Location,
-    labels::{CLUSTER, LOCAL_CLUSTER, Label, NAMESPACE},
+    labels::{CLUSTER, Key, LOCAL_CLUSTER, Label, NAMESPACE},
     protocol,
     rule::PortNames,
 };
@@ -100,15 +100,16 @@ fn read_labels(top: &Fields<'_>, meta: &Meta) -> Option<Vec<Label>> {
     }
     let metadata = top.get("metadata")?.entries()?;
     if let Some((_, cursor)) = metadata.iter().find(|(key, _)| key == "labels") {
-        for (key, value) in read_string_map(cursor)? {
-            if key.contains(':') || key == NAMESPACE || key == CLUSTER {
+        let by_hand = |key: &Key| key.source.is_none() && !key.is_namespace() && !key.is_cluster();
+        for (key, value) in read_label_map(cursor)? {
+            if !by_hand(&key) {
                 cursor.error(
                     format!("the label `{key}` cannot be set by hand"),
                     "plain keys like `app`; the namespace comes from metadata.namespace",
                 );
                 return None;
             }
-            labels.push(Label::new("k8s", &key, &value));
+            labels.push(Label::new("k8s", &key.key, &value));
         }
     }
     labels.sort();

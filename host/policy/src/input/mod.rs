@@ -22,7 +22,9 @@ pub use self::{
     endpoint::{Endpoint, NamedPort},
     service::{Backend, Service, ServicePort, TargetPort},
 };
-use crate::{compiled::L7Protocol, problem::Problem, rule::Policy, yaml};
+use crate::{
+    compiled::L7Protocol, label_syntax, labels::Key, problem::Problem, rule::Policy, yaml,
+};
 
 /// Everything that is compiled into one generation.
 #[derive(Clone, Debug, Default)]
@@ -282,6 +284,12 @@ fn read_meta<'a>(root: &Cursor<'a>, top: &Fields<'a>, origin: &Origin<'_>) -> Op
         Some(namespace) => Some(namespace.text()?).filter(|text| !text.is_empty()),
         None => None,
     };
+    if let (Some(namespace), Some(text)) = (fields.get("namespace"), written)
+        && let Err(reason) = label_syntax::check_namespace(text)
+    {
+        namespace.error(format!("not the name of a namespace: {reason}"), "");
+        return None;
+    }
     if let Some(namespace) = fields.get("namespace")
         && origin.scope == Scope::Cluster
         && written.is_some()
@@ -341,7 +349,46 @@ fn read_net(cursor: &Cursor<'_>) -> Option<IpNet> {
     cursor.parsed("a prefix like 10.0.0.0/8", parse_net)
 }
 
-/// `metadata.labels` or a selector's plain map: keys to values.
+/// What a label key looks like, for people.
+const KEY_HINT: &str = "like `app`, `example.com/app` or `k8s:app`";
+
+/// A selector's plain map of labels: keys, with or without a source, to values.
+/// Everything that cannot be a label is reported.
+fn read_label_map(cursor: &Cursor<'_>) -> Option<Vec<(Key, String)>> {
+    let entries = cursor.entries()?;
+    let read: Vec<Option<(Key, String)>> = entries
+        .iter()
+        .map(|(key, at)| {
+            let parsed = Key::parse(key).map_err(|reason| {
+                at.error(
+                    format!("`{key}` is not the key of a label: {reason}"),
+                    KEY_HINT,
+                );
+            });
+            let value = match at.node().value {
+                yaml::Value::Null => Some(String::new()),
+                _ => read_label_value(at),
+            };
+            Some((parsed.ok()?, value?))
+        })
+        .collect();
+    read.into_iter().collect()
+}
+
+/// The value of a label.
+fn read_label_value(cursor: &Cursor<'_>) -> Option<String> {
+    let text = cursor.text()?;
+    if let Err(reason) = label_syntax::check_value(text) {
+        cursor.error(
+            format!("not the value of a label: {reason}"),
+            "values are compared whole; there are no wildcards",
+        );
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// A plain map of words to words.
 fn read_string_map(cursor: &Cursor<'_>) -> Option<BTreeMap<String, String>> {
     let entries = cursor.entries()?;
     let read = entries.iter().map(|(key, value)| {

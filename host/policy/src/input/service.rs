@@ -122,8 +122,7 @@ fn read_selector(fields: &Fields<'_>, meta: &Meta) -> Option<Option<Selector>> {
         return None;
     }
     let mut selector = Selector::default();
-    for (key, value) in super::read_string_map(cursor)? {
-        let key = crate::labels::Key::parse(&key);
+    for (key, value) in super::read_label_map(cursor)? {
         let requirement = crate::labels::Requirement::equals(key, &value);
         selector.requirements.push(requirement);
     }

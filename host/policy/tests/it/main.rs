@@ -6,3 +6,4 @@ mod property;
 mod reference;
 mod semantics;
 mod services;
+mod words;

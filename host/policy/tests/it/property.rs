@@ -8,7 +8,9 @@ use proptest::{
     sample::select,
     strategy::{BoxedStrategy, Union},
 };
-use tidegate_policy::{Ids, Input, compile, compiled::Direction, fuzz_parse, parse_file, protocol};
+use tidegate_policy::{
+    Ids, Input, Mode, compile, compiled::Direction, fuzz_parse, parse_file, protocol,
+};
 
 use crate::check::{Question, endpoint, in_words, normal, read};
 
@@ -67,6 +69,10 @@ fn selector() -> BoxedStrategy<String> {
         "{matchExpressions: [{key: app, operator: NotIn, values: [db]}]}",
         "{matchExpressions: [{key: app, operator: In, values: [db, web]}]}",
         "{matchExpressions: [{key: reserved:host, operator: DoesNotExist}]}",
+        "{matchExpressions: [{key: k8s:io.kubernetes.pod.namespace, operator: NotIn, values: [b]}]}",
+        "{matchExpressions: [{key: any:io.kubernetes.pod.namespace, operator: DoesNotExist}]}",
+        "{matchExpressions: [{key: io.cilium.k8s.namespace.labels.x, operator: DoesNotExist}]}",
+        "{matchExpressions: [{key: io.cilium.k8s.policy.cluster, operator: Exists}]}",
         "{matchExpressions: [{key: app, operator: DoesNotExist}, \
          {key: io.kubernetes.pod.namespace, operator: Exists}]}",
     ])
@@ -235,6 +241,8 @@ fn spec() -> BoxedStrategy<String> {
         "",
         "",
         "enableDefaultDeny: {ingress: false, egress: false}, ",
+        "enableDefaultDeny: {ingress: false}, ",
+        "enableDefaultDeny: {egress: false}, ",
         "enableDefaultDeny: {egress: true}, ",
     ]);
     (selector(), sections, switch)
@@ -322,8 +330,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn tables_say_what_the_rules_say(documents in documents()) {
+    fn tables_say_what_the_rules_say(documents in documents(), always in any::<bool>()) {
         let mut input = world();
+        input.mode = if always { Mode::Always } else { Mode::Default };
         for document in parse_file("random.yaml", &documents).map_err(|p| {
             TestCaseError::fail(format!("{p:?}"))
         })? {

@@ -276,9 +276,129 @@ fn default_deny_can_be_switched_off() {
             ("a/web < a/client tcp/81", "allow"),
         ],
     );
+    // Of a direction without rules nothing is switched on.
     check(
         &["enableDefaultDeny: {egress: true}\ningress: [{}]"],
-        &[("a/web > a/client tcp/80", "default-deny by a/p0")],
+        &[
+            ("a/web > a/client tcp/80", "allow"),
+            ("a/web < a/client tcp/80", "default-deny by a/p0"),
+        ],
+    );
+}
+
+/// Rules that do not deny by default are as strict as any other once something else
+/// denies by default: another policy, or the mode.
+#[test]
+fn l7_rules_refuse_where_the_endpoint_denies_by_default() {
+    let http = "enableDefaultDeny: {ingress: false}\ningress: [{fromEndpoints: [{}], toPorts: [{ports: \
+                [{port: '80', protocol: TCP}], rules: {http: [{method: GET}]}}]}]";
+    let other = "ingress: [{fromEndpoints: [{}], toPorts: [{ports: [{port: '81'}]}]}]";
+    let other_direction = "egress: [{}]";
+    check(
+        &[http, other_direction],
+        &[("a/web < a/client tcp/80", "redirect all")],
+    );
+    check(
+        &[http, other],
+        &[
+            ("a/web < a/client tcp/80", "redirect 1 by a/p0"),
+            ("a/web < a/client tcp/81", "allow by a/p1"),
+            ("a/web < a/client tcp/82", "default-deny by a/p1"),
+        ],
+    );
+    let dns = "enableDefaultDeny: {egress: false}\negress: [{toPorts: [{ports: [{port: '53'}], \
+               rules: {dns: [{matchName: a.example}]}}]}]";
+    check(&[dns], &[("a/web > a/dns udp/53", "redirect all")]);
+    check(
+        &[dns, "egress: [{toEndpoints: []}]"],
+        &[("a/web > a/dns udp/53", "redirect 1")],
+    );
+    let custom = http.replace(
+        "http: [{method: GET}]",
+        "l7proto: robots, l7: [{agent: curl}]",
+    );
+    for (spec, question) in [
+        (http, "a/web < a/client tcp/80"),
+        (dns, "a/web > a/dns udp/53"),
+        (&custom, "a/web < a/client tcp/80"),
+    ] {
+        let mut input = Input::default();
+        input.plugins.insert("robots".to_owned(), L7Protocol::Http);
+        read(&mut input, "t.yaml", &(endpoints() + &policy("p0", spec)));
+        ask(&input, &[(question, "redirect all")]);
+        input.mode = Mode::Always;
+        ask(&input, &[(question, "redirect 1")]);
+    }
+}
+
+/// Peer selectors speak of endpoints, whatever they say of labels that are absent.
+#[test]
+fn peer_selectors_never_reach_outside() {
+    let namespace = "io.kubernetes.pod.namespace";
+    let metadata = "io.cilium.k8s.namespace.labels.env";
+    let cluster = "k8s:io.cilium.k8s.policy.cluster";
+    let nobody_else = [
+        ("a/web < 192.0.2.1 tcp/80", "default-deny"),
+        ("a/web < 2001:db8::1 tcp/80", "default-deny"),
+        ("a/web < 10.0.0.1 tcp/80", "default-deny"),
+        ("a/web < 127.0.0.1 tcp/80", "default-deny"),
+    ];
+    let own = ("a/web < a/client tcp/80", "allow");
+    let other = ("a/web < b/client tcp/80", "allow");
+    let not = |key: &str| format!("{{key: {key}, operator: NotIn, values: [dev]}}");
+    let absent = |key: &str| format!("{{key: {key}, operator: DoesNotExist}}");
+    for (expressions, allowed) in [
+        (not(&format!("k8s:{namespace}")), vec![own, other]),
+        (not(namespace), vec![own, other]),
+        (not(&format!("any:{namespace}")), vec![own, other]),
+        (absent(namespace), vec![]),
+        (not(metadata), vec![own, other]),
+        (absent(&format!("k8s:{metadata}")), vec![own, other]),
+        (absent("app"), vec![]),
+        // Naming the cluster leaves the namespace to be added.
+        (absent(cluster), vec![]),
+        (not(cluster), vec![own]),
+    ] {
+        let peers = format!("[{{matchExpressions: [{expressions}]}}]");
+        for kind in ["CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"] {
+            let clusterwide = kind != "CiliumNetworkPolicy";
+            let place = if clusterwide { "" } else { ", namespace: a" };
+            let document = |section: &str, peers_key: &str| {
+                format!(
+                    "---\napiVersion: cilium.io/v2\nkind: {kind}\nmetadata: {{name: p{place}}}\n\
+                     spec: {{endpointSelector: {{matchLabels: {{app: web}}}}, {section}: [{{{peers_key}: {peers}}}]}}\n"
+                )
+            };
+            let mut questions = nobody_else.to_vec();
+            questions.extend(&allowed);
+            if clusterwide && expressions.contains(cluster) {
+                // Everybody with a namespace.
+                questions.retain(|question| *question != own);
+            }
+            check::check(
+                &(endpoints() + &document("ingress", "fromEndpoints")),
+                &questions,
+            );
+            let outwards: Vec<(String, &str)> = questions
+                .iter()
+                .map(|(question, answer)| (question.replace('<', ">"), *answer))
+                .collect();
+            let outwards: Vec<(&str, &str)> =
+                outwards.iter().map(|(q, a)| (q.as_str(), *a)).collect();
+            check::check(
+                &(endpoints() + &document("egress", "toEndpoints")),
+                &outwards,
+            );
+        }
+    }
+    // A selector that names a reserved label is taken as it stands.
+    check(
+        &["ingress: [{fromEndpoints: [{matchLabels: {'reserved:host': ''}}]}]"],
+        &[
+            ("a/web < 10.0.0.1 tcp/80", "allow"),
+            ("a/web < a/client tcp/80", "default-deny"),
+            ("a/web < 192.0.2.1 tcp/80", "default-deny"),
+        ],
     );
 }
 

@@ -4,8 +4,8 @@ use regex::Regex;
 
 use super::{super::reader::Cursor, at, peers};
 use crate::{
-    compiled::{Direction, FqdnSelector, HttpRule},
-    rule::{At, L7Rules, Rule, Traffic},
+    compiled::{Direction, HttpRule},
+    rule::{At, L7Rules},
 };
 
 /// Reads `rules`. Nothing but empty lists means no L7 rules at all.
@@ -127,25 +127,4 @@ fn read_header_match(cursor: &Cursor<'_>) -> Option<(String, Option<String>)> {
         None => None,
     };
     Some((name, value))
-}
-
-/// Adds "and everything else" to the L7 rules of a rule that does not switch its
-/// direction to default deny: such a rule may look at traffic, not refuse it.
-pub(super) fn open_up(rule: &mut Rule) {
-    let Traffic::Of(items) = &mut rule.traffic else {
-        return;
-    };
-    for item in items {
-        let at = item.at.clone();
-        match &mut item.l7 {
-            None => {}
-            Some(L7Rules::Http(rules)) => rules.push((at, HttpRule::default())),
-            Some(L7Rules::Dns(rules)) => {
-                rules.push((at, FqdnSelector::MatchPattern("*.".to_owned())));
-            }
-            Some(L7Rules::Plugin { rules, .. }) => {
-                rules.push((at, serde_json::Value::Object(serde_json::Map::new())));
-            }
-        }
-    }
 }

@@ -89,11 +89,6 @@ fn read_spec(cursor: &Cursor<'_>, meta: &Meta) -> Option<Spec> {
         }
     }
     let default_deny = read_default_deny(cursor, &fields, items_in)?;
-    for rule in &mut rules {
-        if !default_deny[index(rule.direction)] {
-            l7::open_up(rule);
-        }
-    }
     Some(Spec {
         line: cursor.line(),
         subject,
@@ -103,7 +98,8 @@ fn read_spec(cursor: &Cursor<'_>, meta: &Meta) -> Option<Spec> {
 }
 
 /// Which directions the spec switches to default deny: those with an item, unless
-/// `enableDefaultDeny` says otherwise.
+/// `enableDefaultDeny` switches them off. It switches nothing on: in Cilium a rule has
+/// its direction's switch with it, and where there is no rule there is no switch.
 fn read_default_deny(
     spec: &Cursor<'_>,
     fields: &Fields<'_>,
@@ -134,7 +130,14 @@ fn read_default_deny(
         let switches = switch.fields(&["ingress", "egress"])?;
         for (direction, name) in ["ingress", "egress"].into_iter().enumerate() {
             if let Some(cursor) = switches.get(name) {
-                deny[direction] = cursor.boolean()?;
+                let wanted = cursor.boolean()?;
+                if wanted && !deny[direction] {
+                    cursor.warn(
+                        format!("has no effect: the policy has no {name} rule"),
+                        &format!("write `{name}: [{{}}]` to deny what nothing allows"),
+                    );
+                }
+                deny[direction] &= wanted;
             }
         }
     }

@@ -117,26 +117,31 @@ fn read_port(cursor: &Cursor<'_>) -> Option<Ports> {
     };
     let port = fields.required("port")?;
     let text = port.text()?;
-    let range = match text.parse::<u16>() {
-        Ok(0) => PortRange::All,
-        Ok(first) => {
-            let last = match fields.get("endPort") {
-                Some(end) => end
-                    .number(0, u16::MAX.into())
-                    .and_then(|n| u16::try_from(n).ok())?,
-                None => first,
-            };
-            // An end below the start means the start alone.
-            PortRange::Numbers(first, last.max(first))
-        }
-        Err(_) => {
-            let name = text.to_ascii_lowercase();
-            if let Err(reason) = check_port_name(&name) {
+    let range = match check_port_name(text) {
+        Ok(()) => PortRange::Named(text.to_ascii_lowercase()),
+        Err(reason) => match parse_number(text) {
+            Some(0) => PortRange::All,
+            Some(first) => {
+                let last = match fields.get("endPort") {
+                    Some(end) => end
+                        .number(0, u16::MAX.into())
+                        .and_then(|n| u16::try_from(n).ok())?,
+                    None => first,
+                };
+                if text.len() > 1 && text.starts_with('0') {
+                    port.warn(
+                        format!("begins with 0 and so is octal, as Cilium reads it: port {first}"),
+                        "write the number without a leading 0",
+                    );
+                }
+                // An end below the start means the start alone.
+                PortRange::Numbers(first, last.max(first))
+            }
+            None => {
                 port.error(reason, "a number from 0 to 65535, or the name of a port");
                 return None;
             }
-            PortRange::Named(name)
-        }
+        },
     };
     Some(Ports { protocols, range })
 }
@@ -159,7 +164,23 @@ fn read_protocols(cursor: &Cursor<'_>) -> Option<Vec<u8>> {
     }
 }
 
-/// Is it a port name (RFC 6335, §5.1)?
+/// A port number as Cilium reads it: Go's literals, of which those with a letter are
+/// names. A leading 0 means octal; `_` may stand between digits.
+fn parse_number(text: &str) -> Option<u16> {
+    let mut digits = text.split('_').peekable();
+    digits.peek().filter(|first| !first.is_empty())?;
+    if !digits.all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit())) {
+        return None;
+    }
+    let digits = text.replace('_', "");
+    match digits.strip_prefix('0') {
+        Some(octal) if !octal.is_empty() => u16::from_str_radix(octal, 8).ok(),
+        _ => digits.parse().ok(),
+    }
+}
+
+/// Is it a port name (RFC 6335, §5.1)? Kubernetes asks the same of the names of
+/// container ports, in lower case.
 pub(crate) fn check_port_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() || name.len() > MAX_PORT_NAME {
         Err("neither a port number nor a port name")
@@ -167,6 +188,8 @@ pub(crate) fn check_port_name(name: &str) -> Result<(), &'static str> {
         Err("a port name has letters, digits and `-` only")
     } else if !name.bytes().any(|b| b.is_ascii_alphabetic()) {
         Err("not a port number, and a port name has at least one letter")
+    } else if name.split('-').any(str::is_empty) {
+        Err("a port name has single `-`, and none at its ends")
     } else {
         Ok(())
     }

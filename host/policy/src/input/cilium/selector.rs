@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::reader::Cursor;
+use super::super::{KEY_HINT, read_label_value, reader::Cursor};
 use crate::labels::{Key, NAMESPACE, Requirement, Selector};
 
 /// What a selector is for; it decides what is added.
@@ -10,8 +10,9 @@ use crate::labels::{Key, NAMESPACE, Requirement, Selector};
 pub(crate) enum Selecting<'a> {
     /// Endpoints the document applies to: those of its namespace, if it has one.
     Subject(Option<&'a str>),
-    /// Peers, from a document with this namespace: those of the same namespace,
-    /// unless the selector says something about namespaces or reserved labels.
+    /// Peers, from a document with this namespace: endpoints of the same namespace and
+    /// of this cluster, as far as the selector does not itself say which, or names a
+    /// reserved label.
     Peers {
         /// Namespace of the document.
         namespace: Option<&'a str>,
@@ -25,9 +26,8 @@ pub(crate) fn read(cursor: &Cursor<'_>, selecting: Selecting<'_>) -> Option<Sele
     let fields = cursor.fields(&["matchLabels", "matchExpressions"])?;
     let mut selector = Selector::default();
     if let Some(labels) = fields.get("matchLabels") {
-        for (key, value) in super::super::read_string_map(labels)? {
-            let requirement = Requirement::equals(Key::parse(&key), &value);
-            selector.requirements.push(requirement);
+        for (key, value) in super::super::read_label_map(labels)? {
+            selector.requirements.push(Requirement::equals(key, &value));
         }
     }
     for item in fields.items("matchExpressions").unwrap_or_default() {
@@ -56,18 +56,44 @@ fn add_scope(selector: &mut Selector, cursor: &Cursor<'_>, selecting: Selecting<
             selector.requirements.retain(|r| !of_namespace(r));
             selector.require_namespace(namespace);
         }
-        Selecting::Peers { .. } if selector.mentions_namespace() => {}
-        Selecting::Peers { .. } if selector.mentions_reserved() => {}
         Selecting::Peers {
             namespace,
             subject_is_init,
-        } => match namespace {
+        } => add_peer_scope(selector, cursor, namespace, subject_is_init),
+    }
+}
+
+/// What Cilium adds to every peer selector (`getEndpointSelector`): the namespace if
+/// none is named, and the cluster if none is named. So whatever a selector says of
+/// labels that are *absent*, it speaks of endpoints, never of the world or the node;
+/// only one that names a reserved label is taken as it stands.
+fn add_peer_scope(
+    selector: &mut Selector,
+    cursor: &Cursor<'_>,
+    namespace: Option<&str>,
+    subject_is_init: bool,
+) {
+    if selector.mentions(Key::is_reserved) {
+        if !selector.requirements.iter().any(Requirement::demands_key) {
+            cursor.warn(
+                "selects the world outside too: nothing it asks for has to be there",
+                "add the label the peers have, or name them by fromEntities or toEntities",
+            );
+        }
+        return;
+    }
+    if !selector.mentions(Key::is_namespace) {
+        match namespace {
+            Some(_) if selector.mentions(Key::is_namespace_label) => {}
             Some(namespace) => selector.require_namespace(namespace),
             None if subject_is_init => {}
             None => selector
                 .requirements
                 .push(Requirement::Exists(Key::of("k8s", NAMESPACE))),
-        },
+        }
+    }
+    if !selector.mentions(Key::is_cluster) {
+        selector.require_local_cluster();
     }
 }
 
@@ -80,7 +106,14 @@ fn read_expression(cursor: &Cursor<'_>) -> Option<Requirement> {
         DoesNotExist,
     }
     let fields = cursor.fields(&["key", "operator", "values"])?;
-    let key = Key::parse(fields.required("key")?.word()?);
+    let key_at = fields.required("key")?;
+    let key = match Key::parse(key_at.word()?) {
+        Ok(key) => key,
+        Err(reason) => {
+            key_at.error(format!("not the key of a label: {reason}"), KEY_HINT);
+            return None;
+        }
+    };
     let operator = fields.required("operator")?.one_of(&[
         ("In", Operator::In),
         ("NotIn", Operator::NotIn),
@@ -88,8 +121,7 @@ fn read_expression(cursor: &Cursor<'_>) -> Option<Requirement> {
         ("DoesNotExist", Operator::DoesNotExist),
     ])?;
     let items = fields.items("values").unwrap_or_default();
-    let values: Option<BTreeSet<String>> =
-        items.iter().map(|v| Some(v.text()?.to_owned())).collect();
+    let values: Option<BTreeSet<String>> = items.iter().map(read_label_value).collect();
     let values = values?;
     let wants_values = matches!(operator, Operator::In | Operator::NotIn);
     if wants_values && values.is_empty() {
