@@ -4,11 +4,14 @@
 //! a prefix (`/public/.*`). Those are compared directly; only the rest costs a regex
 //! engine.
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex_automata::meta::Regex;
+use regex_syntax::hir::{Hir, Look};
+
+use crate::parse::{self, Refusal};
 
 /// Memory one compiled expression may take, bytes. Policies are written by people;
 /// what exceeds this is a mistake that should be named, not tried.
-const SIZE_LIMIT: usize = 1 << 20;
+pub const SIZE_LIMIT: usize = 1 << 20;
 /// Memory the lazy DFA of one expression may take while it matches, bytes. An expression
 /// that needs more is matched without it, slower but all the same.
 const CACHE_LIMIT: usize = 256 << 10;
@@ -30,13 +33,12 @@ enum Kind {
 }
 
 impl Pattern {
-    /// Compiles an expression. Case matters, `.` excludes the line feed, classes such
-    /// as `\w` are ASCII: RE2's defaults.
+    /// Compiles an expression.
     ///
     /// # Errors
     ///
-    /// A sentence with the engine's reason.
-    pub fn new(expression: &str) -> Result<Self, String> {
+    /// What is wrong with it, and where.
+    pub fn new(expression: &str) -> Result<Self, Refusal> {
         if let Some(kind) = without_engine(expression) {
             return Ok(Self(kind));
         }
@@ -48,18 +50,31 @@ impl Pattern {
     /// # Errors
     ///
     /// As [`Pattern::new`].
-    pub fn with_engine(expression: &str) -> Result<Self, String> {
-        // Compiled once alone, so that `a)|(b` is not made valid by our group.
-        let build = |text: &str| {
-            RegexBuilder::new(text)
-                .unicode(false)
-                .size_limit(SIZE_LIMIT)
-                .dfa_size_limit(CACHE_LIMIT)
-                .build()
-                .map_err(|error| format!("`{expression}` is not a usable expression: {error}"))
-        };
-        build(expression)?;
-        build(&format!(r"\A(?:{expression})\z")).map(|regex| Self(Kind::Regex(regex)))
+    pub fn with_engine(expression: &str) -> Result<Self, Refusal> {
+        let whole = Hir::concat(vec![
+            Hir::look(Look::Start),
+            parse::parse(expression)?,
+            Hir::look(Look::End),
+        ]);
+        let config = Regex::config()
+            .utf8_empty(false)
+            .nfa_size_limit(Some(SIZE_LIMIT))
+            .hybrid_cache_capacity(CACHE_LIMIT);
+        let built = Regex::builder().configure(config).build_from_hir(&whole);
+        built
+            .map(|regex| Self(Kind::Regex(regex)))
+            .map_err(|error| Refusal {
+                message: match error.size_limit() {
+                    Some(_) => format!(
+                        "too large: compiled it would take more than {} KiB; repeat less, or \
+                         split it into several rules",
+                        SIZE_LIMIT >> 10
+                    ),
+                    None => error.to_string(),
+                },
+                at: 0,
+                valid_in_re2: true,
+            })
     }
 
     /// Does the whole value match?
@@ -173,11 +188,66 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_expression_is_named() {
-        for wrong in ["(", "a)|(b", "[z-a]", "*a", r"\pN{"] {
-            let error = Pattern::new(wrong).expect_err(wrong);
-            assert!(error.contains(wrong), "{error}");
+    fn refusals_say_what_and_where() {
+        let huge = "[\u{80}-\u{10ffff}]{1000}.{999}(?:[a-z]{30}/){30}";
+        for (wrong, said) in [
+            ("/a(", "`(` without `)` (at character 3)"),
+            ("a)|(b", "`)` without `(` (at character 2)"),
+            ("é[z-a]", "a range ends before it begins (at character 6)"),
+            (
+                "*a",
+                "nothing stands before it that could be repeated (at character 1)",
+            ),
+            (
+                "a**",
+                "a repetition cannot be repeated; put a group around it (at character 3)",
+            ),
+            (
+                r"a\1",
+                "there are no references to groups in RE2 (at character 2)",
+            ),
+            (
+                "(?=a)",
+                "there is no looking ahead or behind in RE2 (at character 3)",
+            ),
+            (
+                "(?x)a",
+                "no such flag; `i`, `m`, `s` and `U` are (at character 3)",
+            ),
+            (
+                "/([a-z0-9]{1,200}/){1,100}",
+                "repetitions inside repetitions multiply to more than 1000 (at character 27)",
+            ),
+            (
+                r"\pN",
+                "Unicode classes are not available; list the characters, or say which they are not \
+                 (at character 1)",
+            ),
+            (
+                huge,
+                "too large: compiled it would take more than 1024 KiB; repeat less, or split it \
+                 into several rules",
+            ),
+        ] {
+            assert_eq!(
+                Pattern::new(wrong).expect_err(wrong).to_string(),
+                said,
+                "{wrong}"
+            );
         }
+    }
+
+    #[test]
+    fn classes_are_not_set_operations() {
+        check("/x[a[b]c]", &["/xac]", "/x[c]", "/xbc]"], &["/xa", "/xc"]);
+        check("/v[0-9&&5]", &["/v0", "/v5", "/v&"], &["/v"]);
+        check("[a~~b]", &["a", "~", "b"], &["c"]);
+        check("[%--]", &["%", "&", "-"], &[".", "$"]);
+        check("[é]", &["é"], &["e", "\u{c3}"]);
+        check(r"/v\d+/users", &["/v12/users"], &["/v/users", "/v٣/users"]);
+        check(r"/[\w.-]+", &["/a.b-c_d"], &["/", "/é"]);
+        check(r"(?i)/api/.*", &["/API/x", "/api/"], &["/ap1/"]);
+        check(r".*\bx\b.*", &["a x b", "éx"], &["axb"]);
     }
 
     proptest! {

@@ -2,7 +2,8 @@
 
 use crate::{
     compiled::{Direction, Location},
-    input::{Endpoint, Input},
+    input::{Endpoint, Input, Meta},
+    labels::Selector,
     problem::{Problem, Severity},
     protocol,
     rule::{At, L7Rules, PeerSelector, Peers, Policy, PortRange, Rule, Traffic},
@@ -16,16 +17,110 @@ const DNS_PORT: u16 = 53;
 pub fn lint(input: &Input) -> Vec<Problem> {
     let mut warnings = Vec::new();
     for policy in &input.policies {
+        lint_subjects(input, policy, &mut warnings);
         lint_host_services(input, policy, &mut warnings);
         lint_names(input, policy, &mut warnings);
     }
+    lint_selectors(input, &mut warnings);
+    lint_addresses(input, &mut warnings);
     warnings
 }
 
-fn warn(policy: &Policy, at: &At, message: String, hint: &str) -> Problem {
+/// Specs that apply to nobody, which is what a mistyped label looks like.
+fn lint_subjects(input: &Input, policy: &Policy, warnings: &mut Vec<Problem>) {
+    for (index, spec) in policy.specs.iter().enumerate() {
+        if selects_nobody(input, &spec.subject) {
+            let path = match policy.specs.len() {
+                1 => "spec.endpointSelector".to_owned(),
+                _ => format!("specs[{index}].endpointSelector"),
+            };
+            let at = At {
+                path,
+                line: spec.line,
+            };
+            warnings.push(warn(
+                &policy.meta,
+                &at,
+                "selects no endpoint of this node, and so does nothing here".to_owned(),
+                SELECTOR_HINT,
+            ));
+        }
+    }
+}
+
+const SELECTOR_HINT: &str = "`tidegate endpoint list` shows namespaces and labels";
+
+fn selects_nobody(input: &Input, selector: &Selector) -> bool {
+    !input.endpoints.iter().any(|e| selector.matches(&e.labels))
+}
+
+/// The same for plugin bindings and services.
+fn lint_selectors(input: &Input, warnings: &mut Vec<Problem>) {
+    let bindings = input.bindings.iter();
+    let bindings = bindings.map(|b| (&b.meta, "spec.endpointSelector", Some(&b.subject)));
+    let services = input.services.iter();
+    let services = services.map(|s| (&s.meta, "spec.selector", s.selector.as_ref()));
+    for (meta, path, selector) in bindings.chain(services) {
+        if selector.is_some_and(|selector| selects_nobody(input, selector)) {
+            let at = At {
+                path: path.to_owned(),
+                line: meta.line,
+            };
+            let message = "selects no endpoint of this node".to_owned();
+            warnings.push(warn(meta, &at, message, SELECTOR_HINT));
+        }
+    }
+}
+
+/// Addresses that mean two things at once.
+fn lint_addresses(input: &Input, warnings: &mut Vec<Problem>) {
+    for endpoint in &input.endpoints {
+        let is_workload = matches!(endpoint.location, Location::Interface(_));
+        for address in &endpoint.addresses {
+            if is_workload && (input.node_addresses.contains(address) || address.is_loopback()) {
+                let message = format!("{address} is the node's own address");
+                let hint =
+                    "a workload has addresses of its own; for a process of the node use `cgroup`";
+                warnings.push(warn(
+                    &endpoint.meta,
+                    &addresses_of(&endpoint.meta),
+                    message,
+                    hint,
+                ));
+            }
+        }
+    }
+    for service in &input.services {
+        for address in &service.addresses {
+            let of = |endpoint: &&Endpoint| endpoint.addresses.contains(address);
+            if let Some(owner) = input.endpoints.iter().find(of) {
+                let message = format!(
+                    "{address} is the address of {}, which cannot be reached on these ports any more",
+                    owner.meta.full_name()
+                );
+                let hint = "a service has an address that nobody else has";
+                warnings.push(warn(
+                    &service.meta,
+                    &addresses_of(&service.meta),
+                    message,
+                    hint,
+                ));
+            }
+        }
+    }
+}
+
+fn addresses_of(meta: &Meta) -> At {
+    At {
+        path: "spec.addresses".to_owned(),
+        line: meta.line,
+    }
+}
+
+fn warn(meta: &Meta, at: &At, message: String, hint: &str) -> Problem {
     Problem {
         severity: Severity::Warning,
-        ..policy.meta.problem(at.line, &at.path, message, hint)
+        ..meta.problem(at.line, &at.path, message, hint)
     }
 }
 
@@ -45,7 +140,7 @@ fn lint_host_services(input: &Input, policy: &Policy, warnings: &mut Vec<Problem
             .filter(|e| matches!(e.location, Location::Cgroup(_)));
         for endpoint in host_services.filter(|e| spec.subject.matches(&e.labels)) {
             warnings.push(warn(
-                policy,
+                &policy.meta,
                 &rule.at,
                 format!(
                     "ingress to the host service {} is not enforced",
@@ -76,7 +171,7 @@ fn lint_names(input: &Input, policy: &Policy, warnings: &mut Vec<Problem>) {
                     "add an egress rule to the DNS server with rules.dns"
                 };
                 warnings.push(warn(
-                    policy,
+                    &policy.meta,
                     &rule.at,
                     format!(
                         "toFQDNs of {} stays without addresses: no DNS answer passes the proxy",

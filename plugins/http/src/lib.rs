@@ -5,7 +5,6 @@
 //! method, path with query, and host, each matching the whole value, and exact or
 //! merely present headers.
 
-pub mod pattern;
 pub mod rules;
 
 use rules::Rules;

@@ -24,7 +24,14 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<DenyList> {
             path: format!("cidrs[{index}]"),
             line: item.line(),
         };
-        Some((at, read_net(item)?))
+        let net = read_net(item)?;
+        if net.prefix_len() == 0 {
+            item.warn(
+                "refuses everything of its family that arrives on an outside device, answers too",
+                "list the prefixes that shall be refused",
+            );
+        }
+        Some((at, net))
     });
     let cidrs: Option<Vec<_>> = read.collect();
     Some(DenyList {

@@ -223,7 +223,19 @@ fn l7() {
         &with(tcp, "http: [{path: '/a('}]"),
         &[
             "p.yaml:7:76: spec.ingress[0].toPorts[0].rules.http[0].path: not a regular expression: \
-         unclosed group (/a(); RE2 syntax",
+         `(` without `)` (at character 3) (/a(); RE2 syntax",
+        ],
+    );
+    check_ingress(
+        &with(
+            tcp,
+            "http: [{method: get, path: '/api/*'}, {method: 'get|POST', path: /a*}]",
+        ),
+        &[
+            "p.yaml:7:78: warning: spec.ingress[0].toPorts[0].rules.http[0].method: no request has this \
+             method: they are compared with their case (get); write GET",
+            "p.yaml:7:89: warning: spec.ingress[0].toPorts[0].rules.http[0].path: `/*` means any number of \
+             slashes, not anything below (/api/*); write `/.*` for whatever follows",
         ],
     );
     check_ingress(
@@ -275,6 +287,13 @@ fn own_kinds() {
     check(
         &(head("Service") + "spec: {addresses: [10.0.0.1], ports: [{port: 0}]}\n"),
         &["p.yaml:4:46: spec.ports[0].port: expected a number from 1 to 65535 (0)"],
+    );
+    check(
+        &(head("DenyList") + "spec: {cidrs: [0.0.0.0/0]}\n"),
+        &[
+            "p.yaml:4:16: warning: spec.cidrs[0]: refuses everything of its family that arrives on an \
+             outside device, answers too (0.0.0.0/0); list the prefixes that shall be refused",
+        ],
     );
     check(
         &(head("DenyList") + "spec: {cidr: []}\n"),

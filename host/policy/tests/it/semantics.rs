@@ -655,6 +655,37 @@ fn suspicious_documents() {
     );
 }
 
+/// What does nothing, or something else than it seems to, is told.
+#[test]
+fn documents_that_do_nothing_are_warned_about() {
+    let mut input = Input::default();
+    input.node_addresses.push([10, 0, 0, 1].into());
+    let own = "---\napiVersion: tidegate.io/v1alpha1\n";
+    let text = endpoints()
+        + &endpoint("a/node", "10.0.0.1", "app: node")
+        + &policy("typo", "ingress: [{}]").replace("app: web", "app: wbe")
+        + &binding("direction: ingress, toPorts: [80]").replace(
+            "endpointSelector: {}",
+            "endpointSelector: {matchLabels: {app: wbe}}",
+        )
+        + own
+        + "kind: Service\nmetadata: {name: s, namespace: c}\nspec: {addresses: [10.0.1.1], \
+           ports: [{port: 80}], selector: {app: web}}\n";
+    read(&mut input, "t.yaml", &text);
+    let said: Vec<String> = lint(&input).iter().map(ToString::to_string).collect();
+    let expected = [
+        "spec.endpointSelector: selects no endpoint of this node, and so does nothing here; ",
+        "spec.endpointSelector: selects no endpoint of this node; ",
+        "spec.selector: selects no endpoint of this node; ",
+        "spec.addresses: 10.0.0.1 is the node's own address; ",
+        "spec.addresses: 10.0.1.1 is the address of a/web, which cannot be reached on these ports any more; ",
+    ];
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (said, expected) in said.iter().zip(expected) {
+        assert!(said.contains(&format!("warning: {expected}")), "{said}");
+    }
+}
+
 /// A size people have: 1,000 rules, 200 identities.
 #[test]
 fn many_rules_and_identities() {

@@ -1,9 +1,8 @@
 //! The rules of one binding: parsed once, then asked for every request.
 
 use serde::Deserialize;
+use tidegate_re2::Pattern;
 use tidegate_sdk::Request;
-
-use crate::pattern::Pattern;
 
 /// Rules, any of which allows.
 #[derive(Debug)]
@@ -73,8 +72,12 @@ impl Rules {
 impl Rule {
     fn compile(raw: RawRule) -> Result<Self, String> {
         let pattern = |field: &str, expression: Option<String>| {
-            let pattern = expression.as_deref().map(Pattern::new).transpose();
-            pattern.map_err(|error| format!("{field}: {error}"))
+            let Some(expression) = expression else {
+                return Ok(None);
+            };
+            Pattern::new(&expression).map(Some).map_err(|refusal| {
+                format!("{field}: `{expression}` is not a usable expression: {refusal}")
+            })
         };
         let header = |(name, value): (String, Option<String>)| HeaderRule {
             name: name.to_ascii_lowercase(),

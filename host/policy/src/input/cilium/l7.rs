@@ -1,6 +1,6 @@
 //! `rules`: the L7 part of a rule.
 
-use regex::Regex;
+use tidegate_re2::Pattern;
 
 use super::{super::reader::Cursor, at, peers};
 use crate::{
@@ -73,23 +73,56 @@ fn read_http(cursor: &Cursor<'_>) -> Option<HttpRule> {
     for header in fields.items("headerMatches").unwrap_or_default() {
         headers.push(read_header_match(&header)?);
     }
-    Some(HttpRule {
+    let rule = HttpRule {
         method: pattern("method")?,
         path: pattern("path")?,
         host: pattern("host")?,
         headers,
-    })
+    };
+    if let (Some(at), Some(method)) = (fields.get("method"), &rule.method) {
+        warn_of_method(at, method);
+    }
+    if let (Some(at), Some(path)) = (fields.get("path"), &rule.path)
+        && path.contains("/*")
+    {
+        at.warn(
+            "`/*` means any number of slashes, not anything below",
+            "write `/.*` for whatever follows",
+        );
+    }
+    Some(rule)
+}
+
+/// Methods that requests have (RFC 9110 §9, RFC 5789).
+const METHODS: [&str; 9] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+];
+
+/// Warns of a method that only its lower case keeps from matching.
+fn warn_of_method(at: &Cursor<'_>, method: &str) {
+    let Ok(pattern) = Pattern::new(method) else {
+        return;
+    };
+    let matched = |name: &str| pattern.matches(name.as_bytes());
+    let meant = METHODS
+        .iter()
+        .find(|name| matched(&name.to_ascii_lowercase()));
+    if let Some(meant) = meant
+        && !METHODS.iter().any(|name| matched(name))
+    {
+        at.warn(
+            "no request has this method: they are compared with their case",
+            &format!("write {meant}"),
+        );
+    }
 }
 
 /// A regular expression, as written; empty means "anything".
 fn read_regex(cursor: &Cursor<'_>) -> Option<Option<String>> {
     let text = cursor.text()?;
-    if let Err(error) = Regex::new(text) {
-        let reason = error.to_string();
-        // The last line says what is wrong; those above draw the place.
-        let reason = reason.lines().last().unwrap_or_default().trim();
-        let reason = reason.strip_prefix("error: ").unwrap_or(reason);
-        cursor.error(format!("not a regular expression: {reason}"), "RE2 syntax");
+    // The same code decides about requests: what it takes here, it takes there.
+    if let Err(refusal) = Pattern::new(text) {
+        cursor.error(format!("not a regular expression: {refusal}"), "RE2 syntax");
         return None;
     }
     Some((!text.is_empty()).then(|| text.to_owned()))
