@@ -153,6 +153,15 @@ pub fn address(tables: &impl Tables, addr: &Addr) -> AddrInfo {
     })
 }
 
+/// Is it an identity of addresses outside: the world, or a prefix of it?
+#[inline(always)]
+pub const fn is_outside(identity: u32) -> bool {
+    matches!(
+        identity,
+        reserved::WORLD | reserved::WORLD_IPV4 | reserved::WORLD_IPV6
+    ) || identity >= reserved::LOCAL_SCOPE
+}
+
 /// Adds the egress policy of the evaluation's source endpoint to it.
 #[inline(always)]
 pub fn evaluate_egress(tables: &impl Tables, tuple: &Tuple, evaluation: &mut Evaluation) {
@@ -166,7 +175,11 @@ pub fn evaluate_egress(tables: &impl Tables, tuple: &Tuple, evaluation: &mut Eva
         return not_ready(evaluation, direction::EGRESS);
     };
     let mut best = row(tables, &mut key, evaluation.dst_identity);
-    if let Some(info) = tables.fqdn(&tuple.dst) {
+    // Names, like prefixes, concern the world outside: whatever an answer claims, it
+    // opens neither the node nor an endpoint.
+    if is_outside(evaluation.dst_identity)
+        && let Some(info) = tables.fqdn(&tuple.dst)
+    {
         for identity in info.identities {
             best = stronger(tables, &mut key, identity, best);
         }

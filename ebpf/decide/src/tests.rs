@@ -374,6 +374,43 @@ fn the_strongest_identity_of_a_name_wins() {
 }
 
 #[test]
+fn names_open_nothing_that_is_not_outside() {
+    let name = reserved::LOCAL_SCOPE | 7;
+    let node = Addr::v4([10, 0, 0, 1]);
+    let remote = Addr::v4([10, 0, 9, 9]);
+    let prefix = Addr::v4([192, 0, 2, 9]);
+    let mut memory = Memory::new(&[
+        (5, reserved::ANY, direction::EGRESS, verdict::DEFAULT_DENY),
+        (5, name, direction::EGRESS, verdict::ALLOW),
+        (6, reserved::ANY, direction::INGRESS, verdict::ALLOW),
+    ]);
+    for (addr, identity) in [
+        (node, reserved::HOST),
+        (remote, 400),
+        (prefix, reserved::LOCAL_SCOPE | 1),
+    ] {
+        let info = AddrInfo {
+            identity,
+            endpoint: 0,
+        };
+        memory.addresses.insert(addr, info);
+    }
+    for (addr, allowed) in [
+        (WORLD, true),
+        (prefix, true),
+        (node, false),
+        // An endpoint here, and one of another node.
+        (B, false),
+        (remote, false),
+    ] {
+        let mut info = FqdnInfo::default();
+        info.identities[0] = name;
+        memory.fqdn.insert(addr, info);
+        assert_eq!(memory.decide(A, addr).is_allowed(), allowed, "{addr:?}");
+    }
+}
+
+#[test]
 fn nothing_passes_before_its_policy_is_in_place() {
     let mut memory = Memory::new(&[(5, reserved::ANY, direction::EGRESS, verdict::ALLOW)]);
     assert!(memory.decide(A, WORLD).is_allowed());

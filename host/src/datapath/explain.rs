@@ -59,7 +59,7 @@ pub struct Party {
     pub address: IpAddr,
     /// Security identity.
     pub identity: u32,
-    /// FQDN identities learned for the address.
+    /// FQDN identities learned for the address; none count for one that is not outside.
     pub fqdn_identities: Vec<u32>,
     /// Endpoint id on this node, or 0.
     pub endpoint: u32,
@@ -119,6 +119,7 @@ impl Reader {
             endpoint,
             fqdn_identities: policy::Tables::fqdn(&recorder, &encode::addr(address))
                 .into_iter()
+                .filter(|_| policy::is_outside(identity))
                 .flat_map(|info| info.identities)
                 .filter(|identity| *identity != 0)
                 .collect(),

@@ -7,7 +7,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tidegate_tests::harness::{Capture, Curl, Place, Running, World, eventually, server};
+use tidegate_tests::harness::{
+    Capture, Curl, Place, Running, World, eventually, server, world::NODE_V4,
+};
 
 use crate::shop::Shop;
 
@@ -86,6 +88,32 @@ fn the_first_connection_after_the_lookup_succeeds_every_time() -> Result<()> {
             .is_some_and(|name| name.starts_with("api.partner")),
         "{record}"
     );
+    Ok(())
+}
+
+/// Whoever answers for a name the policy allows must not open the node or a workload.
+#[test]
+fn a_name_opens_neither_the_node_nor_an_endpoint() -> Result<()> {
+    let mut shop = Shop::open()?;
+    let [backend, _] = shop.backend.addresses();
+    let (backend, node) = (backend.to_string(), NODE_V4.to_string());
+    let names = [
+        ("backend.partner.example", backend.as_str()),
+        ("node.partner.example", node.as_str()),
+    ];
+    let _dns = server::dns(&shop.world.outside, &names)?;
+    shop.frontend.set_resolver(V4)?;
+    let policy = POLICY.replace(
+        "matchName: api.partner.example",
+        "matchPattern: \"*.partner.example\"",
+    );
+    shop.world.node.write("policies/names.yaml", &policy)?;
+    shop.world.node.start()?;
+    for (name, address) in names {
+        let answer = dig(&shop.frontend, V4, &[name])?;
+        ensure!(answer.contains(address), "the answer passes: {answer}");
+        Curl::get(&format!("http://{name}/")).expect_dropped(&shop.frontend)?;
+    }
     Ok(())
 }
 
