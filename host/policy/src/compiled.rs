@@ -308,10 +308,13 @@ pub struct CompiledBackend {
     pub addr: IpAddr,
     /// Port.
     pub port: u16,
-    /// Relative share of new connections, at least 1.
+    /// Relative share of new connections; 0 means none.
     pub weight: u32,
     /// State.
     pub state: BackendState,
+    /// The workload of this node it is, which has to be there to be chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<EndpointId>,
 }
 
 /// State of a backend.

@@ -176,6 +176,18 @@ impl Bindings {
         }
     }
 
+    /// Endpoints whose device exists.
+    pub(super) fn present(&self) -> BTreeSet<EndpointId> {
+        let homes = self.homes.iter().flatten();
+        homes
+            .filter(|(_, home)| match &home.location {
+                Location::Interface(device) => self.workload_device(device).is_ok(),
+                Location::Cgroup(_) => false,
+            })
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
     /// How the last round ended.
     pub(super) fn last(&self) -> &AttachReport {
         &self.last

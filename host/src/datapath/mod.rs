@@ -53,7 +53,7 @@ use tidegate_ebpf_shared::{
     limits,
     maps::{map, program},
 };
-use tidegate_policy::compiled::{EndpointId, Location};
+use tidegate_policy::compiled::{CompiledService, EndpointId, Location};
 
 pub use self::{
     binding::{AttachReport, XdpStatus},
@@ -151,6 +151,8 @@ pub struct Datapath {
     /// What may interfere with our rule and route, as found last.
     interference: Vec<String>,
     last_policy_id: u32,
+    /// Services of the generation in force, once this process has published one.
+    services: Vec<CompiledService>,
     cpus: usize,
 }
 
@@ -182,6 +184,7 @@ impl Datapath {
             _owner: owner,
             interference: Vec::new(),
             last_policy_id: 0,
+            services: Vec::new(),
             cpus,
         };
         datapath.configure(|config| {
@@ -218,6 +221,7 @@ impl Datapath {
             .reconcile(&self.tables, &self.programs, &mut self.links)?;
         self.attach_to_node(&mut report);
         self.restored += report.restored.len() as u64;
+        self.refresh_services()?;
         self.interference = routes?;
         Ok(report)
     }

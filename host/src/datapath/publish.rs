@@ -75,6 +75,7 @@ impl Datapath {
         self.write(&plan, compiled)?;
         self.tables.generation.put(&0, &step)?;
         self.last_policy_id = plan.policy.last_policy_id;
+        self.services.clone_from(&compiled.services);
         if step != generation {
             self.copy_slots(step)?;
             self.tables.generation.put(&0, &generation)?;
@@ -118,7 +119,11 @@ impl Datapath {
         let found = Found::of(&compiled.endpoints, &self.bindings);
         let plan = Plan {
             policy: policy_tables::plan(&compiled.endpoints, &found.devices, generation, &current),
-            services: service_tables::plan(&compiled.services, &self.current_services()?)?,
+            services: service_tables::plan(
+                &compiled.services,
+                &|workload| found.devices.contains_key(&workload),
+                &self.current_services()?,
+            )?,
             ipcache: Change::between(&tables.ipcache.content()?, &ipcache(compiled)),
             deny_list: deny_list(
                 compiled,
@@ -128,12 +133,34 @@ impl Datapath {
         };
         plan.policy.endpoints.check(&tables.endpoints)?;
         plan.policy.rows.check(&tables.policy)?;
-        plan.services.services.check(&tables.services)?;
-        plan.services.slots.check(&tables.slots)?;
-        plan.services.backends.check(&tables.backends)?;
+        check_services(tables, &plan.services)?;
         plan.ipcache.check(&tables.ipcache)?;
         plan.deny_list.check(&tables.deny_list)?;
         Ok(plan)
+    }
+
+    /// Brings the services in line with the workloads that are there: one that has no
+    /// device any more is not chosen, one that has got it is.
+    pub(super) fn refresh_services(&self) -> Result<(), DatapathError> {
+        let workloads = self.services.iter().flat_map(|service| &service.backends);
+        if workloads
+            .filter_map(|backend| backend.workload)
+            .next()
+            .is_none()
+        {
+            return Ok(());
+        }
+        let present = self.bindings.present();
+        let is_there = |workload| present.contains(&workload);
+        let plan = service_tables::plan(&self.services, &is_there, &self.current_services()?)?;
+        if plan.is_empty() {
+            return Ok(());
+        }
+        check_services(&self.tables, &plan)?;
+        write_services(&self.tables, &plan)?;
+        wait_for_readers();
+        self.tables.slots.delete_all(&plan.slots.delete)?;
+        self.tables.backends.delete_all(&plan.backends.delete)
     }
 
     fn current_services(&self) -> Result<service_tables::Current, DatapathError> {
@@ -171,14 +198,7 @@ impl Datapath {
     /// the mix would be kept for the flow's life.
     fn write(&mut self, plan: &Plan, compiled: &Compiled) -> Result<(), DatapathError> {
         let tables = &self.tables;
-        for (number, content) in &plan.services.maglev {
-            let start = number * MAGLEV_TABLE;
-            let places: Vec<(u32, u32)> = (start..).zip(content.iter().copied()).collect();
-            tables.maglev.put_all(&places)?;
-        }
-        tables.backends.put_all(&plan.services.backends.put)?;
-        tables.slots.put_all(&plan.services.slots.put)?;
-        tables.services.put_all(&plan.services.services.put)?;
+        write_services(tables, &plan.services)?;
         tables.policy.put_all(&plan.policy.rows.put)?;
         tables.endpoints.put_all(&plan.policy.endpoints.put)?;
         tables.ipcache.put_all(&plan.ipcache.put)?;
@@ -239,6 +259,25 @@ impl Plan {
         lines.retain(|line| line.written + line.deleted > 0);
         lines
     }
+}
+
+fn check_services(tables: &Tables, plan: &service_tables::Plan) -> Result<(), DatapathError> {
+    plan.services.check(&tables.services)?;
+    plan.slots.check(&tables.slots)?;
+    plan.backends.check(&tables.backends)
+}
+
+/// Writes what is new of the services, in an order in which nothing points at something
+/// that is not there yet.
+fn write_services(tables: &Tables, plan: &service_tables::Plan) -> Result<(), DatapathError> {
+    for (number, content) in &plan.maglev {
+        let start = number * MAGLEV_TABLE;
+        let places: Vec<(u32, u32)> = (start..).zip(content.iter().copied()).collect();
+        tables.maglev.put_all(&places)?;
+    }
+    tables.backends.put_all(&plan.backends.put)?;
+    tables.slots.put_all(&plan.slots.put)?;
+    tables.services.put_all(&plan.services.put)
 }
 
 fn ipcache(compiled: &Compiled) -> HashMap<AddrPrefix, AddrInfo> {

@@ -9,7 +9,9 @@ use tidegate_ebpf_shared::{
     maps::map,
     service::{Backend, ServiceEntry, ServiceKey, SlotKey, algorithm, state},
 };
-use tidegate_policy::compiled::{Algorithm, BackendState, CompiledBackend, CompiledService};
+use tidegate_policy::compiled::{
+    Algorithm, BackendState, CompiledBackend, CompiledService, EndpointId,
+};
 
 use super::{
     DatapathError,
@@ -49,8 +51,22 @@ pub(super) struct Plan {
     pub(super) maglev: Vec<(u32, Vec<u32>)>,
 }
 
-/// Plans the step to these services.
-pub(super) fn plan(desired: &[CompiledService], current: &Current) -> Result<Plan, DatapathError> {
+impl Plan {
+    /// Does it change nothing?
+    pub(super) fn is_empty(&self) -> bool {
+        let nothing = |put: usize, delete: usize| put + delete == 0;
+        nothing(self.services.put.len(), self.services.delete.len())
+            && nothing(self.slots.put.len(), self.slots.delete.len())
+            && nothing(self.backends.put.len(), self.backends.delete.len())
+    }
+}
+
+/// Plans the step to these services. `is_there` says whether a workload has its device.
+pub(super) fn plan(
+    desired: &[CompiledService],
+    is_there: &dyn Fn(EndpointId) -> bool,
+    current: &Current,
+) -> Result<Plan, DatapathError> {
     let mut backends = BackendIds::seeded(&current.backends);
     let mut tables = MaglevNumbers::seeded(current);
     let mut services = HashMap::new();
@@ -65,7 +81,8 @@ pub(super) fn plan(desired: &[CompiledService], current: &Current) -> Result<Pla
         for backend in &service.backends {
             backends.id(service.protocol, backend);
         }
-        let usable: Vec<(&CompiledBackend, u32)> = usable(&service.backends)
+        let usable: Vec<(&CompiledBackend, u32)> = usable(&service.backends, is_there)
+            .into_iter()
             .map(|backend| (backend, backends.id(service.protocol, backend)))
             .collect();
         let ids = weighted(&usable);
@@ -97,14 +114,26 @@ pub(super) fn plan(desired: &[CompiledService], current: &Current) -> Result<Pla
     })
 }
 
-/// Active backends; if there is none, those that terminate but still answer.
-fn usable(backends: &[CompiledBackend]) -> impl Iterator<Item = &CompiledBackend> {
-    let state = if backends.iter().any(|b| b.state == BackendState::Active) {
-        BackendState::Active
-    } else {
-        BackendState::Terminating
+/// Active backends; if there is none, those that terminate but still answer. One that
+/// weighs nothing, or whose workload is not there, gets no connection in either case.
+fn usable<'b>(
+    backends: &'b [CompiledBackend],
+    is_there: &dyn Fn(EndpointId) -> bool,
+) -> Vec<&'b CompiledBackend> {
+    let answers: Vec<&CompiledBackend> = backends
+        .iter()
+        .filter(|b| b.weight > 0 && b.workload.is_none_or(is_there))
+        .collect();
+    let of = |state| {
+        let all = answers.iter().copied();
+        all.filter(|b| b.state == state).collect::<Vec<_>>()
     };
-    backends.iter().filter(move |b| b.state == state)
+    let active = of(BackendState::Active);
+    if active.is_empty() {
+        of(BackendState::Terminating)
+    } else {
+        active
+    }
 }
 
 /// Backend ids with each repeated by its weight, in lowest terms. Weights that would

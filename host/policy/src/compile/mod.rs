@@ -156,7 +156,7 @@ fn assemble(
     }
     problems.append(&mut tables.problems);
     let l7 = tables.sets.sets;
-    let services = services::compile(input, &mut ids.services, problems)?;
+    let services = services::compile(input, &universe.endpoints, &mut ids.services, problems)?;
     Ok(Compiled {
         identities: identities(&universe),
         fqdn: fqdn(&universe),

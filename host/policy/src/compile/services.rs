@@ -6,20 +6,23 @@ use std::{
 };
 
 use crate::{
-    compiled::{BackendState, CompiledBackend, CompiledService},
+    compiled::{CompiledBackend, CompiledService, EndpointId, IdentityId, Location},
     ids::{Exhausted, Interner},
     input::{Endpoint, Input, Service, ServicePort, TargetPort},
     problem::Problem,
     protocol,
 };
 
-/// All frontends, one per service address and port.
+/// All frontends, one per service address and port. `endpoints` has the id of each
+/// endpoint of the input.
 pub(super) fn compile(
     input: &Input,
+    endpoints: &[(EndpointId, IdentityId)],
     numbers: &mut Interner,
     problems: &mut Vec<Problem>,
 ) -> Result<Vec<CompiledService>, Exhausted> {
     check_frontends(input, problems);
+    let workloads = workloads(input, endpoints);
     let mut compiled = Vec::new();
     for service in super::by_name(&input.services, |s: &Service| s.meta.key()) {
         for port in &service.ports {
@@ -39,7 +42,7 @@ pub(super) fn compile(
                     port: port.port,
                     protocol: port.protocol,
                     algorithm: service.algorithm,
-                    backends: backends(input, service, port, *address),
+                    backends: backends(input, &workloads, service, port, *address),
                 });
             }
         }
@@ -80,9 +83,22 @@ fn full_name(service: &Service, port: &ServicePort) -> String {
     }
 }
 
+/// Workloads of this node by address: those that live behind a device.
+fn workloads(
+    input: &Input,
+    endpoints: &[(EndpointId, IdentityId)],
+) -> BTreeMap<IpAddr, EndpointId> {
+    let numbered = input.endpoints.iter().zip(endpoints);
+    numbered
+        .filter(|(endpoint, _)| matches!(endpoint.location, Location::Interface(_)))
+        .flat_map(|(endpoint, (id, _))| endpoint.addresses.iter().map(|addr| (*addr, *id)))
+        .collect()
+}
+
 /// Backends of the frontend's address family, sorted.
 fn backends(
     input: &Input,
+    workloads: &BTreeMap<IpAddr, EndpointId>,
     service: &Service,
     port: &ServicePort,
     frontend: IpAddr,
@@ -101,6 +117,7 @@ fn backends(
                 },
                 weight: backend.weight,
                 state: backend.state,
+                workload: workloads.get(&backend.address).copied(),
             })
         })
         .collect();
@@ -109,7 +126,7 @@ fn backends(
             .endpoints
             .iter()
             .filter(|e| selector.matches(&e.labels));
-        backends.extend(selected.flat_map(|endpoint| of_endpoint(endpoint, port)));
+        backends.extend(selected.flat_map(|endpoint| of_endpoint(endpoint, workloads, port)));
     }
     backends.retain(|backend| backend.addr.is_ipv4() == frontend.is_ipv4());
     backends.sort();
@@ -117,7 +134,11 @@ fn backends(
     backends
 }
 
-fn of_endpoint(endpoint: &Endpoint, port: &ServicePort) -> Vec<CompiledBackend> {
+fn of_endpoint(
+    endpoint: &Endpoint,
+    workloads: &BTreeMap<IpAddr, EndpointId>,
+    port: &ServicePort,
+) -> Vec<CompiledBackend> {
     let number = match &port.target {
         TargetPort::Number(number) => Some(*number),
         TargetPort::Name(name) => {
@@ -134,7 +155,8 @@ fn of_endpoint(endpoint: &Endpoint, port: &ServicePort) -> Vec<CompiledBackend> 
         addr: *addr,
         port: number,
         weight: 1,
-        state: BackendState::Active,
+        state: endpoint.state,
+        workload: workloads.get(addr).copied(),
     };
     endpoint.addresses.iter().map(of_address).collect()
 }

@@ -7,7 +7,7 @@ use super::{
     reader::{Cursor, Fields},
 };
 use crate::{
-    compiled::Location,
+    compiled::{BackendState, Location},
     labels::{CLUSTER, Key, LOCAL_CLUSTER, Label, NAMESPACE},
     protocol,
     rule::PortNames,
@@ -28,6 +28,8 @@ pub struct Endpoint {
     pub ports: Vec<NamedPort>,
     /// First-byte hints and fast lane.
     pub fast_lane: bool,
+    /// What services that select it may do with it.
+    pub state: BackendState,
 }
 
 /// A port with a name.
@@ -56,9 +58,14 @@ impl Endpoint {
 pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<Endpoint> {
     let top = root.fields(&["apiVersion", "kind", "metadata", "spec"])?;
     let meta = read_meta(root, &top, origin)?;
-    let fields =
-        top.required("spec")?
-            .fields(&["interface", "cgroup", "addresses", "ports", "fastLane"])?;
+    let fields = top.required("spec")?.fields(&[
+        "interface",
+        "cgroup",
+        "addresses",
+        "ports",
+        "fastLane",
+        "state",
+    ])?;
     let location = read_location(top.get("spec")?, &fields)?;
     let addresses: Option<Vec<IpAddr>> = fields
         .items("addresses")
@@ -89,6 +96,10 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<Endpoint> {
         fast_lane: match fields.get("fastLane") {
             Some(switch) => switch.boolean()?,
             None => false,
+        },
+        state: match fields.get("state") {
+            Some(state) => super::service::read_state(state)?,
+            None => BackendState::default(),
         },
     })
 }

@@ -61,7 +61,7 @@ pub struct Backend {
     pub address: IpAddr,
     /// Port, if it is not the target port.
     pub port: Option<u16>,
-    /// Relative share of new connections, from 1.
+    /// Relative share of new connections; 0 means none.
     pub weight: u32,
     /// State.
     pub state: BackendState,
@@ -174,17 +174,22 @@ fn read_backend(cursor: &Cursor<'_>) -> Option<Backend> {
             None => None,
         },
         weight: match fields.get("weight") {
-            Some(weight) => weight.number(1, MAX_WEIGHT)?,
+            Some(weight) => weight.number(0, MAX_WEIGHT)?,
             None => 1,
         },
         state: match fields.get("state") {
-            Some(state) => state.one_of(&[
-                ("active", BackendState::Active),
-                ("terminating", BackendState::Terminating),
-                ("quarantined", BackendState::Quarantined),
-                ("maintenance", BackendState::Maintenance),
-            ])?,
+            Some(state) => read_state(state)?,
             None => BackendState::default(),
         },
     })
+}
+
+/// The state of a backend, or of an endpoint that services may choose.
+pub(super) fn read_state(cursor: &Cursor<'_>) -> Option<BackendState> {
+    cursor.one_of(&[
+        ("active", BackendState::Active),
+        ("terminating", BackendState::Terminating),
+        ("quarantined", BackendState::Quarantined),
+        ("maintenance", BackendState::Maintenance),
+    ])
 }

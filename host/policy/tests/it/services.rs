@@ -79,6 +79,52 @@ fn states_and_algorithms() {
     assert_ne!(compiled.services[0].id, 0);
 }
 
+/// An endpoint says itself what services may do with it, and is known to be a workload
+/// however the service names it.
+#[test]
+fn endpoints_are_drained_by_their_own_file() {
+    let mut input = Input::default();
+    let drained =
+        endpoint("a/two", "10.0.0.2", "app: web").replace("spec: {", "spec: {state: terminating, ");
+    let by_selector =
+        service("{addresses: [10.96.0.1], ports: [{port: 80}], selector: {app: web}}");
+    let by_address = service(
+        "{addresses: [10.96.0.2], ports: [{port: 80}], backends: [{address: 10.0.0.1, weight: 0}, {address: 192.0.2.1}]}",
+    )
+    .replace("name: s", "name: t");
+    let one = endpoint("a/one", "10.0.0.1", "app: web");
+    read(
+        &mut input,
+        "t.yaml",
+        &(one + &drained + &by_selector + &by_address),
+    );
+    let compiled = compiled(&input);
+    let said: Vec<Vec<(String, u32, BackendState, bool)>> = compiled
+        .services
+        .iter()
+        .map(|service| {
+            let backends = service.backends.iter();
+            backends
+                .map(|b| (b.addr.to_string(), b.weight, b.state, b.workload.is_some()))
+                .collect()
+        })
+        .collect();
+    use BackendState::{Active, Terminating};
+    assert_eq!(
+        said,
+        [
+            vec![
+                ("10.0.0.1".to_owned(), 1, Active, true),
+                ("10.0.0.2".to_owned(), 1, Terminating, true),
+            ],
+            vec![
+                ("10.0.0.1".to_owned(), 0, Active, true),
+                ("192.0.2.1".to_owned(), 1, Active, false),
+            ],
+        ]
+    );
+}
+
 #[test]
 fn what_exists_twice_is_refused() {
     let spec = "{addresses: [10.96.0.1], ports: [{port: 80}], backends: [{address: 10.0.0.2}]}";

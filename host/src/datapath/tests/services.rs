@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use tidegate_ebpf_shared::{addr::proto, limits::MAGLEV_TABLE};
 use tidegate_policy::compiled::{
-    Algorithm, BackendState, Compiled, CompiledBackend, CompiledService,
+    Algorithm, BackendState, Compiled, CompiledBackend, CompiledService, Verdict,
 };
 
-use super::world;
+use super::{ENDPOINT, compiled, policy, world};
 use crate::datapath::{Datapath, Query, ServiceHit};
 
 const FRONTEND: [u8; 4] = [10, 96, 0, 1];
@@ -18,6 +18,7 @@ fn backend(last: u8, weight: u32, state: BackendState) -> CompiledBackend {
         port: 8080,
         weight,
         state,
+        workload: None,
     }
 }
 
@@ -76,6 +77,49 @@ fn only_usable_backends_are_offered() {
         check(&[Terminating, Maintenance], &[1]);
         check(&[Quarantined], &[]);
         check(&[], &[]);
+    });
+}
+
+/// A backend without a share, and one whose workload has no device, get nothing new,
+/// not even when nobody else is left.
+#[test]
+fn what_is_not_there_or_weighs_nothing_is_not_chosen() {
+    use BackendState::{Active, Terminating};
+    world::test(|world| {
+        world.unplug();
+        let mut datapath = world.open();
+        let workload = |last, state| CompiledBackend {
+            workload: Some(ENDPOINT),
+            ..backend(last, 1, state)
+        };
+        let chosen = |datapath: &Datapath| -> Vec<String> {
+            let backends = ask(datapath).backends.into_iter();
+            backends.map(|(addr, _)| addr.to_string()).collect()
+        };
+        for algorithm in [Algorithm::Random, Algorithm::Maglev] {
+            let mut content = service(
+                algorithm,
+                vec![
+                    backend(1, 0, Active),
+                    workload(2, Active),
+                    backend(3, 1, Terminating),
+                    backend(4, 0, Terminating),
+                ],
+            );
+            content.endpoints = compiled(policy(Verdict::Allow)).endpoints;
+            let generation = datapath.generation() + 1;
+            datapath.publish(generation, &content).unwrap();
+            assert_eq!(chosen(&datapath), ["10.0.0.3"]);
+            world.plug_in();
+            datapath.attach_pending().unwrap();
+            assert_eq!(chosen(&datapath), ["10.0.0.2"], "it has its device");
+            world.unplug();
+            datapath.attach_pending().unwrap();
+            assert_eq!(chosen(&datapath), ["10.0.0.3"], "the device is gone");
+            content.services[0].backends = vec![backend(1, 0, Active), workload(2, Terminating)];
+            datapath.publish(generation + 1, &content).unwrap();
+            assert_eq!(chosen(&datapath), [""; 0]);
+        }
     });
 }
 
