@@ -340,6 +340,7 @@ fn settings(config: &Config) -> Settings {
             PolicyMode::Always => Mode::Always,
             PolicyMode::Never => Mode::Never,
         },
+        audit: config.policy.mode == PolicyMode::Audit,
         fqdn_min_ttl: config.fqdn.min_ttl,
     }
 }

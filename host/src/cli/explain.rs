@@ -65,6 +65,10 @@ fn render(e: &Explanation) -> String {
     let verdict = match e.verdict {
         FlowVerdict::Forwarded => "ALLOWED in the kernel".to_owned(),
         FlowVerdict::Redirected => "ALLOWED if the L7 rules below agree (proxy)".to_owned(),
+        FlowVerdict::Audit => format!(
+            "PASSES in audit mode; enforced it would be DROPPED: {}",
+            e.reason.as_deref().unwrap_or("unknown reason")
+        ),
         _ => format!(
             "DROPPED: {}",
             e.reason.as_deref().unwrap_or("unknown reason")

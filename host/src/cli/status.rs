@@ -62,7 +62,7 @@ pub(super) fn render(view: &View) -> String {
         "endpoints",
         format!("{ready} of {} ready", view.endpoints.len()),
     );
-    line("policies", view.policies.len().to_string());
+    line("policies", policies(view));
     line("services", view.services.len().to_string());
     let active = view.plugins.iter().filter(|p| p.state == "active").count();
     line(
@@ -97,6 +97,17 @@ pub(super) fn render(view: &View) -> String {
         let _ = writeln!(out, "\n{what}");
     }
     out
+}
+
+/// How many policies there are, and whether they are enforced at all.
+fn policies(view: &View) -> String {
+    let enforced = match view.policy_mode.as_str() {
+        "audit" => " (AUDIT MODE: what they deny passes and is only reported)",
+        "never" => " (NOT ENFORCED: mode is never)",
+        "always" => " (mode always: what nothing allows is denied everywhere)",
+        _ => "",
+    };
+    format!("{}{enforced}", view.policies.len())
 }
 
 /// What is wrong with the files in the folders, a line each.

@@ -36,6 +36,8 @@ pub struct Settings {
     pub node: String,
     /// When an endpoint is restricted.
     pub mode: Mode,
+    /// Denials are only reported.
+    pub audit: bool,
     /// Lower bound of a learned address's life, seconds.
     pub fqdn_min_ttl: u32,
 }
@@ -242,6 +244,7 @@ impl<S: Sinks> Control<S> {
             fqdn: compiled.fqdn.clone(),
             plugins,
             fqdn_min_ttl: self.settings.fqdn_min_ttl,
+            audit: self.settings.audit,
         };
         // Until the kernel flips, flows still carry rule sets of the generation before;
         // ids are content-addressed, so both can be known at once.
@@ -493,6 +496,13 @@ impl<S: Sinks> Control<S> {
                 .as_ref()
                 .map_or(0, |published| published.generation),
             proxy_generation: self.status.proxy.stats.generation,
+            policy_mode: match (self.settings.audit, self.settings.mode) {
+                (true, _) => "audit",
+                (false, Mode::Default) => "default",
+                (false, Mode::Always) => "always",
+                (false, Mode::Never) => "never",
+            }
+            .to_owned(),
             endpoints: readers::endpoints(&compiled, &self.status.not_ready),
             identities: compiled.identities.clone(),
             services: compiled.services.clone(),

@@ -22,6 +22,9 @@ pub struct View {
     pub generation: u32,
     /// Generation the proxy decides with.
     pub proxy_generation: u32,
+    /// How policies are enforced: `default`, `always`, `never` or `audit`.
+    #[serde(default)]
+    pub policy_mode: String,
     /// Endpoints of this node.
     pub endpoints: Vec<EndpointView>,
     /// Identities with their labels.

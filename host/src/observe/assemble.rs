@@ -102,6 +102,7 @@ impl Assembler<'_> {
     pub fn l7(&self, r: &L7Record) -> FlowRecord {
         let verdict = match (&r.error, r.allowed) {
             (Some(_), _) => FlowVerdict::Error,
+            (None, _) if r.audited => FlowVerdict::Audit,
             (None, true) => FlowVerdict::Forwarded,
             (None, false) => FlowVerdict::Dropped,
         };
@@ -110,7 +111,8 @@ impl Assembler<'_> {
             time_ns: r.time_ns,
             event: FlowEvent::L7,
             verdict,
-            drop_reason: (verdict == FlowVerdict::Dropped).then_some(reason::POLICY_DENIED),
+            drop_reason: matches!(verdict, FlowVerdict::Dropped | FlowVerdict::Audit)
+                .then_some(reason::POLICY_DENIED),
             drop_reason_text: refused.then(|| {
                 r.error
                     .clone()

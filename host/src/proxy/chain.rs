@@ -86,6 +86,8 @@ pub struct Side<'a> {
     pub rule: RuleId,
     /// False: the source's egress policy; true: the destination's ingress policy.
     pub ingress: bool,
+    /// Refusals are only reported (audit mode). Failures to decide are not refusals.
+    pub audit: bool,
 }
 
 /// Status of a request that a plugin failed to decide, fail mode closed: the fault is
@@ -142,7 +144,7 @@ pub fn response(
         },
         failed_denial,
     );
-    let attribution = if refused.is_some() {
+    let attribution = if refused.is_some() || walk.attribution.audited {
         walk.finish(sides)
     } else {
         // The request's attribution stands; the response adds only what went wrong.
@@ -257,6 +259,7 @@ impl Walk {
                 let plugin = plugin.as_ref();
                 match ask(plugin) {
                     Ok((None, rule)) => self.allowed(plugin, rule),
+                    Ok((Some(_), rule)) if side.audit => self.audited(side, plugin, rule),
                     Ok((Some(refusal), rule)) => {
                         self.refused(side, plugin, rule, None);
                         return Some(refusal);
@@ -274,7 +277,18 @@ impl Walk {
         None
     }
 
+    /// Who would have refused; the first who would stands in the record.
+    fn audited(&mut self, side: &Side<'_>, plugin: &dyn Filter, rule: Option<u32>) {
+        if !self.attribution.audited {
+            self.refused(side, plugin, rule, None);
+            self.attribution.audited = true;
+        }
+    }
+
     fn allowed(&mut self, plugin: &dyn Filter, rule: Option<u32>) {
+        if self.attribution.audited {
+            return;
+        }
         self.attribution.rules.extend(rule_id(plugin, rule));
         self.attribution.plugin = Some(plugin.label().to_owned());
     }
@@ -293,6 +307,7 @@ impl Walk {
         self.attribution.rules.push(rule.unwrap_or(side.rule));
         self.attribution.plugin = Some(plugin.label().to_owned());
         self.attribution.ingress = side.ingress;
+        self.attribution.audited = false;
         self.attribution.error = error.or(self.attribution.error.take());
     }
 

@@ -121,6 +121,7 @@ fn egress(chain: &Chain) -> Side<'_> {
         chain: Some(chain),
         rule: 1,
         ingress: false,
+        audit: false,
     }
 }
 
@@ -129,12 +130,60 @@ fn ingress(chain: &Chain) -> Side<'_> {
         chain: Some(chain),
         rule: 2,
         ingress: true,
+        audit: false,
     }
 }
 
 /// Decides with an egress chain (asked for by rule 1) and an ingress chain (rule 2).
 fn decide(one: &Chain, other: &Chain) -> Decision {
     request(&[egress(one), ingress(other)], 3, &HEAD, &facts())
+}
+
+/// In audit mode what a plugin refuses passes, and the record says who would have
+/// refused it; a failure to decide is no refusal.
+#[test]
+fn audit_mode_reports_instead_of_refusing() {
+    use FailMode::Closed;
+    let audited = |egress_plugins: &[(&str, FailMode)], ingress_plugins: &[(&str, FailMode)]| {
+        let (one, other) = (chain(1, egress_plugins), chain(5, ingress_plugins));
+        let sides = [
+            Side {
+                audit: true,
+                ..egress(&one)
+            },
+            Side {
+                audit: true,
+                ..ingress(&other)
+            },
+        ];
+        let decision = request(&sides, 3, &HEAD, &facts());
+        let a = decision.attribution;
+        (
+            decision.verdict == Verdict::Allow,
+            a.audited,
+            a.rules,
+            a.plugin,
+            a.ingress,
+        )
+    };
+    let name = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        audited(&[("deny", Closed)], &[("allow:0", Closed)]),
+        (true, true, vec![10], name("deny@1"), false)
+    );
+    assert_eq!(
+        audited(&[("allow:0", Closed)], &[("deny", Closed)]),
+        (true, true, vec![50], name("deny@1"), true)
+    );
+    assert_eq!(
+        audited(&[("deny", Closed)], &[("deny", Closed)]),
+        (true, true, vec![10], name("deny@1"), false),
+        "the first who would refuse"
+    );
+    assert_eq!(
+        audited(&[("deny", Closed)], &[("fail", Closed)]),
+        (false, false, vec![50], name("fail@1"), true)
+    );
 }
 
 #[test]
@@ -247,6 +296,7 @@ fn who_decides() {
             rules: rules.to_vec(),
             plugin: plugin.map(str::to_owned),
             error: error.map(str::to_owned),
+            audited: false,
             ingress: *side,
             generation: 3,
         };

@@ -109,6 +109,9 @@ pub struct Snapshot {
     pub plugins: BTreeMap<String, PluginInfo>,
     /// Lower bound of a learned address's life, seconds.
     pub fqdn_min_ttl: u32,
+    /// Denials are only reported.
+    #[serde(default)]
+    pub audit: bool,
 }
 
 /// A plugin version in use.
@@ -177,6 +180,9 @@ pub struct L7Record {
     pub endpoints: (u32, u32),
     /// Was it allowed.
     pub allowed: bool,
+    /// It was refused, and passed because denials are only reported.
+    #[serde(default)]
+    pub audited: bool,
     /// Rules that decided: L7 rules where one matched, else those that asked for L7.
     pub rules: Vec<u32>,
     /// Plugin that refused or the last that allowed, as `name@version`.

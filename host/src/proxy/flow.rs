@@ -270,6 +270,7 @@ impl FlowContext {
                 chain,
                 rule: if chain.is_some() { asked.rule } else { 0 },
                 ingress,
+                audit: local.state.audit,
             })
         };
         let facts = self.facts.get();
@@ -347,6 +348,7 @@ impl Inspector for FlowContext {
             identities: facts.identities,
             endpoints: facts.endpoints,
             allowed,
+            audited: attribution.audited,
             rules: attribution.rules,
             plugin: attribution.plugin,
             error: attribution.error,

@@ -162,6 +162,7 @@ mod tests {
             identities: (1, 2),
             endpoints: (0, 0),
             allowed,
+            audited: false,
             rules: vec![],
             plugin: None,
             error: error.map(str::to_owned),

@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) fqdn: Vec<(IdentityId, Matcher)>,
     /// Lower bound of a learned address's life, seconds.
     pub(super) fqdn_min_ttl: u32,
+    /// Denials are only reported.
+    pub(super) audit: bool,
     pub(super) plugins: Arc<dyn Plugins>,
     /// Plugins of the generation before. The kernel changes over a moment after the
     /// proxy, and until then flows name rule sets of the older generation; an id
@@ -65,6 +67,7 @@ impl State {
                 .map(|(id, selector)| (*id, Matcher::new(selector)))
                 .collect(),
             fqdn_min_ttl: snapshot.fqdn_min_ttl,
+            audit: snapshot.audit,
             plugins,
             before: before.map(|before| before.plugins.clone()),
             tables,
@@ -78,6 +81,7 @@ impl State {
             identities: self.identities.clone(),
             fqdn: self.fqdn.clone(),
             fqdn_min_ttl: self.fqdn_min_ttl,
+            audit: self.audit,
             plugins: self.plugins.clone(),
             before: self.before.clone(),
             tables,

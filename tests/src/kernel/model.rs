@@ -466,7 +466,13 @@ impl Step<'_> {
                 return decision;
             };
             let mut entry = self.row(policy, decision.dst.identity, direction::EGRESS, port);
-            let names = self.world.fqdn.get(&dst).copied().unwrap_or_default();
+            // Names concern the world outside: neither the node nor an endpoint.
+            let outside = matches!(
+                decision.dst.identity,
+                reserved::WORLD | reserved::WORLD_IPV4 | reserved::WORLD_IPV6
+            ) || decision.dst.identity >= reserved::LOCAL_SCOPE;
+            let names = self.world.fqdn.get(&dst).copied().filter(|_| outside);
+            let names = names.unwrap_or_default();
             for identity in names.identities.into_iter().filter(|&id| id != 0) {
                 let other = self.entry(policy, identity, direction::EGRESS, port);
                 if let Some(other) = other.filter(|other| other.verdict > entry.verdict) {

@@ -88,7 +88,14 @@ impl World {
                 }
             }
         }
-        for addr in ["192.0.2.9", "198.51.100.7"] {
+        // Some of them are no addresses outside, whatever an answer said.
+        for addr in [
+            "192.0.2.9",
+            "198.51.100.7",
+            "10.0.0.11",
+            "fd00::10",
+            "10.0.0.1",
+        ] {
             if random.one_in(2) {
                 let mut info = FqdnInfo::default();
                 info.identities[0] = NAME_IDENTITIES[0];

@@ -112,6 +112,7 @@ impl Bench {
         let settings = Settings {
             node: "n1".into(),
             mode: Mode::Default,
+            audit: false,
             fqdn_min_ttl: 0,
         };
         let store = Store::open(state.path()).expect("opens");

@@ -89,6 +89,8 @@ pub struct Attribution {
     pub error: Option<String>,
     /// Direction of the rule set that refused (false: egress, true: ingress).
     pub ingress: bool,
+    /// It was refused, and passed because denials are only reported (audit mode).
+    pub audited: bool,
     /// Generation that decided.
     pub generation: u32,
 }
