@@ -10,6 +10,7 @@ mod dns_names;
 mod files;
 mod grpc;
 mod host_services;
+mod http2;
 mod http_rules;
 mod kernel_rules;
 mod kills;

@@ -87,11 +87,7 @@ impl<I: Inspector> Relay<'_, I> {
                     self.upstream_block(&block)?;
                 }
             }
-            kind::SETTINGS if frame.has(flag::ACK) => {
-                if self.upstream_owes.pop_front() == Some(true) {
-                    self.to_client.own(frame::write_settings_ack);
-                }
-            }
+            kind::SETTINGS if frame.has(flag::ACK) => self.upstream_acknowledged(),
             kind::SETTINGS => self.upstream_settings(payload)?,
             kind::RST_STREAM => {
                 self.reject_unasked(frame.stream)?;
@@ -127,6 +123,12 @@ impl<I: Inspector> Relay<'_, I> {
             _ => {}
         }
         Ok(())
+    }
+
+    fn upstream_acknowledged(&mut self) {
+        if self.upstream_owes.pop_front() == Some(true) {
+            self.to_client.own(frame::write_settings_ack);
+        }
     }
 
     fn upstream_settings(&mut self, payload: &[u8]) -> Result<(), Fault> {
