@@ -252,3 +252,132 @@ fn the_quickstart_loads_without_a_remark() -> Result<()> {
     assert_eq!(problems.as_array().map(Vec::len), Some(0), "{problems:#}");
     Ok(())
 }
+
+/// A URL's status code and text in the node's own namespace.
+fn readiness(shop: &Shop) -> Result<(u64, String)> {
+    let answer = Curl::get("http://127.0.0.1:9965/readyz").from(shop.world.node.place())?;
+    Ok((answer.status, answer.body))
+}
+
+#[test]
+fn what_vanishes_stays_in_force_and_is_told() -> Result<()> {
+    let mut shop = Shop::running()?;
+    let request = Curl::get(shop.url(PLAIN, "/"));
+    let folder = shop.world.node.config_dir().join("policies");
+    let (away, file) = (folder.with_extension("x"), folder.join("backend.yaml"));
+    let still_closed = |shop: &Shop, reason: &str| -> Result<()> {
+        eventually(&format!("not ready: {reason}"), || {
+            let (status, text) = readiness(shop)?;
+            ensure!(status == 503 && text.contains(reason), "{status}: {text}");
+            Ok(())
+        })?;
+        let status = shop.world.node.text(&["status"])?;
+        ensure!(status.contains(reason) && status.contains("NO"), "{status}");
+        request.expect(&shop.frontend, 200)?;
+        request.expect_dropped(&shop.stranger)
+    };
+    std::fs::rename(&folder, &away)?;
+    still_closed(&shop, "there is no folder")?;
+    // A restart meets the same folders, and knows no more about them.
+    shop.world.node.stop_agent()?;
+    shop.world.node.start()?;
+    still_closed(&shop, "there is no folder")?;
+    std::fs::create_dir(&folder)?;
+    still_closed(&shop, "the folder is another one")?;
+    std::os::unix::fs::symlink("nowhere", &file)?;
+    still_closed(&shop, "the link leads to nowhere")?;
+    std::fs::remove_file(&file)?;
+    std::fs::remove_dir(&folder)?;
+    std::fs::rename(&away, &folder)?;
+    for text in ["", "# todo\n"] {
+        shop.world.node.write("policies/backend.yaml", text)?;
+        still_closed(&shop, "delete it to remove")?;
+    }
+    let check =
+        shop.world
+            .node
+            .tidegate(&["config", "check", "-c", "tidegate.yaml", "-o", "json"])?;
+    let said: serde_json::Value = serde_json::from_slice(&check.stdout)?;
+    ensure!(!check.status.success() && said["ok"] == false, "{said:#}");
+    ensure!(said.to_string().contains("delete it to remove"), "{said:#}");
+
+    shop.world
+        .node
+        .change(|node| node.remove("policies/backend.yaml"))?;
+    request.expect(&shop.stranger, 200)?;
+    let (status, text) = readiness(&shop)?;
+    ensure!(status == 200, "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_newcomer_that_conflicts_steps_back() -> Result<()> {
+    let mut shop = Shop::running()?;
+    let request = Curl::get(shop.url(PLAIN, "/"));
+    let copy = POLICY.replace("{app: frontend}", "{app: stranger}");
+    shop.world.node.write("policies/a-copy.yaml", &copy)?;
+    for restart in [false, true] {
+        if restart {
+            shop.world.node.stop_agent()?;
+            shop.world.node.start()?;
+        }
+        let problem = shop
+            .world
+            .node
+            .problem("exists already in policies/backend.yaml")?;
+        assert_eq!(problem["file"], "policies/a-copy.yaml", "{problem}");
+        request.expect(&shop.frontend, 200)?;
+        request.expect_dropped(&shop.stranger)?;
+    }
+    // Others go on, and the newcomer has its turn when nothing stands in its way.
+    let more = copy.replace("name: backend,", "name: more,");
+    shop.world
+        .node
+        .change(|node| node.write("policies/more.yaml", more))?;
+    request.expect(&shop.stranger, 200)?;
+    shop.world.node.change(|node| {
+        node.remove("policies/more.yaml")?;
+        node.remove("policies/backend.yaml")
+    })?;
+    request.expect(&shop.stranger, 200)?;
+    request.expect_dropped(&shop.frontend)?;
+
+    // What is the node's own is nobody's workload.
+    let outside = "apiVersion: tidegate.io/v1alpha1\nkind: Endpoint\nmetadata: {name: up}\n\
+                   spec: {interface: uplink, addresses: [10.10.0.99]}\n";
+    shop.world.node.write("endpoints/up.yaml", outside)?;
+    let problem = shop.world.node.problem("node.outsideDevices")?;
+    assert_eq!(problem["file"], "endpoints/up.yaml", "{problem}");
+    Ok(())
+}
+
+#[test]
+fn what_somebody_detaches_is_attached_again() -> Result<()> {
+    let shop = Shop::running()?;
+    let node = &shop.world.node;
+    let request = Curl::get(shop.url(PLAIN, "/"));
+    request.expect_dropped(&shop.stranger)?;
+    let reattached = || -> Result<u64> {
+        let count = &node.status()?["datapath"]["reattached"];
+        count.as_u64().context("no count")
+    };
+    assert_eq!(reattached()?, 0);
+    let links = std::fs::read_dir(node.bpffs())?
+        .next()
+        .context("no pins")??
+        .path()
+        .join("links");
+    // Pins alone: the programs run on, and so must the pins.
+    let before = std::fs::read_dir(&links)?.count();
+    for pin in std::fs::read_dir(&links)? {
+        std::fs::remove_file(pin?.path())?;
+    }
+    eventually("every pin is there again", || {
+        ensure!(std::fs::read_dir(&links)?.count() == before);
+        ensure!(reattached()? >= before as u64);
+        Ok(())
+    })?;
+    request.expect(&shop.frontend, 200)?;
+    request.expect_dropped(&shop.stranger)?;
+    Ok(())
+}
