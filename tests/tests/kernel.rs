@@ -30,6 +30,8 @@ fn the_verifier_accepts_every_program() {
         program::GETPEERNAME4,
         program::GETPEERNAME6,
         program::SOCKOPS,
+        program::OPEN_SOCKET,
+        program::HOST_PACKET,
         program::FIRST_BYTES,
     ];
     expected.sort_unstable();

@@ -2,6 +2,7 @@
 //! process's own. Needs root.
 
 use std::{
+    collections::HashSet,
     fs,
     io::ErrorKind,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -15,6 +16,7 @@ use aya::{
     maps::SkStorage,
     programs::{CgroupAttachMode, Program},
 };
+use tidegate_decide::service::member_slot;
 use tidegate_ebpf_shared::{
     addr::proto,
     config::DatapathConfig,
@@ -73,6 +75,8 @@ fn socket_hooks_translate_refuse_and_steer() {
         listener_port(&mut object, 0);
         translates_tcp(&mut object);
         translates_udp(&mut object);
+        keeps_a_sockets_backend(&mut object, "10.96.0.1:55", "127.0.0.1:0");
+        keeps_a_sockets_backend(&mut object, "[fd00::96]:56", "[::1]:0");
         refuses_an_empty_service(&mut object);
         become_host_service(&mut object, &cgroup);
         refuses_by_policy(&mut object);
@@ -175,12 +179,7 @@ fn translates_udp(object: &mut Object) {
         let backend = UdpSocket::bind(local).expect("a backend");
         service(object, frontend, proto::UDP, backend.local_addr().ok());
         let frontend: SocketAddr = frontend.parse().expect("literal");
-        let unspecified = if frontend.is_ipv4() {
-            "0.0.0.0:0"
-        } else {
-            "[::]:0"
-        };
-        let client = UdpSocket::bind(unspecified).expect("a client");
+        let client = UdpSocket::bind(unspecified(frontend)).expect("a client");
         client.send_to(b"ask", frontend).expect("send");
         let from = echo(&backend);
         assert!(from.ip().is_loopback());
@@ -190,6 +189,99 @@ fn translates_udp(object: &mut Object) {
         assert_eq!((&buffer[..length], from), (&b"ask"[..], frontend));
     }
     object.events(map::EVENTS).expect("events");
+}
+
+/// Datagrams of one unconnected socket go to one backend, until the service has it no more.
+fn keeps_a_sockets_backend(object: &mut Object, frontend: &str, local: &str) {
+    const BACKENDS: u32 = 4;
+    let backends: Vec<UdpSocket> = (0..BACKENDS)
+        .map(|_| UdpSocket::bind(local).expect("a backend"))
+        .collect();
+    let frontend: SocketAddr = frontend.parse().expect("literal");
+    let service_id = u32::from(frontend.port());
+    service(
+        object,
+        &frontend.to_string(),
+        proto::UDP,
+        backends[0].local_addr().ok(),
+    );
+    let key = ServiceKey {
+        addr: addr(frontend.ip()),
+        port: frontend.port().to_be_bytes(),
+        protocol: proto::UDP,
+        pad: 0,
+    };
+    let entry = ServiceEntry {
+        id: service_id,
+        backends: BACKENDS,
+        ..ServiceEntry::default()
+    };
+    let mut services = object.hash(map::SERVICES).expect("map");
+    services.insert(key, entry, 0).expect("a map write");
+    let members: Vec<SlotKey> = (0..BACKENDS)
+        .map(|slot| {
+            let local = backends[slot as usize].local_addr().expect("bound");
+            let backend = Backend {
+                addr: addr(local.ip()),
+                port: local.port().to_be_bytes(),
+                protocol: proto::UDP,
+                state: 0,
+            };
+            let id = 1_000 * service_id + slot;
+            let member = member_slot(&backend.addr, backend.port);
+            let mut table = object.hash(map::BACKENDS).expect("map");
+            table.insert(id, backend, 0).expect("a map write");
+            let mut slots = object.hash(map::SLOTS).expect("map");
+            for slot in [slot, member] {
+                let key = SlotKey {
+                    service: service_id,
+                    slot,
+                };
+                slots.insert(key, id, 0).expect("a map write");
+            }
+            SlotKey {
+                service: service_id,
+                slot: member,
+            }
+        })
+        .collect();
+
+    let (mut met, mut moved) = (HashSet::new(), false);
+    for _ in 0..8 {
+        let client = UdpSocket::bind(unspecified(frontend)).expect("a client");
+        let ask = || {
+            client.send_to(b"ask", frontend).expect("send");
+            backends.iter().position(|backend| {
+                backend.set_nonblocking(true).expect("non-blocking");
+                backend.recv(&mut [0; 8]).is_ok()
+            })
+        };
+        let first = ask().expect("somebody got it");
+        for _ in 0..20 {
+            assert_eq!(ask(), Some(first), "{frontend}: another backend");
+        }
+        let mut slots = object.hash::<SlotKey, u32>(map::SLOTS).expect("map");
+        let id = slots.get(&members[first], 0).expect("a member");
+        slots.remove(&members[first]).expect("a map write");
+        moved |= (0..8).any(|_| ask() != Some(first));
+        slots.insert(members[first], id, 0).expect("a map write");
+        met.insert(first);
+    }
+    assert!(met.len() > 1, "{frontend}: every socket has one backend");
+    assert!(
+        moved,
+        "{frontend}: a backend that is gone keeps its sockets"
+    );
+    object.events(map::EVENTS).expect("events");
+}
+
+/// The address that leaves the choice to the kernel, of the family of another.
+fn unspecified(family_of: SocketAddr) -> &'static str {
+    if family_of.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    }
 }
 
 fn refuses_an_empty_service(object: &mut Object) {
@@ -290,13 +382,12 @@ fn steers_datagrams(object: &mut Object, listen: &str, to: &str) {
     let proxy = UdpSocket::bind(listen).expect("the proxy");
     listener_port(object, proxy.local_addr().expect("bound").port());
     let to: SocketAddr = to.parse().expect("literal");
-    let unspecified = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     for connected in [false, true] {
         // Unbound until the hook sees it, as a resolver's socket is.
         let client = if connected {
             unbound(to)
         } else {
-            UdpSocket::bind(unspecified).expect("a client")
+            UdpSocket::bind(unspecified(to)).expect("a client")
         };
         client.set_read_timeout(Some(WAIT)).expect("timeout");
         if connected {

@@ -13,9 +13,11 @@ pub mod hint;
 pub mod policy;
 pub mod rate;
 pub mod service;
+mod spread;
+pub mod steer;
 pub mod tuple;
 
-pub use policy::{Evaluation, Tables, evaluate};
+pub use policy::{Age, Evaluation, Tables, evaluate};
 pub use tuple::Tuple;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use tidegate_ebpf_shared::{
     endpoint::EndpointInfo,
     flow::FlowEntry,
     identity::{AddrInfo, FqdnInfo, reserved},
+    limits::FQDN_GRACE,
     policy::{PolicyEntry, PolicyKey, direction, verdict},
     reason,
 };
@@ -26,6 +27,25 @@ pub trait Tables {
     fn endpoint(&self, id: u32) -> Option<EndpointInfo>;
     /// Longest match in the policy table.
     fn policy(&self, key: &PolicyKey) -> Option<PolicyEntry>;
+    /// Seconds of `CLOCK_BOOTTIME`.
+    fn boot_seconds(&self) -> u32;
+}
+
+/// Is the flow that is decided a new one?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Age {
+    /// What its destination's names have taught must not have expired.
+    New,
+    /// It was allowed when it began: an answer's time limits who may begin.
+    Live,
+}
+
+/// May new flows still use what was learned until `expires`? Seconds of
+/// `CLOCK_BOOTTIME` both.
+#[inline(always)]
+pub const fn is_fresh(expires: u32, now: u32) -> bool {
+    expires.saturating_add(FQDN_GRACE) > now
 }
 
 /// The answer for one flow, with everything an event or a flow entry tells of it.
@@ -115,6 +135,7 @@ pub fn evaluate(
     tuple: &Tuple,
     src_endpoint: u32,
     dst_endpoint: u32,
+    age: Age,
     evaluation: &mut Evaluation,
 ) {
     let src = address(tables, &tuple.src);
@@ -130,7 +151,7 @@ pub fn evaluate(
         ..Evaluation::default()
     };
     if evaluation.src_endpoint != 0 {
-        evaluate_egress(tables, tuple, evaluation);
+        evaluate_egress(tables, tuple, age, evaluation);
         if !evaluation.is_allowed() {
             return;
         }
@@ -164,7 +185,7 @@ pub const fn is_outside(identity: u32) -> bool {
 
 /// Adds the egress policy of the evaluation's source endpoint to it.
 #[inline(always)]
-pub fn evaluate_egress(tables: &impl Tables, tuple: &Tuple, evaluation: &mut Evaluation) {
+pub fn evaluate_egress(tables: &impl Tables, tuple: &Tuple, age: Age, evaluation: &mut Evaluation) {
     let Some(mut key) = key(
         tables,
         tuple,
@@ -180,8 +201,14 @@ pub fn evaluate_egress(tables: &impl Tables, tuple: &Tuple, evaluation: &mut Eva
     if is_outside(evaluation.dst_identity)
         && let Some(info) = tables.fqdn(&tuple.dst)
     {
-        for identity in info.identities {
-            best = stronger(tables, &mut key, identity, best);
+        let now = match age {
+            Age::New => tables.boot_seconds(),
+            Age::Live => 0,
+        };
+        for (identity, expires) in info.identities.into_iter().zip(info.expires) {
+            if is_fresh(expires, now) {
+                best = stronger(tables, &mut key, identity, best);
+            }
         }
     }
     evaluation.egress_rule = best.rule;

@@ -1,6 +1,8 @@
 //! Which backend a new connection gets.
 
-use tidegate_ebpf_shared::limits::MAGLEV_TABLE;
+use tidegate_ebpf_shared::{addr::Addr, limits::MAGLEV_TABLE, service::SlotKey};
+
+use crate::spread::{fold, mix};
 
 /// A slot in `0..count` from 32 random bits; 0 for an empty service.
 #[inline(always)]
@@ -17,11 +19,9 @@ pub const fn maglev_index(table: u32, cookie: u64) -> u32 {
     start.wrapping_add((mix(cookie) % MAGLEV_TABLE as u64) as u32)
 }
 
-/// Spreads consecutive numbers over all bits (SplitMix64's finaliser): socket
-/// cookies count up by one.
+/// The slot that says that a service has this backend. Two backends of one slot are
+/// possible: whoever follows it compares.
 #[inline(always)]
-const fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+pub fn member_slot(addr: &Addr, port: [u8; 2]) -> u32 {
+    SlotKey::MEMBER | mix(fold(addr, port)) as u32
 }

@@ -10,15 +10,15 @@ use tidegate_ebpf_shared::{
     endpoint::EndpointInfo,
     flow::{FlowEntry, FlowKey, flags, hint as hints},
     identity::{AddrInfo, FqdnInfo, reserved},
-    limits::MAGLEV_TABLE,
+    limits::{FQDN_GRACE, MAGLEV_TABLE, MAX_CPUS},
     policy::{PolicyEntry, PolicyKey, direction, verdict},
     reason,
 };
 
 use crate::{
-    Evaluation, Tables, Tuple, evaluate, flow, hint,
+    Age, Evaluation, Tables, Tuple, evaluate, flow, hint,
     rate::TokenBucket,
-    service,
+    service, steer,
     tuple::{icmp, tcp},
 };
 
@@ -208,6 +208,7 @@ fn packets_that_start_something() {
 #[derive(Default)]
 struct Memory {
     flags: u32,
+    now: u32,
     addresses: HashMap<Addr, AddrInfo>,
     fqdn: HashMap<Addr, FqdnInfo>,
     endpoints: HashMap<u32, EndpointInfo>,
@@ -226,6 +227,9 @@ impl Tables for Memory {
     }
     fn fqdn(&self, addr: &Addr) -> Option<FqdnInfo> {
         self.fqdn.get(addr).copied()
+    }
+    fn boot_seconds(&self) -> u32 {
+        self.now
     }
     fn endpoint(&self, id: u32) -> Option<EndpointInfo> {
         self.endpoints.get(&id).copied()
@@ -273,12 +277,17 @@ impl Memory {
     }
 
     fn decide(&self, src: Addr, dst: Addr) -> Evaluation {
+        self.decide_aged(src, dst, Age::New)
+    }
+
+    fn decide_aged(&self, src: Addr, dst: Addr, age: Age) -> Evaluation {
         let mut evaluation = Evaluation::default();
         evaluate(
             self,
             &tuple(src, dst, proto::TCP, 4000, 80),
             0,
             0,
+            age,
             &mut evaluation,
         );
         evaluation
@@ -345,6 +354,51 @@ fn the_order_of_policy_lookups() {
 }
 
 #[test]
+fn an_expired_name_is_for_those_who_began_in_time() {
+    use verdict::{ALLOW, DEFAULT_DENY};
+    let name = reserved::LOCAL_SCOPE | 1;
+    let rows = [
+        (5, 9, direction::EGRESS, DEFAULT_DENY),
+        (5, name, direction::EGRESS, ALLOW),
+    ];
+    let mut memory = Memory::new(&rows);
+    let mut info = FqdnInfo::default();
+    (info.identities[2], info.expires[2]) = (name, 100);
+    memory.fqdn.insert(WORLD, info);
+    for (now, age, allowed) in [
+        (99, Age::New, true),
+        // A TTL of 0 is enough for the connection the answer was asked for.
+        (100, Age::New, true),
+        (99 + FQDN_GRACE, Age::New, true),
+        (100 + FQDN_GRACE, Age::New, false),
+        (u32::MAX, Age::New, false),
+        (u32::MAX, Age::Live, true),
+    ] {
+        memory.now = now;
+        let evaluation = memory.decide_aged(A, WORLD, age);
+        assert_eq!(evaluation.is_allowed(), allowed, "{now} {age:?}");
+    }
+}
+
+#[test]
+fn workers_share_the_flows_and_both_directions_meet_one() {
+    let mut met = vec![0_u32; MAX_CPUS as usize];
+    for port in 0..16_384 {
+        let there = tuple(A, WORLD, proto::UDP, 32_768 + port, 53);
+        let back = tuple(WORLD, A, proto::UDP, 53, 32_768 + port);
+        let [there, back] = [there, back].map(|tuple| {
+            let mut key = FlowKey::default();
+            tuple.flow_key(&mut key);
+            steer::place(&key)
+        });
+        assert_eq!(there, back);
+        met[there as usize] += 1;
+    }
+    // 64 on average; the consecutive ports of one client must not crowd one worker.
+    assert!(met.iter().all(|count| (24..128).contains(count)), "{met:?}");
+}
+
+#[test]
 fn the_strongest_identity_of_a_name_wins() {
     use direction::EGRESS;
     use verdict::{ALLOW, DEFAULT_DENY, DENY, REDIRECT};
@@ -355,6 +409,7 @@ fn the_strongest_identity_of_a_name_wins() {
         for (i, &verdict) in names.iter().enumerate() {
             rows.push((5, name(i as u32), EGRESS, verdict));
             info.identities[i] = name(i as u32);
+            info.expires[i] = 1;
         }
         let mut memory = Memory::new(&rows);
         memory.fqdn.insert(WORLD, info);

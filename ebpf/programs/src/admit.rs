@@ -6,12 +6,12 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_map_lookup_elem, bpf_sk_release},
     programs::TcContext,
 };
-use tidegate_decide::{Evaluation, Tables as _, Tuple, evaluate, flow, tuple::icmp};
+use tidegate_decide::{Age, Evaluation, Tables as _, Tuple, evaluate, flow, steer, tuple::icmp};
 use tidegate_ebpf_shared::{
     addr::{Addr, proto},
     config,
     event::counter,
-    flow::{FlowEntry, flags},
+    flow::{FlowEntry, FlowKey, flags},
     identity::reserved,
     limits::MAX_CPUS,
     policy::verdict,
@@ -127,6 +127,7 @@ fn established(
             &work.opened,
             entry.src_endpoint,
             entry.dst_endpoint,
+            Age::Live,
             &mut work.evaluation,
         );
         let steered = entry.flags & flags::REDIRECT != 0;
@@ -179,9 +180,15 @@ pub fn first(ctx: &TcContext, work: &mut Scratch, origin: Origin, seen: Seen) ->
         Origin::Host(endpoint) => endpoint,
         _ => 0,
     };
-    decide(&work.packet.tuple, 0, dst_endpoint, &mut work.evaluation);
+    decide(
+        &work.packet.tuple,
+        0,
+        dst_endpoint,
+        Age::New,
+        &mut work.evaluation,
+    );
     if work.evaluation.is_steered() {
-        work.evaluation.reason = unsteerable(&work.packet.tuple, &work.evaluation, origin);
+        work.evaluation.reason = unsteerable(work, origin);
     }
     if !work.evaluation.is_allowed() {
         report(work);
@@ -201,6 +208,9 @@ pub fn first(ctx: &TcContext, work: &mut Scratch, origin: Origin, seen: Seen) ->
             return Outcome::Drop;
         }
         events::flow_new(&work.packet, &work.evaluation);
+    }
+    if work.evaluation.is_steered() {
+        count(counter::FLOWS_STEERED, 0);
     }
     forward(&work.packet, work.evaluation.is_steered())
 }
@@ -246,7 +256,8 @@ fn related(ctx: &TcContext, work: &mut Scratch) -> Option<Outcome> {
 
 /// Why a flow that needs L7 cannot be brought to the proxy; 0 if it can.
 #[inline(always)]
-fn unsteerable(tuple: &Tuple, evaluation: &Evaluation, origin: Origin) -> u8 {
+fn unsteerable(work: &Scratch, origin: Origin) -> u8 {
+    let evaluation = &work.evaluation;
     // What the node sends would have to leave its own stack to come back to it, and
     // what it answers does not pass a hook that could steer it.
     let host = matches!(origin, Origin::Host(_))
@@ -254,16 +265,17 @@ fn unsteerable(tuple: &Tuple, evaluation: &Evaluation, origin: Origin) -> u8 {
     if host {
         return reason::UNSTEERABLE;
     }
-    match listener_slot(tuple) {
+    match listener_slot(&work.packet.tuple, &work.key) {
         Some(slot) if has_listener(slot) => 0,
         _ => reason::PROXY_UNAVAILABLE,
     }
 }
 
-/// Index in `LISTENERS` for this flow on this CPU; `None` if the proxy cannot read
-/// the protocol.
+/// Index in `LISTENERS` for this flow; `None` if the proxy cannot read the protocol. A
+/// connection is asked for once, so it may stay on this CPU; each datagram is asked for,
+/// so the flow must say where.
 #[inline(always)]
-pub fn listener_slot(tuple: &Tuple) -> Option<u32> {
+pub fn listener_slot(tuple: &Tuple, key: &FlowKey) -> Option<u32> {
     let class = match (tuple.protocol, is_v4(&tuple.src)) {
         (proto::TCP, true) => class::TCP4,
         (proto::TCP, false) => class::TCP6,
@@ -271,9 +283,13 @@ pub fn listener_slot(tuple: &Tuple) -> Option<u32> {
         (proto::UDP, false) => class::UDP6,
         _ => return None,
     };
-    // SAFETY: the helper takes nothing and only reads.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    (cpu < MAX_CPUS).then_some(class * MAX_CPUS + cpu)
+    let place = if tuple.protocol == proto::UDP {
+        steer::place(key)
+    } else {
+        // SAFETY: the helper takes nothing and only reads.
+        unsafe { bpf_get_smp_processor_id() }
+    };
+    (place < MAX_CPUS).then_some(class * MAX_CPUS + place)
 }
 
 #[inline(always)]
@@ -295,8 +311,14 @@ fn has_listener(slot: u32) -> bool {
 
 /// [`evaluate`] over the maps, in a stack frame of its own.
 #[inline(never)]
-fn decide(tuple: &Tuple, src_endpoint: u32, dst_endpoint: u32, evaluation: &mut Evaluation) {
-    evaluate(&Maps, tuple, src_endpoint, dst_endpoint, evaluation);
+fn decide(
+    tuple: &Tuple,
+    src_endpoint: u32,
+    dst_endpoint: u32,
+    age: Age,
+    evaluation: &mut Evaluation,
+) {
+    evaluate(&Maps, tuple, src_endpoint, dst_endpoint, age, evaluation);
 }
 
 /// Does audit mode let this denial pass?

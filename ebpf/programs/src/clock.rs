@@ -1,6 +1,8 @@
-//! The clock of flow entries and rate limits.
+//! The clocks of flow entries, rate limits and learned addresses.
 
-use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
+use aya_ebpf::helpers::{
+    bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
+};
 
 /// The coarse clock's last answer, and the tick it is of.
 #[derive(Clone, Copy)]
@@ -45,4 +47,11 @@ pub fn coarse() -> u64 {
 pub fn precise() -> u64 {
     // SAFETY: the helper takes nothing and only reads.
     unsafe { bpf_ktime_get_ns() }
+}
+
+/// `CLOCK_BOOTTIME` in seconds, the clock of learned addresses.
+#[inline(always)]
+pub fn boot_seconds() -> u32 {
+    // SAFETY: the helper takes nothing and only reads.
+    (unsafe { bpf_ktime_get_boot_ns() } / 1_000_000_000) as u32
 }

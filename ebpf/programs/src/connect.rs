@@ -24,7 +24,7 @@ pub fn run<const FAMILY: bool>(ctx: &SockAddrContext, call: Call) -> Answer {
     }
     attempt.cookie = cookie(ctx);
     let mut evaluation = Evaluation::default();
-    let translation = translate(&mut attempt);
+    let translation = translate(&mut attempt, call);
     if translation == Translation::NoBackend {
         evaluation.reason = reason::NO_BACKEND;
         report_denied(&attempt, &evaluation);

@@ -3,7 +3,7 @@
 
 use aya_ebpf::helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id};
 use tidegate_decide::{
-    Evaluation, Tables as _, Tuple,
+    Age, Evaluation, Tables as _, Tuple,
     policy::{address, evaluate_egress},
 };
 use tidegate_ebpf_shared::{
@@ -28,7 +28,12 @@ const LEVELS: i32 = 10;
 /// Decides an attempt of the current process: allowed if it is no host service.
 #[inline(never)]
 pub fn decide(tuple: &Tuple, evaluation: &mut Evaluation) {
-    let endpoint = current();
+    decide_as(current(), tuple, evaluation);
+}
+
+/// Decides an attempt of a host service, or of nobody (0).
+#[inline(always)]
+pub fn decide_as(endpoint: u32, tuple: &Tuple, evaluation: &mut Evaluation) {
     let dst = address(&Maps, &tuple.dst);
     *evaluation = Evaluation {
         generation: generation(),
@@ -47,22 +52,29 @@ pub fn decide(tuple: &Tuple, evaluation: &mut Evaluation) {
         return;
     }
     evaluation.src_identity = Maps.endpoint(endpoint).map_or(0, |info| info.identity);
-    evaluate_egress(&Maps, tuple, evaluation);
+    evaluate_egress(&Maps, tuple, Age::New, evaluation);
 }
 
 /// Endpoint id of the host service the current process belongs to, the innermost one
 /// if they are nested; 0 if none.
 #[inline(always)]
-fn current() -> u32 {
-    // SAFETY: the helpers take a number and only read.
-    let endpoint = by_cgroup(unsafe { bpf_get_current_cgroup_id() });
+pub fn current() -> u32 {
+    // SAFETY: the helpers take a number and only read; a level below the process's own
+    // reads as 0.
+    innermost(unsafe { bpf_get_current_cgroup_id() }, |level| unsafe {
+        bpf_get_current_ancestor_cgroup_id(level)
+    })
+}
+
+/// Endpoint id of the innermost host service of a cgroup and its ancestors.
+#[inline(always)]
+pub fn innermost(own: u64, ancestor: impl Fn(i32) -> u64) -> u32 {
+    let endpoint = by_cgroup(own);
     if endpoint != 0 {
         return endpoint;
     }
     for level in 0..LEVELS {
-        // SAFETY: as above; a level below the process's own reads as 0.
-        let id = unsafe { bpf_get_current_ancestor_cgroup_id(LEVELS - level) };
-        let endpoint = by_cgroup(id);
+        let endpoint = by_cgroup(ancestor(LEVELS - level));
         if endpoint != 0 {
             return endpoint;
         }

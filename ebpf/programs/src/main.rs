@@ -17,11 +17,14 @@ mod events;
 mod first_bytes;
 mod from_endpoint;
 mod from_outside;
+mod host_packet;
 mod host_service;
 mod interface;
 mod maps;
+mod open_socket;
 mod packet;
 mod pick_listener;
+mod probe;
 mod restore;
 mod scratch;
 mod socket_addr;
@@ -36,9 +39,12 @@ mod verdict;
 
 use aya_ebpf::{
     bindings::sk_action::SK_PASS,
-    macros::{cgroup_sock_addr, classifier, sk_lookup, sk_msg, sock_ops, xdp},
+    macros::{
+        cgroup_skb, cgroup_sock, cgroup_sock_addr, classifier, sk_lookup, sk_msg, sock_ops, xdp,
+    },
     programs::{
-        SkLookupContext, SkMsgContext, SockAddrContext, SockOpsContext, TcContext, XdpContext,
+        SkBuffContext, SkLookupContext, SkMsgContext, SockAddrContext, SockContext, SockOpsContext,
+        TcContext, XdpContext,
     },
 };
 use socket_addr::{V4, V6};
@@ -130,6 +136,18 @@ pub fn getpeername4(ctx: SockAddrContext) -> i32 {
 pub fn getpeername6(ctx: SockAddrContext) -> i32 {
     restore::run::<V6>(&ctx);
     1
+}
+
+/// `socket`, IPv4 and IPv6.
+#[cgroup_sock(sock_create)]
+pub fn open_socket(ctx: SockContext) -> i32 {
+    verdict::socket(open_socket::run(&ctx))
+}
+
+/// Packets of sockets in the node's cgroup.
+#[cgroup_skb(egress)]
+pub fn host_packet(ctx: SkBuffContext) -> i32 {
+    verdict::cgroup_packet(host_packet::run(&ctx))
 }
 
 /// TCP state changes of sockets in the node's cgroup.

@@ -1,5 +1,4 @@
-//! Which listener a steered flow meets: the one of its class on this CPU, so that a
-//! connection stays on one core.
+//! Which listener a steered flow meets: one of its class, chosen by `listener_slot`.
 
 use aya_ebpf::programs::SkLookupContext;
 use tidegate_decide::Tuple;
@@ -29,7 +28,7 @@ pub fn run(ctx: &SkLookupContext) -> Lookup {
     if !steered {
         return Lookup::Go;
     }
-    let picked = listener_slot(&work.packet.tuple)
+    let picked = listener_slot(&work.packet.tuple, &work.key)
         .is_some_and(|slot| LISTENERS.redirect_sk_lookup(ctx, slot, 0).is_ok());
     if picked {
         count(counter::LISTENER_PICKED, 0);

@@ -19,7 +19,8 @@ pub fn run<const FAMILY: bool>(ctx: &SockAddrContext) {
         cookie: cookie(ctx),
         addr: peer.dst,
         port: peer.dst_port,
-        pad: [0; 6],
+        kind: ReverseKey::REPLY,
+        pad: [0; 5],
     };
     // SAFETY: read only; entries are replaced as a whole.
     if let Some(asked) = unsafe { REVERSE_NAT.get(&key) } {

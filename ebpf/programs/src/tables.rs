@@ -10,7 +10,10 @@ use tidegate_ebpf_shared::{
     policy::{PolicyEntry, PolicyKey},
 };
 
-use crate::maps::{CONFIG, ENDPOINTS, FQDN, GENERATION, IPCACHE, POLICY};
+use crate::{
+    clock,
+    maps::{CONFIG, ENDPOINTS, FQDN, GENERATION, IPCACHE, POLICY},
+};
 
 /// The maps of this node.
 pub struct Maps;
@@ -50,6 +53,11 @@ impl Tables for Maps {
     fn policy(&self, key: &PolicyKey) -> Option<PolicyEntry> {
         // SAFETY: key and value are those of `POLICY`.
         unsafe { lookup(&raw const POLICY, key) }
+    }
+
+    #[inline(always)]
+    fn boot_seconds(&self) -> u32 {
+        clock::boot_seconds()
     }
 }
 

@@ -7,6 +7,7 @@ use tidegate_ebpf_shared::mark;
 use crate::{
     admit::refuse_unsteered,
     packet::{Kind, parse},
+    probe,
     scratch::scratch,
     verdict::{Outcome, mark_of},
 };
@@ -15,6 +16,9 @@ use crate::{
 /// or the packet never met routing (a bridge).
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> Outcome {
+    if mark_of(ctx) == mark::PROBE {
+        return probe::answer(ctx);
+    }
     if mark_of(ctx) != mark::TO_PROXY {
         return Outcome::Pass;
     }

@@ -1,7 +1,7 @@
 //! Service addresses to backends, once per connection, at the socket.
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
-use tidegate_decide::service::{maglev_index, random_slot};
+use tidegate_decide::service::{maglev_index, member_slot, random_slot};
 use tidegate_ebpf_shared::{
     addr::Addr,
     event::{counter, kind},
@@ -13,6 +13,7 @@ use crate::{
     counters::count_shared,
     events,
     maps::{BACKENDS, EVENTS, MAGLEV, REVERSE_NAT, SERVICES, SLOTS},
+    steer::Call,
 };
 
 /// What a destination turned out to be.
@@ -27,9 +28,10 @@ pub enum Translation {
     NoBackend,
 }
 
-/// Replaces a frontend by one of its backends.
+/// Replaces a frontend by one of its backends: for a connect by any, for a datagram by
+/// the one that this socket's datagrams go to as long as the service has it.
 #[inline(never)]
-pub fn translate(attempt: &mut Attempt) -> Translation {
+pub fn translate(attempt: &mut Attempt, call: Call) -> Translation {
     attempt.asked = attempt.tuple.dst;
     attempt.asked_port = attempt.tuple.dst_port;
     let key = ServiceKey {
@@ -43,7 +45,15 @@ pub fn translate(attempt: &mut Attempt) -> Translation {
         return Translation::None;
     };
     attempt.service = service.id;
-    let Some(backend) = backend(service, attempt.cookie) else {
+    let backend = match call {
+        Call::Connect => chosen(service, attempt.cookie),
+        Call::Datagram => kept(service, attempt).or_else(|| {
+            let backend = chosen(service, attempt.cookie)?;
+            keep(attempt, backend);
+            Some(backend)
+        }),
+    };
+    let Some(backend) = backend else {
         return Translation::NoBackend;
     };
     attempt.tuple.dst = backend.addr;
@@ -51,8 +61,50 @@ pub fn translate(attempt: &mut Attempt) -> Translation {
     Translation::Done
 }
 
+/// The backend that the socket's datagrams went to before, if the service still has it.
 #[inline(always)]
-fn backend(service: &ServiceEntry, cookie: u64) -> Option<&'static Backend> {
+fn kept(service: &ServiceEntry, attempt: &Attempt) -> Option<&'static Backend> {
+    if service.backends == 0 {
+        return None;
+    }
+    // SAFETY: read only; entries are replaced as a whole.
+    let before = unsafe { REVERSE_NAT.get(&choice(attempt)) }?;
+    let slot = SlotKey {
+        service: service.id,
+        slot: member_slot(&before.addr, before.port),
+    };
+    // SAFETY: the agent replaces values as a whole; ids are not reused while a slot
+    // names them.
+    let backend = unsafe { BACKENDS.get(SLOTS.get(&slot)?) }?;
+    (backend.addr == before.addr && backend.port == before.port).then_some(backend)
+}
+
+/// Remembers where the socket's datagrams to this frontend go.
+#[inline(always)]
+fn keep(attempt: &Attempt, backend: &Backend) {
+    let entry = ReverseEntry {
+        addr: backend.addr,
+        port: backend.port,
+        pad: [0; 2],
+        service: attempt.service,
+    };
+    // Refused, the next datagram chooses again.
+    let _ = REVERSE_NAT.insert(&choice(attempt), &entry, 0);
+}
+
+#[inline(always)]
+fn choice(attempt: &Attempt) -> ReverseKey {
+    ReverseKey {
+        cookie: attempt.cookie,
+        addr: attempt.asked,
+        port: attempt.asked_port,
+        kind: ReverseKey::CHOICE,
+        pad: [0; 5],
+    }
+}
+
+#[inline(always)]
+fn chosen(service: &ServiceEntry, cookie: u64) -> Option<&'static Backend> {
     if service.backends == 0 {
         return None;
     }
@@ -92,7 +144,8 @@ pub fn remember(attempt: &Attempt, actual: &Addr, port: u32) -> bool {
         cookie: attempt.cookie,
         addr: *actual,
         port: (port as u16).to_ne_bytes(),
-        pad: [0; 6],
+        kind: ReverseKey::REPLY,
+        pad: [0; 5],
     };
     let entry = ReverseEntry {
         addr: attempt.asked,

@@ -92,20 +92,33 @@ pub enum Answer {
     Refuse,
     /// `EHOSTUNREACH`: a service without a backend.
     Unreachable,
+    /// `EPROTONOSUPPORT`: as on a kernel that does not know the protocol.
+    Unsupported,
 }
 
 const EHOSTUNREACH: i32 = 113;
+const EPROTONOSUPPORT: i32 = 93;
 
-/// The code for a socket address hook that may refuse.
+/// The code for a socket hook that may refuse.
 #[inline(always)]
 pub fn socket(answer: Answer) -> i32 {
     match answer {
         Answer::Proceed => 1,
         Answer::Refuse => 0,
-        Answer::Unreachable => {
-            // SAFETY: the helper takes a number; a refusing program's call fails with it.
-            unsafe { bpf_set_retval(-EHOSTUNREACH) };
-            0
-        }
+        Answer::Unreachable => refused_with(EHOSTUNREACH),
+        Answer::Unsupported => refused_with(EPROTONOSUPPORT),
     }
+}
+
+#[inline(always)]
+fn refused_with(errno: i32) -> i32 {
+    // SAFETY: the helper takes a number; a refusing program's call fails with it.
+    unsafe { bpf_set_retval(-errno) };
+    0
+}
+
+/// The code for a cgroup's egress; refused, the sender gets `EPERM`.
+#[inline(always)]
+pub fn cgroup_packet(may_go: bool) -> i32 {
+    i32::from(may_go)
 }

@@ -122,6 +122,10 @@ pub mod counter {
     pub const LISTENER_PICKED: u32 = 266;
     /// Messages moved by the fast lane.
     pub const FAST_LANE: u32 = 267;
+    /// Probes of the proxy answered: none of them left the node.
+    pub const PROBES: u32 = 268;
+    /// Flows steered to the proxy: each is to meet `pick_listener`.
+    pub const FLOWS_STEERED: u32 = 269;
     /// Number of cells.
     pub const COUNT: u32 = 288;
 }

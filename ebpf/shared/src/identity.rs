@@ -20,8 +20,9 @@ layout!(AddrInfo, 8);
 pub struct FqdnInfo {
     /// Identities of the selectors; unused places are 0.
     pub identities: [u32; FQDN_IDS_PER_ADDRESS],
-    /// Expiry of each, seconds of `CLOCK_BOOTTIME`. The kernel ignores it: the
-    /// agent removes what is expired and no longer carries a flow.
+    /// Expiry of each, seconds of `CLOCK_BOOTTIME`. New flows need it in the future, or
+    /// [`crate::limits::FQDN_GRACE`] past at most; the agent removes what is expired and
+    /// no longer carries a flow.
     pub expires: [u32; FQDN_IDS_PER_ADDRESS],
 }
 layout!(FqdnInfo, 32);

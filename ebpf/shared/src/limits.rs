@@ -25,6 +25,9 @@ pub const MAGLEV_TABLES: u32 = 1_024;
 pub const REVERSE_NAT: u32 = 65_536;
 /// Addresses learned for FQDN rules (default). Full: new names stay denied and are counted.
 pub const FQDN_ADDRESSES: u32 = 65_536;
+/// Seconds for which new flows may use a learned address that has expired: between an
+/// answer and the connection it was asked for, programs take their time, and a TTL may be 0.
+pub const FQDN_GRACE: u32 = 10;
 /// FQDN selectors one address may match at once; more are counted and ignored (denied).
 pub const FQDN_IDS_PER_ADDRESS: usize = 4;
 /// Steered host sockets in flight (LRU).

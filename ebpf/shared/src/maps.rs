@@ -113,6 +113,10 @@ pub mod program {
     pub const GETPEERNAME6: &str = "getpeername6";
     /// cgroup sockops. Not named after its ELF section, which has a symbol of that name.
     pub const SOCKOPS: &str = "socket_ops";
+    /// cgroup `sock_create`.
+    pub const OPEN_SOCKET: &str = "open_socket";
+    /// cgroup egress: packets of sockets whose kind has no hook at `connect`.
+    pub const HOST_PACKET: &str = "host_packet";
     /// sk_msg on `FAST_SOCKETS`.
     pub const FIRST_BYTES: &str = "first_bytes";
 }

@@ -7,6 +7,8 @@ pub const MASK: u32 = 0x0f00;
 pub const TO_PROXY: u32 = 0x0200;
 /// Sent by one of the proxy's sockets: already inspected.
 pub const FROM_PROXY: u32 = 0x0a00;
+/// Sent by the proxy to learn which source address it would leave with: never leaves.
+pub const PROBE: u32 = 0x0b00;
 /// Policy of both ends was applied where the packet entered the node.
 pub const CHECKED: u32 = 0x0e00;
 /// Routing table that holds `local default dev lo` for [`TO_PROXY`] packets.

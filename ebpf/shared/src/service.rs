@@ -46,10 +46,16 @@ pub mod algorithm {
 pub struct SlotKey {
     /// Service id.
     pub service: u32,
-    /// 0..[`ServiceEntry::backends`].
+    /// 0..[`ServiceEntry::backends`]; or [`SlotKey::MEMBER`] and a fingerprint of a
+    /// backend's address and port: there while the backend may keep whom it serves.
     pub slot: u32,
 }
 layout!(SlotKey, 8);
+
+impl SlotKey {
+    /// Slots with this bit say which backends a service has, datagram services only.
+    pub const MEMBER: u32 = 1 << 31;
+}
 
 /// Value of the `BACKENDS` table, keyed by backend id (`u32`, never 0).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,26 +84,37 @@ pub mod state {
     pub const MAINTENANCE: u8 = 3;
 }
 
-/// Key of the `REVERSE_NAT` table: what a translated socket talks to.
+/// Key of the `REVERSE_NAT` table: what a translated socket talks to, or asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct ReverseKey {
     /// Socket cookie.
     pub cookie: u64,
-    /// Backend (or proxy listener) address.
+    /// Backend (or proxy listener) address; frontend address of a
+    /// [`ReverseKey::CHOICE`].
     pub addr: Addr,
     /// Its port, big-endian.
     pub port: [u8; 2],
+    /// [`ReverseKey::REPLY`] or [`ReverseKey::CHOICE`].
+    pub kind: u8,
     /// 0.
-    pub pad: [u8; 6],
+    pub pad: [u8; 5],
 }
 layout!(ReverseKey, 32);
 
-/// Value of the `REVERSE_NAT` table: what the application believes it talks to.
+impl ReverseKey {
+    /// Whom replies of this address are to come from.
+    pub const REPLY: u8 = 0;
+    /// Which backend the datagrams of this socket to this frontend go to.
+    pub const CHOICE: u8 = 1;
+}
+
+/// Value of the `REVERSE_NAT` table: what the application believes it talks to, or the
+/// backend it really does ([`ReverseKey::CHOICE`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ReverseEntry {
-    /// Frontend (or original destination) address.
+    /// Frontend (or original destination, or backend) address.
     pub addr: Addr,
     /// Its port, big-endian.
     pub port: [u8; 2],

@@ -30,7 +30,8 @@ pub struct SteerOrigin {
 }
 layout!(SteerOrigin, 44);
 
-/// Key of `STEER_BY_TUPLE`: the client's address as the listener will see it.
+/// Key of `STEER_BY_TUPLE`: the client's address as the listener will see it; or a
+/// question of the proxy ([`PeerKey::probe`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct PeerKey {
@@ -45,8 +46,25 @@ pub struct PeerKey {
 }
 layout!(PeerKey, 20);
 
-/// Proxy classes: which listener a flow is steered to. Index of the `LISTENERS`
-/// table is `class * MAX_CPUS + cpu`.
+impl PeerKey {
+    /// The key of a probe, by its socket's cookie: the proxy puts an empty value there
+    /// and sends a packet marked [`crate::mark::PROBE`]; the kernel answers with the
+    /// source address which that packet was about to leave the node with. No transport
+    /// has protocol number 0, so nobody else's key is like it.
+    pub const fn probe(cookie: u64) -> Self {
+        let [a, b, c, d, e, f, g, h] = cookie.to_be_bytes();
+        Self {
+            addr: Addr([0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d, e, f, g, h]),
+            port: [0; 2],
+            protocol: 0,
+            pad: 0,
+        }
+    }
+}
+
+/// Proxy classes: which listener a flow is steered to. Index of the `LISTENERS` table is
+/// `class * MAX_CPUS +` the CPU of the first segment for TCP, a hash of the flow's ends
+/// for UDP: datagrams of one flow meet one worker, whatever CPUs they come in on.
 pub mod class {
     /// TCP over IPv4.
     pub const TCP4: u32 = 0;

@@ -19,7 +19,7 @@ use super::{
 
 /// Every program with the hook it is made for. Links are replaced in this order,
 /// so that what a steered flow meets late is new before what it meets early.
-const HOOKS: [(&str, AttachType); 16] = [
+const HOOKS: [(&str, AttachType); 18] = [
     (program::PICK_LISTENER, AttachType::SkLookup),
     (program::SOCKOPS, AttachType::SockOps),
     (program::FIRST_BYTES, AttachType::SkMsg),
@@ -31,6 +31,8 @@ const HOOKS: [(&str, AttachType); 16] = [
     (program::CONNECT6, AttachType::Connect6),
     (program::SENDMSG4, AttachType::SendMsg4),
     (program::SENDMSG6, AttachType::SendMsg6),
+    (program::OPEN_SOCKET, AttachType::SockCreate),
+    (program::HOST_PACKET, AttachType::CgroupEgress),
     (program::TO_ENDPOINT, AttachType::TcxEgress),
     (program::FROM_ENDPOINT, AttachType::TcxIngress),
     (program::TO_OUTSIDE, AttachType::TcxEgress),
@@ -40,7 +42,7 @@ const HOOKS: [(&str, AttachType); 16] = [
 
 /// The programs of a cgroup, in the order they are attached: answers are
 /// translated before questions are.
-pub(super) const CGROUP_PROGRAMS: [&str; 9] = [
+pub(super) const CGROUP_PROGRAMS: [&str; 11] = [
     program::SOCKOPS,
     program::RECVMSG4,
     program::RECVMSG6,
@@ -50,6 +52,8 @@ pub(super) const CGROUP_PROGRAMS: [&str; 9] = [
     program::CONNECT6,
     program::SENDMSG4,
     program::SENDMSG6,
+    program::OPEN_SOCKET,
+    program::HOST_PACKET,
 ];
 
 /// How the deny list runs on a device.
@@ -309,6 +313,8 @@ pub(super) fn hook_name(program: &str) -> &'static str {
     match hook.map(|(_, attach_type)| attach_type) {
         Some(AttachType::SockOps) => "cgroup sockops",
         Some(AttachType::SkMsg) => "sk_msg",
+        Some(AttachType::SockCreate) => "cgroup sock_create",
+        Some(AttachType::CgroupEgress) => "cgroup egress",
         Some(AttachType::Connect4) => "cgroup connect4",
         Some(AttachType::Connect6) => "cgroup connect6",
         Some(AttachType::SendMsg4) => "cgroup sendmsg4",

@@ -14,6 +14,7 @@ use super::{
     attach::{Links, Place, XdpMode},
     loader::Programs,
     place::{self, Cgroup},
+    routes,
     tables::Tables,
 };
 
@@ -91,6 +92,33 @@ struct Home {
     location: Location,
 }
 
+/// Which devices lead outside.
+enum Outside {
+    /// Those somebody wrote down.
+    Declared(Vec<String>),
+    /// Those that default routes led to, by index, as long as they exist: a route that is
+    /// away for a while must not open what its device lets in.
+    ByRoutes(BTreeSet<u32>),
+}
+
+impl Default for Outside {
+    fn default() -> Self {
+        Self::ByRoutes(BTreeSet::new())
+    }
+}
+
+impl Outside {
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Declared(names) => names.clone(),
+            Self::ByRoutes(found) => {
+                let names = found.iter().copied().filter_map(place::interface_name);
+                names.collect()
+            }
+        }
+    }
+}
+
 /// What is declared, and what of it was last seen to exist.
 #[derive(Default)]
 pub(super) struct Bindings {
@@ -100,7 +128,7 @@ pub(super) struct Bindings {
     /// Where endpoints were when the last agent ended: enough to give a device that was
     /// made anew its programs back before anything else is known.
     remembered: BTreeMap<EndpointId, Home>,
-    outside: Vec<String>,
+    outside: Outside,
     xdp: BTreeMap<u32, XdpStatus>,
     last: AttachReport,
 }
@@ -138,12 +166,56 @@ impl Found {
 }
 
 impl Bindings {
-    /// For these outside devices, with no endpoints known.
+    /// For these outside devices, or those of the default routes if none is named, with
+    /// no endpoints known.
     pub(super) fn new(outside: Vec<String>) -> Self {
         Self {
-            outside,
+            outside: if outside.is_empty() {
+                Outside::default()
+            } else {
+                Outside::Declared(outside)
+            },
             ..Self::default()
         }
+    }
+
+    /// What the operator should know of the outside devices.
+    pub(super) fn outside_note(&self) -> Option<String> {
+        let Outside::ByRoutes(_) = &self.outside else {
+            return None;
+        };
+        let names = self.outside.names();
+        Some(if names.is_empty() {
+            "node.outsideDevices is not set and there is no default route: nothing that comes \
+             from outside reaches a workload (name the devices that lead outside)"
+                .to_owned()
+        } else {
+            format!(
+                "node.outsideDevices is not set: by the default routes it is [{}]",
+                names.join(", ")
+            )
+        })
+    }
+
+    /// Looks which devices default routes lead to now.
+    fn find_outside(&mut self, report: &mut AttachReport) {
+        let Outside::ByRoutes(found) = &mut self.outside else {
+            return;
+        };
+        match routes::uplinks() {
+            Ok(now) => found.extend(now),
+            Err(error) => report.failed.push(format!("list the routes: {error}")),
+        }
+        found.retain(|index| place::interface_name(*index).is_some());
+    }
+
+    fn workload_devices(&self) -> Vec<String> {
+        let homes = self.homes.as_ref().unwrap_or(&self.remembered).values();
+        let workloads = homes.filter_map(|home| match &home.location {
+            Location::Interface(device) => Some(device.clone()),
+            Location::Cgroup(_) => None,
+        });
+        workloads.collect()
     }
 
     /// Declares the endpoints of a generation.
@@ -164,9 +236,9 @@ impl Bindings {
     /// Index of the device a workload is behind, or why there is none. The node's own ways
     /// out are nobody's: policing them as a workload would cut the node off.
     fn workload_device(&self, device: &str) -> Result<u32, String> {
-        if self.outside.iter().any(|outside| outside == device) {
+        if self.outside.names().iter().any(|outside| outside == device) {
             return Err(format!(
-                "{device} is an outside device of this node (node.outsideDevices), and no workload is behind it"
+                "{device} is an outside device of this node (node.outsideDevices, or a default route leads there), and no workload is behind it"
             ));
         }
         match place::interface_index(device) {
@@ -200,12 +272,7 @@ impl Bindings {
 
     /// Devices declared, outside ones included, whether they exist or not.
     pub(super) fn device_names(&self) -> Vec<String> {
-        let homes = self.homes.as_ref().unwrap_or(&self.remembered).values();
-        let workloads = homes.filter_map(|home| match &home.location {
-            Location::Interface(device) => Some(device.clone()),
-            Location::Cgroup(_) => None,
-        });
-        workloads.chain(self.outside.iter().cloned()).collect()
+        [self.workload_devices(), self.outside.names()].concat()
     }
 
     /// Brings tables and links in line with the devices and cgroups that exist:
@@ -288,8 +355,10 @@ impl Bindings {
     }
 
     fn bind_outside(&mut self, programs: &Programs, links: &mut Links, report: &mut AttachReport) {
+        self.find_outside(report);
         let mut present = HashMap::new();
-        for device in &self.outside {
+        let outside = self.outside.names();
+        for device in &outside {
             let Some(index) = place::interface_index(device) else {
                 report.wait(None, format!("no outside device {device}"));
                 continue;

@@ -76,6 +76,13 @@ impl Reader {
         })
     }
 
+    /// Flows steered to the proxy, and listeners picked for them, since the maps were made.
+    pub(super) fn steered_and_picked(&self) -> Result<(u64, u64), DatapathError> {
+        let count = |index| sum(&self.raw().counters, index, self.cpus());
+        let steered = count(counter::FLOWS_STEERED)?.packets;
+        Ok((steered, count(counter::LISTENER_PICKED)?.packets))
+    }
+
     /// What each prefix of the deny list has refused.
     pub fn deny_counts(&self) -> Result<Vec<DenyCount>, DatapathError> {
         let mut counts = Vec::new();

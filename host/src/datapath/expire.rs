@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use nix::time::{ClockId, clock_gettime};
-use tidegate_decide::flow::is_gone;
+use tidegate_decide::{flow::is_gone, policy::is_fresh};
 use tidegate_ebpf_shared::{addr::Addr, flow::FlowEntry, flow::FlowKey, identity::FqdnInfo};
 
 use super::{Datapath, DatapathError, table::Table};
@@ -46,9 +46,12 @@ pub struct Sweep {
 
 impl Datapath {
     /// Removes what has expired by `now`: flows past their idle limit, and FQDN
-    /// identities past their time, unless a live flow still uses the address.
+    /// identities past their time, unless a live flow still uses the address. Looks as
+    /// well whether flows that were steered since the last time have reached the proxy.
     pub fn expire(&mut self, now: Clocks) -> Result<Sweep, DatapathError> {
         let mut sweep = Sweep::default();
+        let (steered, picked) = self.reader().steered_and_picked()?;
+        self.reach.look(steered, picked);
         let mut in_use = HashSet::new();
         for (key, entry) in self.tables.flows.entries()? {
             if is_gone(&key, &entry, now.monotonic_ns)
@@ -116,7 +119,7 @@ fn still_valid(info: &FqdnInfo, now: u32) -> FqdnInfo {
         .identities
         .iter()
         .zip(info.expires)
-        .filter(|(identity, expires)| **identity != 0 && *expires > now);
+        .filter(|(identity, expires)| **identity != 0 && is_fresh(*expires, now));
     for (place, (identity, expires)) in valid.enumerate() {
         left.identities[place] = *identity;
         left.expires[place] = expires;
@@ -157,8 +160,10 @@ mod tests {
             assert_eq!(still_valid(&info(given), now), info(expected));
         };
         check(&[(1, 10), (2, 20)], 5, &[(1, 10), (2, 20)]);
-        check(&[(1, 10), (2, 20)], 10, &[(2, 20)]);
-        check(&[(1, 10), (2, 20)], 20, &[]);
+        let grace = tidegate_ebpf_shared::limits::FQDN_GRACE;
+        check(&[(1, 10), (2, 20)], 9 + grace, &[(1, 10), (2, 20)]);
+        check(&[(1, 10), (2, 20)], 10 + grace, &[(2, 20)]);
+        check(&[(1, 10), (2, 20)], 20 + grace, &[]);
     }
 
     #[test]

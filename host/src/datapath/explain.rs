@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, net::IpAddr};
 
-use tidegate_decide::{Evaluation, Tuple, evaluate, policy};
+use tidegate_decide::{Age, Evaluation, Tuple, evaluate, policy};
 use tidegate_ebpf_shared::{
     addr::Addr,
     endpoint::EndpointInfo,
@@ -14,7 +14,7 @@ use tidegate_ebpf_shared::{
 };
 use tidegate_policy::compiled::{Direction, PortMatch};
 
-use super::{DatapathError, encode, reader::Reader, tables::Tables};
+use super::{DatapathError, encode, expire::Clocks, reader::Reader, tables::Tables};
 
 /// A question about a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,14 @@ impl Reader {
         }
         let recorder = Recorder::new(self.raw());
         let mut evaluation = Evaluation::default();
-        evaluate(&recorder, &tuple, query.source_endpoint, 0, &mut evaluation);
+        evaluate(
+            &recorder,
+            &tuple,
+            query.source_endpoint,
+            0,
+            Age::New,
+            &mut evaluation,
+        );
         let party = |address: IpAddr, identity, endpoint| Party {
             address,
             identity,
@@ -307,6 +314,10 @@ impl policy::Tables for Recorder<'_> {
 
     fn fqdn(&self, addr: &Addr) -> Option<FqdnInfo> {
         self.answer(self.tables.fqdn.get(addr))
+    }
+
+    fn boot_seconds(&self) -> u32 {
+        Clocks::now().boot_s
     }
 
     fn endpoint(&self, id: u32) -> Option<EndpointInfo> {

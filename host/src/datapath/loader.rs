@@ -87,6 +87,8 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
         Program::Xdp(program) => program.load(),
         Program::SkLookup(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
         Program::SockOps(program) => program.load(),
         Program::SkMsg(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),

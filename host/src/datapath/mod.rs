@@ -29,6 +29,7 @@ mod owner;
 mod place;
 mod policy_tables;
 mod publish;
+mod reach;
 mod reader;
 mod remove;
 mod routes;
@@ -88,7 +89,7 @@ pub struct Options {
     /// Cgroup whose processes get service addresses and host policy; `None`: no
     /// socket hooks.
     pub cgroup: Option<PathBuf>,
-    /// Devices that lead outside.
+    /// Devices that lead outside; empty: those of the default routes.
     pub outside: Vec<String>,
     /// Capacity of the tables.
     pub limits: TableLimits,
@@ -150,6 +151,7 @@ pub struct Datapath {
     _owner: Owner,
     /// What may interfere with our rule and route, as found last.
     interference: Vec<String>,
+    reach: reach::Reach,
     last_policy_id: u32,
     /// Services of the generation in force, once this process has published one.
     services: Vec<CompiledService>,
@@ -183,6 +185,7 @@ impl Datapath {
             restored: 0,
             _owner: owner,
             interference: Vec::new(),
+            reach: reach::Reach::default(),
             last_policy_id: 0,
             services: Vec::new(),
             cpus,

@@ -3,11 +3,19 @@
 //! proxy's listener.
 //!
 //! ```text
+//! ip rule  add pref 8 iif lo fwmark 0x200/0xf00 goto 10
 //! ip rule  add pref 9 fwmark 0x200/0xf00 lookup 2005
+//! ip rule  add pref 10 nop
 //! ip route add table 2005 local default dev lo
 //! ```
+//!
+//! The first and the last are for the kernel's reverse-path check, which with
+//! `src_valid_mark` asks for the way to a packet's source by the packet's mark, as if
+//! from `lo`: it must find what it would find without a mark, or every steered packet
+//! has a local source, and is dropped.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
@@ -31,16 +39,35 @@ use super::{DatapathError, place};
 
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
+/// Is IPv6 there, and not switched off where steered packets are delivered?
+fn has_ipv6() -> bool {
+    setting("ipv6/conf/lo/disable_ipv6") == Some(0)
+}
+
+/// The families that this namespace speaks.
+fn spoken() -> impl Iterator<Item = AddressFamily> {
+    let ipv6 = has_ipv6();
+    FAMILIES
+        .into_iter()
+        .filter(move |family| *family == AddressFamily::Inet || ipv6)
+}
+
 /// Makes sure that rule and route are in place, for both families, in the calling
 /// thread's network namespace. Returns what may interfere: other people's rules for
 /// the same mark.
 pub(super) fn ensure() -> Result<Vec<String>, DatapathError> {
     let mut netlink = Netlink::open().map_err(failed("open a netlink socket"))?;
     let mut notes = Vec::new();
-    for family in FAMILIES {
+    if !has_ipv6() {
+        notes.push(
+            "IPv6 is off (net.ipv6.conf.lo.disable_ipv6): only IPv4 is steered to the proxy".into(),
+        );
+    }
+    for family in spoken() {
         let rules = netlink
             .rules(family)
             .map_err(failed(format!("list the {} rules", name(family))))?;
+        let ours = our_rules(family);
         notes.extend(rules.iter().filter_map(|rule| interference(family, rule)));
         // The route first: a rule that leads to an empty table would fall through.
         netlink
@@ -50,10 +77,13 @@ pub(super) fn ensure() -> Result<Vec<String>, DatapathError> {
             )
             .or_else(unless(libc::EEXIST))
             .map_err(failed(format!("add the local {} route", name(family))))?;
-        if !rules.iter().any(is_ours) {
+        for wanted in ours {
+            if rules.iter().any(|rule| facts(rule) == facts(&wanted)) {
+                continue;
+            }
             netlink
                 .request(
-                    RouteNetlinkMessage::NewRule(our_rule(family)),
+                    RouteNetlinkMessage::NewRule(wanted),
                     NLM_F_CREATE | NLM_F_EXCL,
                 )
                 .or_else(unless(libc::EEXIST))
@@ -67,10 +97,16 @@ pub(super) fn ensure() -> Result<Vec<String>, DatapathError> {
 pub(super) fn remove() -> Result<(), DatapathError> {
     let mut netlink = Netlink::open().map_err(failed("open a netlink socket"))?;
     for family in FAMILIES {
-        netlink
-            .request(RouteNetlinkMessage::DelRule(our_rule(family)), 0)
-            .or_else(unless(libc::ENOENT))
-            .map_err(failed(format!("remove the {} rule", name(family))))?;
+        // Rules stay while IPv6 is switched off; a kernel without it has none.
+        if family == AddressFamily::Inet6 && setting("ipv6/conf/lo/disable_ipv6").is_none() {
+            continue;
+        }
+        for rule in our_rules(family) {
+            netlink
+                .request(RouteNetlinkMessage::DelRule(rule), 0)
+                .or_else(unless(libc::ENOENT))
+                .map_err(failed(format!("remove the {} rule", name(family))))?;
+        }
         netlink
             .request(RouteNetlinkMessage::DelRoute(local_route(family)), 0)
             .or_else(unless(libc::ESRCH))
@@ -79,17 +115,39 @@ pub(super) fn remove() -> Result<(), DatapathError> {
     Ok(())
 }
 
-fn our_rule(family: AddressFamily) -> RuleMessage {
-    let mut rule = RuleMessage::default();
-    rule.header.family = family;
-    rule.header.action = RuleAction::ToTable;
-    rule.attributes = vec![
-        RuleAttribute::Priority(mark::RULE_PRIORITY),
+/// Our rules, each before those that need it.
+fn our_rules(family: AddressFamily) -> [RuleMessage; 3] {
+    const BEYOND: u32 = mark::RULE_PRIORITY + 1;
+    let rule = |action, priority, attributes: &[RuleAttribute]| {
+        let mut rule = RuleMessage::default();
+        rule.header.family = family;
+        rule.header.action = action;
+        rule.attributes = vec![RuleAttribute::Priority(priority)];
+        rule.attributes.extend_from_slice(attributes);
+        rule
+    };
+    let marked = [
         RuleAttribute::FwMark(mark::TO_PROXY),
         RuleAttribute::FwMask(mark::MASK),
-        RuleAttribute::Table(mark::ROUTE_TABLE),
     ];
-    rule
+    let around = [
+        RuleAttribute::Iifname("lo".to_owned()),
+        RuleAttribute::Goto(BEYOND),
+    ];
+    let steering = [RuleAttribute::Table(mark::ROUTE_TABLE)];
+    [
+        rule(RuleAction::Nop, BEYOND, &[]),
+        rule(
+            RuleAction::Goto,
+            mark::RULE_PRIORITY - 1,
+            &[&marked[..], &around].concat(),
+        ),
+        rule(
+            RuleAction::ToTable,
+            mark::RULE_PRIORITY,
+            &[&marked[..], &steering].concat(),
+        ),
+    ]
 }
 
 fn local_route(family: AddressFamily) -> RouteMessage {
@@ -114,17 +172,21 @@ fn local_route(family: AddressFamily) -> RouteMessage {
     route
 }
 
-/// What a rule says about marks and tables.
-#[derive(Default)]
+/// What a rule says, as far as ours do.
+#[derive(Default, PartialEq, Eq)]
 struct Facts {
     priority: u32,
+    action: u8,
     mark: Option<u32>,
     mask: u32,
+    from: Option<String>,
+    target: Option<u32>,
     table: u32,
 }
 
 fn facts(rule: &RuleMessage) -> Facts {
     let mut facts = Facts {
+        action: rule.header.action.into(),
         mask: u32::MAX,
         table: rule.header.table.into(),
         ..Facts::default()
@@ -135,6 +197,8 @@ fn facts(rule: &RuleMessage) -> Facts {
             RuleAttribute::FwMark(mark) => facts.mark = Some(*mark),
             RuleAttribute::FwMask(mask) => facts.mask = *mask,
             RuleAttribute::Table(table) => facts.table = *table,
+            RuleAttribute::Iifname(device) => facts.from = Some(device.clone()),
+            RuleAttribute::Goto(target) => facts.target = Some(*target),
             _ => {}
         }
     }
@@ -142,10 +206,9 @@ fn facts(rule: &RuleMessage) -> Facts {
 }
 
 fn is_ours(rule: &RuleMessage) -> bool {
-    let facts = facts(rule);
-    facts.mark == Some(mark::TO_PROXY)
-        && facts.mask == mark::MASK
-        && facts.table == mark::ROUTE_TABLE
+    our_rules(rule.header.family)
+        .iter()
+        .any(|ours| facts(ours) == facts(rule))
 }
 
 /// A rule of somebody else that our steered packets would match as well.
@@ -169,10 +232,7 @@ fn interference(family: AddressFamily, rule: &RuleMessage) -> Option<String> {
 /// What the operator should know about the namespace's settings for these devices.
 /// They are not ours to change.
 pub(super) fn sysctl_notes(devices: &[String]) -> Vec<String> {
-    let read = |path: &str| {
-        let text = std::fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?;
-        text.trim().parse::<u32>().ok()
-    };
+    let read = setting;
     let mut notes = Vec::new();
     if read("ipv4/ip_forward") == Some(0) {
         notes.push("net.ipv4.ip_forward is 0: workloads reach nothing beyond the node".into());
@@ -194,6 +254,50 @@ pub(super) fn sysctl_notes(devices: &[String]) -> Vec<String> {
         }
     }
     notes
+}
+
+/// A number in `/proc/sys/net` of this namespace.
+fn setting(path: &str) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Indices of the devices that default routes of the main table lead to: those by which
+/// the node reaches whatever it knows nothing of.
+pub(super) fn uplinks() -> io::Result<BTreeSet<u32>> {
+    let mut netlink = Netlink::open()?;
+    let mut found = BTreeSet::new();
+    for family in FAMILIES {
+        for route in netlink.routes(family)? {
+            found.extend(ways(&route));
+        }
+    }
+    found.remove(&place::LOOPBACK);
+    Ok(found)
+}
+
+/// Devices of a default route of the main table; of any other route none.
+fn ways(route: &RouteMessage) -> Vec<u32> {
+    let header = &route.header;
+    let mut table = u32::from(header.table);
+    let mut devices = Vec::new();
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Oif(device) => devices.push(*device),
+            RouteAttribute::MultiPath(hops) => {
+                devices.extend(hops.iter().map(|hop| hop.interface_index));
+            }
+            _ => {}
+        }
+    }
+    if header.destination_prefix_length != 0
+        || header.kind != RouteType::Unicast
+        || table != u32::from(libc::RT_TABLE_MAIN)
+    {
+        devices.clear();
+    }
+    devices
 }
 
 fn name(family: AddressFamily) -> &'static str {
@@ -283,6 +387,19 @@ impl Netlink {
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.send(message, flags | NLM_F_ACK)?;
         self.receive(|_| ())
+    }
+
+    fn routes(&mut self, family: AddressFamily) -> io::Result<Vec<RouteMessage>> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = family;
+        self.send(RouteNetlinkMessage::GetRoute(question), NLM_F_DUMP)?;
+        let mut routes = Vec::new();
+        self.receive(|message| {
+            if let RouteNetlinkMessage::NewRoute(route) = message {
+                routes.push(route);
+            }
+        })?;
+        Ok(routes)
     }
 
     fn rules(&mut self, family: AddressFamily) -> io::Result<Vec<RuleMessage>> {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use tidegate_decide::service::member_slot;
 use tidegate_ebpf_shared::{
     addr::{Addr, proto},
     limits::MAGLEV_TABLE,
@@ -93,6 +94,7 @@ pub(super) fn plan(
             };
             slots.insert(key, *id);
         }
+        slots.extend(members(service, &mut backends, is_there));
         let mut entry = ServiceEntry {
             id: service.id,
             backends: ids.len() as u32,
@@ -112,6 +114,34 @@ pub(super) fn plan(
         backends: Change::between(&current.backends, &backends.used),
         maglev: tables.write,
     })
+}
+
+/// Where a datagram socket finds that the backend it used before is still there: while
+/// it is active, or terminating, which is to keep whom it serves.
+fn members(
+    service: &CompiledService,
+    ids: &mut BackendIds,
+    is_there: &dyn Fn(EndpointId) -> bool,
+) -> Vec<(SlotKey, u32)> {
+    let keeps = |backend: &&CompiledBackend| {
+        service.protocol == proto::UDP
+            && backend.workload.is_none_or(is_there)
+            && matches!(
+                backend.state,
+                BackendState::Active | BackendState::Terminating
+            )
+    };
+    let backends = service.backends.iter().filter(keeps);
+    backends
+        .map(|backend| {
+            let addr = encode::addr(backend.addr);
+            let slot = SlotKey {
+                service: service.id,
+                slot: member_slot(&addr, backend.port.to_be_bytes()),
+            };
+            (slot, ids.id(service.protocol, backend))
+        })
+        .collect()
 }
 
 /// Active backends; if there is none, those that terminate but still answer. One that

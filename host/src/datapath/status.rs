@@ -66,6 +66,8 @@ impl Datapath {
             format!("no deny list on {}: {reason}", xdp.device)
         }));
         notes.extend(missing.iter().cloned());
+        notes.extend(self.bindings.outside_note());
+        notes.extend(self.reach.note());
         let programs = self
             .programs
             .iter()

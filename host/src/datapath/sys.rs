@@ -42,6 +42,10 @@ enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum AttachType {
+    /// Packets that sockets of a cgroup send.
+    CgroupEgress = 1,
+    /// `socket` on a cgroup.
+    SockCreate = 2,
     /// sockops on a cgroup.
     SockOps = 3,
     /// sk_msg on a socket map.

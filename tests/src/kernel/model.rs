@@ -18,7 +18,7 @@ use tidegate_ebpf_shared::{
 use super::{
     object::LOOPBACK,
     wire::{self, Frame, Packet, Transport},
-    world::{World, addr},
+    world::{EXPIRED, World, addr},
 };
 
 /// tcx return codes (linux/bpf.h, `enum tcx_action_base`).
@@ -248,6 +248,7 @@ impl Step<'_> {
                 Hook::ToEndpoint(endpoint) => endpoint.unwrap_or(0),
                 _ => 0,
             },
+            true,
         );
         if decision.reason == 0 && decision.needs_proxy() {
             decision.reason = self.why_not_steerable(&decision);
@@ -340,7 +341,7 @@ impl Step<'_> {
         transport: &Transport,
     ) -> Again {
         let (src, dst, port) = opening(key, &flow);
-        let decision = self.judge(src, dst, port, flow.src_endpoint, flow.dst_endpoint);
+        let decision = self.judge(src, dst, port, flow.src_endpoint, flow.dst_endpoint, false);
         let steered = flow.flags & flags::REDIRECT != 0;
         if decision.reason != 0 {
             self.deny(&decision);
@@ -439,7 +440,7 @@ impl Step<'_> {
         }
     }
 
-    /// Policy of both ends.
+    /// Policy of both ends; for a new flow without the names that have expired.
     fn judge(
         &self,
         src: IpAddr,
@@ -447,6 +448,7 @@ impl Step<'_> {
         port: [u8; 2],
         src_endpoint: u32,
         dst_endpoint: u32,
+        is_new: bool,
     ) -> Decision {
         let mut decision = Decision {
             src: self.address(src),
@@ -473,7 +475,10 @@ impl Step<'_> {
             ) || decision.dst.identity >= reserved::LOCAL_SCOPE;
             let names = self.world.fqdn.get(&dst).copied().filter(|_| outside);
             let names = names.unwrap_or_default();
-            for identity in names.identities.into_iter().filter(|&id| id != 0) {
+            for (identity, expires) in names.identities.into_iter().zip(names.expires) {
+                if identity == 0 || (is_new && expires == EXPIRED) {
+                    continue;
+                }
                 let other = self.entry(policy, identity, direction::EGRESS, port);
                 if let Some(other) = other.filter(|other| other.verdict > entry.verdict) {
                     entry = other;

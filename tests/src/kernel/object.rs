@@ -247,6 +247,8 @@ fn load(program: &mut Program) -> Result<()> {
         Program::SchedClassifier(program) => program.load()?,
         Program::Xdp(program) => program.load()?,
         Program::SkLookup(program) => program.load()?,
+        Program::CgroupSock(program) => program.load()?,
+        Program::CgroupSkb(program) => program.load()?,
         Program::SockOps(program) => program.load()?,
         Program::SkMsg(program) => program.load()?,
         Program::CgroupSockAddr(program) => program.load()?,

@@ -54,6 +54,10 @@ pub const PORTS: [u16; 4] = [53, 80, 443, 40_000];
 const PREFIX_IDENTITY: u32 = reserved::LOCAL_SCOPE | 1;
 const NAME_IDENTITIES: [u32; 2] = [reserved::LOCAL_SCOPE | 2, reserved::LOCAL_SCOPE | 3];
 
+/// A time of `CLOCK_BOOTTIME` that is over on any machine which has come so far: the
+/// grace of limits included, it is not by chance the present.
+pub const EXPIRED: u32 = 1;
+
 impl World {
     /// A world with policy ids from `first_policy` on (never reused while loaded).
     pub fn random(random: &mut Random, generation: u32, first_policy: u32) -> Self {
@@ -100,6 +104,8 @@ impl World {
                 let mut info = FqdnInfo::default();
                 info.identities[0] = NAME_IDENTITIES[0];
                 info.identities[3] = random.pick(&[0, NAME_IDENTITIES[1], 77]);
+                info.expires[0] = random.pick(&[EXPIRED, u32::MAX]);
+                info.expires[3] = random.pick(&[EXPIRED, u32::MAX]);
                 world.fqdn.insert(addr.parse().expect("literal"), info);
             }
         }
