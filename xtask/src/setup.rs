@@ -38,7 +38,7 @@ const COMPILER_PACKAGES: [&str; 6] = [
 ];
 
 /// What the lab runs: the program that must exist, and the package it is in.
-const LAB_PROGRAMS: [(&str, &str); 10] = [
+const LAB_PROGRAMS: [(&str, &str); 12] = [
     // libFuzzer is C++.
     ("c++", "g++"),
     ("ip", "iproute2"),
@@ -50,6 +50,8 @@ const LAB_PROGRAMS: [(&str, &str); 10] = [
     ("nghttp", "nghttp2-client"),
     ("socat", "socat"),
     ("ping", "iputils-ping"),
+    ("iptables", "iptables"),
+    ("nft", "nftables"),
 ];
 
 /// Libraries of Debian's Python for real peers in the lab: the module that must exist,

@@ -196,11 +196,20 @@ impl FlowContext {
     }
 
     /// The address the upstream leg speaks from.
-    pub(super) fn speaker(&self) -> Speaker {
-        match self.origin {
-            Origin::Workload => Speaker::As(self.source),
-            Origin::HostService => Speaker::Node,
+    pub(super) async fn speaker(&self) -> Speaker {
+        if self.origin == Origin::HostService {
+            return Speaker::Node;
         }
+        let (_, to_endpoint) = self.facts.get().endpoints;
+        if to_endpoint != 0 {
+            // It does not leave the node, and the destination's policy knows the client.
+            return Speaker::As(self.source);
+        }
+        let local = self.view.current();
+        let (tables, masquerade) = (&local.state.tables, &self.view.masquerade);
+        masquerade
+            .speaker(tables, self.transport, self.source, self.destination)
+            .await
     }
 
     /// How the bytes are to be read.
@@ -314,7 +323,7 @@ impl FlowContext {
 
 impl Inspector for FlowContext {
     async fn connect_upstream(&self) -> io::Result<TcpStream> {
-        connect_tcp(self.speaker(), self.destination).await
+        connect_tcp(self.speaker().await, self.destination).await
     }
 
     fn decide_request(&self, head: &HttpHead<'_>) -> Decision {

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`contract`] is what agent and proxy say to each other;
 //! `process` starts the proxy, `control` listens to the agent, `worker` is one thread
-//! per CPU; `flow` knows who talks to whom and [`chain`] decides; [`http`] and `dns`
+//! per CPU; `flow` knows who talks to whom (and `masquerade` as whom the node lets it) and [`chain`] decides; [`http`] and `dns`
 //! move the bytes; [`supervisor`] is the agent's side of it all.
 
 mod bpf;
@@ -14,6 +14,7 @@ mod dns;
 mod flow;
 pub mod http;
 mod listener;
+mod masquerade;
 pub mod plugins;
 mod privileges;
 mod process;

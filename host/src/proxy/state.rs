@@ -19,6 +19,7 @@ use tidegate_policy::{
 use super::{
     chain::Chain,
     contract::{PluginStats, Snapshot},
+    masquerade::Masquerade,
     records::Records,
     tables::Tables,
 };
@@ -123,6 +124,8 @@ impl Shared {
 pub(super) struct View {
     pub(super) shared: Arc<Shared>,
     cached: RefCell<Cached>,
+    /// What this thread knows of the node's NAT.
+    pub(super) masquerade: Masquerade,
 }
 
 struct Cached {
@@ -161,6 +164,7 @@ impl View {
         Some(Self {
             shared,
             cached: RefCell::new(Cached { version, local }),
+            masquerade: Masquerade::default(),
         })
     }
 

@@ -394,7 +394,12 @@ impl Keeper {
         for class in 0..class::COUNT {
             for cpu in 0..workers {
                 let info = ListenerInfo { class, cpu };
-                listeners.push((info, listener::create(info)?));
+                match listener::create(info) {
+                    Ok(listener) => listeners.push((info, listener)),
+                    // A kernel without IPv6 has nothing to steer there.
+                    Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(listeners)

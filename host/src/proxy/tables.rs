@@ -82,6 +82,21 @@ impl Tables {
         })
     }
 
+    /// Opens a question: what is sent by the socket of this cookie, marked as a probe,
+    /// is answered in [`Tables::probed`].
+    pub(super) fn probe(&self, cookie: u64) -> io::Result<()> {
+        let nothing = SteerOrigin::default();
+        self.steer_by_tuple.put(&PeerKey::probe(cookie), &nothing)
+    }
+
+    /// The source address that the probe of this socket was about to leave the node
+    /// with; `None` if it has not come that far.
+    pub(super) fn probed(&self, cookie: u64) -> io::Result<Option<IpAddr>> {
+        let seen = self.steer_by_tuple.get(&PeerKey::probe(cookie))?;
+        let seen = seen.filter(|seen| seen.protocol != 0);
+        Ok(seen.map(|seen| socket_addr(seen.dst, seen.dst_port).ip()))
+    }
+
     /// Lets `change` edit the entry of an address, which it gets as it is now (empty
     /// if there is none), and writes it back.
     ///

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     time::Duration,
 };
@@ -23,6 +23,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum Speaker {
     /// One of the node's own, chosen by routing.
     Node,
+    /// This one of the node's own: what the node's NAT would put in the client's place.
+    NodeAs(IpAddr),
     /// Any address, ours or not.
     As(SocketAddr),
 }
@@ -40,16 +42,28 @@ pub(super) async fn connect_tcp(speaker: Speaker, server: SocketAddr) -> io::Res
         TcpSocket::new_v6()
     }?;
     mark_inspected(&socket)?;
-    if let Speaker::As(client) = speaker {
-        become_transparent(&socket, client)?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(client).map_err(|error| busy(error, client))?;
+    match speaker {
+        Speaker::As(client) => {
+            become_transparent(&socket, client)?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(client).map_err(|error| busy(error, client))?;
+        }
+        Speaker::NodeAs(address) => {
+            // The port is chosen at `connect`, so that it only has to be free towards
+            // this server.
+            bind_address_no_port(&socket)?;
+            let name = SocketAddr::new(address, 0);
+            socket
+                .bind(name)
+                .map_err(|error| not_ours(error, address))?;
+        }
+        Speaker::Node => {}
     }
     socket.set_nodelay(true)?;
     match tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(server)).await {
         Ok(Err(error)) => Err(match speaker {
             Speaker::As(client) => busy(error, client),
-            Speaker::Node => error,
+            Speaker::Node | Speaker::NodeAs(_) => error,
         }),
         Ok(stream) => stream,
         Err(_) => Err(io::Error::new(
@@ -65,9 +79,20 @@ pub(super) async fn connect_tcp(speaker: Speaker, server: SocketAddr) -> io::Res
 /// A UDP socket connected to a server, for one client's datagrams.
 pub(super) fn connect_udp(speaker: Speaker, server: SocketAddr) -> io::Result<UdpSocket> {
     let socket = udp_socket(server)?;
-    if let Speaker::As(client) = speaker {
-        become_transparent(&socket, client)?;
-        socket::bind(fd(&socket), &SockaddrStorage::from(client))?;
+    match speaker {
+        Speaker::As(client) => {
+            become_transparent(&socket, client)?;
+            socket::bind(fd(&socket), &SockaddrStorage::from(client))
+                .map_err(|errno| taken(errno.into(), client))?;
+        }
+        Speaker::NodeAs(address) => {
+            socket::bind(
+                fd(&socket),
+                &SockaddrStorage::from(SocketAddr::new(address, 0)),
+            )
+            .map_err(|errno| not_ours(errno.into(), address))?;
+        }
+        Speaker::Node => {}
     }
     socket::connect(fd(&socket), &SockaddrStorage::from(server))?;
     UdpSocket::from_std(socket.into())
@@ -81,6 +106,21 @@ pub(super) fn answer_udp(server: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
+/// A socket for whole IP packets of this family, which sends what is known to be
+/// inspected and receives nothing.
+pub(super) fn packet_socket(family_of: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if family_of.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    // `IPPROTO_RAW`: the caller gives the IP header, in either family (raw(7), ipv6(7)).
+    let socket = socket::socket(family, SockType::Raw, flags, socket::SockProtocol::Raw)?;
+    mark_inspected(&socket)?;
+    Ok(socket)
+}
+
 fn udp_socket(family_of: SocketAddr) -> io::Result<OwnedFd> {
     let socket = new_socket(family_of, SockType::Datagram)?;
     mark_inspected(&socket)?;
@@ -88,6 +128,75 @@ fn udp_socket(family_of: SocketAddr) -> io::Result<OwnedFd> {
     // towards another server; only the connected pair is unique.
     setsockopt(&socket, ReuseAddr, &true)?;
     Ok(socket)
+}
+
+/// Sends a packet that finds out how the node would send what the client sends to the
+/// server: marked so that it is answered and dropped where it would leave. `ask` is
+/// told the socket's cookie before it is sent. The question lives as long as the socket.
+///
+/// # Errors
+///
+/// `PermissionDenied` if the node's firewall drops it, else the network's.
+pub(super) fn send_probe(
+    transport: SockType,
+    client: IpAddr,
+    server: SocketAddr,
+    ask: impl FnOnce(u64) -> io::Result<()>,
+) -> io::Result<OwnedFd> {
+    let socket = new_socket(server, transport)?;
+    setsockopt(&socket, Mark, &mark::PROBE).map_err(|errno| denied(errno, "SO_MARK"))?;
+    become_transparent(&socket, server)?;
+    bind_address_no_port(&socket)?;
+    socket::bind(
+        fd(&socket),
+        &SockaddrStorage::from(SocketAddr::new(client, 0)),
+    )?;
+    ask(cookie(&socket)?)?;
+    match socket::connect(fd(&socket), &SockaddrStorage::from(server)) {
+        Ok(()) | Err(nix::Error::EINPROGRESS) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    // A connect sends a segment; a datagram has to be sent, and may be empty.
+    if transport == SockType::Datagram {
+        socket::send(fd(&socket), &[], socket::MsgFlags::empty())?;
+    }
+    Ok(socket)
+}
+
+/// A number no other socket of this boot has.
+pub(super) fn cookie(socket: &OwnedFd) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the option writes one `u64`, which lives until the call returns.
+    let result = unsafe {
+        libc::getsockopt(
+            fd(socket),
+            libc::SOL_SOCKET,
+            libc::SO_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    nix::errno::Errno::result(result)?;
+    Ok(cookie)
+}
+
+/// Leaves the choice of the port to `connect`.
+fn bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option reads one `c_int`, which lives until the call returns. It is
+    // an option of the IPv4 level for sockets of both families.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    nix::errno::Errno::result(result)?;
+    Ok(())
 }
 
 /// A socket of the family of an address, non-blocking.
@@ -146,6 +255,31 @@ fn denied(errno: nix::Error, option: &str) -> io::Error {
         error.kind(),
         format!("cannot set {option} (CAP_NET_RAW?): {error}"),
     )
+}
+
+/// Says who the node's NAT makes the proxy speak as, if it cannot.
+fn not_ours(error: io::Error, address: IpAddr) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!(
+            "the node's NAT sends it as {address}, which the proxy cannot (is it an address \
+             of the node?): {error}"
+        ),
+    )
+}
+
+/// Says whose port it is if a datagram socket cannot have its client's.
+fn taken(error: io::Error, client: SocketAddr) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!(
+                "a process of the node holds UDP port {}, the client's own",
+                client.port()
+            ),
+        ),
+        _ => error,
+    }
 }
 
 /// Says what "address in use" means on a leg whose address is the client's.

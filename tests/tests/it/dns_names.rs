@@ -1,9 +1,13 @@
 //! Names: queries are judged, answers are learned before they are delivered.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    time::Duration,
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::{
+    sched::{CpuSet, sched_setaffinity},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -26,7 +30,7 @@ spec:
   egress:
   - toCIDR: [192.0.2.100/32, "2001:db8:2::100/128"]
     toPorts:
-    - ports: [{port: "53", protocol: ANY}]
+    - ports: [{port: "53", protocol: ANY}, {port: "5300", protocol: UDP}]
       rules:
         dns: [{matchPattern: "*.partner.example"}]
   - toFQDNs: [{matchName: api.partner.example}]
@@ -151,6 +155,87 @@ fn other_names_are_refused_over_udp_and_tcp() -> Result<()> {
             ensure!(allowed.contains("198.51.100.10"), "{allowed}");
             let refused = dig(&shop.frontend, server, &[transport, "evil.example"])?;
             ensure!(refused.contains("status: REFUSED"), "{refused}");
+        }
+    }
+    Ok(())
+}
+
+/// Port of a server that answers queries in pairs, each with no records.
+const PAIRS: u16 = 5300;
+
+/// Answers two queries once it has both.
+fn serve_pairs(world: &World, server: IpAddr) -> Result<()> {
+    let socket = world
+        .outside
+        .within(|| UdpSocket::bind((server, PAIRS)))??;
+    std::thread::spawn(move || -> std::io::Result<()> {
+        let mut waiting = None;
+        loop {
+            let mut query = vec![0; 512];
+            let (length, from) = socket.recv_from(&mut query)?;
+            query.truncate(length);
+            // "This is a response" (RFC 1035 §4.1.1).
+            query[2] |= 0x80;
+            match waiting.take() {
+                None => waiting = Some((query, from)),
+                Some((first, client)) => {
+                    socket.send_to(&first, client)?;
+                    socket.send_to(&query, from)?;
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Sends from a CPU of the machine: a veth hands packets over on the sender's.
+fn send_on(cpu: usize, socket: &UdpSocket, message: &[u8]) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)?;
+    socket.send(message)?;
+    Ok(())
+}
+
+#[test]
+fn queries_of_one_socket_are_all_answered_whatever_cpus_they_come_in_on() -> Result<()> {
+    const ROUNDS: u8 = 10;
+    let (shop, _servers) = shop_with_names()?;
+    let question = b"\x03api\x07partner\x07example\x00\x00\x01\x00\x01";
+    let query = |id: u8| [&[0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], question].concat();
+    let cpus = std::thread::available_parallelism()?.get();
+    ensure!(cpus > 1, "one CPU cannot show it");
+    for server in [V4, V6] {
+        let server: IpAddr = server.parse()?;
+        serve_pairs(&shop.world, server)?;
+        let any: IpAddr = if server.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        for round in 0..ROUNDS {
+            let client = shop.frontend.within(|| UdpSocket::bind((any, 0)))??;
+            client.connect((server, PAIRS))?;
+            client.set_read_timeout(Some(Duration::from_secs(2)))?;
+            // On a thread of its own: this one keeps its CPUs.
+            std::thread::scope(|scope| {
+                let asking = || {
+                    send_on(usize::from(round) % 2, &client, &query(1))?;
+                    send_on(usize::from(round + 1) % 2, &client, &query(2))
+                };
+                let asked = scope.spawn(asking).join();
+                asked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })?;
+            let mut answered = Vec::new();
+            for _ in 0..2 {
+                let mut answer = [0; 512];
+                client
+                    .recv(&mut answer)
+                    .with_context(|| format!("{server}, round {round}: only {answered:?}"))?;
+                answered.push(answer[1]);
+            }
+            answered.sort_unstable();
+            assert_eq!(answered, [1, 2], "{server}, round {round}");
         }
     }
     Ok(())

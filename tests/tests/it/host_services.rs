@@ -127,3 +127,88 @@ fn its_names_are_judged_and_learned_too() -> Result<()> {
     assert_eq!(other.status, 0, "{other:?}");
     Ok(())
 }
+
+/// Sends by the kinds of socket that no `connect` hook sees, in both families; prints the
+/// number of packets each could send.
+const ODD_SOCKETS: &str = r#"
+import socket, struct, sys
+V4, V6 = sys.argv[1:3]
+UDPLITE, MPTCP, ICMP, ICMP6, RAW = 136, 262, 1, 58, 255
+echo4 = struct.pack('!BBHHH', 8, 0, ~0x0801 & 0xffff, 0, 1)[:2] + struct.pack('!HHH', 0xf7fe, 0, 1)
+echo6 = struct.pack('!BBHHH', 128, 0, 0, 0, 1)
+# A UDP datagram to a port that is not allowed, with a header of its own.
+udp = struct.pack('!HHHH', 4000, 7001, 8, 0)
+ip = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 28, 0, 0, 64, 17, 0,
+                 bytes(4), socket.inet_aton(V4)) + udp
+def attempt(name, family, kind, protocol, port, data, connected=False):
+    try:
+        with socket.socket(family, kind, protocol) as s:
+            to = (V4 if family == socket.AF_INET else V6, port)
+            s.settimeout(1)
+            if connected:
+                s.connect(to)
+                if data: s.send(data)
+            else:
+                s.sendto(data, to)
+                # The kernel does not tell an IPv6 ping socket that its packet was dropped.
+                if name.startswith('ping'): s.recv(100)
+        print(name, 'sent')
+    except OSError as error:
+        print(name, error.errno)
+for family, n in (socket.AF_INET, 4), (socket.AF_INET6, 6):
+    icmp, echo = (ICMP, echo4) if n == 4 else (ICMP6, echo6)
+    for port in (7000, 7001):
+        attempt(f'udplite{n}-{port}', family, socket.SOCK_DGRAM, UDPLITE, port, b'hi')
+        attempt(f'udplite-connected{n}-{port}', family, socket.SOCK_DGRAM, UDPLITE, port, b'hi', True)
+        attempt(f'raw-udp{n}-{port}', family, socket.SOCK_RAW, 17, 0,
+                struct.pack('!HHHH', 4000, port, 8, 0))
+    attempt(f'ping{n}', family, socket.SOCK_DGRAM, icmp, 0, echo)
+    attempt(f'raw-ping{n}', family, socket.SOCK_RAW, icmp, 0, echo)
+    attempt(f'mptcp{n}', family, socket.SOCK_STREAM, MPTCP, 9000, None, True)
+attempt('own-header', socket.AF_INET, socket.SOCK_RAW, RAW, 0, ip)
+"#;
+
+#[test]
+fn sockets_of_every_kind_are_held_to_its_policy() -> Result<()> {
+    let (mut shop, reporter) = shop_with_reporter()?;
+    shop.world.node.start()?;
+    // Everybody may open ping sockets: that alone must not let a service ping.
+    let place = shop.world.node.place();
+    place.sysctl(&["net/ipv4/ping_group_range=0 2147483647"])?;
+    let (v4, v6) = (shop.backend.v4.to_string(), shop.backend.v6.to_string());
+    let arguments = ["-c", ODD_SOCKETS, &v4, &v6];
+    let sent = |place: &Place| -> Result<Vec<String>> {
+        let output = place.run("/usr/bin/python3", &arguments)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let sent = text.lines().filter_map(|line| line.strip_suffix(" sent"));
+        Ok(sent.map(str::to_owned).collect())
+    };
+    let others = sent(place)?;
+    assert_eq!(others.len(), 19, "the node's other processes: {others:?}");
+    // Its policy opens UDP port 7000, and says nothing of other protocols.
+    assert_eq!(sent(&reporter)?, ["raw-udp4-7000", "raw-udp6-7000"]);
+    let policy = POLICY.replace(
+        "egress:",
+        "egress:\n  - icmps: [{fields: [{type: 8, family: IPv4}, {type: 128, family: IPv6}]}]",
+    );
+    shop.world
+        .node
+        .change(|node| node.write("policies/reporter.yaml", policy))?;
+    assert_eq!(
+        sent(&reporter)?,
+        [
+            "raw-udp4-7000",
+            "ping4",
+            "raw-ping4",
+            "raw-udp6-7000",
+            "ping6",
+            "raw-ping6"
+        ]
+    );
+    Ok(())
+}

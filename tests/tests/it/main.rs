@@ -15,6 +15,7 @@ mod http_rules;
 mod kernel_rules;
 mod kills;
 mod lab;
+mod ordinary_node;
 mod people;
 mod plugins;
 mod reference;

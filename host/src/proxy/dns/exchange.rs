@@ -7,7 +7,8 @@ use std::{
 };
 
 use tidegate_wire::dns::{
-    Answer, Query, QueryError, answer_unread, rcode, read_answer, read_query, type_name,
+    Answer, Query, QueryError, answer_unread, ends_transfer, rcode, read_answer, read_outline,
+    read_query, type_name,
 };
 
 use super::learn::learn;
@@ -21,6 +22,8 @@ use crate::{
 
 /// How long a server may take to answer; afterwards its answer is not relayed.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// QTYPE of a zone transfer, whose answer is many messages (RFC 5936).
+const AXFR: u16 = 252;
 /// Queries that may wait for answers on one upstream leg.
 const MAX_PENDING: usize = 256;
 
@@ -47,6 +50,8 @@ struct Pending {
     query: Query,
     attribution: Attribution,
     began: Instant,
+    /// An answer has passed and is recorded; more of it is to come.
+    answered: bool,
 }
 
 impl<'f> Exchange<'f> {
@@ -107,10 +112,12 @@ impl<'f> Exchange<'f> {
             return false;
         };
         self.expire(Instant::now());
-        let Some(pending) = self.pending.remove(&id) else {
+        let Some(mut pending) = self.pending.remove(&id) else {
             return false;
         };
-        let Some(answer) = read_answer(message).filter(|answer| {
+        let read = read_answer(message);
+        let is_clear = read.is_some();
+        let Some(answer) = read.or_else(|| read_outline(message)).filter(|answer| {
             // An answer may leave the question out; it may not answer another.
             answer
                 .question
@@ -121,8 +128,23 @@ impl<'f> Exchange<'f> {
             self.pending.insert(id, pending);
             return false;
         };
-        learn(self.flow.view(), &pending.query.name, &answer);
-        self.record(&pending, true, Some(answer.rcode), Some(&answer));
+        let first = !pending.answered;
+        if is_clear {
+            learn(self.flow.view(), &pending.query.name, &answer);
+        } else if first {
+            // The client may make more of it than we do: it has the answer, but no
+            // address that was in there.
+            let error = "the answer could not be read: no address was learned from it";
+            pending.attribution = failed(pending.attribution, error);
+        }
+        if first {
+            self.record(&pending, true, Some(answer.rcode), Some(&answer));
+        }
+        if pending.query.qtype == AXFR && !ends_transfer(message, first) {
+            pending.answered = true;
+            pending.began = Instant::now();
+            self.pending.insert(id, pending);
+        }
         true
     }
 
@@ -131,6 +153,10 @@ impl<'f> Exchange<'f> {
         let waiting = std::mem::take(&mut self.pending);
         let mut answers = Vec::new();
         for (_, mut pending) in waiting {
+            if pending.answered {
+                // Part of the answer is with the client, who sees that it ends early.
+                continue;
+            }
             pending.attribution = failed(pending.attribution, error);
             self.record(&pending, false, Some(rcode::SERVFAIL), None);
             answers.push(pending.query.answer(rcode::SERVFAIL));
@@ -156,6 +182,9 @@ impl<'f> Exchange<'f> {
 
     fn unanswered(&self, gone: HashMap<u16, Pending>) {
         for (_, mut pending) in gone {
+            if pending.answered {
+                continue;
+            }
             pending.attribution = failed(pending.attribution, "the server did not answer");
             self.record(&pending, true, None, None);
         }
@@ -191,6 +220,7 @@ impl Pending {
             query,
             attribution,
             began,
+            answered: false,
         }
     }
 }

@@ -1,11 +1,13 @@
 //! DNS: a query is decided by its name and forwarded as it came; from its answer the
 //! kernel learns addresses before the client does. `exchange` is what UDP and TCP have
-//! in common, `learn` writes the kernel's table.
+//! in common, `learn` writes the kernel's table, `voice` answers as the server.
 
+mod datagram;
 mod exchange;
 mod learn;
 mod tcp;
 mod udp;
+mod voice;
 
 pub(super) use tcp::serve;
 pub(super) use udp::listen;

@@ -92,6 +92,64 @@ fn an_answer_is_learned_before_it_is_relayed() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_read_passes_and_teaches_nothing() {
+    let (flow, view) = flow("allow", ends());
+    let mut exchange = Exchange::new(&flow);
+    assert_eq!(exchange.query(&query(9, NAME)), Decided::Forward);
+    // An address of three bytes.
+    let unreadable = |name: &str| {
+        let mut wire = response(9, name, 7);
+        let length = wire.len();
+        wire.truncate(length - 1);
+        wire[length - 5] = 3;
+        wire
+    };
+    assert!(!exchange.answer(&unreadable("evil.example.")));
+    assert!(exchange.answer(&unreadable(NAME)));
+    let waiting = view.shared.records.take();
+    assert!(waiting.learned.is_empty());
+    let [record] = &waiting.records[..] else {
+        panic!("{:?}", waiting.records);
+    };
+    assert!(record.allowed);
+    let error = record.error.as_deref().unwrap_or_default();
+    assert!(error.contains("could not be read"), "{error}");
+}
+
+#[test]
+fn a_zone_transfer_passes_to_its_end_and_is_one_record() {
+    use hickory_proto::rr::rdata::SOA;
+    let zone = Name::from_ascii("example.").unwrap();
+    let message = |soas: usize| {
+        let mut message = Message::response(9, OpCode::Query);
+        message.add_query(Query::query(zone.clone(), RecordType::AXFR));
+        for _ in 0..soas {
+            let soa = SOA::new(zone.clone(), zone.clone(), 1, 2, 3, 4, 5);
+            message.add_answer(Record::from_rdata(zone.clone(), 1, RData::SOA(soa)));
+        }
+        message.to_vec().unwrap()
+    };
+    let mut ask = query(9, "example.");
+    let at = ask.len() - 3;
+    ask[at] = 252;
+    let (flow, view) = flow("allow", ends());
+    let mut exchange = Exchange::new(&flow);
+    assert_eq!(exchange.query(&ask), Decided::Forward);
+    assert!(exchange.answer(&message(1)));
+    assert!(exchange.answer(&message(0)), "records of other kinds");
+    assert!(exchange.answer(&message(1)));
+    assert_eq!(rcodes(&view), [(true, Some(0))], "one record");
+    assert!(!exchange.waits(), "the second SOA is the end");
+    assert!(!exchange.answer(&message(1)));
+
+    // One that breaks off is not "unanswered".
+    assert_eq!(exchange.query(&ask), Decided::Forward);
+    assert!(exchange.answer(&message(1)));
+    assert!(exchange.fail("the server closed the connection").is_empty());
+    assert_eq!(rcodes(&view), [(true, Some(0))]);
+}
+
+#[test]
 fn a_full_table_is_counted_and_the_answer_passes() {
     let (flow, view) = flow("allow", ends());
     let mut exchange = Exchange::new(&flow);

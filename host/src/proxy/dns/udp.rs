@@ -21,12 +21,15 @@ use tokio::{
     time::timeout,
 };
 
-use super::exchange::{ANSWER_TIMEOUT, Decided, Exchange};
+use super::{
+    exchange::{ANSWER_TIMEOUT, Decided, Exchange},
+    voice::Voice,
+};
 use crate::proxy::{
     flow::{FlowContext, Reading},
     records::Counters,
     state::View,
-    upstream::{answer_udp, connect_udp},
+    upstream::connect_udp,
 };
 
 /// Clients (address, port, server) one worker serves at once; queries of more are
@@ -44,7 +47,7 @@ const LEG_IDLE: Duration = Duration::from_millis(250);
 const MAX_DATAGRAM: usize = 65_535;
 
 type Legs = RefCell<HashMap<(SocketAddr, SocketAddr), mpsc::Sender<Vec<u8>>>>;
-type Speakers = RefCell<HashMap<SocketAddr, Weak<UdpSocket>>>;
+type Voices = RefCell<HashMap<SocketAddr, Weak<Voice>>>;
 
 /// A UDP listener of one worker.
 struct Listener {
@@ -52,8 +55,8 @@ struct Listener {
     address: SocketAddr,
     view: Rc<View>,
     legs: Legs,
-    /// Sockets that speak as a server, as long as a leg uses them.
-    speakers: Speakers,
+    /// Voices of servers, as long as a leg uses them.
+    voices: Voices,
     /// Where answers are read to; thousands of legs share it.
     answers: RefCell<Vec<u8>>,
 }
@@ -70,7 +73,7 @@ pub(in crate::proxy) async fn listen(
         address,
         view,
         legs: RefCell::default(),
-        speakers: RefCell::default(),
+        voices: RefCell::default(),
         answers: RefCell::new(vec![0; MAX_DATAGRAM]),
     });
     let mut buffer = vec![0; MAX_DATAGRAM];
@@ -145,9 +148,23 @@ impl Listener {
         if flow.reading() != Reading::As(L7Protocol::Dns) {
             return Err(io::Error::other("its rules are not for DNS"));
         }
-        let back = self.speaker(&flow)?;
-        let server = connect_udp(flow.speaker(), flow.destination)?;
+        let back = self.voice(&flow)?;
         let mut exchange = Exchange::new(&flow);
+        let server = match connect_udp(flow.speaker().await, flow.destination) {
+            Ok(server) => server,
+            Err(error) => {
+                // The queries are recorded with the reason, and their client is told.
+                while let Ok(query) = queue.try_recv() {
+                    let answers = match exchange.query(&query) {
+                        Decided::Forward => exchange.fail(&error.to_string()),
+                        Decided::Reply(answer) => vec![answer],
+                        Decided::Drop => vec![],
+                    };
+                    back.send_all(client, answers).await;
+                }
+                return Err(error);
+            }
+        };
         loop {
             let turn = async {
                 tokio::select! {
@@ -167,20 +184,22 @@ impl Listener {
                 Turn::Query(query) => match exchange.query(&query) {
                     Decided::Forward => {
                         if let Err(error) = server.send(&query).await {
-                            send_all(&back, client, exchange.fail(&error.to_string())).await;
+                            back.send_all(client, exchange.fail(&error.to_string()))
+                                .await;
                         }
                     }
-                    Decided::Reply(answer) => send_all(&back, client, vec![answer]).await,
+                    Decided::Reply(answer) => back.send_all(client, vec![answer]).await,
                     Decided::Drop => {}
                 },
                 Turn::Answer(ready) => match ready.and_then(|()| self.read(&server)) {
                     Ok(Some(answer)) if exchange.answer(&answer) => {
-                        send_all(&back, client, vec![answer]).await;
+                        back.send_all(client, vec![answer]).await;
                     }
                     Ok(_) => {}
                     // E.g. an ICMP error: the server is not there.
                     Err(error) => {
-                        send_all(&back, client, exchange.fail(&error.to_string())).await;
+                        back.send_all(client, exchange.fail(&error.to_string()))
+                            .await;
                     }
                 },
             }
@@ -197,34 +216,25 @@ impl Listener {
         }
     }
 
-    /// The socket whose datagrams the client takes for the server's.
-    fn speaker(&self, flow: &FlowContext) -> io::Result<Rc<UdpSocket>> {
+    /// The voice that the client takes for the server's.
+    fn voice(&self, flow: &FlowContext) -> io::Result<Rc<Voice>> {
         if flow.is_host_service() {
-            // The socket hooks give the answer its sender back.
-            return Ok(self.socket.clone());
+            return Ok(Rc::new(Voice::Bound(self.socket.clone())));
         }
-        let mut speakers = self.speakers.borrow_mut();
-        speakers.retain(|_, socket| socket.strong_count() > 0);
-        if let Some(socket) = speakers.get(&flow.destination).and_then(Weak::upgrade) {
-            return Ok(socket);
+        let mut voices = self.voices.borrow_mut();
+        voices.retain(|_, voice| voice.strong_count() > 0);
+        if let Some(voice) = voices.get(&flow.destination).and_then(Weak::upgrade) {
+            return Ok(voice);
         }
-        let socket = Rc::new(answer_udp(flow.destination)?);
-        speakers.insert(flow.destination, Rc::downgrade(&socket));
-        Ok(socket)
+        let voice = Rc::new(Voice::of(flow.destination)?);
+        voices.insert(flow.destination, Rc::downgrade(&voice));
+        Ok(voice)
     }
 }
 
 enum Turn {
     Query(Vec<u8>),
     Answer(io::Result<()>),
-}
-
-async fn send_all(socket: &UdpSocket, client: SocketAddr, answers: Vec<Vec<u8>>) {
-    for answer in answers {
-        if let Err(error) = socket.send_to(&answer, client).await {
-            tracing::debug!(%client, %error, "an answer could not be sent");
-        }
-    }
 }
 
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, SocketAddr)> {

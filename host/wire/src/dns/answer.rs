@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::query::read_question;
+use super::query::{HEADER, QR as RESPONSE, question_bytes, read_question};
 use hickory_proto::{
     op::{Message, MessageType},
     rr::{DNSClass, Name, RData},
 };
 
+/// TC bit of the first flag byte (RFC 1035 §4.1.1).
+const TRUNCATED: u8 = 0x02;
 /// Longest chain of CNAMEs followed.
 const MAX_CHAIN: usize = 16;
 /// Most addresses taken from one response (Cilium's limit per name).
@@ -71,6 +73,52 @@ pub fn read_answer(bytes: &[u8]) -> Option<Answer> {
         answer.ttl = ttl;
     }
     Some(answer)
+}
+
+/// What can be said of a response whose records cannot be read: what it answers, and
+/// with which RCODE. `None` if it is no response, or its question cannot be read either.
+pub fn read_outline(bytes: &[u8]) -> Option<Answer> {
+    let header = bytes.first_chunk::<HEADER>()?;
+    if header[2] & RESPONSE == 0 {
+        return None;
+    }
+    let questions = u16::from_be_bytes([header[4], header[5]]);
+    Some(Answer {
+        id: u16::from_be_bytes([header[0], header[1]]),
+        question: match questions {
+            0 => None,
+            _ => Some(read_question(bytes)?),
+        },
+        rcode: header[3] & 0x0f,
+        ..Answer::default()
+    })
+}
+
+/// Is this the last message of a zone transfer (RFC 5936 §2.2)? It ends with the SOA
+/// record that the `first` message begins with. What cannot be read is no end.
+pub fn ends_transfer(bytes: &[u8], first: bool) -> bool {
+    let Ok(message) = Message::from_vec(bytes) else {
+        return false;
+    };
+    let records = &message.answers;
+    let ends = matches!(
+        records.last().map(|record| &record.data),
+        Some(RData::SOA(_))
+    );
+    // A server that refuses says so in one message.
+    ends && !(first && records.len() == 1) || (first && records.is_empty())
+}
+
+/// The same response without its records, marked as too long for a datagram, so that the
+/// client asks again by TCP (RFC 2181 §9). `None` if it has no question.
+pub fn truncated(bytes: &[u8]) -> Option<Vec<u8>> {
+    let header = bytes.first_chunk::<HEADER>()?;
+    let question = question_bytes(bytes)?;
+    let mut short = header.to_vec();
+    short[2] |= TRUNCATED;
+    short[4..HEADER].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
+    short.extend_from_slice(question);
+    Some(short)
 }
 
 #[cfg(test)]
@@ -157,6 +205,49 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_read_still_answers_a_question() {
+        let mut wire = response("a.example.", &[("a.example.", 30, a(1))]);
+        let whole = read_outline(&wire).unwrap();
+        assert_eq!(whole.question.as_deref(), Some("a.example."));
+        // An address of three bytes.
+        let length = wire.len();
+        wire.truncate(length - 1);
+        wire[length - 5] = 3;
+        assert_eq!(read_answer(&wire), None);
+        assert_eq!(read_outline(&wire), Some(whole));
+        wire[2] &= 0x7f;
+        assert_eq!(read_outline(&wire), None);
+        assert_eq!(read_outline(&wire[..11]), None);
+
+        let full = response("a.example.", &[("a.example.", 30, a(1))]);
+        let short = truncated(&full).unwrap();
+        let read = Message::from_vec(&short).unwrap();
+        assert!(read.metadata.truncation && read.answers.is_empty());
+        assert_eq!(read.queries[0].name().to_string(), "a.example.");
+        assert_eq!(truncated(&full[..13]), None);
+    }
+
+    #[test]
+    fn a_transfer_ends_with_the_record_it_began_with() {
+        use hickory_proto::rr::rdata::SOA;
+        let soa = || RData::SOA(SOA::new(name("ns."), name("root."), 1, 2, 3, 4, 5));
+        let message = |records: &[(&str, u32, RData)]| response("z.", records);
+        for (records, first, ends) in [
+            (&[("z.", 1, soa()), ("z.", 1, a(1))][..], true, false),
+            (&[("z.", 1, soa())], true, false),
+            (&[("z.", 1, soa()), ("z.", 1, soa())], true, true),
+            (&[("z.", 1, a(2))], false, false),
+            (&[("z.", 1, a(2)), ("z.", 1, soa())], false, true),
+            (&[("z.", 1, soa())], false, true),
+            // Refused.
+            (&[], true, true),
+        ] {
+            assert_eq!(ends_transfer(&message(records), first), ends, "{records:?}");
+        }
+        assert!(!ends_transfer(b"nonsense", true));
+    }
+
+    #[test]
     fn a_query_teaches_nothing() {
         let mut wire = response("a.example.", &[("a.example.", 30, a(1))]);
         wire[2] &= 0x7f;
@@ -166,7 +257,8 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
-            let _ = read_answer(&bytes);
+            let _ = (read_answer(&bytes), read_outline(&bytes), truncated(&bytes));
+            let _ = ends_transfer(&bytes, true);
         }
 
         #[test]

@@ -4,7 +4,7 @@
 mod answer;
 mod query;
 
-pub use answer::{Answer, read_answer};
+pub use answer::{Answer, ends_transfer, read_answer, read_outline, truncated};
 pub use query::{Query, QueryError, answer_unread, read_query, type_name};
 
 /// RCODEs (RFC 1035 §4.1.1, RFC 2136 §2.2).

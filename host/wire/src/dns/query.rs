@@ -7,14 +7,14 @@ use hickory_proto::rr::RecordType;
 use super::rcode;
 
 /// Bytes of the fixed header.
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 /// Longest name on the wire, length bytes included (RFC 1035 §2.3.4).
 const MAX_NAME: usize = 255;
 /// Longest label (RFC 1035 §2.3.4).
 const MAX_LABEL: u8 = 63;
 
 /// QR, opcode, RD and CD bits of the two flag bytes (RFC 1035 §4.1.1, RFC 4035 §3.2.2).
-const QR: u8 = 0x80;
+pub(super) const QR: u8 = 0x80;
 const OPCODE: u8 = 0x78;
 const RD: u8 = 0x01;
 const CD: u8 = 0x10;
@@ -86,6 +86,13 @@ pub fn read_query(message: &[u8]) -> Result<Query, QueryError> {
 /// The name in the first question of any message; `None` if there is none.
 pub(super) fn read_question(message: &[u8]) -> Option<String> {
     read_name(message.get(HEADER..)?).map(|(name, _)| name)
+}
+
+/// The first question of any message, as it came; `None` if there is none.
+pub(super) fn question_bytes(message: &[u8]) -> Option<&[u8]> {
+    let (_, length) = read_name(message.get(HEADER..)?)?;
+    // QTYPE and QCLASS.
+    message.get(HEADER..HEADER + length + 4)
 }
 
 /// A name at the start of `bytes`, and its length there. Compression makes no sense in
