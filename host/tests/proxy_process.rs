@@ -52,6 +52,7 @@ async fn supervise(run_dir: &Path) -> (ProxySupervisor, mpsc::Receiver<ToAgent>)
         exe: env!("CARGO_BIN_EXE_tidegate").into(),
         user: (USER, USER),
         workers: Some(1),
+        connections_per_cpu: 1_024,
         log: (false, "warn".to_owned()),
     };
     let maps = ProxyMaps {

@@ -38,12 +38,14 @@ const COMPILER_PACKAGES: [&str; 6] = [
 ];
 
 /// What the lab runs: the program that must exist, and the package it is in.
-const LAB_PROGRAMS: [(&str, &str); 12] = [
+const LAB_PROGRAMS: [(&str, &str); 13] = [
     // libFuzzer is C++.
     ("c++", "g++"),
     ("ip", "iproute2"),
     ("sysctl", "procps"),
     ("nginx", "nginx-light"),
+    // The server that changes to HTTP/2 at offers of many spellings.
+    ("lighttpd", "lighttpd"),
     ("curl", "curl"),
     ("dnsmasq", "dnsmasq-base"),
     ("dig", "bind9-dnsutils"),

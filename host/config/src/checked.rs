@@ -182,9 +182,12 @@ pub enum LogFormat {
 
 /// The proxy process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Proxy {
     /// User it runs as.
     pub user: ProxyUser,
+    /// Connections served at once by each CPU.
+    pub connections_per_cpu: u32,
 }
 
 /// A user that exists and is not root.
@@ -358,6 +361,12 @@ impl Checker<'_> {
             None => (defaults::PROXY_USER.to_owned(), Location::UNKNOWN),
             Some(Located(user)) => (user.value, user.referenced),
         };
+        let connections_per_cpu = self.number(
+            raw.connections_per_cpu,
+            "proxy.connectionsPerCpu",
+            defaults::CONNECTIONS_PER_CPU,
+            16..=65_536,
+        )?;
         let refuse = |message, hint: &str| self.refuse(at, "proxy.user", &name, message, hint);
         let user = match name.parse::<u32>() {
             Ok(id) => Some((id, id)),
@@ -373,6 +382,7 @@ impl Checker<'_> {
             )),
             Some((uid, gid)) => Ok(Proxy {
                 user: ProxyUser { name, uid, gid },
+                connections_per_cpu,
             }),
             None => Err(refuse(
                 "no such user:",

@@ -12,6 +12,8 @@ pub(super) const METRICS_LISTEN: &str = "127.0.0.1:9965";
 pub(super) const LOG_LEVEL: &str = "info";
 /// The user of the proxy: owns nothing on an ordinary system.
 pub(super) const PROXY_USER: &str = "nobody";
+/// Connections of the proxy, per CPU.
+pub(super) const CONNECTIONS_PER_CPU: u32 = 8_192;
 /// Flow records kept in memory, about 0.5 KiB each.
 pub(super) const FLOW_RECORDS: u32 = 16_384;
 

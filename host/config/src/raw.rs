@@ -149,6 +149,9 @@ pub(super) struct RawLog {
 pub(super) struct RawProxy {
     /// User it runs as: a name or a number, never root.
     pub(super) user: Option<Located<String>>,
+    /// Connections served at once by each CPU, if there are descriptors for so many
+    /// (`LimitNOFILE`). One client gets three quarters of them at most.
+    pub(super) connections_per_cpu: Option<Located<u32>>,
 }
 
 /// A value and where it was written.

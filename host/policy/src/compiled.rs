@@ -193,6 +193,26 @@ pub struct L7RuleSet {
     pub chain: Vec<PluginUse>,
 }
 
+impl L7RuleSet {
+    /// Does some rule of the built-in HTTP matcher plainly allow CONNECT: `method` being
+    /// that word and nothing else, with a `host`? What then passes through the tunnel is
+    /// not looked at, so nothing less is enough, nor is what another plugin lets pass.
+    pub fn allows_connect(&self) -> bool {
+        let of_policy = self.chain.iter().filter(|used| used.plugin == "http");
+        let rules = of_policy.filter_map(|used| serde_json::from_str(&used.config).ok());
+        rules
+            .flat_map(|HttpRules { rules }| rules)
+            .any(|rule| rule.allows_connect())
+    }
+}
+
+impl HttpRule {
+    /// Is it plainly about CONNECT?
+    pub fn allows_connect(&self) -> bool {
+        self.method.as_deref() == Some("CONNECT") && self.host.is_some()
+    }
+}
+
 /// How the proxy reads a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -330,4 +350,39 @@ pub enum BackendState {
     Quarantined,
     /// Taken out by the operator.
     Maintenance,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connect_is_allowed_by_nothing_but_a_rule_about_it() {
+        let set = |plugin: &str, method: Option<&str>, host: Option<&str>| {
+            let rule = HttpRule {
+                method: method.map(str::to_owned),
+                host: host.map(str::to_owned),
+                ..HttpRule::default()
+            };
+            let rules = HttpRules {
+                rules: vec![HttpRule::default(), rule],
+            };
+            L7RuleSet {
+                protocol: L7Protocol::Http,
+                chain: vec![PluginUse {
+                    plugin: plugin.to_owned(),
+                    config: serde_json::to_string(&rules).unwrap_or_default(),
+                    fail_mode: FailMode::Closed,
+                    rules: vec![1, 2],
+                }],
+            }
+        };
+        let web = Some("web:443");
+        assert!(set("http", Some("CONNECT"), web).allows_connect());
+        for method in [None, Some(".*"), Some("GET|CONNECT"), Some("connect")] {
+            assert!(!set("http", method, web).allows_connect(), "{method:?}");
+        }
+        assert!(!set("http", Some("CONNECT"), None).allows_connect());
+        assert!(!set("stranger", Some("CONNECT"), web).allows_connect());
+    }
 }

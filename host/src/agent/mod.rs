@@ -376,6 +376,7 @@ fn proxy_options(config: &Config) -> anyhow::Result<ProxyOptions> {
         exe: std::env::current_exe().context("find this program's file")?,
         user: (user.uid, user.gid),
         workers: None,
+        connections_per_cpu: config.proxy.connections_per_cpu,
         log: (
             config.log.format == crate::config::LogFormat::Json,
             config.log.level.clone(),

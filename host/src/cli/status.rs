@@ -46,12 +46,16 @@ pub(super) fn render(view: &View) -> String {
     line(
         "proxy",
         format!(
-            "{} (pid {}, started {} time{}), {} connections, {} allowed, {} denied, {} failed",
+            "{} (pid {}, started {} time{}), {} of {} connections ({} evicted, {} turned away), \
+             {} allowed, {} denied, {} failed",
             p.state,
             p.pid,
             p.starts,
             if p.starts == 1 { "" } else { "s" },
             p.stats.connections,
+            p.stats.connection_limit,
+            p.stats.evicted,
+            p.stats.turned_away,
             p.stats.allowed,
             p.stats.denied,
             p.stats.failed

@@ -223,6 +223,21 @@ fn proxy(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
         "Client connections accepted",
         [([], s.accepted)],
     )?;
+    out.gauge(
+        "tidegate_proxy_connection_limit",
+        "Most client connections at once",
+        [([], s.connection_limit)],
+    )?;
+    out.counter(
+        "tidegate_proxy_evicted",
+        "Connections ended because another client needed the place",
+        [([], s.evicted)],
+    )?;
+    out.counter(
+        "tidegate_proxy_turned_away",
+        "Connections reset because there was no place for them",
+        [([], s.turned_away)],
+    )?;
     let outcome = |name: &str, value| ([("outcome", name.to_owned())], value);
     out.counter(
         "tidegate_proxy_requests",

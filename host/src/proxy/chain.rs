@@ -88,6 +88,8 @@ pub struct Side<'a> {
     pub ingress: bool,
     /// Refusals are only reported (audit mode). Failures to decide are not refusals.
     pub audit: bool,
+    /// Some rule of the set plainly allows CONNECT.
+    pub tunnels: bool,
 }
 
 /// Status of a request that a plugin failed to decide, fail mode closed: the fault is
@@ -108,6 +110,22 @@ pub fn request(
     let mut walk = Walk::new(generation);
     let mut edit = HeaderEdit::default();
     let mut sees_response = false;
+    if head.method == "CONNECT"
+        && let Some(side) = sides
+            .iter()
+            .find(|side| side.chain.is_some() && !side.tunnels)
+    {
+        walk.attribution.rules.push(side.rule);
+        walk.attribution.ingress = side.ingress;
+        walk.attribution.audited = side.audit;
+        if !side.audit {
+            return Decision {
+                verdict: Verdict::Deny(no_tunnel()),
+                attribution: walk.attribution,
+                sees_response,
+            };
+        }
+    }
     let refused = walk.run(
         sides,
         |plugin| {
@@ -189,6 +207,14 @@ pub fn failed(error: &str, generation: u32) -> Decision {
             ..Attribution::default()
         },
         sees_response: false,
+    }
+}
+
+/// Nobody looks into a tunnel, so nobody opens one by the way.
+fn no_tunnel() -> Denial {
+    Denial {
+        status: 403,
+        body: Cow::Borrowed("CONNECT needs a rule with method CONNECT and a host\r\n"),
     }
 }
 

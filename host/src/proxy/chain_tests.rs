@@ -122,6 +122,7 @@ fn egress(chain: &Chain) -> Side<'_> {
         rule: 1,
         ingress: false,
         audit: false,
+        tunnels: false,
     }
 }
 
@@ -131,6 +132,7 @@ fn ingress(chain: &Chain) -> Side<'_> {
         rule: 2,
         ingress: true,
         audit: false,
+        tunnels: false,
     }
 }
 
@@ -366,4 +368,60 @@ fn queries() {
         let (answer, _) = query(&[egress(&chain)], 3, ("a.example.", 1), &facts());
         assert_eq!(answer, refuse, "{plugin} {mode:?}");
     }
+}
+
+#[test]
+fn connect_needs_a_rule_of_each_side_that_plainly_allows_it() {
+    const CONNECT: HttpHead<'_> = HttpHead {
+        method: "CONNECT",
+        path: "",
+        ..HEAD
+    };
+    let (one, other) = (
+        chain(1, &[("allow", FailMode::Closed)]),
+        chain(2, &[("allow", FailMode::Open)]),
+    );
+    let decide = |egress_tunnels, ingress_tunnels| {
+        let sides = [
+            Side {
+                tunnels: egress_tunnels,
+                ..egress(&one)
+            },
+            Side {
+                tunnels: ingress_tunnels,
+                ..ingress(&other)
+            },
+        ];
+        let decision = request(&sides, 3, &CONNECT, &facts());
+        let allowed = decision.verdict == Verdict::Allow;
+        (
+            allowed,
+            decision.attribution.rules,
+            decision.attribution.ingress,
+        )
+    };
+    assert_eq!(decide(false, false), (false, vec![1], false));
+    assert_eq!(decide(true, false), (false, vec![2], true));
+    assert_eq!(decide(false, true), (false, vec![1], false));
+    assert!(decide(true, true).0);
+    // In audit mode it passes and is told.
+    let audited = Side {
+        audit: true,
+        ..egress(&one)
+    };
+    let decision = request(&[audited], 3, &CONNECT, &facts());
+    assert_eq!(decision.verdict, Verdict::Allow);
+    assert!(decision.attribution.audited);
+    assert_eq!(decision.attribution.rules, [1]);
+    // A side that does not ask for L7 has nothing to say about it.
+    let alone = Side {
+        tunnels: true,
+        ..egress(&one)
+    };
+    let silent = Side {
+        chain: None,
+        ..ingress(&other)
+    };
+    let decision = request(&[alone, silent], 3, &CONNECT, &facts());
+    assert_eq!(decision.verdict, Verdict::Allow);
 }

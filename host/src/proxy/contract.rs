@@ -199,6 +199,7 @@ pub struct L7Record {
 
 /// Counters and gauges of the proxy, cumulative since its start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ProxyStats {
     /// Process id.
     pub pid: u32,
@@ -208,6 +209,12 @@ pub struct ProxyStats {
     pub connections: u64,
     /// Client connections accepted.
     pub accepted: u64,
+    /// Most client connections at once, of all CPUs together.
+    pub connection_limit: u64,
+    /// Connections ended because somebody else needed their place.
+    pub evicted: u64,
+    /// Connections reset at once because there was no place for them.
+    pub turned_away: u64,
     /// Requests and queries by outcome: allowed, denied, failed.
     pub allowed: u64,
     /// Refused by a rule.

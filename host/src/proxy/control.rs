@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     channel::{Channel, register},
     contract::{L7Record, ListenerInfo, PROTOCOL_VERSION, ProxyStats, Snapshot, ToAgent, ToProxy},
+    places::{Capacity, Resources},
     sealed,
     state::{Plugins, Shared, State},
     tables::{TABLES, Tables},
@@ -74,11 +75,12 @@ pub(super) struct Control<L> {
     listeners: Vec<(ListenerInfo, OwnedFd)>,
     working: bool,
     stop: watch::Sender<bool>,
+    resources: Resources,
 }
 
 impl<L: Loader> Control<L> {
     /// A proxy that knows nothing yet.
-    pub(super) fn new(loader: L) -> Self {
+    pub(super) fn new(loader: L, resources: Resources) -> Self {
         Self {
             loader,
             shared: Arc::default(),
@@ -86,6 +88,7 @@ impl<L: Loader> Control<L> {
             listeners: Vec::new(),
             working: false,
             stop: watch::Sender::new(false),
+            resources,
         }
     }
 
@@ -254,8 +257,12 @@ impl<L: Loader> Control<L> {
                 .or_default()
                 .push((*info, socket.try_clone()?));
         }
+        let capacity = Capacity::of(self.resources, of_cpu.len())?;
+        let limit = &self.shared.records.counters.connection_limit;
+        limit.store(capacity.total(of_cpu.len()), Relaxed);
         for (cpu, listeners) in of_cpu {
-            worker::spawn(cpu, listeners, self.shared.clone(), self.stop.subscribe())?;
+            let shared = self.shared.clone();
+            worker::spawn(cpu, listeners, shared, capacity, self.stop.subscribe())?;
         }
         self.working = true;
         Ok(())

@@ -6,6 +6,11 @@ use tidegate_ebpf_shared::steer::class;
 use tokio::task::LocalSet;
 
 use super::*;
+
+const RESOURCES: Resources = Resources {
+    descriptors: 4_096,
+    connections_per_cpu: 1_024,
+};
 use crate::proxy::{
     channel::testing::pair,
     contract::{Limits, PluginInfo, World},
@@ -54,7 +59,7 @@ async fn publish(agent: &Channel, snapshot: &Snapshot) -> ToAgent {
 async fn a_second_agent_finds_what_the_first_one_left() {
     LocalSet::new()
         .run_until(async {
-            let mut control = Control::new(Fixed(Vec::new()));
+            let mut control = Control::new(Fixed(Vec::new()), RESOURCES);
             let (agent, proxy) = pair();
             let first = async {
                 let listeners = [(INFO, listener::create(INFO).unwrap())];
@@ -113,7 +118,7 @@ async fn a_second_agent_finds_what_the_first_one_left() {
 
 #[tokio::test]
 async fn what_makes_no_sense_ends_the_session() {
-    let mut control = Control::new(Fixed(Vec::new()));
+    let mut control = Control::new(Fixed(Vec::new()), RESOURCES);
     let (agent, proxy) = pair();
     let early = ToProxy::Publish {
         artifacts: Vec::new(),

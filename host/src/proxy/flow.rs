@@ -20,6 +20,7 @@ use super::{
     chain::{self, Chain, Facts, Side},
     contract::L7Record,
     http::{Attribution, Decision, Inspector},
+    places::Client,
     records::shorten,
     state::{Local, View},
     tables::socket_addr,
@@ -190,6 +191,14 @@ impl FlowContext {
         self.origin == Origin::HostService
     }
 
+    /// Whose connections are counted together.
+    pub(super) fn client(&self) -> Client {
+        match self.facts.get().endpoints.0 {
+            0 => Client::outside(self.source.ip()),
+            endpoint => Client::Endpoint(endpoint),
+        }
+    }
+
     /// The thread's view, for what else the connection needs.
     pub(super) fn view(&self) -> &View {
         &self.view
@@ -280,6 +289,7 @@ impl FlowContext {
                 rule: if chain.is_some() { asked.rule } else { 0 },
                 ingress,
                 audit: local.state.audit,
+                tunnels: local.state.tunnels.contains(&asked.l7),
             })
         };
         let facts = self.facts.get();

@@ -15,6 +15,7 @@ mod flow;
 pub mod http;
 mod listener;
 mod masquerade;
+mod places;
 pub mod plugins;
 mod privileges;
 mod process;

@@ -75,16 +75,17 @@ struct CapabilityWord {
 
 /// Becomes the given user and group with no power but [`CAP_NET_RAW`] and
 /// [`CAP_NET_BIND_SERVICE`], which a program it might execute would not inherit. Must
-/// run before the process has a second thread: these are attributes of threads.
+/// run before the process has a second thread: these are attributes of threads. Returns
+/// how many descriptors the process may open.
 ///
 /// # Errors
 ///
 /// The kernel's, naming the step. A proxy that could not give up its powers must end.
-pub(super) fn drop_all_but_network(uid: Uid, gid: Gid) -> io::Result<()> {
+pub(super) fn drop_all_but_network(uid: Uid, gid: Gid) -> io::Result<u64> {
     // A child of the agent leads no group, so this fails only when started by hand
     // from a shell; then there is nothing to be cut off from.
     let _ = setsid();
-    step("raise the descriptor limit", raise_descriptors())?;
+    let descriptors = step("raise the descriptor limit", raise_descriptors())?;
     step("drop the bounding set", drop_bounding_set())?;
     step("keep capabilities over setuid", prctl::set_keepcaps(true))?;
     step("leave all groups", setgroups(&[]))?;
@@ -97,10 +98,11 @@ pub(super) fn drop_all_but_network(uid: Uid, gid: Gid) -> io::Result<()> {
     step(
         "give up system calls",
         syscalls::allow_only(&[syscalls::BASIC, NETWORK]),
-    )
+    )?;
+    Ok(descriptors)
 }
 
-fn step<E: Into<io::Error>>(what: &str, result: Result<(), E>) -> io::Result<()> {
+fn step<T, E: Into<io::Error>>(what: &str, result: Result<T, E>) -> io::Result<T> {
     result.map_err(|error| {
         let error = error.into();
         io::Error::new(error.kind(), format!("cannot {what}: {error}"))
@@ -108,12 +110,13 @@ fn step<E: Into<io::Error>>(what: &str, result: Result<(), E>) -> io::Result<()>
 }
 
 /// Raises the limit as far as allowed; root may raise the ceiling too.
-fn raise_descriptors() -> nix::Result<()> {
+fn raise_descriptors() -> nix::Result<u64> {
     let (_, ceiling) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let wanted = DESCRIPTORS.max(ceiling);
     // The kernel's own ceiling (`fs.nr_open`) may be lower than ours.
     setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted)
-        .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, ceiling, ceiling))
+        .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, ceiling, ceiling))?;
+    getrlimit(Resource::RLIMIT_NOFILE).map(|(descriptors, _)| descriptors)
 }
 
 /// No later `exec` can bring any capability back.

@@ -11,6 +11,7 @@ use nix::{
 
 use super::{
     control::{Control, Loader},
+    places::Resources,
     privileges,
 };
 
@@ -24,6 +25,9 @@ pub struct ProxyArgs {
     /// Group to become.
     #[arg(long)]
     pub gid: u32,
+    /// Connections each CPU serves at once, if there are descriptors for so many.
+    #[arg(long, default_value_t = 8_192)]
+    pub connections_per_cpu: u32,
     /// Write the log as JSON.
     #[arg(long)]
     pub log_json: bool,
@@ -41,10 +45,15 @@ pub fn run<L: Loader>(
     args: &ProxyArgs,
     loader: impl FnOnce() -> anyhow::Result<L>,
 ) -> anyhow::Result<()> {
-    privileges::drop_all_but_network(Uid::from_raw(args.uid), Gid::from_raw(args.gid))?;
+    let (uid, gid) = (Uid::from_raw(args.uid), Gid::from_raw(args.gid));
+    let descriptors = privileges::drop_all_but_network(uid, gid)?;
     crate::observe::log::start(args.log_json, &args.log_level)?;
     let listening = listening_socket().context("standard input is no listening socket")?;
-    let control = Control::new(loader()?);
+    let resources = Resources {
+        descriptors,
+        connections_per_cpu: args.connections_per_cpu,
+    };
+    let control = Control::new(loader()?, resources);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

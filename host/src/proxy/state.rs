@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
     sync::{
         Arc, RwLock,
@@ -44,6 +44,8 @@ pub(super) struct State {
     /// Denials are only reported.
     pub(super) audit: bool,
     pub(super) plugins: Arc<dyn Plugins>,
+    /// Rule sets with a rule that plainly allows CONNECT; see `L7RuleSet::allows_connect`.
+    pub(super) tunnels: BTreeSet<L7Id>,
     /// Plugins of the generation before. The kernel changes over a moment after the
     /// proxy, and until then flows name rule sets of the older generation; an id
     /// always means the same content.
@@ -61,7 +63,16 @@ impl State {
     ) -> Self {
         let identities = snapshot.identities.into_iter();
         let fqdn = snapshot.fqdn.iter();
+        let sets = snapshot.l7.iter();
+        let tunnels = sets.filter(|(_, set)| set.allows_connect());
+        // An id means the same content for ever.
+        let before_it = before.iter().flat_map(|before| &before.tunnels);
         Self {
+            tunnels: tunnels
+                .map(|(id, _)| id)
+                .chain(before_it)
+                .copied()
+                .collect(),
             generation: snapshot.generation,
             identities: identities.map(|(id, labels)| (id, labels.into())).collect(),
             fqdn: fqdn
@@ -84,6 +95,7 @@ impl State {
             fqdn_min_ttl: self.fqdn_min_ttl,
             audit: self.audit,
             plugins: self.plugins.clone(),
+            tunnels: self.tunnels.clone(),
             before: self.before.clone(),
             tables,
         }

@@ -57,6 +57,8 @@ pub struct ProxyOptions {
     pub user: (u32, u32),
     /// Worker threads; as many as CPUs if `None`.
     pub workers: Option<u32>,
+    /// Connections each worker serves at once.
+    pub connections_per_cpu: u32,
     /// Arguments for its log.
     pub log: (bool, String),
 }
@@ -323,6 +325,10 @@ impl Keeper {
             .arg("proxy")
             .args(["--uid", &self.options.user.0.to_string()])
             .args(["--gid", &self.options.user.1.to_string()])
+            .args([
+                "--connections-per-cpu",
+                &self.options.connections_per_cpu.to_string(),
+            ])
             .args(["--log-level", level])
             .stdin(Stdio::from(listening))
             .stdout(Stdio::null())

@@ -10,13 +10,23 @@ use std::{
 
 use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt,
-    sockopt::{IpTransparent, Ipv6V6Only, Mark, ReuseAddr},
+    sockopt::{
+        IpTransparent, Ipv6V6Only, KeepAlive, Mark, ReuseAddr, TcpKeepCount, TcpKeepIdle,
+        TcpKeepInterval,
+    },
 };
 use tidegate_ebpf_shared::mark;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 /// How long an upstream server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Seconds of silence after which a peer is asked whether it is still there.
+const KEEPALIVE_IDLE: u32 = 30;
+/// Seconds between such questions.
+const KEEPALIVE_INTERVAL: u32 = 10;
+/// Questions without an answer after which the peer is gone: a minute in all.
+const KEEPALIVE_PROBES: u32 = 3;
 
 /// The address a socket speaks from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +70,7 @@ pub(super) async fn connect_tcp(speaker: Speaker, server: SocketAddr) -> io::Res
         Speaker::Node => {}
     }
     socket.set_nodelay(true)?;
+    keep_alive(&socket);
     match tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(server)).await {
         Ok(Err(error)) => Err(match speaker {
             Speaker::As(client) => busy(error, client),
@@ -214,6 +225,21 @@ pub(super) fn new_socket(family_of: SocketAddr, kind: SockType) -> io::Result<Ow
     Ok(socket)
 }
 
+/// Lets the kernel find out within a minute that a peer is gone without a word, also
+/// if nobody has anything to say (RFC 9293 §3.8.4).
+pub(super) fn keep_alive(socket: &impl AsFd) {
+    let set = || -> nix::Result<()> {
+        setsockopt(socket, TcpKeepIdle, &KEEPALIVE_IDLE)?;
+        setsockopt(socket, TcpKeepInterval, &KEEPALIVE_INTERVAL)?;
+        setsockopt(socket, TcpKeepCount, &KEEPALIVE_PROBES)?;
+        setsockopt(socket, KeepAlive, &true)
+    };
+    if let Err(error) = set() {
+        // The connection works without; its end may go unnoticed.
+        tracing::debug!(%error, "no keepalive on a connection");
+    }
+}
+
 /// Everything the socket sends is known to be inspected.
 pub(super) fn mark_inspected(socket: &impl AsFd) -> io::Result<()> {
     setsockopt(socket, Mark, &mark::FROM_PROXY).map_err(|errno| denied(errno, "SO_MARK"))
@@ -314,6 +340,8 @@ mod tests {
         let leg = leg.unwrap();
         assert_eq!(accepted.unwrap().1, client);
         assert!(leg.nodelay().unwrap());
+        assert_eq!(socket::getsockopt(&leg, KeepAlive), Ok(true));
+        assert_eq!(socket::getsockopt(&leg, TcpKeepIdle), Ok(KEEPALIVE_IDLE));
 
         let again = connect_tcp(Speaker::As(client), server.local_addr().unwrap()).await;
         let error = again.unwrap_err();

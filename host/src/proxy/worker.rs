@@ -19,26 +19,26 @@ use tidegate_policy::compiled::L7Protocol;
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     runtime::{Builder, LocalOptions},
-    sync::{Semaphore, watch},
+    sync::watch,
 };
 
 use super::{
     contract::ListenerInfo,
     dns,
     flow::{FlowContext, Reading},
-    http::{self, Attribution, Inspector as _},
+    http::{self, Activity, Attribution, Inspector as _, Phase, cut_off},
     listener::is_stream,
+    places::{Capacity, Places},
     records::Counters,
     state::{Shared, View},
+    upstream::keep_alive,
 };
 use crate::observe::record::L7Summary;
 
-/// Connections one worker serves at once; more wait in the backlog.
-const MAX_CONNECTIONS: usize = 8_192;
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// Buffer of each direction of an opaque relay, bytes.
-const RELAY_BUFFER: usize = 64 * 1024;
+/// How long a connection may take to end in order once its place is needed.
+const EVICTION: Duration = Duration::from_secs(1);
 
 /// Starts the worker of a CPU with its listeners. It accepts until `stop` says true and
 /// serves what it accepted until the process ends. A state must have been published.
@@ -50,13 +50,14 @@ pub(super) fn spawn(
     cpu: u32,
     listeners: Vec<(ListenerInfo, OwnedFd)>,
     shared: Arc<Shared>,
+    capacity: Capacity,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     thread::Builder::new()
         .name(format!("worker-{cpu}"))
         .spawn(move || {
             pin(cpu);
-            if let Err(error) = run(listeners, shared, stop) {
+            if let Err(error) = run(listeners, shared, capacity, stop) {
                 // Without this CPU's worker its flows are refused, not let through.
                 tracing::error!(cpu, %error, "a worker could not start");
             }
@@ -79,6 +80,7 @@ fn pin(cpu: u32) {
 fn run(
     listeners: Vec<(ListenerInfo, OwnedFd)>,
     shared: Arc<Shared>,
+    capacity: Capacity,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
@@ -86,7 +88,7 @@ fn run(
         .build_local(LocalOptions::default())?;
     let view =
         Rc::new(View::new(shared).ok_or_else(|| io::Error::other("no snapshot was published"))?);
-    let permits = Rc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Rc::new(Places::new(capacity));
     let _inside = runtime.enter();
     for (info, socket) in listeners {
         if is_stream(info.class) {
@@ -96,7 +98,7 @@ fn run(
                 listener,
                 address,
                 view.clone(),
-                permits.clone(),
+                places.clone(),
                 stop.clone(),
             ));
         } else {
@@ -113,15 +115,15 @@ async fn accept(
     listener: TcpListener,
     address: SocketAddr,
     view: Rc<View>,
-    permits: Rc<Semaphore>,
+    places: Rc<Places>,
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
         let accepted = tokio::select! {
-            accepted = accept_one(&listener, &permits) => accepted,
+            accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => return,
         };
-        let (client, peer, permit) = match accepted {
+        let (client, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // A connection that died in the backlog, or no descriptor is left.
@@ -130,41 +132,14 @@ async fn accept(
                 continue;
             }
         };
-        let view = view.clone();
+        let (view, places) = (view.clone(), places.clone());
         tokio::task::spawn_local(async move {
             let counters = &view.shared.records.counters;
             Counters::add(&counters.accepted);
             counters.connections.fetch_add(1, Relaxed);
             let _leave = Leave(&view);
-            serve(client, peer, address, &view).await;
-            drop(permit);
+            serve(client, peer, address, &view, &places).await;
         });
-    }
-}
-
-async fn accept_one(
-    listener: &TcpListener,
-    permits: &Rc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, impl Sized + use<>)> {
-    // The semaphore is never closed; were it, nothing should be accepted.
-    let permit = Permit::take(permits).await.map_err(io::Error::other)?;
-    let (client, peer) = listener.accept().await?;
-    Ok((client, peer, permit))
-}
-
-/// A place among the connections served at once, given back when dropped.
-struct Permit(Rc<Semaphore>);
-
-impl Permit {
-    async fn take(permits: &Rc<Semaphore>) -> Result<Self, tokio::sync::AcquireError> {
-        permits.acquire().await?.forget();
-        Ok(Self(permits.clone()))
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.add_permits(1);
     }
 }
 
@@ -182,8 +157,15 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// Serves one accepted connection until it ends.
-async fn serve(client: TcpStream, peer: SocketAddr, listener: SocketAddr, view: &Rc<View>) {
+/// Serves one accepted connection until it ends, or somebody else needs its place.
+async fn serve(
+    client: TcpStream,
+    peer: SocketAddr,
+    listener: SocketAddr,
+    view: &Rc<View>,
+    places: &Rc<Places>,
+) {
+    let counters = &view.shared.records.counters;
     let flow = client.local_addr().and_then(|local| {
         FlowContext::of_connection(view.clone(), client.as_fd(), (peer, local), listener)
     });
@@ -193,34 +175,54 @@ async fn serve(client: TcpStream, peer: SocketAddr, listener: SocketAddr, view: 
             // Nobody admitted it, so nobody may be reached through it.
             let error = unknown.err();
             tracing::debug!(%peer, ?error, "a connection of no known flow was closed");
-            Counters::add(&view.shared.records.counters.failed);
-            reset(client);
-            return;
+            Counters::add(&counters.failed);
+            return cut_off(&client);
         }
     };
+    let Some(place) = places.take(flow.client(), counters) else {
+        return cut_off(&client);
+    };
+    let activity = place.activity();
+    tokio::select! {
+        () = relay(client, &flow, activity) => {}
+        () = overdue(activity) => {}
+    }
+}
+
+/// Returns when a connection had time enough to leave its place.
+async fn overdue(activity: &Activity) {
+    activity.evicted().await;
+    tokio::time::sleep(EVICTION).await;
+}
+
+/// Relays a connection as its policies want it read.
+async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
     let _ = client.set_nodelay(true);
+    keep_alive(&client);
     match flow.reading() {
-        Reading::As(L7Protocol::Http) => http::serve(client, &flow).await,
-        Reading::As(L7Protocol::Dns) => dns::serve(client, &flow).await,
-        Reading::Opaque => relay(client, &flow).await,
+        Reading::As(L7Protocol::Http) => http::serve(client, flow, activity).await,
+        Reading::As(L7Protocol::Dns) => dns::serve(client, flow).await,
+        Reading::Opaque => {
+            activity.enter(Phase::Tunnel);
+            tokio::select! {
+                () = carry(client, flow) => {}
+                () = activity.evicted() => {}
+            }
+        }
         refused => {
-            refuse(&flow, refused);
-            reset(client);
+            refuse(flow, refused);
+            cut_off(&client);
         }
     }
 }
 
-/// Copies both ways, half-closes included, until both ends have closed.
-async fn relay(mut client: TcpStream, flow: &FlowContext) {
+/// Copies both ways, half-closes and failures included, until both ends have closed.
+async fn carry(mut client: TcpStream, flow: &FlowContext) {
     match flow.connect_upstream().await {
-        Ok(mut upstream) => {
-            let (a, b) = (&mut client, &mut upstream);
-            let _ =
-                tokio::io::copy_bidirectional_with_sizes(a, b, RELAY_BUFFER, RELAY_BUFFER).await;
-        }
+        Ok(mut upstream) => http::carry(&mut client, &mut upstream).await,
         Err(error) => {
             tracing::debug!(destination = %flow.destination, %error, "upstream unreachable");
-            reset(client);
+            cut_off(&client);
         }
     }
 }
@@ -245,10 +247,4 @@ fn refuse(flow: &FlowContext, reading: Reading) {
         latency_us: 0,
     };
     flow.record(attribution, false, nothing);
-}
-
-/// Closes at once, so that the client knows that nobody read what it sent.
-fn reset(client: TcpStream) {
-    // What fails here has ended already.
-    let _ = client.set_zero_linger();
 }

@@ -1,11 +1,21 @@
 //! Path normalisation before matching, as Cilium's Envoy does it (RFC 3986 §6.2.2,
 //! merged slashes, escaped slashes refused by redirect): a rule about `/admin` must
 //! see every spelling of `/admin`.
+//!
+//! What then still has other segments for some server than it has for a rule is
+//! refused: `/public/..;/admin` is `/admin` for a servlet container, and so are
+//! `%252e%252e` and `%c0%ae%c0%ae` for servers that decode twice or too leniently.
 
 /// A path that cannot be matched safely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("malformed path")]
-pub struct PathError;
+pub enum PathError {
+    /// An escape is not two hexadecimal digits, or stands for NUL; a byte is not ASCII.
+    #[error("malformed path")]
+    Malformed,
+    /// Two servers may find different segments in it.
+    #[error("ambiguous path: a server may read other segments in it than a rule does")]
+    Ambiguous,
+}
 
 /// What normalisation found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +44,9 @@ pub fn normalise(path_and_query: &str) -> Result<Normalised, PathError> {
     }
     let (decoded, escaped_slash) = decode(path)?;
     let mut normal = remove_dot_segments(&decoded);
+    if is_ambiguous(&normal) {
+        return Err(PathError::Ambiguous);
+    }
     normal.push_str(query);
     Ok(if escaped_slash {
         Normalised::Redirect(normal)
@@ -49,7 +62,7 @@ fn is_normal(path: &[u8]) -> bool {
     let mut previous = 0;
     for &byte in path {
         match byte {
-            b'%' | b'\\' => return false,
+            b'%' | b'\\' | b';' => return false,
             b'/' | b'.' if previous == b'/' => return false,
             _ => previous = byte,
         }
@@ -68,10 +81,9 @@ fn decode(path: &str) -> Result<(String, bool), PathError> {
         match byte {
             b'\\' => out.push('/'),
             b'%' => {
-                let (escape, tail) = rest.split_at_checked(2).ok_or(PathError)?;
+                let (escape, tail) = rest.split_at_checked(2).ok_or(PathError::Malformed)?;
                 rest = tail;
-                let digit = |b: u8| (b as char).to_digit(16).ok_or(PathError);
-                let value = (digit(escape[0])? << 4 | digit(escape[1])?) as u8;
+                let value = escaped(escape[0], escape[1]).ok_or(PathError::Malformed)?;
                 match value {
                     b'/' | b'\\' => {
                         escaped_slash = true;
@@ -79,7 +91,7 @@ fn decode(path: &str) -> Result<(String, bool), PathError> {
                     }
                     b'-' | b'.' | b'_' | b'~' => out.push(value as char),
                     _ if value.is_ascii_alphanumeric() => out.push(value as char),
-                    0 => return Err(PathError),
+                    0 => return Err(PathError::Malformed),
                     _ => {
                         out.push('%');
                         out.push(escape[0] as char);
@@ -88,10 +100,81 @@ fn decode(path: &str) -> Result<(String, bool), PathError> {
                 }
             }
             _ if byte.is_ascii() => out.push(byte as char),
-            _ => return Err(PathError),
+            _ => return Err(PathError::Malformed),
         }
     }
     Ok((out, escaped_slash))
+}
+
+/// The byte two hexadecimal digits stand for.
+fn escaped(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
+}
+
+/// Does a path without dot segments have other segments for a server that decodes to
+/// the end, takes over-long UTF-8, a backslash for a slash, or cuts path parameters
+/// (from `;` on) off segments before it resolves them?
+fn is_ambiguous(normal: &str) -> bool {
+    if !normal.bytes().any(|byte| matches!(byte, b'%' | b';')) {
+        return false;
+    }
+    let bytes = shorten_utf8(&decode_to_the_end(normal.as_bytes()));
+    let is_slash = |byte: &u8| matches!(byte, b'/' | b'\\');
+    let slashes = |bytes: &[u8]| bytes.iter().filter(|byte| is_slash(byte)).count();
+    slashes(&bytes) != slashes(normal.as_bytes())
+        || bytes.split(|byte| is_slash(byte)).any(|segment| {
+            let end = segment.iter().position(|byte| *byte == b';');
+            let name = segment[..end.unwrap_or(segment.len())].trim_ascii();
+            matches!(name, b"." | b"..") || end == Some(0)
+        })
+}
+
+/// Decodes until nothing is left to decode. From right to left, so that an escape that
+/// decoding makes is seen at once, and the time is linear whatever the nesting.
+fn decode_to_the_end(path: &[u8]) -> Vec<u8> {
+    // In reverse order.
+    let mut out = Vec::with_capacity(path.len());
+    for &byte in path.iter().rev() {
+        out.push(byte);
+        while let [.., low, high, b'%'] = *out.as_slice()
+            && let Some(value) = escaped(high, low)
+        {
+            out.truncate(out.len() - 3);
+            out.push(value);
+        }
+    }
+    out.reverse();
+    out
+}
+
+/// ASCII characters out of their over-long spellings in two, three and four bytes, which
+/// RFC 3629 §3 forbids to decode and some do.
+fn shorten_utf8(bytes: &[u8]) -> Vec<u8> {
+    let tail = |byte: u8| (byte & 0xc0 == 0x80).then_some(byte & 0x3f);
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&first, after)) = rest.split_first() {
+        let (value, length) = match *rest {
+            [0xc0 | 0xc1, last, ..] => (tail(last).map(|low| (first & 1) << 6 | low), 2),
+            [0xe0, 0x80 | 0x81, last, ..] => (tail(last).map(|low| (rest[1] & 1) << 6 | low), 3),
+            [0xf0, 0x80, 0x80 | 0x81, last, ..] => {
+                (tail(last).map(|low| (rest[2] & 1) << 6 | low), 4)
+            }
+            _ => (None, 1),
+        };
+        match value {
+            Some(value) => {
+                out.push(value);
+                rest = &rest[length..];
+            }
+            None => {
+                out.push(first);
+                rest = after;
+            }
+        }
+    }
+    out
 }
 
 /// RFC 3986 §5.2.4, with runs of slashes merged.
@@ -130,7 +213,8 @@ mod tests {
             Ok(Normalised::Unchanged) => "=".to_owned(),
             Ok(Normalised::Changed(path)) => path,
             Ok(Normalised::Redirect(path)) => format!("-> {path}"),
-            Err(PathError) => "!".to_owned(),
+            Err(PathError::Malformed) => "!".to_owned(),
+            Err(PathError::Ambiguous) => "?".to_owned(),
         };
         assert_eq!(got, expected, "for {path:?}");
     }
@@ -170,7 +254,93 @@ mod tests {
         }
     }
 
+    #[test]
+    fn paths_that_two_servers_read_differently() {
+        for path in [
+            // Path parameters: servlet containers cut them off before they resolve dots.
+            "/public/..;/admin",
+            "/public/..;a=b/admin",
+            "/public/.;/admin",
+            "/public/..;",
+            "/public/%2e%2e;/admin",
+            "/public/.%2e;x=/admin?q",
+            "/public/..%3b/admin",
+            "/public/..%3Ba=b/admin",
+            "/public/..;%2f/x",
+            "/;x/admin",
+            "/public/;/admin",
+            // Decoded twice, or more often.
+            "/public/%252e%252e/admin",
+            "/public/%252e%252e%252fadmin",
+            "/public/.%252e/admin",
+            "/public/%25252e%25252e/admin",
+            "/public/%25%32%65./admin",
+            "/public%252f..%252fadmin",
+            "/a%252Fb",
+            "/a%255cb",
+            "/public/..%253b/admin",
+            // Over-long UTF-8 for dot, slash, backslash and semicolon.
+            "/public/%c0%ae%c0%ae/admin",
+            "/public/%C0%AE./admin",
+            "/public/..%c0%af../admin",
+            "/public/%e0%80%ae%e0%80%ae/admin",
+            "/public/%f0%80%80%ae./admin",
+            "/a%c1%9cb",
+            "/public/..%c0%bb/admin",
+            // Blanks that a server cuts off.
+            "/public/..%20/admin",
+            "/public/%20../admin",
+        ] {
+            check(path, "?");
+        }
+        for path in [
+            "/a;b=c/d",
+            "/a;b/c;d=..",
+            "/a%3bb",
+            "/100%25/x",
+            "/a%25zz",
+            "/...;x/y",
+            "/a%c3%a9/b",
+            "/a%c0x",
+            "/x%e0%a4%85",
+            "/x;jsessionid=1?y=..;/",
+            "/a/%20/b",
+        ] {
+            check(path, "=");
+        }
+        check("/a;x/../b", "/b");
+    }
+
+    #[test]
+    fn nested_escapes_cost_linear_time() {
+        let nested = format!("/%{}2e", "25".repeat(30_000));
+        check(&nested, "?");
+    }
+
     proptest! {
+        /// What passes has the same segments for the most lenient reader there is.
+        #[test]
+        fn what_passes_hides_no_segments(path in "/([a./;]|%2e|%2f|%25|%3b|2e|2f|%c0%ae){0,12}") {
+            let normal = match normalise(&path) {
+                Ok(Normalised::Unchanged) => path,
+                Ok(Normalised::Changed(normal)) => normal,
+                _ => return Ok(()),
+            };
+            let mut text = normal.clone();
+            for _ in 0..normal.len() {
+                for (escape, character) in [("%25", "%"), ("%2e", "."), ("%2f", "/"), ("%3b", ";"), ("%c0%ae", ".")] {
+                    text = text.replace(escape, character);
+                }
+            }
+            let names = |text: &str| -> Vec<bool> {
+                let names = text.split('/').map(|s| s.split(';').next().unwrap_or_default());
+                names.map(|name| name == "." || name == "..").collect()
+            };
+            let dotted = names(&text);
+            prop_assert_eq!(dotted.len(), normal.split('/').count(), "{} of {}", text, normal);
+            prop_assert!(!dotted.contains(&true), "{} of {}", text, normal);
+        }
+
         #[test]
         fn normal_stays_normal(path in "/[a-b./%25eE2\\\\]{0,24}(\\?[a-z%/.]{0,6})?") {
             if let Ok(Normalised::Changed(normal) | Normalised::Redirect(normal)) = normalise(&path) {

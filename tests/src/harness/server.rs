@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -70,6 +70,26 @@ http {{
     )?;
     wait_for_tcp(place, port, &mut server)?;
     Ok(server)
+}
+
+/// lighttpd on `port` of IPv4, which changes to HTTP/2 when it is asked to. It serves
+/// the files of the folder returned.
+pub fn lighttpd(place: &Place, port: u16, dir: &Path) -> anyhow::Result<(Running, PathBuf)> {
+    let home = dir.join(format!("lighttpd-{}-{port}", place.name()));
+    fs::create_dir_all(&home)?;
+    let files = home.join("files");
+    fs::create_dir_all(&files)?;
+    let config = format!(
+        "server.document-root = \"{}\"\nserver.port = {port}\nserver.bind = \"0.0.0.0\"\n",
+        files.display()
+    );
+    let file = home.join("lighttpd.conf");
+    fs::write(&file, config)?;
+    let arguments = ["-D".as_ref(), "-f".as_ref(), file.as_os_str()];
+    let program = "/usr/sbin/lighttpd";
+    let mut server = place.spawn(&format!("lighttpd-{port}"), program, &arguments)?;
+    wait_for_tcp(place, port, &mut server)?;
+    Ok((server, files))
 }
 
 /// dnsmasq on port 53 that knows these names (and all below each) and nothing else.
@@ -156,7 +176,7 @@ pub fn http_echo(place: &Place, port: u16) -> anyhow::Result<()> {
         }
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
         let answer = if head.contains("\r\nupgrade:") {
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n"
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
         } else {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n"
         };

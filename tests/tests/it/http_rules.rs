@@ -1,9 +1,14 @@
 //! Decided in the proxy, request by request.
 
-use anyhow::Result;
-use tidegate_tests::harness::Curl;
+use std::{
+    io::{Read as _, Write as _},
+    time::Duration,
+};
 
-use crate::shop::{H2, HTTP, Shop};
+use anyhow::{Result, ensure};
+use tidegate_tests::harness::{Curl, Place, server};
+
+use crate::shop::{H2, HTTP, PEER, Shop, read_head};
 
 #[test]
 fn what_no_rule_allows_is_answered_403_and_attributed() -> Result<()> {
@@ -50,9 +55,36 @@ fn a_path_is_judged_as_the_server_will_read_it() -> Result<()> {
             .with(&["--path-as-is"])
             .expect(&shop.frontend, 403)?;
     }
-    Curl::get(shop.url(HTTP, "/x/../api/y"))
-        .with(&["--path-as-is"])
-        .expect(&shop.frontend, 200)?;
+    // What some server reads as `/admin` and no rule does.
+    for path in [
+        "/api/..;/admin",
+        "/api/..;a=b/admin",
+        "/api/%2e%2e;/admin",
+        "/api/..%3b/admin",
+        "/api/%252e%252e/admin",
+        "/api/%252e%252e%252fadmin",
+        "/api/%c0%ae%c0%ae/admin",
+        "/;x/admin",
+    ] {
+        for port in [HTTP, H2] {
+            let version = match port {
+                H2 => "--http2-prior-knowledge",
+                _ => "--http1.1",
+            };
+            Curl::get(shop.url(port, path))
+                .with(&["--path-as-is", version])
+                .expect(&shop.frontend, 400)?;
+        }
+    }
+    let record = shop.world.node.record(&["--verdict", "error"], |record| {
+        record.to_string().contains("ambiguous path")
+    })?;
+    assert_eq!(record["l7"]["status"], 400);
+    for path in ["/x/../api/y", "/api/a;b=c/d", "/api/100%25"] {
+        Curl::get(shop.url(HTTP, path))
+            .with(&["--path-as-is"])
+            .expect(&shop.frontend, 200)?;
+    }
     Ok(())
 }
 
@@ -111,7 +143,6 @@ fn http2_without_tls_is_filtered_stream_by_stream() -> Result<()> {
 
 #[test]
 fn requests_that_could_be_read_in_two_ways_are_refused() -> Result<()> {
-    use std::io::{Read as _, Write as _};
     let shop = Shop::running()?;
     for head in [
         "GET /api/x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -128,3 +159,107 @@ fn requests_that_could_be_read_in_two_ways_are_refused() -> Result<()> {
     }
     Ok(())
 }
+
+/// Two ways to make the proxy stop reading, against a server that goes along: a change to
+/// HTTP/2 in the middle of HTTP/1, under every spelling it understands, and CONNECT.
+#[test]
+fn nobody_talks_the_proxy_into_looking_away() -> Result<()> {
+    let mut shop = Shop::open()?;
+    let (_server, files) = server::lighttpd(&shop.backend, PEER, &shop.world.dir())?;
+    std::fs::create_dir_all(files.join("api"))?;
+    std::fs::write(files.join("api/x"), "public")?;
+    std::fs::write(files.join("admin"), "secret")?;
+    server::http_echo(&shop.backend, TUNNEL)?;
+    shop.world.node.write("policies/backend.yaml", LOOKING)?;
+    shop.world.node.start()?;
+
+    // The request that is judged, and behind it HTTP/2 with one for `/admin`.
+    let talk = |place: &Place, address: std::net::Ipv4Addr, offer: &str| -> Result<String> {
+        let mut stream = server::connect(place, (address, PEER))?;
+        let head = format!("GET /api/x HTTP/1.1\r\nHost: a\r\n{offer}\r\n");
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(PREFACE_AND_ADMIN)?;
+        let mut answer = Vec::new();
+        stream.set_read_timeout(Some(Duration::from_millis(300)))?;
+        // Silence is an end too: both versions keep their connections.
+        let _ = stream.read_to_end(&mut answer);
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let spelled = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c;q=1\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+    let direct = talk(&shop.backend, std::net::Ipv4Addr::LOCALHOST, spelled)?;
+    ensure!(
+        direct.starts_with("HTTP/1.1 101") && direct.contains("secret"),
+        "the server does not do what this test is about: {direct:?}"
+    );
+    for name in ["h2c;q=1", "h2c", "h2c foo", "websocket, h2c", "H2C/1"] {
+        let answer = talk(
+            &shop.frontend,
+            shop.backend.v4,
+            &spelled.replace("h2c;q=1", name),
+        )?;
+        ensure!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains("public"),
+            "{name}: {answer:?}"
+        );
+        ensure!(
+            !answer.contains("101 ") && !answer.contains("secret"),
+            "{name}: {answer:?}"
+        );
+    }
+
+    let connect = |target: &str| -> Result<(String, std::net::TcpStream)> {
+        let mut stream = server::connect(&shop.frontend, (shop.backend.v4, TUNNEL))?;
+        let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+        stream.write_all(head.as_bytes())?;
+        Ok((read_head(&mut stream)?, stream))
+    };
+    let (head, _) = connect("web:80")?;
+    ensure!(
+        head.starts_with("HTTP/1.1 403"),
+        "by a rule about hosts: {head}"
+    );
+    let record = shop
+        .world
+        .node
+        .record(&["--verdict", "dropped"], |record| {
+            record["l7"]["method"] == "CONNECT"
+        })?;
+    assert_eq!(record["l7"]["status"], 403);
+    let (head, mut tunnel) = connect("tunnel:80")?;
+    ensure!(
+        head.starts_with("HTTP/1.1 200"),
+        "by a rule about it: {head}"
+    );
+    tunnel.write_all(b"any bytes")?;
+    let mut back = [0; 9];
+    tunnel.read_exact(&mut back)?;
+    assert_eq!(&back, b"any bytes");
+    Ok(())
+}
+
+/// Port of a server that answers CONNECT.
+const TUNNEL: u16 = 8084;
+
+/// What the frontend may ask the servers of the test above.
+const LOOKING: &str = r#"
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: backend, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: backend}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: frontend}}]
+    toPorts:
+    - ports: [{port: "8082", protocol: TCP}]
+      rules:
+        http: [{path: "/api/.*"}]
+    - ports: [{port: "8084", protocol: TCP}]
+      rules:
+        http: [{host: "web:80"}, {method: CONNECT, host: "tunnel:80"}]
+"#;
+
+/// HTTP/2's preface, empty SETTINGS, and on stream 3 a GET of `/admin` from host `a` in
+/// HPACK: indexed `:method: GET` and `:scheme: http`, literal `:path` and `:authority`.
+const PREFACE_AND_ADMIN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\
+    \x00\x00\x00\x04\x00\x00\x00\x00\x00\
+    \x00\x00\x0d\x01\x05\x00\x00\x00\x03\x82\x86\x04\x06/admin\x01\x01a";

@@ -228,15 +228,19 @@ impl<'p> Gathered<'p> {
             // A plain allow opens HTTP whatever ports it covers, but DNS only where it
             // names the same port: Cilium's proxy looks at the filters of that port alone.
             L7Protocol::Http if reader == HTTP => {
-                let any = self
-                    .http
-                    .iter()
-                    .any(|(_, rule)| **rule == HttpRule::default());
-                let rules = self.http.iter().map(|(_, rule)| (*rule).clone()).collect();
+                let any = self.http.iter().any(|(_, rule)| **rule == ANY_REQUEST);
+                // Who may ask anything may still not open tunnels, but by a rule about
+                // them, which somebody has to read.
+                let tunnels = self.http.iter().any(|(_, rule)| rule.allows_connect());
+                let mut http = self.http.clone();
+                if self.open && !any {
+                    http.push((self.rule?, &ANY_REQUEST));
+                }
+                let rules = http.iter().map(|(_, rule)| (*rule).clone()).collect();
                 (
-                    any || self.open,
+                    (any || self.open) && !tunnels,
                     to_json(&HttpRules { rules }),
-                    numbers(&self.http),
+                    numbers(&http),
                 )
             }
             L7Protocol::Dns if reader == DNS => {
@@ -263,6 +267,14 @@ impl<'p> Gathered<'p> {
         })
     }
 }
+
+/// A rule that any request but CONNECT fulfils.
+static ANY_REQUEST: HttpRule = HttpRule {
+    method: None,
+    path: None,
+    host: None,
+    headers: Vec::new(),
+};
 
 /// Adds rules, the first of equal ones only.
 fn extend<'p, T: PartialEq>(all: &mut Vec<(RuleId, &'p T)>, more: &[(RuleId, &'p T)]) {

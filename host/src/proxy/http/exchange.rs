@@ -7,8 +7,8 @@ use tidegate_wire::{http::HttpHead, http1::Asked};
 use super::inspect::{Attribution, Inspector};
 use crate::{observe::record::L7Summary, proxy::records::MAX_TEXT};
 
-/// A request that has no record yet.
-#[derive(Debug)]
+/// A request, until its record is kept.
+#[derive(Clone, Debug)]
 pub(super) struct Exchange {
     /// Who decided.
     pub(super) attribution: Attribution,

@@ -3,11 +3,11 @@
 //! no plugin runtime, and never waits for the agent.
 
 mod buffer;
+mod ending;
 mod exchange;
 mod h1;
 mod h2;
 mod inspect;
-mod last_words;
 mod pump;
 #[cfg(test)]
 mod tests;
@@ -19,22 +19,27 @@ use std::{io, time::Duration};
 use tidegate_wire::http2::frame::PREFACE;
 use tokio::net::TcpStream;
 
+use self::buffer::Buffer;
 pub use self::inspect::{Attribution, Decision, Denial, Inspector, Verdict};
-use self::{
-    buffer::Buffer,
-    watchdog::{Activity, TICK},
+pub(super) use self::{
+    ending::cut_off,
+    tunnel::carry,
+    watchdog::{Activity, Phase},
 };
 
 /// Relays one client connection until either side closes. HTTP/2 is recognised by
 /// its preface (RFC 9113 §3.4).
-pub async fn serve(mut client: TcpStream, inspector: &impl Inspector) {
+pub(super) async fn serve(mut client: TcpStream, inspector: &impl Inspector, activity: &Activity) {
     let mut buffer = Buffer::default();
-    let activity = Activity::new(TICK);
-    let wait = tokio::time::timeout(FIRST_BYTES, speaks_http2(&mut client, &mut buffer));
-    match wait.await {
-        Ok(Ok(Speaks::Http2)) => h2::serve(&mut client, buffer, inspector, &activity).await,
+    let speaks = tokio::time::timeout(FIRST_BYTES, speaks_http2(&mut client, &mut buffer));
+    let speaks = tokio::select! {
+        speaks = speaks => speaks,
+        () = activity.evicted() => return,
+    };
+    match speaks {
+        Ok(Ok(Speaks::Http2)) => h2::serve(&mut client, buffer, inspector, activity).await,
         Ok(Ok(Speaks::BrokenHttp2)) => h2::reject_preface(&mut client).await,
-        Ok(Ok(Speaks::Http1)) => h1::serve(&mut client, buffer, inspector, &activity).await,
+        Ok(Ok(Speaks::Http1)) => h1::serve(&mut client, buffer, inspector, activity).await,
         // Gone, or silent.
         Ok(Err(_)) | Err(_) => {}
     }

@@ -9,13 +9,16 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use super::{buffer::Buffer, watchdog::Activity};
 
 /// Why a message could not be passed to its end.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum PumpError {
     /// Its sender failed or closed in the middle of it.
+    #[error("{0}")]
     Sender(io::Error),
     /// Its receiver does not take more.
+    #[error("{0}")]
     Receiver(io::Error),
     /// Its chunks are malformed.
+    #[error("{0}")]
     Malformed(ChunkError),
 }
 
@@ -78,7 +81,12 @@ impl Pump {
 
     /// Has the whole message been passed on?
     pub(super) fn is_done(&self) -> bool {
-        self.body.is_done() && self.ready == 0 && self.head_sent == self.head.len()
+        self.has_come() && self.ready == 0 && self.head_sent == self.head.len()
+    }
+
+    /// Has the whole message been read, if not passed on?
+    pub(super) fn has_come(&self) -> bool {
+        self.body.is_done()
     }
 
     /// Passes the message on, to its end. May be dropped and called again.

@@ -1,14 +1,20 @@
-//! Ends connections on which nothing moves. One coarse timer per connection looks
-//! at a counter, so that moving bytes costs no timer work.
+//! Ends connections on which nothing moves, or whose place somebody else needs more.
+//! One coarse timer per connection looks at a counter, so that moving bytes costs no
+//! timer work.
 
-use std::{cell::Cell, time::Duration};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
 
 /// How often a connection is looked at; every limit is met within one tick.
 pub(super) const TICK: Duration = Duration::from_secs(10);
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(in crate::proxy) enum Phase {
     /// Waiting for a request.
     Idle,
     /// A request head has begun.
@@ -33,10 +39,20 @@ impl Phase {
 }
 
 /// What the connection tells its watchdog.
-pub(super) struct Activity {
+pub(in crate::proxy) struct Activity {
     tick: Duration,
     phase: Cell<Phase>,
+    /// When the phase began.
+    since: Cell<Instant>,
     steps: Cell<u64>,
+    evicted: Cell<bool>,
+    told: Notify,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self::new(TICK)
+    }
 }
 
 impl Activity {
@@ -45,7 +61,10 @@ impl Activity {
         Self {
             tick,
             phase: Cell::new(Phase::Idle),
+            since: Cell::new(Instant::now()),
             steps: Cell::new(0),
+            evicted: Cell::new(false),
+            told: Notify::new(),
         }
     }
 
@@ -56,14 +75,52 @@ impl Activity {
 
     /// Another phase begins; within [`Phase::Head`] only this counts as progress, so
     /// that a head sent byte by byte meets its limit.
-    pub(super) fn enter(&self, phase: Phase) {
+    pub(in crate::proxy) fn enter(&self, phase: Phase) {
         if self.phase.replace(phase) != phase {
+            self.since.set(Instant::now());
             self.progress();
         }
     }
 
-    /// Returns when the limit of the current phase has passed without progress.
+    /// Since when it waits for a request; `None` if it does something else.
+    pub(in crate::proxy) fn idle_since(&self) -> Option<Instant> {
+        (self.phase.get() == Phase::Idle).then(|| self.since.get())
+    }
+
+    /// Since when it does what it does.
+    pub(in crate::proxy) fn since(&self) -> Instant {
+        self.since.get()
+    }
+
+    /// Asks the connection to end, because its place is needed.
+    pub(in crate::proxy) fn evict(&self) {
+        self.evicted.set(true);
+        self.told.notify_waiters();
+    }
+
+    /// Was it asked to?
+    pub(in crate::proxy) fn is_evicted(&self) -> bool {
+        self.evicted.get()
+    }
+
+    /// Returns once it was.
+    pub(in crate::proxy) async fn evicted(&self) {
+        let told = self.told.notified();
+        if !self.evicted.get() {
+            told.await;
+        }
+    }
+
+    /// Returns when the limit of the current phase has passed without progress, or the
+    /// connection's place is needed.
     pub(super) async fn expired(&self) {
+        tokio::select! {
+            () = self.evicted() => {}
+            () = self.quiet() => {}
+        }
+    }
+
+    async fn quiet(&self) {
         let (mut quiet, mut seen) = (0, self.steps.get());
         loop {
             tokio::time::sleep(self.tick).await;

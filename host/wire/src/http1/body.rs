@@ -9,6 +9,9 @@ pub enum Framing {
     Length(u64),
     /// By the last chunk and its trailers.
     Chunked,
+    /// As [`Self::Chunked`], with blanks after a chunk's size where servers put them
+    /// (responses only: nobody can smuggle by them towards a client that asked).
+    PaddedChunked,
     /// When the sender closes (responses only).
     UntilClose,
 }
@@ -30,6 +33,7 @@ impl Body {
         match framing {
             Framing::Length(length) => Self::Length(length),
             Framing::Chunked => Self::Chunked(Chunked::default()),
+            Framing::PaddedChunked => Self::Chunked(Chunked::padded()),
             Framing::UntilClose => Self::UntilClose,
         }
     }

@@ -23,11 +23,14 @@ pub struct Chunked {
     used: u32,
     /// Size of the current chunk, then what is left of it.
     left: u64,
+    /// May blanks follow a size?
+    padded: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size,
+    SizeBlank,
     Extension,
     SizeLf,
     Data,
@@ -47,11 +50,21 @@ impl Default for Chunked {
             state: State::Size,
             used: 0,
             left: 0,
+            padded: false,
         }
     }
 }
 
 impl Chunked {
+    /// A body whose sizes may have blanks behind them: `BWS` before an extension (RFC
+    /// 9112 §7.1.1), and the padding to a fixed width of old servers.
+    pub fn padded() -> Self {
+        Self {
+            padded: true,
+            ..Self::default()
+        }
+    }
+
     /// How many of the next bytes belong to the body, framing included.
     pub fn advance(&mut self, input: &[u8]) -> Result<usize, ChunkError> {
         let mut at = 0;
@@ -80,6 +93,15 @@ impl Chunked {
         Ok(match (self.state, byte) {
             (State::Size, b'\r') if self.used > 0 => State::SizeLf,
             (State::Size, b';') if self.used > 0 => self.enter(State::Extension),
+            (State::Size, b' ' | b'\t') if self.used > 0 && self.padded => {
+                self.enter(State::SizeBlank)
+            }
+            (State::SizeBlank, b'\r') => State::SizeLf,
+            (State::SizeBlank, b';') => self.enter(State::Extension),
+            (State::SizeBlank, b' ' | b'\t') => {
+                self.spend(MAX_EXTENSION)?;
+                State::SizeBlank
+            }
             (State::Size, _) => {
                 let digit = (byte as char).to_digit(16).ok_or(ChunkError)?;
                 self.spend(MAX_DIGITS)?;

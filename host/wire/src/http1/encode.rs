@@ -1,10 +1,11 @@
 //! Writes a head again where it may not pass as received: a plugin edited it, its
-//! path was normalised, or it offered to change to a protocol that hides requests.
+//! path was normalised, it offered to change to a protocol that hides requests, or it
+//! has blanks that must not go on.
 
 use std::fmt::Write as _;
 
 use super::{
-    fields::{hides_http, tokens},
+    fields::{eq, tokens},
     request::{Request, Upgrade},
     response::Response,
     target::Target,
@@ -18,10 +19,23 @@ pub struct Rewrite<'a> {
     pub path: Option<&'a str>,
     /// Changes a plugin asked for.
     pub edit: Option<&'a HeaderEdit>,
+    /// Says that the connection ends with this message, whatever the sender said.
+    pub close: bool,
+}
+
+/// What becomes of `Connection`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    /// It passes as it is.
+    Kept,
+    /// The offer that it names is gone.
+    WithoutUpgrade,
+    /// It says `close`.
+    Close,
 }
 
 impl Rewrite<'_> {
-    /// Writes a request head, without its offers to change to HTTP/2 or TLS.
+    /// Writes a request head, without an offer to change to what may not pass.
     pub fn encode_request(&self, request: &Request<'_, '_>) -> Result<Vec<u8>, EditError> {
         let mut line = String::with_capacity(512);
         line.push_str(request.method);
@@ -40,8 +54,13 @@ impl Rewrite<'_> {
         let kept = request
             .headers
             .iter()
-            .filter(|header| !request.offers_hidden_http(header));
-        self.encode_fields(kept, request.upgrade == Upgrade::HidesHttp, &mut out)?;
+            .filter(|header| !request.takes_out(header));
+        let connection = match request.upgrade {
+            _ if self.close => Connection::Close,
+            Upgrade::TakenOut => Connection::WithoutUpgrade,
+            Upgrade::No | Upgrade::WebSocket => Connection::Kept,
+        };
+        self.encode_fields(kept, connection, &mut out)?;
         Ok(out)
     }
 
@@ -56,14 +75,18 @@ impl Rewrite<'_> {
             response.reason
         );
         let mut out = line.into_bytes();
-        self.encode_fields(response.headers.iter(), false, &mut out)?;
+        let connection = match self.close {
+            true => Connection::Close,
+            false => Connection::Kept,
+        };
+        self.encode_fields(response.headers.iter(), connection, &mut out)?;
         Ok(out)
     }
 
     fn encode_fields<'h, 'b: 'h>(
         &self,
         headers: impl Iterator<Item = &'h Header<'b>>,
-        without_upgrade: bool,
+        connection: Connection,
         out: &mut Vec<u8>,
     ) -> Result<(), EditError> {
         if let Some(edit) = self.edit {
@@ -72,11 +95,22 @@ impl Rewrite<'_> {
         for header in
             headers.filter(|header| self.edit.is_none_or(|edit| !edit.replaces(header.name)))
         {
-            if without_upgrade && header.name.eq_ignore_ascii_case("connection") {
-                push_connection_without_upgrade(header.value, out);
-            } else {
+            if !header.name.eq_ignore_ascii_case("connection") {
                 push_field(header.name, header.value, out);
+                continue;
             }
+            match connection {
+                Connection::Kept => push_field(header.name, header.value, out),
+                Connection::WithoutUpgrade => {
+                    push_connection_without(header.value, &["upgrade", "http2-settings"], out);
+                }
+                Connection::Close => {
+                    push_connection_without(header.value, &["keep-alive", "close"], out);
+                }
+            }
+        }
+        if connection == Connection::Close {
+            push_field("connection", b"close", out);
         }
         for (name, value) in self.edit.iter().flat_map(|edit| &edit.set) {
             push_field(name, value.as_bytes(), out);
@@ -93,14 +127,10 @@ fn push_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `Connection` names the fields that are gone now; what else it says stays.
-fn push_connection_without_upgrade(value: &[u8], out: &mut Vec<u8>) {
+/// `Connection` without what is not true any more; what else it says stays.
+fn push_connection_without(value: &[u8], gone: &[&str], out: &mut Vec<u8>) {
     let kept: Vec<&[u8]> = tokens(value)
-        .filter(|token| {
-            !token.eq_ignore_ascii_case(b"upgrade")
-                && !token.eq_ignore_ascii_case(b"http2-settings")
-                && !hides_http(token)
-        })
+        .filter(|token| !gone.iter().any(|gone| eq(token, gone)))
         .collect();
     if !kept.is_empty() {
         push_field("connection", &kept.join(&b", "[..]), out);

@@ -11,10 +11,32 @@ pub(super) struct Fields<'b> {
     pub(super) host: Option<&'b str>,
     pub(super) close: bool,
     pub(super) keep_alive: bool,
-    pub(super) upgrade: bool,
-    /// An offered protocol is HTTP itself or TLS.
-    pub(super) upgrade_to_http: bool,
+    /// What `Upgrade` names.
+    pub(super) upgrade: Named<'b>,
+    /// `Connection` says that `Upgrade` is meant (RFC 9110 §7.8).
+    pub(super) means_upgrade: bool,
+    /// Settings for HTTP/2 are there, or announced (RFC 7540 §3.2.1).
+    pub(super) http2_settings: bool,
     pub(super) expect_continue: bool,
+}
+
+/// The protocols that the `Upgrade` fields of one head name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Named<'b> {
+    #[default]
+    Nothing,
+    /// One field, its whole value: perhaps a list.
+    Value(&'b [u8]),
+    /// Several fields: a list, whatever they say.
+    Several,
+}
+
+impl Named<'_> {
+    /// The one protocol that we let a connection change to, and nothing besides: no
+    /// list, no version, no parameter, which readers take for different things.
+    pub(super) fn is_websocket(self) -> bool {
+        matches!(self, Self::Value(value) if eq(value, "websocket"))
+    }
 }
 
 impl<'b> Fields<'b> {
@@ -43,13 +65,18 @@ impl<'b> Fields<'b> {
                 self.expect_continue |= tokens(header.value).any(|t| eq(t, "100-continue"));
             }
             7 if is("upgrade") => {
-                self.upgrade |= tokens(header.value).next().is_some();
-                self.upgrade_to_http |= tokens(header.value).any(hides_http);
+                self.upgrade = match self.upgrade {
+                    Named::Nothing => Named::Value(header.value),
+                    Named::Value(_) | Named::Several => Named::Several,
+                };
             }
             10 if is("connection") => {
                 self.close |= tokens(header.value).any(|t| eq(t, "close"));
                 self.keep_alive |= tokens(header.value).any(|t| eq(t, "keep-alive"));
+                self.means_upgrade |= tokens(header.value).any(|t| eq(t, "upgrade"));
+                self.http2_settings |= tokens(header.value).any(|t| eq(t, "http2-settings"));
             }
+            14 if is("http2-settings") => self.http2_settings = true,
             14 if is("content-length") => {
                 let length = content_length(header.value)?;
                 if self.content_length.replace(length).is_some() {
@@ -81,15 +108,7 @@ pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|token| !token.is_empty())
 }
 
-/// Would switching to this protocol carry requests past the inspector?
-pub(super) fn hides_http(protocol: &[u8]) -> bool {
-    let name = protocol.split(|&b| b == b'/').next().unwrap_or(protocol);
-    ["h2c", "h2", "h3", "http", "tls"]
-        .iter()
-        .any(|known| eq(name, known))
-}
-
-fn eq(value: &[u8], expected: &str) -> bool {
+pub(super) fn eq(value: &[u8], expected: &str) -> bool {
     value.eq_ignore_ascii_case(expected.as_bytes())
 }
 

@@ -7,6 +7,7 @@ mod chunked;
 mod encode;
 mod error;
 mod fields;
+mod fuzz;
 mod request;
 mod response;
 mod scan;
@@ -18,6 +19,7 @@ pub use body::{Body, Framing};
 pub use chunked::{ChunkError, Chunked};
 pub use encode::Rewrite;
 pub use error::HeadError;
+pub use fuzz::{fuzz_http1, fuzz_responses};
 pub use request::{Request, Upgrade, with_request};
 pub use response::{Asked, Response, with_response};
 pub use scan::HeadScan;
@@ -29,15 +31,3 @@ pub const MAX_HEAD: usize = 64 * 1024;
 
 /// Most header fields accepted in one head.
 pub const MAX_FIELDS: usize = 128;
-
-/// Entry for fuzzing: any bytes as a request, a response and a chunked body.
-pub fn fuzz_http1(data: &[u8]) {
-    let mut scan = HeadScan::default();
-    if let Ok(Some(end)) = scan.advance(data) {
-        let head = &data[..end];
-        let _ = with_request(head, |request| Rewrite::default().encode_request(request));
-        let _ = with_response(head, Asked::Other, |response| response.framing);
-    }
-    let mut chunked = Chunked::default();
-    let _ = chunked.advance(data);
-}

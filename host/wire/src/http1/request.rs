@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use super::{
     HeadError, MAX_FIELDS,
     body::Framing,
-    fields::{Fields, hides_http, tokens},
+    fields::{Fields, Named},
     target::Target,
 };
 use crate::http::{Header, Version};
@@ -38,11 +38,12 @@ pub struct Request<'h, 'b> {
 pub enum Upgrade {
     /// None.
     No,
-    /// To something that is opaque to us once accepted, such as WebSocket.
-    Opaque,
-    /// To HTTP/2 or TLS, in which later requests would pass unseen: the offer must
-    /// be taken out (RFC 9110 §7.8 lets a server ignore it).
-    HidesHttp,
+    /// To WebSocket and nothing else, well formed (RFC 6455 §4.1): a GET without a body.
+    WebSocket,
+    /// Anything else. Later requests could pass unseen in it, under any spelling that
+    /// one server understands, so the offer must be taken out: a server may ignore it
+    /// anyway (RFC 9110 §7.8).
+    TakenOut,
 }
 
 /// Parses a complete head, as [`super::HeadScan`] found it, and hands it to `use_it`.
@@ -73,34 +74,38 @@ pub fn with_request<R>(
     if method == "CONNECT" && (fields.chunked || fields.content_length.is_some()) {
         return Err(HeadError::ContentLength);
     }
+    let framing = match fields.content_length {
+        _ if fields.chunked => Framing::Chunked,
+        Some(length) => Framing::Length(length),
+        None => Framing::Length(0),
+    };
+    let plain_get = method == "GET" && version == Version::Http11 && framing == Framing::Length(0);
     Ok(use_it(&Request {
         version,
         method,
         target,
         authority,
         headers: parsed.headers,
-        framing: match fields.content_length {
-            _ if fields.chunked => Framing::Chunked,
-            Some(length) => Framing::Length(length),
-            None => Framing::Length(0),
-        },
+        framing,
         persistent: fields.persistent(version),
         expect_continue: fields.expect_continue && version == Version::Http11,
-        upgrade: match (fields.upgrade, fields.upgrade_to_http) {
-            (_, true) => Upgrade::HidesHttp,
-            (true, false) => Upgrade::Opaque,
-            (false, false) => Upgrade::No,
+        upgrade: match fields.upgrade {
+            _ if fields.http2_settings => Upgrade::TakenOut,
+            Named::Nothing if !fields.means_upgrade => Upgrade::No,
+            named if named.is_websocket() && fields.means_upgrade && plain_get => {
+                Upgrade::WebSocket
+            }
+            _ => Upgrade::TakenOut,
         },
     }))
 }
 
 impl Request<'_, '_> {
-    /// Is this field part of an offer to change to HTTP/2 or TLS?
-    pub(super) fn offers_hidden_http(&self, header: &Header<'_>) -> bool {
-        self.upgrade == Upgrade::HidesHttp
+    /// Is this field part of an offer that may not pass?
+    pub(super) fn takes_out(&self, header: &Header<'_>) -> bool {
+        self.upgrade == Upgrade::TakenOut
             && (header.name.eq_ignore_ascii_case("http2-settings")
-                || (header.name.eq_ignore_ascii_case("upgrade")
-                    && tokens(header.value).any(hides_http)))
+                || header.name.eq_ignore_ascii_case("upgrade"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use super::{
     HeadError, MAX_FIELDS,
     body::Framing,
-    fields::Fields,
+    fields::{Fields, Named},
     request::{from_httparse, version},
 };
 use crate::http::{Header, Version};
@@ -25,12 +25,21 @@ pub struct Response<'h, 'b> {
     pub framing: Framing,
     /// The server keeps the connection open afterwards.
     pub persistent: bool,
+    /// Blanks stand between a name and its colon, where readers disagree: the head
+    /// must be written again without them (RFC 9112 §5.1).
+    pub padded_names: bool,
+    upgrade: Named<'b>,
 }
 
 impl Response<'_, '_> {
     /// Does another response to the same request follow (1xx other than 101)?
     pub const fn is_interim(&self) -> bool {
         self.status < 200 && self.status != 101
+    }
+
+    /// Does it agree to WebSocket, and to nothing else?
+    pub fn switches_to_websocket(&self) -> bool {
+        self.status == 101 && self.upgrade.is_websocket()
     }
 }
 
@@ -63,10 +72,17 @@ pub fn with_response<R>(
     use_it: impl FnOnce(&Response<'_, '_>) -> R,
 ) -> Result<R, HeadError> {
     let mut table = [MaybeUninit::uninit(); MAX_FIELDS];
+    let mut padded = [MaybeUninit::uninit(); MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
-    let complete = httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut parsed, head, &mut table)
-        .map_err(from_httparse)?;
+    let mut config = httparse::ParserConfig::default();
+    let mut complete = config.parse_response_with_uninit_headers(&mut parsed, head, &mut table);
+    let padded_names = complete == Err(httparse::Error::HeaderName);
+    if padded_names {
+        config.allow_spaces_after_header_name_in_responses(true);
+        parsed = httparse::Response::new(&mut []);
+        complete = config.parse_response_with_uninit_headers(&mut parsed, head, &mut padded);
+    }
+    let complete = complete.map_err(from_httparse)?;
     if complete != httparse::Status::Complete(head.len()) {
         return Err(HeadError::Malformed);
     }
@@ -83,7 +99,7 @@ pub fn with_response<R>(
         || (asked == Asked::Connect && status < 300);
     let framing = match fields.content_length {
         _ if bodyless => Framing::Length(0),
-        _ if fields.chunked => Framing::Chunked,
+        _ if fields.chunked => Framing::PaddedChunked,
         Some(length) => Framing::Length(length),
         None => Framing::UntilClose,
     };
@@ -94,5 +110,7 @@ pub fn with_response<R>(
         headers: parsed.headers,
         framing,
         persistent: fields.persistent(version) && framing != Framing::UntilClose,
+        padded_names,
+        upgrade: fields.upgrade,
     }))
 }

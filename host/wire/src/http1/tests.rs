@@ -60,16 +60,101 @@ fn request_heads_that_pass() {
             "CONNECT a:443  Length(0)",
         ),
         (
-            "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
-            "GET a /ws Length(0) Opaque",
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: foo, H2C\r\n\r\n",
-            "GET a / Length(0) HidesHttp",
+            "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\n\r\n",
+            "GET a /ws Length(0) WebSocket",
         ),
     ] {
         assert_eq!(read_request(head).as_deref(), Ok(expected), "for {head:?}");
     }
+}
+
+#[test]
+fn only_a_plain_offer_of_websocket_passes() {
+    let offer = |method: &str, version: &str, fields: &str| {
+        let head = format!("{method} / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
+        with_request(head.as_bytes(), |request| {
+            let head = Rewrite::default().encode_request(request).expect("no edit");
+            let kept = String::from_utf8(head).expect("text").to_ascii_lowercase();
+            let kept = kept.contains("upgrade") || kept.contains("http2-settings");
+            (request.upgrade, kept)
+        })
+        .expect("readable")
+    };
+    let both = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    assert_eq!(offer("GET", "1.1", both), (Upgrade::WebSocket, true));
+    for fields in [
+        "Upgrade: h2c\r\n",
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c;q=1\r\nHTTP2-Settings: AAMAAABk\r\n",
+        "Connection: Upgrade\r\nUpgrade: h2c foo\r\n",
+        "Connection: Upgrade\r\nUpgrade: foo, H2C\r\n",
+        "Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n",
+        "Connection: Upgrade\r\nUpgrade: echo\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket,\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket;a=b\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket/13\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: websocket\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nHTTP2-Settings: AAMAAABk\r\n",
+        "Connection: Upgrade\r\nUpgrade:\r\n",
+        "Connection: Upgrade\r\n",
+        "Connection: close\r\nUpgrade: websocket\r\n",
+        "HTTP2-Settings: AAMAAABk\r\n",
+        "Connection: HTTP2-Settings\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n",
+    ] {
+        let got = offer("GET", "1.1", fields);
+        assert_eq!(got, (Upgrade::TakenOut, false), "for {fields:?}");
+    }
+    assert_eq!(offer("POST", "1.1", both), (Upgrade::TakenOut, false));
+    assert_eq!(offer("GET", "1.0", both), (Upgrade::TakenOut, false));
+    let no_offer = "Connection: keep-alive\r\nX-Upgrade: h2c\r\n";
+    assert_eq!(offer("GET", "1.1", no_offer).0, Upgrade::No);
+}
+
+#[test]
+fn only_an_answer_that_names_websocket_switches() {
+    let switches = |status: u16, fields: &str| {
+        let head = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
+        with_response(head.as_bytes(), Asked::Other, |response| {
+            response.switches_to_websocket()
+        })
+    };
+    let agreed = "Connection: Upgrade\r\nUpgrade: WebSocket\r\n";
+    assert_eq!(switches(101, agreed), Ok(true));
+    assert_eq!(switches(200, agreed), Ok(false));
+    for fields in [
+        "",
+        "Upgrade: h2c\r\n",
+        "Upgrade: websocket, h2c\r\n",
+        "Upgrade: websocket\r\nUpgrade: h2c\r\n",
+        "Upgrade: websocket;q=1\r\n",
+    ] {
+        assert_eq!(switches(101, fields), Ok(false), "for {fields:?}");
+    }
+}
+
+#[test]
+fn blanks_before_a_colon_go_out_of_a_response() {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\nX \t: y\r\nZ: z\r\n\r\n";
+    let read = with_response(head, Asked::Other, |response| {
+        let head = Rewrite::default()
+            .encode_response(response)
+            .expect("no edit");
+        (
+            response.framing,
+            response.padded_names,
+            String::from_utf8(head),
+        )
+    });
+    let without = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y\r\nZ: z\r\n\r\n";
+    assert_eq!(read, Ok((Framing::Length(5), true, Ok(without.to_owned()))));
+    // A request is refused for them.
+    assert_eq!(
+        read_request("GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n"),
+        Err(HeadError::Malformed)
+    );
 }
 
 #[test]
@@ -219,7 +304,7 @@ fn response_framing() {
     check(
         "HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n",
         Asked::Other,
-        Ok((Framing::Chunked, true)),
+        Ok((Framing::PaddedChunked, true)),
     );
     check(
         "HTTP/1.1 200 OK\r\n\r\n",
@@ -284,6 +369,23 @@ fn chunked_bodies() {
 }
 
 #[test]
+fn servers_may_pad_the_size_of_a_chunk() {
+    let check = |body: &str, expected: Result<usize, ChunkError>| {
+        let mut chunked = Chunked::padded();
+        let got = chunked.advance(body.as_bytes());
+        assert_eq!(got, expected, "for {body:?}");
+        assert_eq!(chunked.is_done(), got.is_ok(), "for {body:?}");
+    };
+    check("5  \r\nhello\r\n0   \r\n\r\n", Ok(20));
+    check("5 ;a=1\r\nhello\r\n0\t;b\r\n\r\n", Ok(23));
+    for malformed in [" 5\r\n", "5 5\r\n", "5 \n", " \r\n", "5  x\r\n"] {
+        check(malformed, Err(ChunkError));
+    }
+    let endless = format!("5{}", " ".repeat(2_000));
+    check(&endless, Err(ChunkError));
+}
+
+#[test]
 fn rewritten_heads() {
     let edit = HeaderEdit {
         set: vec![("x-new".into(), "1".into())],
@@ -299,6 +401,7 @@ fn rewritten_heads() {
         Rewrite {
             path: Some("/b"),
             edit: Some(&edit),
+            close: false,
         },
         "GET http://a/b HTTP/1.1\r\nHost: a\r\nx-new: 1\r\n\r\n",
     );
@@ -313,8 +416,8 @@ fn rewritten_heads() {
             remove: vec![],
         };
         let rewrite = Rewrite {
-            path: None,
             edit: Some(&edit),
+            ..Rewrite::default()
         };
         with_request(b"GET / HTTP/1.0\r\n\r\n", |request| {
             rewrite.encode_request(request)
@@ -382,6 +485,15 @@ proptest! {
     #[test]
     fn any_bytes_are_survived(input in prop::collection::vec(any::<u8>(), 0..300)) {
         fuzz_http1(&input);
+    }
+
+    #[test]
+    fn responses_are_the_same_however_they_arrive(
+        asked in any::<u8>(),
+        piece in 1_u8..40,
+        stream in "((HTTP/1\\.[01] (100|101|200|204|304|404) OK\r\n)((Content-Length|Transfer-Encoding|Connection|X) ?: ?([0-9]|chunked|close)\r\n){0,2}\r\n([0-9] ?;?\r\n[a-z]{0,9}\r\n){0,2}(0\r\n\r\n)?[a-z]{0,4}){0,4}",
+    ) {
+        fuzz_responses(&[&[asked, piece], stream.as_bytes()].concat());
     }
 
     #[test]

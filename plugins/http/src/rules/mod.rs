@@ -15,6 +15,8 @@ struct Rule {
     path: Option<Pattern>,
     host: Option<Pattern>,
     headers: Vec<HeaderRule>,
+    /// It means CONNECT, which no rule does by the way: nobody looks into the tunnel.
+    connect: bool,
 }
 
 /// A header that must be there, and perhaps have exactly this value.
@@ -84,6 +86,7 @@ impl Rule {
             value,
         };
         Ok(Self {
+            connect: raw.method.as_deref() == Some("CONNECT") && raw.host.is_some(),
             method: pattern("method", raw.method)?,
             path: pattern("path", raw.path)?,
             host: pattern("host", raw.host)?,
@@ -97,7 +100,8 @@ impl Rule {
                 .as_ref()
                 .is_none_or(|pattern| pattern.matches(value.as_bytes()))
         };
-        fits(&self.method, &request.method)
+        (self.connect || &*request.method != "CONNECT")
+            && fits(&self.method, &request.method)
             && fits(&self.path, &request.path)
             && fits(&self.host, &request.authority)
             && self.headers.iter().all(|header| header.matches(request))

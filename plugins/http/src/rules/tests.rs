@@ -53,6 +53,20 @@ fn no_rules_allow_nothing_and_an_empty_rule_allows_all() {
 }
 
 #[test]
+fn connect_is_allowed_only_by_a_rule_that_says_so() {
+    let config = r#"{"rules":[
+        {},
+        {"host":"web:443"},
+        {"method":"GET|CONNECT","host":"web:443"},
+        {"method":"CONNECT"},
+        {"method":"CONNECT","host":"proxied:443"}
+    ]}"#;
+    check(config, "CONNECT  web:443", &[], None);
+    check(config, "CONNECT  proxied:443", &[], Some(4));
+    check(config, "GET / web:443", &[], Some(0));
+}
+
+#[test]
 fn a_repeated_header_counts_as_joined() {
     let config = r#"{"rules":[{"headers":[["x","a,b"]]}]}"#;
     check(config, "GET / h", &[("x", "a,b")], Some(0));

@@ -5,8 +5,9 @@
 mod answer;
 mod plan;
 mod response;
+mod underway;
 
-use std::{cell::RefCell, future::poll_fn, io, pin::pin, task::Poll};
+use std::{cell::Cell, future::poll_fn, io, pin::pin, task::Poll};
 
 use tidegate_wire::http1::{HeadError, HeadScan};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
@@ -15,12 +16,12 @@ use self::{
     answer::Answer,
     plan::{DRAINABLE, Forward, Plan, Refuse},
     response::{Expectation, Received, Silence, receive},
+    underway::{Progress, UNASKED, Underway},
 };
 use super::{
     buffer::Buffer,
-    exchange::Exchange,
+    ending::{Unasked, cut_off, last_words, unasked},
     inspect::{Inspector, no_upstream},
-    last_words::last_words,
     pump::{Pump, PumpError},
     tunnel,
     watchdog::{Activity, Phase},
@@ -34,7 +35,7 @@ pub(super) async fn serve(
     inspector: &impl Inspector,
     activity: &Activity,
 ) {
-    let exchange = RefCell::new(None);
+    let underway = Underway::new(inspector);
     let mut connection = Connection {
         client,
         upstream: None,
@@ -42,27 +43,30 @@ pub(super) async fn serve(
         responses: Pump::new(Buffer::default()),
         inspector,
         activity,
-        exchange: &exchange,
+        underway: &underway,
     };
     let expired = tokio::select! {
         biased;
         () = connection.run() => false,
         () = activity.expired() => true,
     };
-    // No record yet means no final response has begun.
-    let Some(exchange) = exchange.take() else {
-        return;
+    if !expired {
+        return underway.abandoned("client closed the connection");
+    }
+    let (status, error) = match connection.requests.awaits_sender() {
+        _ if activity.is_evicted() => (503, "too many connections of this client"),
+        true => (408, "client stopped sending"),
+        false => (504, "upstream timed out"),
     };
-    if expired {
-        let (status, error) = match connection.requests.awaits_sender() {
-            true => (408, "client stopped sending"),
-            false => (504, "upstream timed out"),
-        };
-        exchange.failed(status, error, inspector);
-        let answer = Answer::error(status, &format!("{error}\r\n")).encode();
-        last_words(connection.client, &answer).await;
-    } else {
-        exchange.failed(0, "client closed the connection", inspector);
+    let progress = underway.progress();
+    underway.failed(status, error);
+    match progress {
+        Progress::Nothing => {}
+        Progress::Asked => {
+            let answer = Answer::error(status, &format!("{error}\r\n")).encode();
+            last_words(connection.client, &answer).await;
+        }
+        Progress::Answered => connection.cut_off(),
     }
 }
 
@@ -73,14 +77,16 @@ struct Connection<'a, I> {
     responses: Pump,
     inspector: &'a I,
     activity: &'a Activity,
-    /// The request under way, until its record is kept.
-    exchange: &'a RefCell<Option<Exchange>>,
+    underway: &'a Underway<'a, I>,
 }
 
 /// What follows an exchange.
 enum Next {
     Request,
+    /// The end, and the client knows that it is.
     Close,
+    /// The end in the middle of something.
+    CutOff,
     Tunnel,
 }
 
@@ -103,6 +109,7 @@ impl<I: Inspector> Connection<'_, I> {
             match next {
                 Next::Request => {}
                 Next::Close => return,
+                Next::CutOff => return self.cut_off(),
                 Next::Tunnel => return self.tunnel().await,
             }
         }
@@ -126,7 +133,10 @@ impl<I: Inspector> Connection<'_, I> {
                 self.activity.enter(Phase::Idle);
                 buffer.release();
                 self.responses.buffer.release();
-                if !self.client_speaks().await {
+                if let Err(unasked) = self.client_speaks().await {
+                    if unasked == Unasked::Spoke {
+                        self.underway.unasked();
+                    }
                     return Ok(None);
                 }
             }
@@ -137,12 +147,13 @@ impl<I: Inspector> Connection<'_, I> {
         }
     }
 
-    /// Waits between requests. False if upstream ended the connection meanwhile: the
-    /// client learns of it as if it were connected directly.
-    async fn client_speaks(&self) -> bool {
+    /// Waits between requests. An error if upstream did something meanwhile: the client
+    /// learns of its end as if it were connected directly, and never gets a response
+    /// that it did not ask for (RFC 9112 §9.2).
+    async fn client_speaks(&self) -> Result<(), Unasked> {
         poll_fn(|cx| {
             if let Poll::Ready(ready) = self.client.poll_read_ready(cx) {
-                return Poll::Ready(ready.is_ok());
+                return Poll::Ready(ready.map_err(|_| Unasked::Ended));
             }
             let Some(upstream) = &self.upstream else {
                 return Poll::Pending;
@@ -150,8 +161,8 @@ impl<I: Inspector> Connection<'_, I> {
             while upstream.poll_read_ready(cx).is_ready() {
                 match upstream.try_read(&mut [0]) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    // Closed, failed, or speaks without having been asked.
-                    _ => return Poll::Ready(false),
+                    Ok(1..) => return Poll::Ready(Err(Unasked::Spoke)),
+                    Ok(0) | Err(_) => return Poll::Ready(Err(Unasked::Ended)),
                 }
             }
             Poll::Pending
@@ -162,8 +173,7 @@ impl<I: Inspector> Connection<'_, I> {
     /// Answers a request ourselves.
     async fn refuse(&mut self, head_len: usize, refuse: Refuse) -> Next {
         let Some(framing) = refuse.keep else {
-            last_words(self.client, &refuse.bytes).await;
-            return Next::Close;
+            return self.say(&refuse.bytes).await;
         };
         if self.requests.discard(head_len, framing).is_err()
             || self.client.write_all(&refuse.bytes).await.is_err()
@@ -172,24 +182,33 @@ impl<I: Inspector> Connection<'_, I> {
         }
         match self.requests.drain(self.client, DRAINABLE).await {
             Ok(true) => Next::Request,
-            Ok(false) => {
-                last_words(self.client, &[]).await;
-                Next::Close
-            }
+            Ok(false) => self.close().await,
             Err(_) => Next::Close,
         }
     }
 
     /// Passes a request on and its response back.
     async fn forward(&mut self, head_len: usize, forward: Forward) -> Next {
-        *self.exchange.borrow_mut() = Some(forward.exchange);
+        self.underway.begin(forward.exchange);
         if let Err(error) = self
             .requests
             .begin(head_len, forward.rewritten, forward.framing)
         {
-            return self.fail(400, &describe(&error)).await;
+            return self.fail(400, &error.to_string()).await;
         }
         let reused = self.upstream.is_some();
+        // What came before the request went out cannot be its response. The client sees
+        // a close instead, after which it may repeat its request (RFC 9112 §9.3.1).
+        if let Some(unasked) = self.upstream.as_ref().and_then(unasked) {
+            self.underway.failed(
+                0,
+                match unasked {
+                    Unasked::Spoke => UNASKED,
+                    Unasked::Ended => "upstream closed the connection",
+                },
+            );
+            return self.close().await;
+        }
         let upstream = match &mut self.upstream {
             Some(upstream) => upstream,
             none => match self.inspector.connect_upstream().await {
@@ -203,69 +222,80 @@ impl<I: Inspector> Connection<'_, I> {
         let expected = Expectation {
             may_upgrade: forward.may_upgrade,
             sees_response: forward.sees_response,
-            exchange: self.exchange,
+            request_sent: &Cell::new(false),
         };
         let received = exchange(
             (self.client, &mut self.requests),
             (upstream, &mut self.responses),
             &expected,
-            self.inspector,
+            self.underway,
             self.activity,
         )
         .await;
         match received {
-            Received::Complete { persistent: true } if forward.persistent => self.rest().await,
-            Received::Complete { .. } => {
-                last_words(self.client, &[]).await;
+            Ok(Received::Complete { persistent: true })
+                if forward.persistent && self.requests.is_done() =>
+            {
+                if self.responses.buffer.is_empty() {
+                    return Next::Request;
+                }
+                self.underway.unasked();
+                self.close().await
+            }
+            Ok(Received::Complete { .. } | Received::Replaced) => self.close().await,
+            Ok(Received::Tunnel) if self.requests.is_done() => Next::Tunnel,
+            Ok(Received::Tunnel | Received::Broken) => Next::CutOff,
+            // On a connection that worked before, a client may repeat its request, but
+            // only if it sees the close that happened.
+            Ok(Received::Nothing(Silence::Gone(error))) if reused => {
+                self.underway
+                    .failed(0, &format!("upstream closed: {error}"));
                 Next::Close
             }
-            Received::Tunnel => Next::Tunnel,
-            Received::Broken => Next::Close,
-            // On a connection that worked before, a client may repeat its request
-            // (RFC 9112 §9.3.1), but only if it sees the close that happened.
-            Received::Nothing(Silence::Gone(error)) if reused => {
-                self.finish_failed(0, &format!("upstream closed: {error}"));
-                Next::Close
-            }
-            Received::Nothing(Silence::Gone(error)) => {
+            Ok(Received::Nothing(Silence::Gone(error))) => {
                 self.fail(502, &format!("upstream closed: {error}")).await
             }
-            Received::Nothing(Silence::Malformed(error)) => {
+            Ok(Received::Nothing(Silence::Malformed(error))) => {
                 self.fail(502, &format!("invalid response: {error}")).await
+            }
+            Err(PumpError::Malformed(error)) if self.underway.progress() == Progress::Asked => {
+                self.fail(400, &error.to_string()).await
+            }
+            Err(error) => {
+                self.underway.abandoned(&error.to_string());
+                Next::CutOff
             }
         }
     }
 
-    /// The response came before the request had been sent: pass on what is left.
-    async fn rest(&mut self) -> Next {
-        if self.requests.is_done() {
-            return Next::Request;
-        }
-        let Some(upstream) = &mut self.upstream else {
-            return Next::Close;
-        };
-        match self
-            .requests
-            .run(self.client, upstream, self.activity)
-            .await
-        {
-            Ok(()) => Next::Request,
-            Err(_) => Next::Close,
+    /// Ends in order: the client has its answer.
+    async fn close(&mut self) -> Next {
+        self.say(&[]).await
+    }
+
+    /// Says the last, and ends.
+    async fn say(&mut self, bytes: &[u8]) -> Next {
+        // Upstream need not wait for the client's end, and whoever needs the place may
+        // have it.
+        self.upstream = None;
+        self.activity.enter(Phase::Idle);
+        last_words(self.client, bytes).await;
+        Next::Close
+    }
+
+    /// What was passed on is not all there is: both ends must see that.
+    fn cut_off(&self) {
+        cut_off(self.client);
+        if let Some(upstream) = &self.upstream {
+            cut_off(upstream);
         }
     }
 
     /// Tells the client that its request came to nothing.
     async fn fail(&mut self, status: u16, error: &str) -> Next {
-        self.finish_failed(status, error);
+        self.underway.failed(status, error);
         let answer = Answer::error(status, &format!("{error}\r\n")).encode();
-        last_words(self.client, &answer).await;
-        Next::Close
-    }
-
-    fn finish_failed(&self, status: u16, error: &str) {
-        if let Some(exchange) = self.exchange.take() {
-            exchange.failed(status, error, self.inspector);
-        }
+        self.say(&answer).await
     }
 
     async fn tunnel(&mut self) {
@@ -279,14 +309,14 @@ impl<I: Inspector> Connection<'_, I> {
     }
 }
 
-/// Sends the request and receives the response, both at once.
+/// Sends the request and receives the response, both at once. An error is the client's.
 async fn exchange(
     (client, requests): (&mut TcpStream, &mut Pump),
     (upstream, responses): (&mut TcpStream, &mut Pump),
     expected: &Expectation<'_>,
-    inspector: &impl Inspector,
+    underway: &Underway<'_, impl Inspector>,
     activity: &Activity,
-) -> Received {
+) -> Result<Received, PumpError> {
     let (mut from_client, mut to_client) = client.split();
     let (mut from_upstream, mut to_upstream) = upstream.split();
     let sending = async {
@@ -294,7 +324,7 @@ async fn exchange(
             .run(&mut from_client, &mut to_upstream, activity)
             .await
         {
-            Ok(()) => {}
+            Ok(()) => expected.request_sent.set(true),
             // Upstream may have answered before it stopped listening.
             Err(PumpError::Receiver(_)) => return std::future::pending().await,
             Err(error) => return error,
@@ -306,20 +336,15 @@ async fn exchange(
         &mut from_upstream,
         &mut to_client,
         expected,
-        inspector,
+        underway,
         activity,
     );
     let (mut sending, mut receiving) = (pin!(sending), pin!(receiving));
     // The request goes first: on a quiet connection the response needs it.
     tokio::select! {
         biased;
-        error = &mut sending => {
-            if let Some(exchange) = expected.exchange.take() {
-                exchange.failed(0, &describe(&error), inspector);
-            }
-            Received::Broken
-        }
-        received = &mut receiving => received,
+        error = &mut sending => Err(error),
+        received = &mut receiving => Ok(received),
     }
 }
 
@@ -341,11 +366,4 @@ async fn watch(
         }
     }
     std::future::pending().await
-}
-
-fn describe(error: &PumpError) -> String {
-    match error {
-        PumpError::Sender(error) | PumpError::Receiver(error) => error.to_string(),
-        PumpError::Malformed(error) => error.to_string(),
-    }
 }

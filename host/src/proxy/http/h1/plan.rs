@@ -92,8 +92,10 @@ fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector)
             );
         }
         Err(error) => {
-            let answer = Answer::error(400, "malformed path\r\n");
-            return refuse(request, &head, began, answer, &error.to_string(), inspector);
+            let reason = error.to_string();
+            let body = format!("{reason}\r\n");
+            let answer = Answer::error(400, &body);
+            return refuse(request, &head, began, answer, &reason, inspector);
         }
     };
     head.path = new_path.unwrap_or(head.path);
@@ -110,10 +112,11 @@ fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector)
         Verdict::Allow => None,
         Verdict::Edit(edit) => Some(edit),
     };
-    let as_received = edit.is_none() && new_path.is_none() && request.upgrade != Upgrade::HidesHttp;
+    let as_received = edit.is_none() && new_path.is_none() && request.upgrade != Upgrade::TakenOut;
     let rewrite = Rewrite {
         path: new_path,
         edit,
+        close: false,
     };
     let rewritten = match (!as_received).then(|| rewrite.encode_request(request)) {
         None => None,
@@ -127,7 +130,7 @@ fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector)
         rewritten,
         framing: request.framing,
         persistent: request.persistent,
-        may_upgrade: request.upgrade == Upgrade::Opaque,
+        may_upgrade: request.upgrade == Upgrade::WebSocket,
         sees_response: decision.sees_response,
         exchange: Exchange::new(&head, decision.attribution, began),
     })
@@ -161,7 +164,7 @@ fn refuse(
 fn kept_framing(request: &Request<'_, '_>) -> Option<Framing> {
     let small = match request.framing {
         Framing::Length(length) => length <= DRAINABLE,
-        Framing::Chunked => true,
+        Framing::Chunked | Framing::PaddedChunked => true,
         Framing::UntilClose => false,
     };
     let coming = request.framing == Framing::Length(0) || !request.expect_continue;

@@ -1,16 +1,19 @@
 //! The way back of one exchange: upstream's heads are read, recorded and passed on.
 
-use std::{cell::RefCell, io};
+use std::{cell::Cell, io};
 
 use tidegate_wire::{
     http::ResponseHead,
-    http1::{Asked, Framing, HeadScan, Response, Rewrite, with_response},
+    http1::{Asked, Body, Framing, HeadScan, Response, Rewrite, with_response},
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
-use super::answer::Answer;
+use super::{answer::Answer, underway::Underway};
 use crate::proxy::http::{
-    exchange::Exchange,
+    ending::cut_off,
     inspect::{Inspector, Verdict},
     pump::{Pump, PumpError},
     watchdog::Activity,
@@ -26,6 +29,8 @@ pub(super) enum Received {
     Complete { persistent: bool },
     /// The server agreed: from here on the bytes are opaque.
     Tunnel,
+    /// An answer of ours was sent instead.
+    Replaced,
     /// Nothing was passed on, and why.
     Nothing(Silence),
     /// The response broke off, or the client takes no more.
@@ -45,15 +50,25 @@ pub(super) enum Silence {
 pub(super) struct Expectation<'a> {
     pub(super) may_upgrade: bool,
     pub(super) sees_response: bool,
-    /// Taken when the record is kept.
-    pub(super) exchange: &'a RefCell<Option<Exchange>>,
+    /// Has the whole request been passed on?
+    pub(super) request_sent: &'a Cell<bool>,
 }
 
 /// A head that is ready to be passed on.
 struct Ready {
     rewritten: Option<Vec<u8>>,
     framing: Framing,
+    record: Record,
     after: After,
+}
+
+/// What the record shall say once the head is on its way.
+enum Record {
+    /// Nothing yet.
+    None,
+    Answered(u16),
+    Denied(u16),
+    Failed(u16, String),
 }
 
 enum After {
@@ -70,9 +85,9 @@ enum After {
 pub(super) async fn receive(
     pump: &mut Pump,
     upstream: &mut (impl AsyncRead + Unpin),
-    client: &mut (impl AsyncWrite + Unpin),
+    client: &mut (impl AsyncWrite + AsRef<TcpStream> + Unpin),
     expected: &Expectation<'_>,
-    inspector: &impl Inspector,
+    underway: &Underway<'_, impl Inspector>,
     activity: &Activity,
 ) -> Received {
     for _ in 0..=MAX_INTERIM {
@@ -80,21 +95,45 @@ pub(super) async fn receive(
             Ok(head_len) => head_len,
             Err(silence) => return Received::Nothing(silence),
         };
-        let head = &pump.buffer.filled()[..head_len];
-        let ready = match prepare(head, expected, inspector) {
+        let prepared = prepare(pump.buffer.filled(), head_len, expected, underway);
+        let ready = match prepared {
             Ok(ready) => ready,
             Err(error) => return Received::Nothing(Silence::Malformed(error)),
         };
-        let passed = match pump.begin(head_len, ready.rewritten, ready.framing) {
-            Ok(()) => pump.run(upstream, client, activity).await,
-            Err(error) => Err(error),
-        };
-        match (passed, ready.after) {
-            (Err(PumpError::Sender(_) | PumpError::Receiver(_) | PumpError::Malformed(_)), _)
-            | (Ok(()), After::Replaced) => return Received::Broken,
-            (Ok(()), After::Interim) => {}
-            (Ok(()), After::Tunnel) => return Received::Tunnel,
-            (Ok(()), After::Body { persistent }) => return Received::Complete { persistent },
+        // Still nothing has been passed on: a body that is malformed from the start is
+        // an answer that never came.
+        if let Err(error) = pump.begin(head_len, ready.rewritten, ready.framing) {
+            return Received::Nothing(Silence::Malformed(error.to_string()));
+        }
+        match ready.record {
+            Record::None => {}
+            Record::Answered(status) => underway.answered(status, pump.has_come()),
+            Record::Denied(status) => underway.denied(status),
+            Record::Failed(status, error) => underway.failed(status, &error),
+        }
+        if ready.framing == Framing::UntilClose {
+            // Only the manner of the end tells the client that this is the end.
+            cut_off((*client).as_ref());
+        }
+        match pump.run(upstream, client, activity).await {
+            Ok(()) => {}
+            Err(PumpError::Receiver(error)) => {
+                underway.abandoned(&error.to_string());
+                return Received::Broken;
+            }
+            Err(error) => {
+                underway.failed(0, &error.to_string());
+                return Received::Broken;
+            }
+        }
+        match ready.after {
+            After::Interim => {}
+            After::Tunnel => return Received::Tunnel,
+            After::Replaced => return Received::Replaced,
+            After::Body { persistent } => {
+                underway.complete();
+                return Received::Complete { persistent };
+            }
         }
     }
     Received::Nothing(Silence::Malformed("too many interim responses".to_owned()))
@@ -122,100 +161,119 @@ async fn next_head(
     }
 }
 
-/// Decides about a response head, and keeps the record once it is the final one.
+/// Decides about the response whose head is the first `head_len` bytes of `came`.
 fn prepare(
-    head: &[u8],
+    came: &[u8],
+    head_len: usize,
     expected: &Expectation<'_>,
-    inspector: &impl Inspector,
+    underway: &Underway<'_, impl Inspector>,
 ) -> Result<Ready, String> {
-    let slot = &mut *expected.exchange.borrow_mut();
-    let asked = slot
-        .as_ref()
-        .map_or(Asked::Other, |exchange| exchange.asked);
+    let (head, rest) = came.split_at(head_len);
+    let asked = underway.asked();
     with_response(head, asked, |response| {
         if response.is_interim() {
-            return Ok(pass(response, After::Interim));
+            return pass(response, Record::None, After::Interim, Rewrite::default());
         }
-        if response.status == 101 && !expected.may_upgrade {
-            return Err("unexpected 101".to_owned());
+        let record = Record::Answered(response.status);
+        if response.status == 101 {
+            return match expected.may_upgrade {
+                true if response.switches_to_websocket() => {
+                    pass(response, record, After::Tunnel, Rewrite::default())
+                }
+                true => Err("a 101 that does not name websocket alone".to_owned()),
+                false => Err("unexpected 101".to_owned()),
+            };
         }
-        let Some(exchange) = slot.take() else {
-            return Err("response without a request".to_owned());
-        };
-        if response.status == 101 || (asked == Asked::Connect && response.status < 300) {
-            exchange.answered(response.status, inspector);
-            return Ok(pass(response, After::Tunnel));
+        if asked == Asked::Connect && response.status < 300 {
+            return pass(response, record, After::Tunnel, Rewrite::default());
         }
+        // Whoever is answered before it has said everything may or may not say the rest:
+        // there is no telling what its next bytes are, so they go nowhere.
+        let early = !expected.request_sent.get() && is_whole(response.framing, rest);
         let after = After::Body {
-            persistent: response.persistent,
+            persistent: response.persistent && !early,
         };
         if expected.sees_response {
-            return Ok(inspect(response, exchange, after, inspector));
+            return inspect(response, after, ending(early), underway);
         }
-        exchange.answered(response.status, inspector);
-        Ok(pass(response, after))
+        pass(response, record, after, ending(early))
     })
     .map_err(|error| error.to_string())?
 }
 
-fn pass(response: &Response<'_, '_>, after: After) -> Ready {
-    Ready {
-        rewritten: None,
-        framing: response.framing,
-        after,
+/// Says that the connection ends, or nothing.
+fn ending(close: bool) -> Rewrite<'static> {
+    Rewrite {
+        close,
+        ..Rewrite::default()
     }
+}
+
+/// Is all of a body there?
+fn is_whole(framing: Framing, came: &[u8]) -> bool {
+    let mut body = Body::new(framing);
+    body.advance(came).is_ok() && body.is_done()
+}
+
+/// Passes a response on: as received, unless an edit or the end of the connection must
+/// be written into a final one.
+fn pass(
+    response: &Response<'_, '_>,
+    record: Record,
+    after: After,
+    rewrite: Rewrite<'_>,
+) -> Result<Ready, String> {
+    let rewritten = match rewrite.edit.is_some() || rewrite.close || response.padded_names {
+        true => Some(rewrite.encode_response(response)),
+        false => None,
+    };
+    Ok(Ready {
+        rewritten: rewritten.transpose().map_err(|error| error.to_string())?,
+        framing: response.framing,
+        record,
+        after,
+    })
 }
 
 /// Passes the head through the plugins that asked for it.
 fn inspect(
     response: &Response<'_, '_>,
-    mut exchange: Exchange,
     after: After,
-    inspector: &impl Inspector,
-) -> Ready {
+    rewrite: Rewrite<'_>,
+    underway: &Underway<'_, impl Inspector>,
+) -> Result<Ready, String> {
     let head = ResponseHead {
         status: response.status,
         headers: response.headers,
     };
-    let to_head = exchange.is_to_head();
-    let attribution = std::mem::take(&mut exchange.attribution);
-    let decision = inspector.decide_response(attribution, &head);
-    exchange.attribution = decision.attribution;
-    match decision.verdict {
-        Verdict::Allow => {
-            exchange.answered(response.status, inspector);
-            pass(response, after)
-        }
+    let mut verdict = Verdict::Allow;
+    underway.attribute(|attribution| {
+        let decision = underway.inspector.decide_response(attribution, &head);
+        verdict = decision.verdict;
+        decision.attribution
+    });
+    let record = Record::Answered(response.status);
+    match &verdict {
+        Verdict::Allow => pass(response, record, after, rewrite),
         Verdict::Deny(denial) => {
-            exchange.denied(denial.status, inspector);
-            replaced(Answer::denial(&denial, true, to_head))
+            let answer = Answer::denial(denial, true, underway.asked() == Asked::Head);
+            Ok(replaced(answer, Record::Denied(denial.status)))
         }
         Verdict::Edit(edit) => {
-            let rewrite = Rewrite {
-                path: None,
-                edit: Some(&edit),
-            };
-            match rewrite.encode_response(response) {
-                Ok(head) => {
-                    exchange.answered(response.status, inspector);
-                    Ready {
-                        rewritten: Some(head),
-                        ..pass(response, after)
-                    }
-                }
-                Err(error) => {
-                    exchange.failed(500, &error.to_string(), inspector);
-                    replaced(Answer::error(500, "invalid header edit\r\n"))
-                }
-            }
+            let edit = Some(edit);
+            pass(response, record, after, Rewrite { edit, ..rewrite }).or_else(|error| {
+                let answer = Answer::error(500, "invalid header edit\r\n");
+                Ok(replaced(answer, Record::Failed(500, error)))
+            })
         }
     }
 }
 
-fn replaced(answer: Answer<'_>) -> Ready {
+fn replaced(answer: Answer<'_>, record: Record) -> Ready {
     Ready {
         rewritten: Some(answer.encode()),
         framing: Framing::Length(0),
+        record,
         after: After::Replaced,
     }
 }

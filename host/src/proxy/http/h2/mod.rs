@@ -33,8 +33,8 @@ use tokio::{
 use self::{outbox::Outbox, relay::Relay};
 use super::{
     buffer::Buffer,
+    ending::last_words,
     inspect::{Inspector, no_upstream},
-    last_words::last_words,
     watchdog::{Activity, Phase},
 };
 

@@ -163,16 +163,128 @@ fn a_client_may_wait_for_100_continue() {
     });
 }
 
+/// Whether the body still comes then, only the client knows; its next bytes could as
+/// well be a request.
 #[test]
-fn an_early_response_does_not_cut_the_request() {
+fn after_an_early_answer_nothing_more_goes_into_the_connection() {
+    for expect in ["", "Expect: 100-continue\r\n"] {
+        relay(async |mut ends| {
+            let head = format!("PUT /x HTTP/1.1\r\nHost: a\r\n{expect}Content-Length: 4\r\n\r\n");
+            ends.send(&head).await;
+            ends.upstream.expect(&head).await;
+            ends.upstream.send(OK).await;
+            ends.expect("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+                .await;
+            ends.send(GET).await;
+            ends.expect_close().await;
+            ends.upstream.expect_end().await;
+            ends.expect_records(&["HTTP/1.1 PUT http://a/x 200 allowed"]);
+        });
+    }
+}
+
+#[test]
+fn an_early_answer_does_not_cut_a_request_it_overlaps() {
     relay(async |mut ends| {
         let head = "PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
         ends.send(head).await;
         ends.upstream.expect(head).await;
+        let (begin, end) = OK.split_at(OK.len() - 1);
+        ends.upstream.send(begin).await;
+        ends.expect(begin).await;
+        ends.send("body").await;
+        ends.upstream.expect("body").await;
+        ends.upstream.send(end).await;
+        ends.expect(end).await;
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+    });
+}
+
+#[test]
+fn a_response_that_nobody_asked_for_is_never_the_next_ones() {
+    let other = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison";
+    let unasked = "HTTP/1.1   0 refused (upstream sent a response that nobody asked for)";
+    let asked = "HTTP/1.1 GET http://a/x 200 allowed";
+    // With the response, before the next request was even read.
+    relay(async |mut ends| {
+        ends.send(&format!("{GET}{GET}")).await;
+        ends.upstream.expect(GET).await;
+        ends.upstream.send(&format!("{OK}{other}")).await;
+        ends.expect(OK).await;
+        ends.expect_close().await;
+        ends.expect_records(&[asked, unasked]);
+    });
+    // Between two requests.
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
         ends.upstream.send(OK).await;
         ends.expect(OK).await;
-        ends.send(&format!("body{GET}")).await;
-        ends.upstream.expect(&format!("body{GET}")).await;
+        ends.upstream.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+        ends.expect_close().await;
+        ends.expect_records(&[asked, unasked]);
+    });
+    // While a refused request was being drained.
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+        ends.upstream.send(OK).await;
+        ends.expect(OK).await;
+        ends.send("PUT /denied HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
+            .await;
+        ends.expect(DENIED).await;
+        ends.upstream.send(other).await;
+        ends.send(&format!("ok{GET}")).await;
+        ends.expect_close().await;
+        let denied = "HTTP/1.1 PUT http://a/denied 403 refused";
+        let lost =
+            "HTTP/1.1 GET http://a/x 0 refused (upstream sent a response that nobody asked for)";
+        ends.expect_records(&[asked, denied, lost]);
+    });
+    // A body where there is none.
+    for (method, head) in [
+        ("HEAD", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+        (
+            "GET",
+            "HTTP/1.1 304 Not Modified\r\ncontent-length: 2\r\n\r\n",
+        ),
+    ] {
+        relay(async |mut ends| {
+            let request = GET.replace("GET", method);
+            ends.send(&request).await;
+            ends.upstream.expect(&request).await;
+            ends.upstream.send(&format!("{head}ok")).await;
+            ends.expect(head).await;
+            ends.expect_close().await;
+        });
+    }
+    // After a 101 that was not asked for.
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+        ends.upstream
+            .send(&format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n{other}"
+            ))
+            .await;
+        ends.expect("HTTP/1.1 502 Bad Gateway\r\n").await;
+        ends.expect_records(&[
+            "HTTP/1.1 GET http://a/x 502 refused (invalid response: unexpected 101)",
+        ]);
+    });
+}
+
+#[test]
+fn interim_responses_are_bounded() {
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+        let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
+        ends.upstream.send(&interim.repeat(102)).await;
+        ends.expect(&interim.repeat(101)).await;
+        ends.expect("HTTP/1.1 502 Bad Gateway\r\n").await;
     });
 }
 
@@ -204,12 +316,36 @@ fn a_websocket_is_opaque_once_accepted() {
 }
 
 #[test]
-fn http2_cannot_be_reached_by_upgrade() {
+fn a_server_may_not_switch_to_what_was_not_offered() {
     relay(async |mut ends| {
-        ends.send("GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n").await;
+        let offer =
+            "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        ends.send(offer).await;
+        ends.upstream.expect(offer).await;
         ends.upstream
-            .expect("GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+            .send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n")
             .await;
+        ends.expect("HTTP/1.1 502 Bad Gateway\r\n").await;
+        ends.upstream.expect_end().await;
+        ends.expect_records(&["HTTP/1.1 GET http://a/ws 502 refused (invalid response: a 101 that does not name websocket alone)"]);
+    });
+}
+
+#[test]
+fn http2_cannot_be_reached_by_upgrade() {
+    for name in ["h2c", "h2c;q=1", "h2c foo", "websocket, h2c", "HTTP/2.0"] {
+        relay(async |mut ends| {
+            ends.send(&format!("GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {name}\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")).await;
+            ends.upstream
+                .expect("GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+                .await;
+            ends.upstream.send(OK).await;
+            ends.expect(OK).await;
+        });
+    }
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
         ends.upstream
             .send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n")
             .await;
@@ -313,18 +449,173 @@ fn upstream_failures_are_told_or_shown() {
         ends.upstream.stream = None;
         ends.expect_close().await;
     });
-    // A response that breaks off must not look complete.
+}
+
+/// What broke off on one leg must not look complete on the other.
+#[test]
+fn a_failure_stays_a_failure_on_the_other_leg() {
+    let asked = "HTTP/1.1 GET http://a/x 200 allowed";
+    let until_close = "HTTP/1.1 200 OK\r\n\r\nhalf";
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+        ends.upstream.send(until_close).await;
+        ends.expect(until_close).await;
+        ends.upstream.reset().await;
+        expect_reset(&mut ends.client).await;
+        ends.expect_records(&[
+            asked,
+            "HTTP/1.1 GET http://a/x 200 refused (the response broke off: Connection reset by peer (os error 104))",
+        ]);
+    });
+    // That a body ends with the connection is no failure.
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+        ends.upstream.send(until_close).await;
+        ends.expect(until_close).await;
+        ends.upstream.stream = None;
+        ends.expect_close().await;
+        ends.expect_records(&[asked]);
+    });
+    for head in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhal",
+    ] {
+        relay(async |mut ends| {
+            ends.send(GET).await;
+            ends.upstream.expect(GET).await;
+            ends.upstream.send(head).await;
+            ends.expect(head).await;
+            ends.upstream.stream = None;
+            expect_reset(&mut ends.client).await;
+            ends.expect_records(&[
+                asked,
+                "HTTP/1.1 GET http://a/x 200 refused (the response broke off: unexpected end of file)",
+            ]);
+        });
+    }
+    // A client that fails in the middle of an upload, or does not want the rest.
+    relay(async |mut ends| {
+        let head = "PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
+        ends.send(head).await;
+        ends.upstream.expect(head).await;
+        ends.client.set_zero_linger().expect("linger");
+        let (rules, mut upstream) = (ends.rules, ends.upstream);
+        drop(ends.client);
+        expect_reset(upstream.stream().await).await;
+        assert_eq!(
+            *rules.records.borrow(),
+            ["HTTP/1.1 PUT http://a/x 0 refused (Connection reset by peer (os error 104))"]
+        );
+    });
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+        ends.upstream.send(until_close).await;
+        ends.expect(until_close).await;
+        ends.client.set_zero_linger().expect("linger");
+        let (rules, mut upstream) = (ends.rules, ends.upstream);
+        drop(ends.client);
+        expect_reset(upstream.stream().await).await;
+        assert_eq!(*rules.records.borrow(), [asked]);
+    });
+}
+
+#[test]
+fn a_tunnel_passes_on_how_it_ended() {
+    let offer = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let accept =
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    for upstream_fails in [true, false] {
+        relay(async |mut ends| {
+            ends.send(offer).await;
+            ends.upstream.expect(offer).await;
+            ends.upstream.send(&format!("{accept}x")).await;
+            ends.expect(&format!("{accept}x")).await;
+            if upstream_fails {
+                ends.upstream.reset().await;
+                expect_reset(&mut ends.client).await;
+            } else {
+                ends.client.set_zero_linger().expect("linger");
+                drop(ends.client);
+                expect_reset(ends.upstream.stream().await).await;
+            }
+        });
+    }
+}
+
+#[test]
+fn the_size_of_a_chunk_may_be_padded_and_a_wrong_one_is_a_502() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let asked = "HTTP/1.1 GET http://a/x 200 allowed";
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+        let padded = format!("{head}5  \r\nhello\r\n5 ;a=1\r\nworld\r\n0   \r\n\r\n");
+        ends.upstream.send(&padded).await;
+        ends.expect(&padded).await;
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+        ends.upstream.send(&format!("{head}5x\r\nhello\r\n")).await;
+        ends.expect("HTTP/1.1 502 Bad Gateway\r\n").await;
+        ends.expect_records(&[
+            asked,
+            "HTTP/1.1 GET http://a/x 502 refused (invalid response: malformed chunked body)",
+        ]);
+    });
+    // Too late for a 502.
+    relay(async |mut ends| {
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
+        ends.upstream.send(&format!("{head}5\r\nhello")).await;
+        ends.expect(&format!("{head}5\r\nhello")).await;
+        ends.upstream.send("\r\nx").await;
+        expect_reset(&mut ends.client).await;
+        ends.expect_records(&[
+            asked,
+            "HTTP/1.1 GET http://a/x 200 refused (the response broke off: malformed chunked body)",
+        ]);
+    });
+}
+
+#[test]
+fn blanks_before_a_colon_are_taken_out_of_a_response() {
     relay(async |mut ends| {
         ends.send(GET).await;
         ends.upstream.expect(GET).await;
         ends.upstream
-            .send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal")
+            .send("HTTP/1.1 200 OK\r\nContent-Length : 2\r\nX: y\r\n\r\nok")
             .await;
-        ends.upstream.stream = None;
-        ends.expect("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal")
+        ends.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: y\r\n\r\nok")
             .await;
-        ends.expect_close().await;
+        ends.send(GET).await;
+        ends.upstream.expect(GET).await;
     });
+}
+
+/// Many clients look for an answer only when they have sent everything.
+#[test]
+fn an_answer_to_a_large_upload_can_be_read() {
+    const SIZE: usize = 5 << 20;
+    let theirs = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    for (path, answer) in [("denied", DENIED_CLOSE), ("x", theirs)] {
+        relay(async |mut ends| {
+            let head =
+                format!("POST /{path} HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n");
+            ends.send(&head).await;
+            if path == "x" {
+                ends.upstream.expect(&head).await;
+                ends.upstream.send(theirs).await;
+                ends.upstream.reset().await;
+            }
+            for _ in 0..SIZE >> 16 {
+                ends.send(&"x".repeat(1 << 16)).await;
+            }
+            ends.expect(answer).await;
+            ends.expect_close().await;
+        });
+    }
 }
 
 #[test]

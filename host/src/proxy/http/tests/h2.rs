@@ -102,7 +102,9 @@ fn peers(client_windows: (u32, u32), server_windows: (u32, u32), test: impl Asyn
         let (stream, accepted) = connected().await;
         let (rules, listener) = Rules::with_upstream().await;
         let inspector = Rc::clone(&rules);
-        tokio::task::spawn_local(async move { serve(accepted, &*inspector).await });
+        tokio::task::spawn_local(async move {
+            serve(accepted, &*inspector, &Activity::default()).await
+        });
         tokio::task::spawn_local(async move {
             let (stream, _) = listener.accept().await.expect("accept");
             let mut builder = server::Builder::new();
@@ -229,7 +231,8 @@ fn an_absent_upstream_is_a_502_on_each_stream() {
             end.expect("graceful end");
             assert_eq!((x, denied, y), (502, 403, 502));
         };
-        tokio::join!(serve(accepted, &*rules), client);
+        let activity = Activity::default();
+        tokio::join!(serve(accepted, &*rules, &activity), client);
         let records = rules.records.borrow();
         assert!(records[0].starts_with("HTTP/2 GET http://a/x 502 refused (upstream unreachable:"));
         assert_eq!(records[1], "HTTP/2 GET http://a/denied 403 refused");

@@ -141,6 +141,21 @@ impl Upstream {
             .expect("send");
     }
 
+    /// Fails, as a server that crashed.
+    async fn reset(&mut self) {
+        self.stream().await.set_zero_linger().expect("linger");
+        self.stream = None;
+    }
+
+    /// Asserts that nothing more comes, whatever the manner of the end.
+    async fn expect_end(&mut self) {
+        let mut rest = Vec::new();
+        let end = self.stream().await.read_to_end(&mut rest);
+        let end = tokio::time::timeout(Duration::from_secs(5), end).await;
+        assert!(end.is_ok(), "upstream's connection stays open");
+        assert_eq!(String::from_utf8_lossy(&rest), "", "bytes before the end");
+    }
+
     /// Asserts that the relay never connected.
     async fn expect_untouched(&self) {
         let waited = tokio::time::timeout(Duration::from_millis(20), self.listener.accept());
@@ -172,6 +187,14 @@ impl Ends {
     }
 }
 
+/// Asserts that the next thing that comes is a reset.
+async fn expect_reset(stream: &mut TcpStream) {
+    let mut byte = [0];
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut byte));
+    let error = read.await.expect("stays open").expect_err("looks complete");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
 async fn expect(stream: &mut TcpStream, who: &str, expected: &str) {
     let mut got = vec![0; expected.len()];
     let mut length = 0;
@@ -197,7 +220,7 @@ fn relay_watched(tick: Duration, test: impl AsyncFnOnce(Ends)) {
         tokio::task::spawn_local(async move {
             let mut accepted = accepted;
             if tick == TICK {
-                return serve(accepted, &*inspector).await;
+                return serve(accepted, &*inspector, &Activity::default()).await;
             }
             let activity = Activity::new(tick);
             http1::serve(&mut accepted, Buffer::default(), &*inspector, &activity).await;
