@@ -139,12 +139,12 @@ fn a_workload_cannot_use_an_address_that_is_not_its_own() -> Result<()> {
     Curl::get(shop.url(PLAIN, "/"))
         .with(&["--interface", &forged])
         .expect_dropped(&shop.stranger)?;
-    let drop = shop
-        .world
+    // The stack of a workload says things of its own from addresses of its own making,
+    // so the record that matters is the one of the forged address.
+    shop.world
         .node
         .record(&["--verdict", "dropped"], |record| {
-            record["dropReasonText"] == "Invalid source ip"
+            record["dropReasonText"] == "Invalid source ip" && record["source"]["address"] == forged
         })?;
-    assert_eq!(drop["source"]["address"], forged);
     Ok(())
 }
