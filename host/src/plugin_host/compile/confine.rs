@@ -51,12 +51,21 @@ pub(super) fn confine() -> anyhow::Result<()> {
     prctl::set_no_new_privs().context("cannot forbid new privileges")?;
     prctl::set_dumpable(false).context("cannot forbid tracing")?;
     prctl::set_pdeathsig(Signal::SIGKILL).context("cannot follow the agent's end")?;
-    // SAFETY: takes numbers only; 0 is this process.
-    let slower = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
-    nix::errno::Errno::result(slower).context("cannot give way to traffic")?;
+    give_way().context("cannot give way to traffic")?;
     for (resource, limit) in LIMITS {
         setrlimit(resource, limit, limit)
             .with_context(|| format!("cannot set {resource:?} to {limit}"))?;
     }
     syscalls::allow_only(&[syscalls::BASIC]).context("cannot give up system calls")
+}
+
+/// Makes this process nicer; one that was started nicer still stays as it is, since
+/// going back takes a privilege that is gone by now (setpriority(2), `EACCES`).
+fn give_way() -> nix::Result<()> {
+    // SAFETY: takes numbers only; 0 is this process. The answer may be negative, but an
+    // error means no more than an ordinary niceness.
+    let now = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    // SAFETY: as above.
+    let slower = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS.max(now)) };
+    nix::errno::Errno::result(slower).map(drop)
 }
