@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tidegate::cli::Cli;
+use tidegate::cli::{self, Cli};
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // One readable chain; what was tried first, its cause after it.
             eprintln!("tidegate: {error:#}");
-            ExitCode::FAILURE
+            cli::exit_code(&error)
         }
     }
 }

@@ -169,12 +169,17 @@ pub struct RuleInfo {
 }
 
 impl RuleInfo {
-    /// Short form for tables: `namespace/policy ingress[0].toPorts[1]`.
-    pub fn short(&self) -> String {
-        let name = match &self.namespace {
+    /// The document it stands in, `namespace/name`.
+    pub fn document(&self) -> String {
+        match &self.namespace {
             Some(namespace) => format!("{namespace}/{}", self.policy),
             None => self.policy.clone(),
-        };
+        }
+    }
+
+    /// Short form for tables: `namespace/policy ingress[0].toPorts[1]`.
+    pub fn short(&self) -> String {
+        let name = self.document();
         if self.path.is_empty() {
             name
         } else {

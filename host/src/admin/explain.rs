@@ -1,6 +1,7 @@
-//! `/v1/explain`: names become addresses, the kernel tables answer.
+//! `/v1/explain`: names become addresses, the kernel tables answer, and the proxy where
+//! a request or query is asked about.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::{Arc, PoisonError};
 
 use axum::{
     Json,
@@ -9,28 +10,27 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde::Deserialize;
-use tidegate_ebpf_shared::{addr::proto, identity::reserved};
-use tidegate_policy::compiled::Location;
+use tidegate_ebpf_shared::addr::proto;
 
-use super::{Readers, error};
-use crate::{
-    control::view::{EndpointView, View},
-    observe::explain::ExplainQuery,
-};
+use super::{Readers, ends::Names, error};
+use crate::observe::explain::{ExplainQuery, L7Question};
 
 /// Query of `/v1/explain`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Question {
-    /// Endpoint or address.
+    /// Endpoint, entity, DNS name or address.
     from: String,
-    /// Endpoint, service or address.
+    /// Endpoint, service, entity, DNS name or address.
     to: String,
-    /// Destination port; for ICMP the type (8, or 128 for ICMPv6, if absent).
-    port: Option<u16>,
-    /// `tcp` (if absent), `udp`, `icmp`, `icmpv6`.
+    /// Destination port, as a number or by the destination's own name for it; for ICMP
+    /// the type (8, or 128 for ICMPv6, if absent).
+    port: Option<String>,
+    /// `tcp`, `udp`, `icmp`, `icmpv6`; if absent the port's, or what the message needs.
     #[serde(default)]
     protocol: String,
+    /// An [`L7Question`] as JSON.
+    message: Option<String>,
 }
 
 pub(super) async fn answer(
@@ -38,30 +38,30 @@ pub(super) async fn answer(
     Query(question): Query<Question>,
 ) -> Response {
     let view = Arc::clone(&readers.view.borrow());
-    let query = match resolve(&question, &view) {
+    let query = {
+        let learned = readers.learned.lock();
+        let learned = learned.unwrap_or_else(PoisonError::into_inner);
+        let names = Names {
+            view: &view,
+            learned: &learned,
+        };
+        resolve(&question, &names)
+    };
+    let query = match query {
         Ok(query) => query,
         Err(message) => return error(StatusCode::BAD_REQUEST, &message),
     };
-    match readers.explain.explain(&query, &view) {
+    match readers.explain.explain(&query, &view).await {
         Ok(explanation) => Json(explanation).into_response(),
         Err(e) => error(StatusCode::INTERNAL_SERVER_ERROR, &format!("{e:#}")),
     }
 }
 
-fn resolve(question: &Question, view: &View) -> Result<ExplainQuery, String> {
-    let protocol = match question.protocol.to_ascii_lowercase().as_str() {
-        "" | "tcp" => proto::TCP,
-        "udp" => proto::UDP,
-        "icmp" => proto::ICMP,
-        "icmpv6" => proto::ICMPV6,
-        other => {
-            return Err(format!(
-                "protocol: {other:?} is not known; use one of: tcp, udp, icmp, icmpv6"
-            ));
-        }
-    };
-    let from = end("from", &question.from, view)?;
-    let to = end("to", &question.to, view)?;
+fn resolve(question: &Question, names: &Names<'_>) -> Result<ExplainQuery, String> {
+    let message = question.message.as_deref().map(message).transpose()?;
+    let asked = protocol(&question.protocol)?;
+    let from = names.end("from", &question.from)?;
+    let to = names.end("to", &question.to)?;
     // Both ends must be of one family: the first pair that is.
     let (source, destination) = from
         .addresses
@@ -74,127 +74,90 @@ fn resolve(question: &Question, view: &View) -> Result<ExplainQuery, String> {
                 question.from, question.to
             )
         })?;
-    let port = match (question.port, protocol) {
-        (Some(port), _) => port,
-        (None, proto::ICMP) => 8,
-        (None, proto::ICMPV6) => 128,
-        (None, _) => {
-            return Err("port: missing; name the destination port, e.g. web:80".into());
+    let (protocol, port) = match (&question.port, asked, &message) {
+        (Some(text), asked, message) => {
+            let (own, port) = to.port(text, asked)?;
+            let usual = match message {
+                Some(L7Question::Dns { .. }) => proto::UDP,
+                _ => proto::TCP,
+            };
+            (asked.or(own).unwrap_or(usual), port)
         }
+        (None, Some(proto::ICMP), _) => (proto::ICMP, 8),
+        (None, Some(proto::ICMPV6), _) => (proto::ICMPV6, 128),
+        (None, asked, Some(L7Question::Dns { .. })) => (asked.unwrap_or(proto::UDP), 53),
+        (None, asked, _) => to.only_port(asked).ok_or_else(|| {
+            format!(
+                "port: missing; name the destination port, e.g. {}:80",
+                question.to
+            )
+        })?,
     };
+    let mut notes = from.notes;
+    notes.extend(to.notes);
     Ok(ExplainQuery {
         source,
         host_service: from.host_service,
         destination,
         port,
         protocol,
+        message,
+        notes,
     })
 }
 
-/// One end of the question.
-#[derive(Clone, Default)]
-struct End {
-    addresses: Vec<IpAddr>,
-    /// Endpoint id of a host service that was named, else 0.
-    host_service: u32,
-}
-
-impl End {
-    /// A host service without addresses of its own has the node's.
-    fn of(endpoint: &EndpointView, view: &View) -> Self {
-        let shared = matches!(endpoint.location, Location::Cgroup(_));
-        Self {
-            addresses: if shared && endpoint.addresses.is_empty() {
-                node_addresses(view).collect()
-            } else {
-                endpoint.addresses.clone()
-            },
-            host_service: if shared { endpoint.id } else { 0 },
+fn protocol(text: &str) -> Result<Option<u8>, String> {
+    Ok(Some(match text.to_ascii_lowercase().as_str() {
+        "" => return Ok(None),
+        "tcp" => proto::TCP,
+        "udp" => proto::UDP,
+        "icmp" => proto::ICMP,
+        "icmpv6" => proto::ICMPV6,
+        other => {
+            return Err(format!(
+                "protocol: {other:?} is not known; use one of: tcp, udp, icmp, icmpv6"
+            ));
         }
-    }
+    }))
 }
 
-/// Addresses with the identity of the node, except loopback, which no other end has.
-fn node_addresses(view: &View) -> impl Iterator<Item = IpAddr> {
-    let entries = view.compiled.ipcache.iter();
-    entries
-        .filter(|(_, entry)| entry.identity == reserved::HOST)
-        .map(|(net, _)| net.addr())
-        .filter(|address| !address.is_loopback())
-}
-
-/// An endpoint, a service or a literal address.
-fn end(field: &str, text: &str, view: &View) -> Result<End, String> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(End {
-            addresses: vec![address],
-            ..End::default()
-        });
-    }
-    let named = |name: &str| name == text || name.split('/').next_back() == Some(text);
-    let mut found: Vec<(&str, End)> = view
-        .endpoints
-        .iter()
-        .filter(|e| named(&e.name))
-        .map(|e| (e.name.as_str(), End::of(e, view)))
-        .collect();
-    if found.is_empty() {
-        for service in view
-            .services
-            .iter()
-            .filter(|s| named(service_name(&s.name)))
-        {
-            match found
-                .iter_mut()
-                .find(|(name, _)| *name == service_name(&service.name))
-            {
-                Some((_, end)) => end.addresses.push(service.addr),
-                None => {
-                    let end = End {
-                        addresses: vec![service.addr],
-                        ..End::default()
-                    };
-                    found.push((service_name(&service.name), end));
-                }
+/// The message asked about. What could not stand in a request line or a field as one
+/// word or one line would be read as something else, so it is refused here.
+fn message(text: &str) -> Result<L7Question, String> {
+    let message = serde_json::from_str(text).map_err(|e| format!("message: {e}"))?;
+    let word = |field: &str, text: &str| {
+        let broken = text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control());
+        match broken {
+            true => Err(format!("{field}: {text:?} is not one word")),
+            false => Ok(()),
+        }
+    };
+    match &message {
+        L7Question::Http {
+            method,
+            target,
+            host,
+            headers,
+        } => {
+            word("method", method)?;
+            word("path", target)?;
+            host.as_deref().map_or(Ok(()), |host| word("host", host))?;
+            let broken = |field: &&String| {
+                !field.contains(':') || field.chars().any(|c| c.is_control() && c != '\t')
+            };
+            match headers.iter().find(broken) {
+                Some(field) => Err(format!("header: {field:?} is not `name: value`"))?,
+                None => Ok(message),
+            }
+        }
+        L7Question::Dns { name, qtype } => {
+            word("name", name)?;
+            match crate::observe::explain::qtype(qtype) {
+                Some(_) => Ok(message),
+                None => Err(format!(
+                    "type: {qtype:?} is no type of DNS record; use e.g. A, AAAA, SRV or TYPE65"
+                )),
             }
         }
     }
-    match found.as_slice() {
-        [(_, end)] if !end.addresses.is_empty() => Ok(end.clone()),
-        [(name, _)] => Err(format!("{field}: {name} has no address")),
-        [] => Err(format!(
-            "{field}: no endpoint or service is called {text:?}{}",
-            suggestion(text, view)
-        )),
-        several => Err(format!(
-            "{field}: {text:?} is ambiguous; use one of: {}",
-            several
-                .iter()
-                .map(|(name, _)| *name)
-                .collect::<Vec<_>>()
-                .join(", ")
-        )),
-    }
-}
-
-/// A compiled service carries its port name behind a colon if it has several ports.
-fn service_name(name: &str) -> &str {
-    name.split(':').next().unwrap_or(name)
-}
-
-fn suggestion(text: &str, view: &View) -> String {
-    let names = view.endpoints.iter().map(|e| e.name.as_str());
-    let names = names.chain(view.services.iter().map(|s| service_name(&s.name)));
-    names
-        .map(|name| {
-            let bare = name.split('/').next_back().unwrap_or(name);
-            (
-                strsim::jaro_winkler(text, bare).max(strsim::jaro_winkler(text, name)),
-                name,
-            )
-        })
-        .filter(|(score, _)| *score > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| format!("; did you mean {name:?}?"))
-        .unwrap_or_default()
 }

@@ -1,6 +1,10 @@
 //! `/v1/flows`: what is kept, then what follows.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    convert::Infallible,
+    sync::{Arc, PoisonError},
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -13,7 +17,10 @@ use serde::Deserialize;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::{Readers, error};
-use crate::observe::{filter::FlowFilter, record::FlowRecord};
+use crate::observe::{
+    filter::{FlowFilter, Known},
+    record::FlowRecord,
+};
 
 /// Query of `/v1/flows`.
 #[derive(Debug, Deserialize)]
@@ -38,6 +45,10 @@ pub(super) async fn stream(
         Err(message) => return error(StatusCode::BAD_REQUEST, &message),
     };
     let (kept, feed) = readers.flows.subscribe();
+    let records = kept.iter().map(|record| &**record);
+    if let Err(unknown) = filter.check_names(&known(&readers), records) {
+        return error(StatusCode::BAD_REQUEST, &unknown.to_string());
+    }
     let mut past: VecDeque<_> = kept.into_iter().filter(|r| filter.matches(r)).collect();
     let excess = past.len().saturating_sub(query.last.unwrap_or(usize::MAX));
     past.drain(..excess);
@@ -57,12 +68,27 @@ pub(super) async fn stream(
         .into_response()
 }
 
+/// Who and what there is now.
+fn known(readers: &Readers) -> Known {
+    let view = Arc::clone(&readers.view.borrow());
+    let learned = readers.learned.lock();
+    let learned = learned.unwrap_or_else(PoisonError::into_inner);
+    let owned = |names: BTreeSet<&str>| names.into_iter().map(str::to_owned).collect();
+    let labels = view.identities.values().flatten().map(String::as_str);
+    Known {
+        endpoints: view.endpoints.iter().map(|e| e.name.clone()).collect(),
+        names: owned(learned.all_names()),
+        labels: owned(labels.collect()),
+        rules: owned(view.directory.rules()),
+    }
+}
+
 fn parse_filter(text: Option<&str>) -> Result<FlowFilter, String> {
     let Some(text) = text else {
         return Ok(FlowFilter::default());
     };
     let filter: FlowFilter = serde_json::from_str(text).map_err(|e| format!("filter: {e}"))?;
-    filter.check().map_err(|e| format!("filter: {e}"))?;
+    filter.check().map_err(|e| e.to_string())?;
     Ok(filter)
 }
 

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `/v1/status` | the whole [`View`], JSON |
 //! | `/v1/flows?last=N&follow=BOOL&filter=JSON` | flow records, one JSON object a line |
-//! | `/v1/explain?from=A&to=B&port=P&protocol=tcp` | an [`Explanation`], JSON |
+//! | `/v1/explain?from=A&to=B&port=P&protocol=tcp&message=JSON` | an [`Explanation`], JSON |
 //! | `/v1/fqdn` | names learned, JSON |
 //! | `/metrics` | OpenMetrics text |
 //! | `/healthz` | 200 while the agent lives |
@@ -13,12 +13,14 @@
 //!
 //! Errors are `{"error": "…"}` with a 4xx or 5xx status.
 
+mod ends;
 mod explain;
 mod flows;
 
 use std::{
     net::SocketAddr,
     path::Path,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -48,8 +50,11 @@ use crate::{
 /// Answers explain questions; implemented where the kernel tables are at hand.
 pub trait Explain: Send + Sync {
     /// The answer for one flow, or why there is none.
-    fn explain(&self, query: &ExplainQuery, view: &View) -> anyhow::Result<Explanation>;
+    fn explain<'a>(&'a self, query: &'a ExplainQuery, view: &'a View) -> Explaining<'a>;
 }
+
+/// An explanation under way: the proxy may have to be asked.
+pub type Explaining<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Explanation>> + Send + 'a>>;
 
 /// What the API reads.
 #[derive(Clone)]

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use tidegate_policy::compiled::{DefaultDeny, Location};
+use tidegate_ebpf_shared::identity::reserved;
+use tidegate_policy::compiled::{AddrIdentity, Compiled, DefaultDeny, Location};
 
 use super::*;
 use crate::{
     cli::client::{Client, ClientError},
-    control::view::EndpointView,
+    control::view::{EndpointView, PortView},
     observe::{
         filter::{FlowFilter, tests::record},
         record::{FlowRecord, FlowVerdict, Party},
@@ -17,7 +18,7 @@ use crate::{
 struct Echo;
 
 impl Explain for Echo {
-    fn explain(&self, query: &ExplainQuery, view: &View) -> anyhow::Result<Explanation> {
+    fn explain<'a>(&'a self, query: &'a ExplainQuery, view: &'a View) -> Explaining<'a> {
         let party = |address, port| Party {
             address,
             port,
@@ -26,7 +27,7 @@ impl Explain for Echo {
             labels: Vec::new(),
             names: Vec::new(),
         };
-        Ok(Explanation {
+        let explanation = Explanation {
             source: party(query.source, 0),
             destination: party(query.destination, query.port),
             protocol: query.protocol.to_string(),
@@ -35,8 +36,12 @@ impl Explain for Echo {
             live: None,
             verdict: FlowVerdict::Forwarded,
             reason: None,
+            l7: None,
+            notes: query.notes.clone(),
+            obstacles: Vec::new(),
             generation: view.generation,
-        })
+        };
+        Box::pin(async { Ok(explanation) })
     }
 }
 
@@ -54,12 +59,38 @@ async fn start() -> Running {
         identity: 256,
         labels: Vec::new(),
         addresses: vec![address.parse().expect("literal address")],
+        ports: vec![PortView {
+            name: "http".into(),
+            port: 8080,
+            protocol: 6,
+        }],
         location: Location::Interface("tg0".into()),
         default_deny: DefaultDeny::default(),
         state: "ready".into(),
         policy_entries: 0,
     };
+    let compiled = Compiled {
+        ipcache: [
+            ("10.0.0.254/32", reserved::HOST),
+            ("0.0.0.0/0", reserved::WORLD_IPV4),
+            ("192.0.2.0/24", 1 << 24),
+        ]
+        .into_iter()
+        .map(|(net, identity)| {
+            let owner = AddrIdentity {
+                identity,
+                endpoint: None,
+            };
+            (net.parse().expect("literal prefix"), owner)
+        })
+        .collect(),
+        ..Compiled::default()
+    };
+    let mut learned = LearnedNames::new(4);
+    let address = IpAddr::from([203, 0, 113, 9]);
+    learned.learn(Instant::now(), "learned.example.", &[(address, 60)]);
     let view = View {
+        compiled: Arc::new(compiled),
         generation: 3,
         endpoints: vec![
             endpoint("shop/frontend", "10.0.0.1"),
@@ -73,7 +104,7 @@ async fn start() -> Running {
     let readers = Readers {
         view,
         flows: Arc::new(FlowStore::new(16)),
-        learned: Arc::new(Mutex::new(LearnedNames::new(4))),
+        learned: Arc::new(Mutex::new(learned)),
         explain: Arc::new(Echo),
     };
     let dir = tempfile::tempdir().expect("temporary folder");
@@ -148,7 +179,7 @@ async fn a_filter_that_can_never_match_is_refused() {
         .expect_err("refused");
     assert!(
         matches!(&refused, ClientError::Refused { message, .. }
-        if message.starts_with("filter: protocol: \"tpc\" is not known")),
+        if message.starts_with("protocol: \"tpc\" is not known")),
         "{refused}"
     );
 }
@@ -175,6 +206,24 @@ async fn explain_takes_names_and_says_what_is_wrong_with_them() {
         explain("from=10.0.0.9&to=backend&protocol=icmp").await,
         Ok((ip(9), ip(2), 8))
     );
+    assert_eq!(
+        explain("from=frontend&to=backend&port=http").await,
+        Ok((ip(1), ip(2), 8080))
+    );
+    assert_eq!(
+        explain("from=host&to=backend&port=http").await,
+        Ok((ip(254), ip(2), 8080))
+    );
+    // The first address of documentation has a rule of its own.
+    let outside = IpAddr::from([198, 51, 100, 1]);
+    assert_eq!(
+        explain("from=frontend&to=world&port=443").await,
+        Ok((ip(1), outside, 443))
+    );
+    assert_eq!(
+        explain("from=frontend&to=learned.example&port=443").await,
+        Ok((ip(1), IpAddr::from([203, 0, 113, 9]), 443))
+    );
     let cases = [
         (
             "from=frontent&to=backend&port=80",
@@ -185,6 +234,23 @@ async fn explain_takes_names_and_says_what_is_wrong_with_them() {
             "ambiguous; use one of: blue/twin, green/twin",
         ),
         ("from=frontend&to=backend", "port: missing"),
+        (
+            "from=frontend&to=backend&port=htpp",
+            "port: \"htpp\" is no port of \"to\"; use a number or one of: http",
+        ),
+        (
+            "from=kube-apiserver&to=backend&port=80",
+            "is nobody on a node that runs alone",
+        ),
+        (
+            "from=frontend&to=db.example&port=80",
+            "no endpoint, service, entity or learned DNS name",
+        ),
+        (
+            "from=frontend&to=backend&port=80&message=%7B%22http%22%3A%7B%22method%22%3A%22GET\
+             %22%2C%22target%22%3A%22%2F%20x%22%7D%7D",
+            "path: \"/ x\" is not one word",
+        ),
         (
             "from=frontend&to=backend&protocol=sctp",
             "use one of: tcp, udp, icmp, icmpv6",

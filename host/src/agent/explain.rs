@@ -1,10 +1,11 @@
 //! The kernel's explanation of a flow, told in names.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use tidegate_ebpf_shared::{addr::proto, flow::flags, identity::reserved, policy::verdict, reason};
 use tidegate_policy::compiled::{Compiled, Direction, PortMatch};
 
+use super::judge::Asked;
 use crate::{
     admin,
     control::view::View,
@@ -15,18 +16,41 @@ use crate::{
         explain::{ExplainQuery, Explanation, LiveFlow, PolicyStep, ServiceStep, l7_in_words},
         record::{FlowDirection, FlowVerdict, Party},
     },
+    proxy::supervisor::ProxySupervisor,
 };
 
 /// Answers from the kernel's tables.
 pub(super) struct Explainer {
     pub(super) tables: Reader,
     pub(super) learned: std::sync::Arc<std::sync::Mutex<LearnedNames>>,
+    /// Asked about requests and queries.
+    pub(super) proxy: Arc<ProxySupervisor>,
     /// Denied packets pass and are only reported.
     pub(super) audit: bool,
 }
 
 impl admin::Explain for Explainer {
-    fn explain(&self, query: &ExplainQuery, view: &View) -> anyhow::Result<Explanation> {
+    fn explain<'a>(&'a self, query: &'a ExplainQuery, view: &'a View) -> admin::Explaining<'a> {
+        Box::pin(async move {
+            let (mut explanation, asked) = self.kernel(query, view)?;
+            if let Some(message) = &query.message {
+                let answer = self
+                    .judge(message, query, explanation.verdict, asked, view)
+                    .await;
+                explanation.l7 = Some(answer?);
+            }
+            Ok(explanation)
+        })
+    }
+}
+
+impl Explainer {
+    /// The kernel's answer, and what the proxy is to be asked if the flow would meet it.
+    fn kernel(
+        &self,
+        query: &ExplainQuery,
+        view: &View,
+    ) -> anyhow::Result<(Explanation, Option<Asked>)> {
         let host_service = match query.host_service {
             0 => only_host_service(query.source, view),
             named => named,
@@ -50,7 +74,16 @@ impl admin::Explain for Explainer {
         let evaluation = &answer.evaluation;
         let drop = refusal(&answer, host_service != 0);
         let reached_policy = drop != Some(reason::NO_BACKEND);
-        Ok(Explanation {
+        let verdict = match drop {
+            None if evaluation.is_steered() => FlowVerdict::Redirected,
+            None => FlowVerdict::Forwarded,
+            Some(_) if self.audit && reached_policy && evaluation.is_policy_denial() => {
+                FlowVerdict::Audit
+            }
+            Some(_) => FlowVerdict::Dropped,
+        };
+        let asked = (verdict == FlowVerdict::Redirected).then(|| Asked::of(&answer));
+        let explanation = Explanation {
             source: names.party(&answer.source, 0),
             destination: names.party(&answer.destination, port_of(query.protocol, answer.port)),
             protocol: protocol(query.protocol),
@@ -61,18 +94,47 @@ impl admin::Explain for Explainer {
                 Vec::new()
             },
             live: live(&answer),
-            verdict: match drop {
-                None if evaluation.is_steered() => FlowVerdict::Redirected,
-                None => FlowVerdict::Forwarded,
-                Some(_) if self.audit && reached_policy && evaluation.is_policy_denial() => {
-                    FlowVerdict::Audit
-                }
-                Some(_) => FlowVerdict::Dropped,
-            },
+            verdict,
             reason: drop.map(|reason| reason::phrase(reason).to_owned()),
+            l7: None,
+            notes: query.notes.clone(),
+            obstacles: obstacles(view, &answer, verdict),
             generation: evaluation.generation,
-        })
+        };
+        Ok((explanation, asked))
     }
+}
+
+/// Where a rule of the generation in force is written, `file:line`.
+pub(super) fn place(compiled: &Compiled, rule: u32) -> Option<String> {
+    let rule = compiled.rules.get(&rule)?;
+    Some(format!("{}:{}", rule.file, rule.line))
+}
+
+/// What may stand in the way of a flow that policy allows, or make the answer stale.
+fn obstacles(view: &View, answer: &datapath::Explanation, verdict: FlowVerdict) -> Vec<String> {
+    let mut found = Vec::new();
+    for id in [answer.source.endpoint, answer.destination.endpoint] {
+        let endpoint = view.endpoints.iter().find(|e| e.id == id);
+        if let Some(endpoint) = endpoint.filter(|e| e.state != "ready") {
+            found.push(format!("endpoint {}: {}", endpoint.name, endpoint.state));
+        }
+    }
+    if verdict == FlowVerdict::Redirected && view.proxy.state != "serving" {
+        found.push(format!(
+            "the proxy is not serving ({}): new connections wait for it",
+            view.proxy.state
+        ));
+    }
+    if view.generation != view.proxy_generation && verdict == FlowVerdict::Redirected {
+        found.push(format!(
+            "the kernel decides with generation {}, the proxy with {}",
+            view.generation, view.proxy_generation
+        ));
+    }
+    found.extend(view.datapath.missing.iter().cloned());
+    found.extend(view.datapath.notes.iter().cloned());
+    found
 }
 
 /// Why a new flow like this does not come about, if it does not.
@@ -147,11 +209,7 @@ impl Names<'_> {
     fn steps(&self, answer: &datapath::Explanation) -> Vec<PolicyStep> {
         let step = |step: &datapath::Step| {
             let rule = step.entry.rule;
-            let place = self
-                .compiled
-                .rules
-                .get(&rule)
-                .map(|rule| format!("{}:{}", rule.file, rule.line));
+            let place = place(self.compiled, rule);
             PolicyStep {
                 endpoint: self
                     .directory

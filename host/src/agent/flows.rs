@@ -16,6 +16,9 @@ use crate::{
     proxy::contract::{L7Record, ToAgent},
 };
 
+/// How long records may wait for the first generation.
+const NAMES: Duration = Duration::from_secs(5);
+
 /// Names what kernel and proxy report, and keeps it.
 #[derive(Clone)]
 pub(super) struct Recorder {
@@ -30,12 +33,23 @@ impl Recorder {
     /// Reads kernel events for ever. The ring buffers are the bounded queue: when this
     /// is too slow the kernel drops events and counts them.
     pub(super) async fn follow(self, mut events: EventStream) -> std::io::Result<()> {
+        self.names_known().await;
         loop {
             let first = events.next().await?;
             self.kernel(std::iter::once(first).chain(std::iter::from_fn(|| events.try_next())));
             // Other tasks of this thread have their turn between bursts.
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Waits until there are names: what happened while no agent ran waits in the ring
+    /// buffers, and should not come out as bare numbers. Not for ever: a node without a
+    /// generation has no names to wait for.
+    async fn names_known(&self) {
+        let mut view = self.view.clone();
+        let known = view.wait_for(|view| view.generation != 0);
+        // Without them records are still better than none.
+        let _ = tokio::time::timeout(NAMES, known).await;
     }
 
     /// Takes in what the proxy says about traffic.
@@ -50,7 +64,10 @@ impl Recorder {
                 learned.learn(Instant::now(), &name, &addresses);
             }
             // Answers to the supervisor's own messages.
-            ToAgent::Hello { .. } | ToAgent::Published { .. } | ToAgent::Stats(_) => {}
+            ToAgent::Hello { .. }
+            | ToAgent::Published { .. }
+            | ToAgent::Judged { .. }
+            | ToAgent::Stats(_) => {}
         }
     }
 

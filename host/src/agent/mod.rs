@@ -10,6 +10,7 @@
 mod check;
 mod explain;
 mod flows;
+mod judge;
 mod names;
 mod plugins;
 mod sinks;
@@ -38,6 +39,7 @@ use self::{
     plugins::{Examiner, candidate},
     sinks::{Node, SharedDatapath},
 };
+pub use crate::datapath::kernel_features;
 use crate::{
     admin::{self, Readers},
     config::{Config, PolicyMode},
@@ -176,6 +178,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
         explain: Arc::new(Explainer {
             tables,
             learned: recorder.learned.clone(),
+            proxy: proxy.clone(),
             audit,
         }),
     };

@@ -48,7 +48,22 @@ pub(super) fn proxy(status: &ProxyStatus, stats: &ProxyStats) -> ProxyView {
         pid: status.pid,
         state,
         starts: status.starts,
+        other_binary: runs_other_binary(status.pid),
         stats: stats.clone(),
+    }
+}
+
+/// Does a process run another file than this one? The kernel keeps a replaced binary for
+/// those who run it, so device and inode tell. What cannot be read is not claimed.
+fn runs_other_binary(pid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = |process: &str| {
+        let file = std::fs::metadata(format!("/proc/{process}/exe")).ok()?;
+        Some((file.dev(), file.ino()))
+    };
+    match (file("self"), file(&pid.to_string())) {
+        (Some(own), Some(other)) => own != other,
+        _ => false,
     }
 }
 
@@ -135,4 +150,23 @@ fn by_name(counters: &Counters) -> BTreeMap<String, (u64, u64)> {
                 .map(|(name, count)| (name.to_owned(), (count, 0))),
         )
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_binary_is_told_from_the_own_one() {
+        assert!(!runs_other_binary(std::process::id()));
+        assert!(!runs_other_binary(0), "no process, no claim");
+        let mut other = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("sleep");
+        let told = runs_other_binary(other.id());
+        other.kill().expect("kill");
+        other.wait().expect("wait");
+        assert!(told);
+    }
 }

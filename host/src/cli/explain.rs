@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::{
     ask::{Output, print_json, print_text},
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     cli::observe::party_text,
     observe::{
-        explain::Explanation,
+        explain::{Explanation, L7Answer, L7Question},
         record::{FlowDirection, FlowVerdict},
     },
 };
@@ -19,26 +19,77 @@ use crate::{
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// Endpoint or address that connects
+    /// Who connects: endpoint, `host`, `world`, a DNS name that was learned, or an address
     from: String,
-    /// Endpoint, service or address it connects to, with the port: `web:80`, `10.0.0.7:53`, `[fd00::7]:53`
+    /// What it connects to, likewise, or a service; with the port as a number or by its
+    /// name: `web:80`, `web:http`, `world:443`, `10.0.0.7:53`, `[fd00::7]:53`
     to: String,
-    /// `tcp`, `udp`, `icmp`, `icmpv6`
-    #[arg(short, long, default_value = "tcp")]
-    protocol: String,
+    /// `tcp`, `udp`, `icmp`, `icmpv6`; if absent the named port's, else `tcp`, and `udp` for a
+    /// DNS name
+    #[arg(short, long)]
+    protocol: Option<String>,
+    #[command(subcommand)]
+    message: Option<Message>,
+}
+
+/// What is asked on the connection.
+#[derive(Debug, Subcommand)]
+enum Message {
+    /// An HTTP request: would the proxy let it pass
+    Http {
+        /// Method, e.g. `GET`
+        method: String,
+        /// Path and query
+        path: String,
+        /// `Host`; address and port of the destination if absent
+        #[arg(long)]
+        host: Option<String>,
+        /// Further fields, `name: value`
+        #[arg(short = 'H', long)]
+        header: Vec<String>,
+    },
+    /// A DNS query: would the proxy let it pass
+    Dns {
+        /// Name asked for
+        name: String,
+        /// Type asked for
+        #[arg(short = 't', long = "type", default_value = "A")]
+        qtype: String,
+    },
+}
+
+impl From<Message> for L7Question {
+    fn from(message: Message) -> Self {
+        match message {
+            Message::Http {
+                method,
+                path,
+                host,
+                header,
+            } => Self::Http {
+                method,
+                target: path,
+                host,
+                headers: header,
+            },
+            Message::Dns { name, qtype } => Self::Dns { name, qtype },
+        }
+    }
 }
 
 pub(super) async fn run(args: Explain, client: &Client, output: Output) -> Result<(), ClientError> {
     let (to, port) = split_port(&args.to);
-    let port = port
-        .map(|p| format!("&port={}", encode(p)))
-        .unwrap_or_default();
-    let path = format!(
-        "/v1/explain?from={}&to={}&protocol={}{port}",
-        encode(&args.from),
-        encode(to),
-        encode(&args.protocol)
-    );
+    let mut path = format!("/v1/explain?from={}&to={}", encode(&args.from), encode(to));
+    for (key, value) in [("port", port), ("protocol", args.protocol.as_deref())] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{key}={}", encode(value)));
+        }
+    }
+    if let Some(message) = args.message {
+        let message = serde_json::to_string(&L7Question::from(message))
+            .map_err(|e| ClientError::Answer(format!("cannot be asked for: {e}")))?;
+        path.push_str(&format!("&message={}", encode(&message)));
+    }
     let explanation: Explanation = client.get(&path).await?;
     match output {
         Output::Json => print_json(&explanation),
@@ -64,6 +115,7 @@ fn render(e: &Explanation) -> String {
     let mut out = String::new();
     let verdict = match e.verdict {
         FlowVerdict::Forwarded => "ALLOWED in the kernel".to_owned(),
+        FlowVerdict::Redirected if e.l7.is_some() => "steered to the proxy".to_owned(),
         FlowVerdict::Redirected => "ALLOWED if the L7 rules below agree (proxy)".to_owned(),
         FlowVerdict::Audit => format!(
             "PASSES in audit mode; enforced it would be DROPPED: {}",
@@ -82,6 +134,12 @@ fn render(e: &Explanation) -> String {
         party_text(&e.destination),
         e.protocol
     );
+    if let Some(l7) = &e.l7 {
+        out.push_str(&render_l7(l7));
+    }
+    for note in &e.notes {
+        let _ = writeln!(out, "  note     {note}");
+    }
     if let Some(s) = &e.service {
         let _ = writeln!(
             out,
@@ -129,6 +187,9 @@ fn render(e: &Explanation) -> String {
             live.bytes
         );
     }
+    for obstacle in &e.obstacles {
+        let _ = writeln!(out, "  obstacle {obstacle}");
+    }
     let _ = writeln!(
         out,
         "  answered from the kernel's tables, generation {}",
@@ -137,9 +198,60 @@ fn render(e: &Explanation) -> String {
     out
 }
 
+fn render_l7(l7: &L7Answer) -> String {
+    let by = match &l7.plugin {
+        Some(plugin) => format!(" by {plugin}"),
+        None => String::new(),
+    };
+    let code = |what: &str| match (l7.code, l7.asked.starts_with("DNS ")) {
+        (None | Some(0), _) => what.to_owned(),
+        (Some(code), true) => format!("{what}, RCODE {code}"),
+        (Some(code), false) => format!("{what}, {code}"),
+    };
+    let verdict = match l7.verdict {
+        FlowVerdict::Forwarded => "ALLOWED".to_owned(),
+        FlowVerdict::Audit => "PASSES in audit mode; enforced it would be REFUSED".to_owned(),
+        FlowVerdict::Error => code("not decided by policy"),
+        _ => code("REFUSED"),
+    };
+    let mut out = format!("  {}: {verdict}{by}\n", l7.asked);
+    for rule in &l7.rules {
+        let place = match &rule.place {
+            Some(place) => format!("  ({place})"),
+            None => String::new(),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "           rule   {}{place}", rule.rule);
+    }
+    if let Some(reason) = &l7.reason {
+        let _ = writeln!(out, "           why    {reason}");
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
-    use super::split_port;
+    use super::*;
+
+    #[test]
+    fn a_refused_request_names_code_plugin_rule_and_place() {
+        let answer = L7Answer {
+            asked: "GET /admin".into(),
+            verdict: FlowVerdict::Dropped,
+            code: Some(403),
+            reason: None,
+            rules: vec![crate::observe::explain::RulePlace {
+                rule: "shop/web ingress[0].toPorts[0]".into(),
+                place: Some("policies/web.yaml:9".into()),
+            }],
+            plugin: Some("http@0.1.0".into()),
+        };
+        assert_eq!(
+            render_l7(&answer),
+            "  GET /admin: REFUSED, 403 by http@0.1.0\n           \
+             rule   shop/web ingress[0].toPorts[0]  (policies/web.yaml:9)\n"
+        );
+    }
 
     #[test]
     fn ports_are_split_off_names_and_addresses() {

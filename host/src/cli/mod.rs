@@ -15,6 +15,8 @@ mod run;
 mod service;
 mod status;
 mod table;
+mod version;
+mod when;
 
 use std::process::ExitCode;
 
@@ -42,6 +44,8 @@ enum Command {
     /// Look at a configuration file without running anything.
     #[command(subcommand)]
     Config(config::Command),
+    /// What this binary is, and what it wants of this node's kernel.
+    Version(version::Version),
     /// The proxy process; the agent runs it.
     #[command(hide = true)]
     Proxy(proxy::ProxyArgs),
@@ -52,6 +56,17 @@ enum Command {
     Ask(ask::ClientCommand),
 }
 
+/// The exit code for a failure: 2 if the question itself was wrong, as for arguments that
+/// cannot be parsed, else 1.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref() {
+        Some(client::ClientError::Refused { status, .. }) if status.is_client_error() => {
+            ExitCode::from(2)
+        }
+        _ => ExitCode::FAILURE,
+    }
+}
+
 impl Cli {
     /// Does what was asked. The exit code is 0, or 1 where a command answers "no".
     pub fn run(self) -> anyhow::Result<ExitCode> {
@@ -59,6 +74,7 @@ impl Cli {
             Command::Run(args) => args.run(),
             Command::Cleanup(args) => args.run(),
             Command::Config(command) => command.run(self.options.output),
+            Command::Version(args) => Ok(version::run(&args, self.options.output)?),
             Command::Proxy(args) => {
                 proxy::run(&args, proxy::plugins::CatalogLoader::new)?;
                 Ok(ExitCode::SUCCESS)

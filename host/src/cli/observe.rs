@@ -7,6 +7,7 @@ use clap::Args;
 use super::{
     ask::{Output, print_text},
     client::{Client, ClientError},
+    when,
 };
 use crate::observe::{
     filter::FlowFilter,
@@ -14,15 +15,25 @@ use crate::observe::{
     store::verdict_label,
 };
 
+/// Records from the past to begin with, if nothing is said.
+const LAST: usize = 20;
+
 /// Arguments of `observe`. Options AND; several values of one option OR.
 #[derive(Debug, Args)]
 pub(super) struct Observe {
     /// Keep printing what follows
     #[arg(short, long)]
     follow: bool,
-    /// Matching records from the past to begin with (0 with --follow: only what follows)
-    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
-    last: usize,
+    /// Matching records from the past to begin with: 20 if absent, or all with --since or
+    /// --until (0 with --follow: only what follows)
+    #[arg(short = 'n', long, value_name = "N")]
+    last: Option<usize>,
+    /// Not before: how long ago (30s, 5m, 2h, 1d), or a time (2026-01-31T16:00:00Z, @SECONDS)
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
+    since: Option<u64>,
+    /// Before this time, likewise
+    #[arg(long, value_name = "TIME", value_parser = when::parse, conflicts_with = "follow")]
+    until: Option<u64>,
     /// Workload at either end: name, namespace/name, namespace/, address, DNS name, `world`, `host`
     #[arg(short, long, value_name = "WHO")]
     workload: Vec<String>,
@@ -32,7 +43,7 @@ pub(super) struct Observe {
     /// Workload at the destination
     #[arg(long, value_name = "WHO")]
     to: Vec<String>,
-    /// forwarded, dropped, redirected, translated, audit, error
+    /// forwarded, dropped (error included), redirected, translated, audit, error
     #[arg(long)]
     verdict: Vec<String>,
     /// tcp, udp, icmp, icmpv6, sctp, http, dns
@@ -59,8 +70,12 @@ pub(super) async fn run(args: Observe, client: &Client, output: Output) -> Resul
         port: args.port,
         label: args.label,
         rule: args.rule,
+        since_ns: args.since,
+        until_ns: args.until,
     };
-    let mut lines = client.flows(&filter, Some(args.last), args.follow).await?;
+    let bounded = args.since.or(args.until).is_some();
+    let last = args.last.or((!bounded).then_some(LAST));
+    let mut lines = client.flows(&filter, last, args.follow).await?;
     while let Some(line) = lines.next_line().await? {
         match output {
             Output::Json => print_text(&format!("{line}\n"))?,
@@ -99,6 +114,11 @@ fn row(r: &FlowRecord) -> String {
     ];
     if let Some(reason) = &r.drop_reason_text {
         parts.push(format!("[{reason}]"));
+    }
+    if let Some(error) = &r.error
+        && r.drop_reason_text.is_none()
+    {
+        parts.push(format!("[passed although: {error}]"));
     }
     if !r.rules.is_empty() {
         parts.push(format!("by {}", r.rules.join(" and ")));

@@ -5,7 +5,7 @@ use crate::control::view::View;
 
 pub(super) fn render(view: &View) -> String {
     let header = [
-        "NAME", "VERSION", "WORLD", "STATE", "CALLS", "FAILURES", "NS/CALL", "DIGEST", "SOURCE",
+        "NAME", "VERSION", "WORLD", "STATE", "CALLS", "FAILURES", "US/CALL", "DIGEST", "SOURCE",
         "REASON",
     ];
     let mut table = Table::new(&header);
@@ -13,7 +13,10 @@ pub(super) fn render(view: &View) -> String {
         let stats = view.proxy.stats.plugins.get(&p.name);
         let calls = stats.map_or(0, |s| s.calls);
         let failures = stats.map_or(0, |s| s.traps + s.deadlines + s.out_of_memory);
-        let mean = stats.and_then(|s| s.call_ns.checked_div(s.calls));
+        let mean = stats.and_then(|s| {
+            let ns = s.durations.sum_ns.checked_div(s.durations.count())?;
+            Some(format!("{}.{}", ns / 1_000, ns / 100 % 10))
+        });
         table.row([
             p.name.clone(),
             p.version.clone(),
@@ -21,7 +24,7 @@ pub(super) fn render(view: &View) -> String {
             p.state.clone(),
             calls.to_string(),
             failures.to_string(),
-            mean.map(|ns| ns.to_string()).unwrap_or_default(),
+            mean.unwrap_or_default(),
             p.digest.chars().take("sha256:".len() + 12).collect(),
             p.source.clone(),
             p.reason.clone().unwrap_or_default(),

@@ -79,6 +79,14 @@ pub(super) fn render(view: &View) -> String {
     for why in view.obstacles() {
         let _ = writeln!(out, "\nnot ready: {why}");
     }
+    if p.other_binary {
+        let _ = writeln!(
+            out,
+            "\nthe proxy runs another binary than the agent (version {}): it was started before an \
+             upgrade; when its L7 connections may be reset, `kill {}` has the agent start the new one",
+            view.version, p.pid
+        );
+    }
     for e in view.endpoints.iter().filter(|e| e.state != "ready") {
         let _ = writeln!(out, "\nendpoint {}: {}", e.name, e.state);
     }
@@ -232,8 +240,12 @@ mod tests {
             unready: false,
             since_s: 0,
         });
+        view.proxy.other_binary = true;
+        view.proxy.pid = 4711;
         let text = render(&view);
         for part in [
+            "the proxy runs another binary than the agent",
+            "`kill 4711`",
             "2 in the kernel, 1 in the proxy",
             "FLOWS 95% of 100",
             "error: policies/a.yaml:3:5: unknown key `ingres`",

@@ -2,18 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_policy::{compiled::Compiled, input::Body};
+use tidegate_policy::{
+    compiled::Compiled,
+    input::{Body, Document},
+};
 
 use super::{
     documents::{Choice, Documents},
-    view::{EndpointView, PolicyView},
+    view::{EndpointView, PolicyView, PortView},
 };
 
 /// Endpoints, with why they are not in force where they are not.
 pub(super) fn endpoints(
     compiled: &Compiled,
+    documents: &Documents,
     not_ready: &BTreeMap<String, String>,
 ) -> Vec<EndpointView> {
+    let ports: BTreeMap<String, Vec<PortView>> =
+        documents.in_use().filter_map(named_ports).collect();
     let row = |(id, endpoint): (&u32, &tidegate_policy::compiled::CompiledEndpoint)| EndpointView {
         id: *id,
         name: endpoint.name.clone(),
@@ -24,6 +30,7 @@ pub(super) fn endpoints(
             .cloned()
             .unwrap_or_default(),
         addresses: endpoint.addresses.clone(),
+        ports: ports.get(&endpoint.name).cloned().unwrap_or_default(),
         location: endpoint.location.clone(),
         default_deny: endpoint.default_deny,
         state: not_ready
@@ -33,6 +40,19 @@ pub(super) fn endpoints(
         policy_entries: endpoint.table.len(),
     };
     compiled.endpoints.iter().map(row).collect()
+}
+
+/// An endpoint document's name, and its ports by name.
+fn named_ports(document: &Document) -> Option<(String, Vec<PortView>)> {
+    let Body::Endpoint(endpoint) = &document.body else {
+        return None;
+    };
+    let ports = endpoint.ports.iter().map(|port| PortView {
+        name: port.name.clone(),
+        port: port.port,
+        protocol: port.protocol,
+    });
+    Some((endpoint.meta.full_name(), ports.collect()))
 }
 
 /// Policies in use, with the endpoints in whose tables one of their rules decides.

@@ -503,7 +503,7 @@ impl<S: Sinks> Control<S> {
                 (false, Mode::Never) => "never",
             }
             .to_owned(),
-            endpoints: readers::endpoints(&compiled, &self.status.not_ready),
+            endpoints: readers::endpoints(&compiled, &self.documents, &self.status.not_ready),
             identities: compiled.identities.clone(),
             services: compiled.services.clone(),
             policies: readers::policies(&compiled, &self.documents),

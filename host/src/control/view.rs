@@ -65,6 +65,8 @@ pub struct EndpointView {
     pub labels: Vec<String>,
     /// Addresses.
     pub addresses: Vec<IpAddr>,
+    /// Its ports by name.
+    pub ports: Vec<PortView>,
     /// Where it lives.
     pub location: Location,
     /// Directions in default deny.
@@ -73,6 +75,18 @@ pub struct EndpointView {
     pub state: String,
     /// Entries of its policy table.
     pub policy_entries: usize,
+}
+
+/// A port with a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortView {
+    /// Name, lower case.
+    pub name: String,
+    /// Number.
+    pub port: u16,
+    /// IANA protocol.
+    pub protocol: u8,
 }
 
 /// A policy document in use.
@@ -197,6 +211,8 @@ pub struct ProxyView {
     pub state: String,
     /// Starts since this agent began, the first included.
     pub starts: u64,
+    /// It runs another binary than the agent: it was started before an upgrade.
+    pub other_binary: bool,
     /// Its own counters.
     pub stats: ProxyStats,
 }

@@ -61,6 +61,7 @@ impl Assembler<'_> {
             verdict: final_verdict,
             drop_reason: refused.then_some(e.reason),
             drop_reason_text: refused.then(|| reason::phrase(e.reason).to_owned()),
+            error: None,
             direction: refused.then_some(match e.direction {
                 direction::EGRESS => FlowDirection::Egress,
                 _ => FlowDirection::Ingress,
@@ -101,9 +102,9 @@ impl Assembler<'_> {
     /// A record for a request or query the proxy decided.
     pub fn l7(&self, r: &L7Record) -> FlowRecord {
         let verdict = match (&r.error, r.allowed) {
-            (Some(_), _) => FlowVerdict::Error,
             (None, _) if r.audited => FlowVerdict::Audit,
-            (None, true) => FlowVerdict::Forwarded,
+            (_, true) => FlowVerdict::Forwarded,
+            (Some(_), false) => FlowVerdict::Error,
             (None, false) => FlowVerdict::Dropped,
         };
         let refused = verdict != FlowVerdict::Forwarded;
@@ -118,6 +119,7 @@ impl Assembler<'_> {
                     .clone()
                     .unwrap_or_else(|| reason::phrase(reason::POLICY_DENIED).to_owned())
             }),
+            error: r.error.clone(),
             direction: refused.then_some(if r.ingress {
                 FlowDirection::Ingress
             } else {

@@ -52,6 +52,11 @@ impl Directory {
         self.endpoints.get(&id).map(String::as_str)
     }
 
+    /// Short texts of all rules, each once.
+    pub fn rules(&self) -> std::collections::BTreeSet<&str> {
+        self.rules.values().map(String::as_str).collect()
+    }
+
     /// Short text of a rule; a bare `rule N` if it is older than this agent remembers.
     pub fn rule(&self, id: RuleId) -> Option<String> {
         (id != 0).then(|| {
@@ -130,6 +135,21 @@ impl LearnedNames {
             .collect()
     }
 
+    /// Addresses learned for a name, with or without its final dot, in any case.
+    pub fn addresses(&self, name: &str) -> Vec<IpAddr> {
+        let name = name.trim_end_matches('.');
+        let known = self.names.keys();
+        known
+            .filter(|(_, known)| known.eq_ignore_ascii_case(name))
+            .map(|(address, _)| *address)
+            .collect()
+    }
+
+    /// Every name remembered, once.
+    pub fn all_names(&self) -> std::collections::BTreeSet<&str> {
+        self.names.keys().map(|(_, name)| name.as_str()).collect()
+    }
+
     /// Everything remembered: address, name, seconds left (0 if expired).
     pub fn list(&self, now: Instant) -> Vec<(IpAddr, String, u64)> {
         self.names
@@ -172,5 +192,7 @@ mod tests {
         names.learn(now, "a.example.", &[(ip, 5)]);
         assert_eq!(names.names(ip), ["a.example", "b.example"]);
         assert_eq!(names.list(now).len(), 2);
+        assert_eq!(names.addresses("A.example."), [ip]);
+        assert_eq!(names.addresses("c.example"), Vec::<IpAddr>::new());
     }
 }

@@ -1,15 +1,16 @@
 //! Why a flow is, or would be, allowed or dropped: answered from the tables the
 //! kernel reads, told in names.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{L7Protocol, L7RuleSet};
+use tidegate_wire::dns::type_name;
 
 use super::record::{FlowDirection, FlowVerdict, Party};
 
 /// A question about one flow, addresses already known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExplainQuery {
     /// Initiator.
     pub source: IpAddr,
@@ -22,6 +23,55 @@ pub struct ExplainQuery {
     pub port: u16,
     /// IANA protocol.
     pub protocol: u8,
+    /// What would be asked on the connection, if that is the question.
+    pub message: Option<L7Question>,
+    /// How the names of the question were understood, where that is not plain.
+    pub notes: Vec<String>,
+}
+
+/// A request or query that might come on a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum L7Question {
+    /// An HTTP/1.1 request.
+    Http {
+        /// Method, case-sensitive.
+        method: String,
+        /// Path and query, or another form of target (RFC 9112 §3.2).
+        target: String,
+        /// `Host`; address and port of the destination if absent.
+        #[serde(default)]
+        host: Option<String>,
+        /// Further fields, `name: value`.
+        #[serde(default)]
+        headers: Vec<String>,
+    },
+    /// A DNS query.
+    Dns {
+        /// Name asked for.
+        name: String,
+        /// Type, e.g. `AAAA`; `A` if absent.
+        #[serde(default = "address")]
+        qtype: String,
+    },
+}
+
+/// Number of a type of DNS record, by the name records show it with.
+pub fn qtype(name: &str) -> Option<u16> {
+    (0..=u16::MAX).find(|number| type_name(*number).eq_ignore_ascii_case(name))
+}
+
+fn address() -> String {
+    "A".to_owned()
+}
+
+impl fmt::Display for L7Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { method, target, .. } => write!(f, "{method} {target}"),
+            Self::Dns { name, qtype } => write!(f, "DNS {name} {qtype}"),
+        }
+    }
 }
 
 /// The answer.
@@ -42,13 +92,56 @@ pub struct Explanation {
     /// The flow as it stands in the flow table, if there is one now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<LiveFlow>,
-    /// What happens to a new flow like this.
+    /// What the kernel does with a new flow like this.
     pub verdict: FlowVerdict,
     /// The phrase for a drop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What the proxy would do with the message, if one was asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub l7: Option<L7Answer>,
+    /// How the names of the question were understood, where that is not plain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// What on this node may stand in the way, whatever policy says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub obstacles: Vec<String>,
     /// Generation the kernel decides with.
     pub generation: u32,
+}
+
+/// What becomes of a message, answered by the proxy with the plugins that would decide
+/// about a real one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct L7Answer {
+    /// The message: `GET /api/x`, `DNS name.example A`.
+    pub asked: String,
+    /// `FORWARDED`, `DROPPED`, or `ERROR` if policy could not decide.
+    pub verdict: FlowVerdict,
+    /// HTTP status or DNS RCODE of a refusal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// Why, where no rule is the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Rules that decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RulePlace>,
+    /// Plugin that decided, as `name@version`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
+}
+
+/// A rule and where it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RulePlace {
+    /// Short form.
+    pub rule: String,
+    /// `file:line`, if the rule is of the generation in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
 }
 
 /// What socket load balancing does first.

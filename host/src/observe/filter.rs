@@ -9,7 +9,7 @@ use super::{
 
 /// What `observe` asks for. Empty fields match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct FlowFilter {
     /// Workload at either end: `name`, `namespace/name`, `namespace/` or an address.
     pub workload: Vec<String>,
@@ -17,7 +17,8 @@ pub struct FlowFilter {
     pub from: Vec<String>,
     /// Workload at the destination.
     pub to: Vec<String>,
-    /// Verdict, Hubble's names, any case.
+    /// Verdict, Hubble's names, any case. `dropped` includes `error`: whoever looks for
+    /// what did not get through does not care whether a rule or a failure stopped it.
     pub verdict: Vec<String>,
     /// `tcp`, `udp`, `icmp`, `icmpv6`, `http`, `dns`.
     pub protocol: Vec<String>,
@@ -27,16 +28,38 @@ pub struct FlowFilter {
     pub label: Vec<String>,
     /// Rules whose text contains this.
     pub rule: Vec<String>,
+    /// Not before this time, nanoseconds since 1970-01-01T00:00:00Z.
+    pub since_ns: Option<u64>,
+    /// Before this time, likewise.
+    pub until_ns: Option<u64>,
 }
 
 /// A filter value that can never match, with what would.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {value:?} is not known; use one of: {expected}")]
+#[error("{field}: {value:?} is not known; {expected}")]
 pub struct UnknownValue {
     field: &'static str,
     value: String,
-    expected: &'static str,
+    expected: String,
 }
+
+/// What a selector may name, besides what the records themselves carry.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Endpoints, `namespace/name`.
+    pub endpoints: Vec<String>,
+    /// DNS names that were learned.
+    pub names: Vec<String>,
+    /// Labels, `source:key=value`.
+    pub labels: Vec<String>,
+    /// Rules, short form.
+    pub rules: Vec<String>,
+}
+
+/// Entities that can be an end of a flow on a node that runs alone.
+const ENTITIES: [&str; 4] = ["host", "world", "world-ipv4", "world-ipv6"];
+/// Known values an error lists; more help nobody.
+const LISTED: usize = 12;
 
 const VERDICTS: &str = "forwarded, dropped, redirected, translated, audit, error";
 const PROTOCOLS: &str = "tcp, udp, icmp, icmpv6, sctp, http, dns";
@@ -45,7 +68,64 @@ impl FlowFilter {
     /// Refuses values that no record can ever have.
     pub fn check(&self) -> Result<(), UnknownValue> {
         known("verdict", &self.verdict, VERDICTS)?;
-        known("protocol", &self.protocol, PROTOCOLS)
+        known("protocol", &self.protocol, PROTOCOLS)?;
+        match (self.since_ns, self.until_ns) {
+            (Some(since), Some(until)) if since >= until => Err(UnknownValue {
+                field: "until",
+                value: until.to_string(),
+                expected: "it is not after `since`, so nothing can lie between".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses selectors that name nobody: neither what is there now nor anything in the
+    /// records that are kept.
+    pub fn check_names<'r>(
+        &self,
+        known: &Known,
+        kept: impl Iterator<Item = &'r FlowRecord> + Clone,
+    ) -> Result<(), UnknownValue> {
+        let parties = || kept.clone().flat_map(|r| [&r.source, &r.destination]);
+        for (field, wanted) in [
+            ("workload", &self.workload),
+            ("from", &self.from),
+            ("to", &self.to),
+        ] {
+            let exists = |wanted: &str| {
+                known.is_workload(wanted) || parties().any(|party| is_workload(party, wanted))
+            };
+            let all = known.endpoints.iter().map(String::as_str).chain(ENTITIES);
+            first_unknown(
+                field,
+                wanted,
+                exists,
+                all.chain(known.names.iter().map(String::as_str)),
+            )?;
+        }
+        let exists = |wanted: &str| {
+            known.labels.iter().any(|label| is_label(label, wanted))
+                || parties().any(|party| has_label(party, wanted))
+        };
+        first_unknown(
+            "label",
+            &self.label,
+            exists,
+            known.labels.iter().map(String::as_str),
+        )?;
+        let in_record = |wanted: &str| {
+            let mut rules = kept.clone().flat_map(|r| &r.rules);
+            rules.any(|rule| rule.contains(wanted))
+        };
+        let exists = |wanted: &str| {
+            known.rules.iter().any(|rule| rule.contains(wanted)) || in_record(wanted)
+        };
+        first_unknown(
+            "rule",
+            &self.rule,
+            exists,
+            known.rules.iter().map(String::as_str),
+        )
     }
 
     /// Does the record pass.
@@ -54,6 +134,8 @@ impl FlowFilter {
         any(&self.workload, |w| ends.iter().any(|p| is_workload(p, w)))
             && any(&self.from, |w| is_workload(&r.source, w))
             && any(&self.to, |w| is_workload(&r.destination, w))
+            && self.since_ns.is_none_or(|since| r.time_ns >= since)
+            && self.until_ns.is_none_or(|until| r.time_ns < until)
             && any(&self.verdict, |v| is_verdict(r.verdict, v))
             && any(&self.protocol, |p| is_protocol(r, p))
             && any(&self.port, |p| ends.iter().any(|e| e.port == *p))
@@ -76,9 +158,57 @@ fn known(
         Some(value) => Err(UnknownValue {
             field,
             value: value.clone(),
-            expected,
+            expected: format!("use one of: {expected}"),
         }),
         None => Ok(()),
+    }
+}
+
+/// The first value nothing is called by, with the most similar name, or the names there are.
+fn first_unknown<'k>(
+    field: &'static str,
+    wanted: &[String],
+    exists: impl Fn(&str) -> bool,
+    known: impl Iterator<Item = &'k str>,
+) -> Result<(), UnknownValue> {
+    let Some(value) = wanted.iter().find(|value| !exists(value)) else {
+        return Ok(());
+    };
+    let known: Vec<&str> = known.collect();
+    let bare = |name: &'k str| name.rsplit(['/', ':']).next().unwrap_or(name);
+    let similar = |name: &'k str| {
+        strsim::jaro_winkler(value, name).max(strsim::jaro_winkler(value, bare(name)))
+    };
+    let best = known
+        .iter()
+        .map(|name| (similar(name), name))
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let expected = match best {
+        Some((_, name)) => format!("did you mean {name:?}?"),
+        None if known.is_empty() => "there is none yet".to_owned(),
+        None => {
+            let more = known.len().saturating_sub(LISTED);
+            let some = known[..known.len() - more].join(", ");
+            match more {
+                0 => format!("use one of: {some}"),
+                more => format!("use e.g. one of: {some} ({more} more)"),
+            }
+        }
+    };
+    Err(UnknownValue {
+        field,
+        value: value.clone(),
+        expected,
+    })
+}
+
+impl Known {
+    fn is_workload(&self, wanted: &str) -> bool {
+        wanted.parse::<std::net::IpAddr>().is_ok()
+            || ENTITIES.contains(&wanted)
+            || self.names.iter().any(|name| name == wanted)
+            || self.endpoints.iter().any(|name| is_endpoint(name, wanted))
     }
 }
 
@@ -96,6 +226,11 @@ fn is_workload(party: &Party, wanted: &str) -> bool {
     let Some(endpoint) = &party.endpoint else {
         return false;
     };
+    is_endpoint(endpoint, wanted)
+}
+
+/// Is `namespace/name` meant by `name`, `namespace/name` or `namespace/`?
+fn is_endpoint(endpoint: &str, wanted: &str) -> bool {
     match wanted.strip_suffix('/') {
         Some(namespace) => endpoint.split('/').next() == Some(namespace),
         None => endpoint == wanted || endpoint.split('/').next_back() == Some(wanted),
@@ -113,6 +248,7 @@ fn is_reserved(party: &Party, wanted: &str) -> bool {
 
 fn is_verdict(verdict: FlowVerdict, wanted: &str) -> bool {
     verdict_label(verdict).eq_ignore_ascii_case(wanted)
+        || (verdict == FlowVerdict::Error && wanted.eq_ignore_ascii_case("dropped"))
 }
 
 fn is_protocol(r: &FlowRecord, wanted: &str) -> bool {
@@ -124,12 +260,15 @@ fn is_protocol(r: &FlowRecord, wanted: &str) -> bool {
 }
 
 fn has_label(party: &Party, wanted: &str) -> bool {
-    party.labels.iter().any(|label| {
-        label == wanted
-            || label
-                .split_once(':')
-                .is_some_and(|(_, bare)| bare == wanted)
-    })
+    party.labels.iter().any(|label| is_label(label, wanted))
+}
+
+/// Is `source:key=value` meant by itself or by `key=value`?
+fn is_label(label: &str, wanted: &str) -> bool {
+    label == wanted
+        || label
+            .split_once(':')
+            .is_some_and(|(_, bare)| bare == wanted)
 }
 
 #[cfg(test)]
@@ -153,6 +292,7 @@ pub(crate) mod tests {
             verdict: FlowVerdict::Forwarded,
             drop_reason: None,
             drop_reason_text: None,
+            error: None,
             direction: None,
             protocol: "tcp".into(),
             source: party([10, 0, 0, 1], 40_000, "frontend"),
@@ -196,6 +336,68 @@ pub(crate) mod tests {
         check(json!({"label": ["app=front"]}), false);
         check(json!({"rule": ["ingress[0]"]}), true);
         check(json!({"rule": ["egress"]}), false);
+    }
+
+    #[test]
+    fn what_failed_counts_as_dropped_and_time_bounds_hold() {
+        let mut failed = record(80);
+        failed.verdict = FlowVerdict::Error;
+        failed.time_ns = 100;
+        let passes = |filter: serde_json::Value| {
+            let filter: FlowFilter = serde_json::from_value(filter).expect("valid filter");
+            filter.matches(&failed)
+        };
+        use serde_json::json;
+        assert!(passes(json!({"verdict": ["dropped"]})));
+        assert!(passes(json!({"verdict": ["error"]})));
+        assert!(!passes(json!({"verdict": ["forwarded"]})));
+        assert!(passes(json!({"sinceNs": 100, "untilNs": 101})));
+        assert!(!passes(json!({"sinceNs": 101})));
+        assert!(!passes(json!({"untilNs": 100})));
+    }
+
+    #[test]
+    fn a_selector_that_names_nobody_is_refused_with_who_there_is() {
+        let known = Known {
+            endpoints: vec!["shop/frontend".into(), "shop/web".into()],
+            names: vec!["db.example".into()],
+            labels: vec!["k8s:app=web".into()],
+            rules: vec!["shop/web ingress[0]".into()],
+        };
+        let kept = [record(80)];
+        let check = |filter: serde_json::Value| {
+            let filter: FlowFilter = serde_json::from_value(filter).expect("valid filter");
+            filter
+                .check_names(&known, kept.iter())
+                .map_err(|e| e.to_string())
+        };
+        use serde_json::json;
+        for good in [
+            json!({"from": ["frontend", "shop/", "world", "10.9.9.9", "db.example"]}),
+            // Gone from the node, but still in the records.
+            json!({"to": ["shop/backend"], "label": ["app=backend"], "rule": ["backend"]}),
+            json!({"label": ["k8s:app=web"], "rule": ["ingress[0]"]}),
+        ] {
+            assert_eq!(check(good.clone()), Ok(()), "{good}");
+        }
+        for (bad, said) in [
+            (
+                json!({"from": ["frontned"]}),
+                "from: \"frontned\" is not known; did you mean \"shop/frontend\"?",
+            ),
+            (
+                json!({"workload": ["zzz/"]}),
+                "use one of: shop/frontend, shop/web, host, world",
+            ),
+            (
+                json!({"label": ["app=wep"]}),
+                "did you mean \"k8s:app=web\"?",
+            ),
+            (json!({"rule": ["egres"]}), "rule: \"egres\" is not known"),
+        ] {
+            let error = check(bad.clone()).expect_err("refused");
+            assert!(error.contains(said), "{bad}: {error}");
+        }
     }
 
     #[test]

@@ -2,16 +2,19 @@
 //! counted twice, nothing goes stale. Flow metrics carry Hubble's names, so that
 //! existing dashboards find them; the rest is `tidegate_…`.
 
-use std::{fmt, fmt::Write as _, sync::Arc};
+use std::{collections::BTreeMap, fmt, fmt::Write as _, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text},
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 
-use super::store::FlowStore;
+use super::{
+    histogram::{BOUNDS_NS, Durations},
+    store::FlowStore,
+};
 use crate::control::view::View;
 
 /// The text exposition of one scrape (OpenMetrics 1.0).
@@ -47,6 +50,22 @@ struct Out<'a, 'e>(&'a mut DescriptorEncoder<'e>);
 
 type Sample<const N: usize> = ([(&'static str, String); N], u64);
 
+/// Durations as a histogram in seconds.
+struct Seconds<'a>(&'a Durations);
+
+impl EncodeMetric for Seconds<'_> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let bounds = BOUNDS_NS.iter().map(|ns| *ns as f64 / 1e9);
+        let counts = self.0.counts.iter().copied();
+        let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(counts).collect();
+        encoder.encode_histogram::<NoLabelSet>(self.0.seconds(), self.0.count(), &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
 impl Out<'_, '_> {
     fn counter<const N: usize>(
         &mut self,
@@ -65,6 +84,27 @@ impl Out<'_, '_> {
     ) -> fmt::Result {
         let gauge = |v: u64| ConstGauge::new(i64::try_from(v).unwrap_or(i64::MAX));
         self.family(name, help, MetricType::Gauge, samples, gauge)
+    }
+
+    /// Durations, in seconds as Prometheus wants them.
+    fn durations<'d>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        samples: impl IntoIterator<Item = (String, &'d Durations)>,
+    ) -> fmt::Result {
+        let kind = MetricType::Histogram;
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
+        for (value, durations) in samples {
+            // A process of an older version counted none.
+            if !durations.counts.is_empty() {
+                Seconds(durations).encode(family.encode_family(&[(label, value)])?)?;
+            }
+        }
+        Ok(())
     }
 
     fn family<const N: usize, M: EncodeMetric>(
@@ -177,27 +217,69 @@ fn datapath(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
         "Most entries a kernel table holds",
         table(|t| t.limit),
     )?;
-    let by = |label: &'static str, cells: &std::collections::BTreeMap<String, (u64, u64)>| {
+    let packets = |cell: &(u64, u64)| cell.0;
+    let bytes = |cell: &(u64, u64)| cell.1;
+    let by = |label: &'static str, cells: &Cells, value: fn(&(u64, u64)) -> u64| {
         let cells = cells.iter();
         cells
-            .map(|(k, (packets, _))| ([(label, k.clone())], *packets))
+            .map(|(k, cell)| ([(label, k.clone())], value(cell)))
             .collect::<Vec<_>>()
     };
     out.counter(
         "tidegate_datapath_events",
-        "Datapath counters",
-        by("counter", &d.counters),
+        "What the kernel programs did: packets, flows, sockets and events, by counter",
+        by("counter", &d.counters, packets),
     )?;
     out.counter(
         "tidegate_dropped_packets",
         "Packets dropped in the kernel, by reason",
-        by("reason", &d.drops),
+        by("reason", &d.drops, packets),
     )?;
     out.counter(
+        "tidegate_dropped_bytes",
+        "Bytes dropped in the kernel, by reason",
+        by("reason", &d.drops, bytes),
+    )?;
+    out.counter(
+        "hubble_drop",
+        "Packets dropped in the kernel, by reason, under the name Hubble has for it",
+        by("reason", &d.drops, packets),
+    )?;
+    let lists = deny_lists(view);
+    out.counter(
         "tidegate_deny_list_packets",
-        "Packets dropped by the deny list, by prefix",
-        by("prefix", &d.deny_list),
+        "Packets dropped by a DenyList document, all its prefixes together",
+        by("document", &lists, packets),
+    )?;
+    out.counter(
+        "tidegate_deny_list_bytes",
+        "Bytes dropped by a DenyList document, all its prefixes together",
+        by("document", &lists, bytes),
     )
+}
+
+/// Packets and bytes by a label's value.
+type Cells = BTreeMap<String, (u64, u64)>;
+
+/// Hits of the deny list by the document that names the prefix: lists have thousands of
+/// prefixes, a monitoring system should not have a series for each.
+fn deny_lists(view: &View) -> Cells {
+    let mut lists = Cells::new();
+    for (prefix, (packets, bytes)) in &view.datapath.deny_list {
+        let rule = prefix
+            .parse()
+            .ok()
+            .and_then(|net: ipnet::IpNet| view.compiled.deny_list.get(&net))
+            .and_then(|rule| view.compiled.rules.get(rule));
+        let name = match rule {
+            Some(rule) => rule.document(),
+            None => "no longer listed".to_owned(),
+        };
+        let cell = lists.entry(name).or_default();
+        cell.0 += packets;
+        cell.1 += bytes;
+    }
+    lists
 }
 
 fn proxy(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
@@ -253,6 +335,17 @@ fn proxy(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
         "Addresses not learned because the table was full",
         [([], s.fqdn_overflow)],
     )?;
+    out.counter(
+        "tidegate_proxy_records_lost",
+        "L7 records lost because no agent read them in time",
+        [([], s.records_lost)],
+    )?;
+    out.durations(
+        "tidegate_l7_request_duration",
+        "From request to answer: HTTP request head to response head, DNS query to answer",
+        "protocol",
+        [("http".to_owned(), &s.http), ("dns".to_owned(), &s.dns)],
+    )?;
     let plugin = |value: fn(&crate::proxy::contract::PluginStats) -> u64| {
         s.plugins
             .iter()
@@ -260,10 +353,11 @@ fn proxy(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
             .collect::<Vec<_>>()
     };
     out.counter("tidegate_plugin_calls", "Plugin calls", plugin(|p| p.calls))?;
-    out.counter(
-        "tidegate_plugin_call_nanoseconds",
-        "Time spent in plugin calls",
-        plugin(|p| p.call_ns),
+    out.durations(
+        "tidegate_plugin_call_duration",
+        "How long plugin calls took",
+        "plugin",
+        s.plugins.iter().map(|(n, p)| (n.clone(), &p.durations)),
     )?;
     out.gauge(
         "tidegate_plugin_instances",
@@ -305,16 +399,6 @@ fn flows(out: &mut Out<'_, '_>, flows: &FlowStore) -> fmt::Result {
                     ("verdict", (*verdict).into()),
                     ("protocol", protocol.clone()),
                 ],
-                *n,
-            )
-        }),
-    )?;
-    out.counter(
-        "hubble_drop",
-        "Drops seen, by reason and protocol",
-        totals.drops.iter().map(|((reason, protocol), n)| {
-            (
-                [("reason", reason.clone()), ("protocol", protocol.clone())],
                 *n,
             )
         }),
@@ -377,8 +461,13 @@ fn rcode_name(rcode: i16) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_policy::compiled::{Compiled, RuleInfo};
+
     use super::*;
-    use crate::{control::view::TableView, observe::filter::tests::record};
+    use crate::{
+        control::view::TableView,
+        observe::{filter::tests::record, histogram::Histogram},
+    };
 
     #[test]
     fn a_scrape_shows_tables_flows_and_drops() {
@@ -393,6 +482,37 @@ mod tests {
             limit: 10,
         });
         view.datapath.drops.insert("Policy denied".into(), (5, 300));
+        let mut compiled = Compiled::default();
+        for (prefix, hits) in [("192.0.2.0/24", 2), ("192.0.2.9/32", 3), ("10.0.0.0/8", 4)] {
+            let hits = (hits, hits);
+            view.datapath.deny_list.insert(prefix.into(), hits);
+            if prefix.starts_with("192") {
+                compiled
+                    .deny_list
+                    .insert(prefix.parse().expect("prefix"), 7);
+            }
+        }
+        compiled.rules.insert(
+            7,
+            RuleInfo {
+                kind: "DenyList".into(),
+                namespace: None,
+                policy: "scanners".into(),
+                path: "spec.cidrs[0]".into(),
+                file: "policies/deny.yaml".into(),
+                line: 1,
+            },
+        );
+        view.compiled = Arc::new(compiled);
+        let calls = Histogram::default();
+        for us in [1, 3] {
+            calls.add(std::time::Duration::from_micros(us));
+        }
+        let stats = crate::proxy::contract::PluginStats {
+            durations: calls.read(),
+            ..Default::default()
+        };
+        view.proxy.stats.plugins.insert("http".into(), stats);
         let flows = Arc::new(FlowStore::new(4));
         flows.push(record(80));
         flows.lost("kernel", 2);
@@ -403,6 +523,15 @@ mod tests {
             "tidegate_table_entries{table=\"FLOWS\"} 3",
             "tidegate_table_limit{table=\"FLOWS\"} 10",
             "tidegate_dropped_packets_total{reason=\"Policy denied\"} 5",
+            "tidegate_dropped_bytes_total{reason=\"Policy denied\"} 300",
+            "hubble_drop_total{reason=\"Policy denied\"} 5",
+            "tidegate_deny_list_packets_total{document=\"scanners\"} 5",
+            "tidegate_deny_list_packets_total{document=\"no longer listed\"} 4",
+            "# UNIT tidegate_plugin_call_duration_seconds seconds",
+            "tidegate_plugin_call_duration_seconds_bucket{le=\"0.000001\",plugin=\"http\"} 1",
+            "tidegate_plugin_call_duration_seconds_bucket{le=\"0.000005\",plugin=\"http\"} 2",
+            "tidegate_plugin_call_duration_seconds_bucket{le=\"+Inf\",plugin=\"http\"} 2",
+            "tidegate_plugin_call_duration_seconds_count{plugin=\"http\"} 2",
             "hubble_flows_processed_total{type=\"flow-new\",verdict=\"FORWARDED\",protocol=\"tcp\"} 1",
             "hubble_lost_events_total{source=\"kernel\"} 2",
             "tidegate_proxy_up 0",
@@ -410,6 +539,55 @@ mod tests {
             assert!(
                 text.lines().any(|l| l == line),
                 "missing {line:?} in\n{text}"
+            );
+        }
+    }
+
+    /// Families of a scrape: name, type and help.
+    fn families(text: &str) -> Vec<[String; 3]> {
+        let line = |kind: &str, name: &str| {
+            let start = format!("# {kind} {name} ");
+            let mut lines = text.lines();
+            lines.find_map(|line| line.strip_prefix(&start).map(str::to_owned))
+        };
+        let names = text.lines().filter_map(|line| {
+            let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+            Some((name, kind.to_owned()))
+        });
+        names
+            .map(|(name, kind)| {
+                let help = line("HELP", name).unwrap_or_default();
+                [name.to_owned(), kind, help.trim_end_matches('.').to_owned()]
+            })
+            .collect()
+    }
+
+    /// `TIDEGATE_BLESS=1` writes the list anew.
+    #[test]
+    fn the_documented_list_is_what_a_scrape_has() {
+        let empty = (Arc::new(View::default()), Arc::new(FlowStore::new(1)));
+        let text = render(&empty.0, &empty.1).expect("encodes");
+        let mut rows = String::new();
+        for [name, kind, help] in families(&text) {
+            assert!(!help.is_empty(), "{name} has no help");
+            let name = match kind.as_str() {
+                "counter" => format!("{name}_total"),
+                _ => name,
+            };
+            rows.push_str(&format!("| `{name}` | {kind} | {help} |\n"));
+        }
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+        let page = std::fs::read_to_string(file).expect("docs/metrics.md");
+        let (before, rest) = page.split_once("| --- | --- | --- |\n").expect("a table");
+        let end = rest.find("\n\n").map_or(rest.len(), |at| at + 1);
+        if std::env::var_os("TIDEGATE_BLESS").is_some() {
+            let page = format!("{before}| --- | --- | --- |\n{rows}{}", &rest[end..]);
+            std::fs::write(file, page).expect("docs/metrics.md");
+        } else {
+            assert_eq!(
+                rest[..end],
+                rows,
+                "run with TIDEGATE_BLESS=1 and look at the diff"
             );
         }
     }

@@ -9,6 +9,7 @@ pub mod assemble;
 pub mod directory;
 pub mod explain;
 pub mod filter;
+pub mod histogram;
 pub mod log;
 pub mod metrics;
 pub mod record;

@@ -20,6 +20,10 @@ pub struct FlowRecord {
     /// The phrase for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop_reason_text: Option<String>,
+    /// What went wrong, if something did; the verdict says what came of it: a failure may
+    /// let a message pass, if its binding says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Direction of the policy that decided, where one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction: Option<FlowDirection>,
@@ -93,7 +97,8 @@ pub enum FlowVerdict {
     Translated,
     /// Would have been refused (audit mode).
     Audit,
-    /// Could not be handled.
+    /// Did not pass, and no rule is the reason: a plugin failed, the server could not be
+    /// reached, the message could not be read.
     Error,
 }
 

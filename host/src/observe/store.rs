@@ -34,8 +34,6 @@ pub struct FlowTotals {
     pub seen: u64,
     /// Records by (event, verdict, protocol).
     pub flows: BTreeMap<(&'static str, &'static str, String), u64>,
-    /// Drops by (reason phrase, protocol).
-    pub drops: BTreeMap<(String, String), u64>,
     /// HTTP requests by (method, status class or status, verdict).
     pub http: BTreeMap<(String, u16, &'static str), u64>,
     /// DNS queries by (rcode or -1 if none, verdict).
@@ -106,14 +104,6 @@ impl FlowTotals {
             .flows
             .entry((event_label(r.event), verdict, r.protocol.clone()))
             .or_default() += 1;
-        if let Some(text) = &r.drop_reason_text
-            && r.verdict == FlowVerdict::Dropped
-        {
-            *self
-                .drops
-                .entry((text.clone(), r.protocol.clone()))
-                .or_default() += 1;
-        }
         match &r.l7 {
             Some(L7Summary::Http { method, status, .. }) => {
                 let method = known_method(method).to_owned();

@@ -29,4 +29,4 @@ pub(super) use http_world::{exports::tidegate::filter::http, tidegate::filter as
 pub(super) const PACKAGE: &str = "tidegate:filter/";
 
 /// Version of the contract, as interface names carry it.
-pub(super) const VERSION: &str = "0.1.0";
+pub const VERSION: &str = "0.1.0";

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::answer::Failure;
-use crate::proxy::contract::PluginStats;
+use crate::{observe::histogram::Histogram, proxy::contract::PluginStats};
 
 /// Counter names a plugin may use.
 const NAMES: usize = 64;
@@ -24,7 +24,7 @@ pub(super) struct Counters {
     traps: AtomicU64,
     deadlines: AtomicU64,
     out_of_memory: AtomicU64,
-    call_ns: AtomicU64,
+    durations: Histogram,
     instances: AtomicU64,
     own: Mutex<BTreeMap<String, u64>>,
 }
@@ -33,8 +33,7 @@ impl Counters {
     /// A call ended.
     pub(super) fn called(&self, took: Duration, failure: Option<&Failure>) {
         self.calls.fetch_add(1, Relaxed);
-        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.call_ns.fetch_add(ns, Relaxed);
+        self.durations.add(took);
         let kind = match failure {
             None => return,
             Some(Failure::Deadline) => &self.deadlines,
@@ -74,7 +73,7 @@ impl Counters {
             traps: self.traps.load(Relaxed),
             deadlines: self.deadlines.load(Relaxed),
             out_of_memory: self.out_of_memory.load(Relaxed),
-            call_ns: self.call_ns.load(Relaxed),
+            durations: self.durations.read(),
             instances: self.instances.load(Relaxed),
             counters: self
                 .own

@@ -26,6 +26,7 @@ mod store;
 mod worker;
 
 pub use answer::{Denial, DnsDecision, Failure, HttpDecision};
+pub use bindings::VERSION as CONTRACT_VERSION;
 pub use catalog::{Binding, Catalog, RuleSet};
 pub use engine::Runtime;
 pub use host_calls::Facts;

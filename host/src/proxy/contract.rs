@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{FqdnSelector, IdentityId, L7Id, L7RuleSet};
 
-use crate::observe::record::L7Summary;
+use crate::observe::{histogram::Durations, record::L7Summary};
 
 /// Agent to proxy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,6 +30,13 @@ pub enum ToProxy {
     Publish {
         /// Digests of the attached artifacts, in order.
         artifacts: Vec<String>,
+    },
+    /// What would be decided about this message? Answered with [`ToAgent::Judged`].
+    Judge {
+        /// Given back with the answer.
+        id: u64,
+        /// The message and the flow it would come on.
+        question: Box<Question>,
     },
     /// End when idle: stop accepting, let streams finish until the deadline.
     Drain {
@@ -64,6 +71,13 @@ pub enum ToAgent {
         /// Refusals: plugin and reason. The version before stays in use.
         refused: Vec<(String, String)>,
     },
+    /// Answer to [`ToProxy::Judge`].
+    Judged {
+        /// Of the question.
+        id: u64,
+        /// What would be decided.
+        judgement: Judgement,
+    },
     /// L7 records, in batches. Dropped and counted when the socket is full.
     Records {
         /// The records.
@@ -84,6 +98,61 @@ pub enum ToAgent {
 
 /// Version of the messages in this file.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+/// A message nobody sent, and the flow it would come on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Question {
+    /// Client; its port does not matter.
+    pub source: SocketAddr,
+    /// Where it would go.
+    pub destination: SocketAddr,
+    /// Identity of the client.
+    pub source_identity: IdentityId,
+    /// The source's egress policy: rule set and the rule that asks for it, 0 if none.
+    pub egress: (L7Id, u32),
+    /// The destination's ingress policy, likewise.
+    pub ingress: (L7Id, u32),
+    /// The message.
+    pub message: Message,
+}
+
+/// What would be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Message {
+    /// A request head as HTTP/1.1 writes it, with the empty line.
+    Http(String),
+    /// A DNS query.
+    Dns {
+        /// Name, lower case with final dot.
+        name: String,
+        /// Type.
+        qtype: u16,
+    },
+}
+
+/// What would be decided about a [`Question`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Judgement {
+    /// Would it pass.
+    pub allowed: bool,
+    /// HTTP status or DNS RCODE of the refusal; 0 if it would pass.
+    pub code: u16,
+    /// Rules that decided, as in [`L7Record::rules`].
+    pub rules: Vec<u32>,
+    /// Plugin that refused or the last that allowed, as `name@version`.
+    pub plugin: Option<String>,
+    /// Why it was refused, or passed, if that was no policy decision.
+    pub error: Option<String>,
+    /// Direction of the rule set that refused (false: egress, true: ingress).
+    pub ingress: bool,
+    /// It would pass in audit mode only; enforced it would be refused.
+    pub audited: bool,
+    /// Generation that decided.
+    pub generation: u32,
+}
 
 /// A listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,7 +268,7 @@ pub struct L7Record {
 
 /// Counters and gauges of the proxy, cumulative since its start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ProxyStats {
     /// Process id.
     pub pid: u32,
@@ -225,12 +294,17 @@ pub struct ProxyStats {
     pub records_lost: u64,
     /// Names refused in the `FQDN` table because it was full.
     pub fqdn_overflow: u64,
+    /// From request head to response head.
+    pub http: Durations,
+    /// From query to answer.
+    pub dns: Durations,
     /// Per plugin.
     pub plugins: BTreeMap<String, PluginStats>,
 }
 
 /// Counters of one plugin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct PluginStats {
     /// Version in use.
     pub version: String,
@@ -244,8 +318,8 @@ pub struct PluginStats {
     pub deadlines: u64,
     /// Calls that ran out of memory.
     pub out_of_memory: u64,
-    /// Total time of all calls, nanoseconds.
-    pub call_ns: u64,
+    /// How long its calls took.
+    pub durations: Durations,
     /// Live instances.
     pub instances: u64,
     /// Milliseconds until it is tried again, if its error budget is used up.

@@ -12,13 +12,14 @@ use std::{
 use nix::sys::socket::{SockFlag, accept4};
 use tokio::{
     io::Interest,
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior},
 };
 
 use super::{
     channel::{Channel, register},
     contract::{L7Record, ListenerInfo, PROTOCOL_VERSION, ProxyStats, Snapshot, ToAgent, ToProxy},
+    judge::Judges,
     places::{Capacity, Resources},
     sealed,
     state::{Plugins, Shared, State},
@@ -76,12 +77,17 @@ pub(super) struct Control<L> {
     working: bool,
     stop: watch::Sender<bool>,
     resources: Resources,
+    judges: Judges,
+    judged: mpsc::UnboundedReceiver<ToAgent>,
 }
 
 impl<L: Loader> Control<L> {
     /// A proxy that knows nothing yet.
     pub(super) fn new(loader: L, resources: Resources) -> Self {
+        let (judges, judged) = Judges::new();
         Self {
+            judges,
+            judged,
             loader,
             shared: Arc::default(),
             tables: None,
@@ -130,6 +136,9 @@ impl<L: Loader> Control<L> {
                     self.handle(agent, message, attached).await?;
                     greeted = true;
                 }
+                Some(answer) = self.judged.recv(), if greeted => {
+                    agent.send(&answer, &[]).await?;
+                }
                 () = shared.records.wake.notified(), if greeted => {
                     tokio::time::sleep(BATCH_DELAY).await;
                     self.send_waiting(agent);
@@ -154,6 +163,10 @@ impl<L: Loader> Control<L> {
                 listeners,
             } => self.hello(agent, protocol, listeners, attached).await,
             ToProxy::Publish { artifacts } => self.publish(agent, artifacts, attached).await,
+            ToProxy::Judge { id, question } => {
+                self.judges.ask(id, *question, self.shared.latest());
+                Ok(())
+            }
             // Ends the session; handled there.
             ToProxy::Drain { .. } => Ok(()),
         }

@@ -13,6 +13,7 @@ mod control;
 mod dns;
 mod flow;
 pub mod http;
+mod judge;
 mod listener;
 mod masquerade;
 mod places;

@@ -7,11 +7,13 @@ use std::{
         Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tokio::sync::Notify;
 
 use super::contract::{L7Record, ProxyStats};
+use crate::observe::{histogram::Histogram, record::L7Summary};
 
 /// Records kept while the agent is away or slow.
 const MAX_RECORDS: usize = 8_192;
@@ -61,6 +63,8 @@ pub(super) struct Counters {
     pub(super) failed: AtomicU64,
     pub(super) records_lost: AtomicU64,
     pub(super) fqdn_overflow: AtomicU64,
+    pub(super) http: Histogram,
+    pub(super) dns: Histogram,
 }
 
 impl Counters {
@@ -83,6 +87,8 @@ impl Counters {
             failed: self.failed.load(Relaxed),
             records_lost: self.records_lost.load(Relaxed),
             fqdn_overflow: self.fqdn_overflow.load(Relaxed),
+            http: self.http.read(),
+            dns: self.dns.read(),
             ..ProxyStats::default()
         }
     }
@@ -97,6 +103,11 @@ impl Records {
             (false, Some(_)) => &self.counters.failed,
         };
         Counters::add(outcome);
+        let (histogram, us) = match &record.l7 {
+            L7Summary::Http { latency_us, .. } => (&self.counters.http, *latency_us),
+            L7Summary::Dns { latency_us, .. } => (&self.counters.dns, *latency_us),
+        };
+        histogram.add(Duration::from_micros(us));
         let mut waiting = self.waiting();
         if waiting.records.len() < MAX_RECORDS {
             waiting.records.push(record);

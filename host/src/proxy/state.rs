@@ -152,7 +152,8 @@ pub(super) struct Local {
 }
 
 impl Local {
-    fn new(state: Arc<State>) -> Rc<Self> {
+    /// For the calling thread.
+    pub(super) fn new(state: Arc<State>) -> Rc<Self> {
         let mut chains = state
             .before
             .as_ref()

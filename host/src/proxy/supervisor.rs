@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     channel::{Channel, MAX_DESCRIPTORS},
-    contract::{ListenerInfo, PROTOCOL_VERSION, Snapshot, ToAgent, ToProxy},
+    contract::{Judgement, ListenerInfo, PROTOCOL_VERSION, Question, Snapshot, ToAgent, ToProxy},
     listener, sealed,
     tables::TABLES,
 };
@@ -42,6 +42,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const SHORT_LIFE: Duration = Duration::from_secs(5);
 /// Shortest and longest wait before another start, after the first, which is at once.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Questions that may wait for the proxy.
+const QUESTIONS: usize = 16;
 /// Messages of the proxy that may wait for the agent; then the proxy's socket fills, and
 /// it drops and counts.
 const EVENTS: usize = 1_024;
@@ -109,10 +111,14 @@ struct Publication {
 
 type Reply = oneshot::Sender<io::Result<Published>>;
 
+/// A question, and who waits for the answer.
+type Asked = (Question, oneshot::Sender<Judgement>);
+
 /// Keeps a proxy running. Dropping it leaves the proxy alone: that is the promise.
 #[derive(Debug)]
 pub struct ProxySupervisor {
     publications: mpsc::Sender<(Publication, Reply)>,
+    questions: mpsc::Sender<Asked>,
     drains: mpsc::Sender<Duration>,
     listeners: Arc<Vec<(ListenerInfo, OwnedFd)>>,
     status: watch::Receiver<ProxyStatus>,
@@ -147,11 +153,15 @@ impl ProxySupervisor {
         let listeners = keeper.listeners.clone().unwrap_or_default();
         let (publications, publish) = mpsc::channel(1);
         let (drains, drain) = mpsc::channel(1);
+        let (questions, asked) = mpsc::channel(QUESTIONS);
         let (events, receive) = mpsc::channel(EVENTS);
         let (told, status) = watch::channel(ProxyStatus::default());
         let run = Run {
             keeper,
             publish,
+            asked,
+            judging: BTreeMap::new(),
+            last_question: 0,
             drain,
             events,
             status: told,
@@ -160,6 +170,7 @@ impl ProxySupervisor {
         };
         let supervisor = Self {
             publications,
+            questions,
             drains,
             listeners,
             status,
@@ -190,6 +201,24 @@ impl ProxySupervisor {
             .await
             .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// Asks what would be decided about a message.
+    ///
+    /// # Errors
+    ///
+    /// If there is no proxy, or it dies over the question.
+    pub async fn judge(&self, question: Question) -> io::Result<Judgement> {
+        if self.status.borrow().pid == 0 {
+            return Err(io::Error::other("there is no proxy to ask"));
+        }
+        let (reply, answer) = oneshot::channel();
+        let gone = || io::Error::other("the proxy ended before it answered");
+        self.questions
+            .send((question, reply))
+            .await
+            .map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
     }
 
     /// Ends a proxy that no agent tends any more, with `deadline` for its open
@@ -416,6 +445,10 @@ impl Keeper {
 struct Run {
     keeper: Keeper,
     publish: mpsc::Receiver<(Publication, Reply)>,
+    asked: mpsc::Receiver<Asked>,
+    /// Who waits for which answer of this proxy.
+    judging: BTreeMap<u64, oneshot::Sender<Judgement>>,
+    last_question: u64,
     drain: mpsc::Receiver<Duration>,
     events: mpsc::Sender<ToAgent>,
     status: watch::Sender<ProxyStatus>,
@@ -450,6 +483,8 @@ impl Run {
                     }
                 },
             };
+            // Whoever waits for an answer of this proxy learns that it is gone.
+            self.judging.clear();
             self.status.send_modify(|s| {
                 s.pid = 0;
                 s.serving = false;
@@ -501,6 +536,23 @@ impl Run {
                         return End::Died;
                     }
                 }
+                Some((question, reply)) = self.asked.recv() => {
+                    self.judging.retain(|_, reply| !reply.is_closed());
+                    self.last_question += 1;
+                    self.judging.insert(self.last_question, reply);
+                    let question = ToProxy::Judge {
+                        id: self.last_question,
+                        question: Box::new(question),
+                    };
+                    match session.proxy.send(&question, &[]).await {
+                        // Too long for a message: the proxy is well.
+                        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                            self.judging.remove(&self.last_question);
+                        }
+                        Err(_) => return End::Died,
+                        Ok(()) => {}
+                    }
+                }
                 Some(deadline) = self.drain.recv() => {
                     let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
                     let _ = session.proxy.send(&ToProxy::Drain { deadline_ms }, &[]).await;
@@ -539,6 +591,12 @@ impl Run {
                         generation,
                         refused,
                     }));
+                }
+            }
+            ToAgent::Judged { id, judgement } => {
+                if let Some(reply) = self.judging.remove(&id) {
+                    // Whoever asked may have stopped waiting.
+                    let _ = reply.send(judgement);
                 }
             }
             // A greeting is only an answer; see `Keeper::greet`.

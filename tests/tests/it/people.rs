@@ -65,6 +65,177 @@ fn explain_names_the_rule_and_agrees_with_what_happens() -> Result<()> {
     Ok(())
 }
 
+/// What the frontend may look up, and where it may go then.
+const LOOKUPS: &str = r#"
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: frontend-lookups, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: frontend}}
+  egress:
+  - toEndpoints: [{matchLabels: {app: backend}}]
+  - toEntities: [host]
+    toPorts:
+    - ports: [{port: "53", protocol: ANY}]
+      rules: {dns: [{matchPattern: "*.shop.example"}]}
+  - toFQDNs: [{matchName: db.shop.example}]
+"#;
+
+const NAMED: &str = "\
+apiVersion: tidegate.io/v1alpha1
+kind: Service
+metadata: {name: store, namespace: shop}
+spec:
+  addresses: [10.96.0.20]
+  ports:
+  - {name: web, port: 80, targetPort: 8080, protocol: TCP}
+  - {name: plain, port: 81, targetPort: 9000, protocol: TCP}
+  backends: [{address: 10.10.0.11}]
+";
+
+#[test]
+fn explain_takes_the_names_people_have_and_judges_requests_as_the_proxy_does() -> Result<()> {
+    let mut shop = Shop::open()?;
+    let node = &shop.world.node;
+    node.write("policies/backend.yaml", POLICY)?;
+    node.write("policies/lookups.yaml", LOOKUPS)?;
+    node.write(
+        "services/store.yaml",
+        NAMED.replace("10.10.0.11", &shop.backend.v4.to_string()),
+    )?;
+    shop.world.node.start()?;
+    let node = &shop.world.node;
+
+    // Every request as it is judged and as it goes.
+    let http = format!("backend-1:{HTTP}");
+    for (method, path, status) in [
+        ("GET", "/api/x", 200),
+        ("GET", "/admin", 403),
+        ("GET", "/api/../admin", 403),
+        ("GET", "/a%2fpi", 307),
+    ] {
+        let answer = node.json(&["explain", "frontend", &http, "http", method, path])?;
+        let l7 = &answer["l7"];
+        let tried = Curl::get(shop.url(HTTP, path)).expect(&shop.frontend, status)?;
+        let expected = match tried.status {
+            200 => ("FORWARDED", Value::Null),
+            403 => ("DROPPED", 403.into()),
+            status => ("ERROR", status.into()),
+        };
+        assert_eq!(l7["verdict"], expected.0, "{path}: {answer:#}");
+        assert_eq!(l7["code"], expected.1, "{path}: {answer:#}");
+        if status != 307 {
+            let place = l7["rules"][0]["place"].as_str().unwrap_or_default();
+            ensure!(place.starts_with("policies/backend.yaml:"), "{answer:#}");
+        }
+    }
+    let text = node.text(&["explain", "frontend", &http, "http", "GET", "/admin"])?;
+    for part in [
+        "GET /admin: REFUSED, 403 by http@",
+        "policies/backend.yaml:",
+    ] {
+        ensure!(text.contains(part), "no `{part}` in\n{text}");
+    }
+
+    let verdict = |arguments: &[&str]| -> Result<(String, String)> {
+        let answer = node.json(&[&["explain"], arguments].concat())?;
+        let part = |pointer: &str| {
+            let found = answer.pointer(pointer).and_then(Value::as_str);
+            found.unwrap_or_default().to_owned()
+        };
+        Ok((part("/verdict"), part("/l7/verdict")))
+    };
+    for (arguments, kernel, l7) in [
+        (
+            &["frontend", "store:web", "http", "GET", "/api/x"][..],
+            "REDIRECTED",
+            "FORWARDED",
+        ),
+        (
+            &["frontend", "store:plain", "http", "GET", "/any"],
+            "FORWARDED",
+            "FORWARDED",
+        ),
+        (
+            &["frontend", "host", "dns", "a.shop.example"],
+            "REDIRECTED",
+            "FORWARDED",
+        ),
+        (
+            &["frontend", "host", "dns", "A.shop.example", "-t", "AAAA"],
+            "REDIRECTED",
+            "FORWARDED",
+        ),
+        (
+            &["frontend", "host", "dns", "other.example"],
+            "REDIRECTED",
+            "DROPPED",
+        ),
+        (
+            &["frontend", "host:53", "http", "GET", "/"],
+            "REDIRECTED",
+            "ERROR",
+        ),
+        (&["frontend", "world:443"], "DROPPED", ""),
+        (&["host", &format!("backend-1:{PLAIN}")], "DROPPED", ""),
+    ] {
+        let expected = (kernel.to_owned(), l7.to_owned());
+        assert_eq!(verdict(arguments)?, expected, "{arguments:?}");
+    }
+
+    // What names nobody is an error that says who there is.
+    for (arguments, said) in [
+        (
+            &["explain", "frontned", "backend-1:80"][..],
+            "did you mean \"shop/frontend\"?",
+        ),
+        (
+            &["explain", "frontend", "store:wep"],
+            "use a number or one of: plain, web",
+        ),
+        (
+            &["explain", "frontend", "wrold:80"],
+            "did you mean \"world\"?",
+        ),
+        (
+            &["explain", "frontend", "db.shop.example:80"],
+            "stands in a toFQDNs rule",
+        ),
+        (
+            &["explain", "frontend", "init:80"],
+            "is nobody on a node that runs alone",
+        ),
+        (
+            &["observe", "--from", "frontned"],
+            "did you mean \"shop/frontend\"?",
+        ),
+        (
+            &["observe", "--label", "app=frontned"],
+            "did you mean \"k8s:app=frontend\"?",
+        ),
+        (&["observe", "--rule", "no such rule"], "is not known"),
+        (&["observe", "--since", "yesterday"], "how long ago"),
+    ] {
+        let output = node.tidegate(arguments)?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        ensure!(stderr.contains(said), "{arguments:?}: {stderr}");
+    }
+
+    // Time bounds: everything is younger than an hour, nothing older.
+    node.record(&["--since", "1h", "--protocol", "http"], |_| true)?;
+    ensure!(
+        node.records(&["--until", "1h"])?.is_empty(),
+        "records from the past"
+    );
+
+    // A failure is found where people look for what did not get through.
+    shop.world
+        .node
+        .record(&["--verdict", "dropped"], |r| r["l7"]["status"] == 307)?;
+    Ok(())
+}
+
 /// Denials of every kind, on top of [`POLICY`].
 const DENIALS: &str = r#"
 apiVersion: cilium.io/v2

@@ -45,6 +45,12 @@ pub(super) async fn serve(mut client: TcpStream, inspector: &impl Inspector, act
     }
 }
 
+/// Would a request with this head pass? Read and decided as [`serve`] would; what is
+/// refused is told to [`Inspector::record`].
+pub(super) fn would_pass(head: &[u8], inspector: &impl Inspector) -> bool {
+    h1::would_pass(head, inspector)
+}
+
 /// How long a client may take to say which version it speaks.
 const FIRST_BYTES: Duration = Duration::from_secs(300);
 

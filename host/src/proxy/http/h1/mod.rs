@@ -70,6 +70,11 @@ pub(super) async fn serve(
     }
 }
 
+/// Would a request with this head pass? See [`super::would_pass`].
+pub(super) fn would_pass(head: &[u8], inspector: &impl Inspector) -> bool {
+    matches!(plan::plan(head, inspector), Plan::Forward(_))
+}
+
 struct Connection<'a, I> {
     client: &'a mut TcpStream,
     upstream: Option<TcpStream>,

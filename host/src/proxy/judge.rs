@@ -1,0 +1,196 @@
+//! What would be decided about a message nobody sent. The path is that of real traffic,
+//! from the parser to the plugins; only the flow is made up. Instances of plugins are
+//! made for the question and end with its thread, so that no answer depends on what was
+//! asked before, and a plugin that takes its time keeps nobody waiting.
+
+use std::{
+    cell::RefCell,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use tidegate_wire::http::{HttpHead, ResponseHead};
+use tokio::{net::TcpStream, sync::mpsc};
+
+use super::{
+    chain::{self, Facts, Side},
+    contract::{Judgement, Message, Question, ToAgent},
+    http::{self, Attribution, Decision, Inspector},
+    state::{Local, State},
+};
+use crate::observe::record::L7Summary;
+
+/// Questions answered at a time; people ask them one by one.
+const AT_A_TIME: usize = 4;
+
+/// Answers questions, each on a thread of its own.
+pub(super) struct Judges {
+    busy: Arc<AtomicUsize>,
+    answers: mpsc::UnboundedSender<ToAgent>,
+}
+
+impl Judges {
+    /// The judges, and where their answers come out.
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<ToAgent>) {
+        let (answers, receiver) = mpsc::unbounded_channel();
+        let busy = Arc::default();
+        (Self { busy, answers }, receiver)
+    }
+
+    /// Answers a question, in its own time.
+    pub(super) fn ask(&self, id: u64, question: Question, state: Option<Arc<State>>) {
+        let told = move |answers: &mpsc::UnboundedSender<ToAgent>, judgement| {
+            // An agent that has left does not need the answer any more.
+            let _ = answers.send(ToAgent::Judged { id, judgement });
+        };
+        let Some(state) = state else {
+            return told(&self.answers, failed("no generation is in use yet"));
+        };
+        if self.busy.fetch_add(1, Relaxed) >= AT_A_TIME {
+            self.busy.fetch_sub(1, Relaxed);
+            return told(&self.answers, failed("too many questions at a time"));
+        }
+        let (answers, busy) = (self.answers.clone(), self.busy.clone());
+        let work = move || {
+            let _done = Done(busy);
+            told(&answers, judge(state, &question));
+        };
+        let thread = std::thread::Builder::new().name("judge".to_owned());
+        if let Err(error) = thread.spawn(work) {
+            // The closure is dropped unrun, and `Done` was never made.
+            self.busy.fetch_sub(1, Relaxed);
+            told(
+                &self.answers,
+                failed(&format!("cannot start a thread: {error}")),
+            );
+        }
+    }
+}
+
+/// Gives the place back, whatever became of the thread.
+struct Done(Arc<AtomicUsize>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+fn failed(error: &str) -> Judgement {
+    Judgement {
+        error: Some(error.to_owned()),
+        ..Judgement::default()
+    }
+}
+
+/// Decides with the instances of the calling thread.
+fn judge(state: Arc<State>, question: &Question) -> Judgement {
+    let local = Local::new(state);
+    let flow = Imagined {
+        facts: Arc::new(Facts {
+            source: question.source,
+            destination: question.destination,
+            source_identity: question.source_identity,
+            source_labels: local
+                .state
+                .identities
+                .get(&question.source_identity)
+                .cloned()
+                .unwrap_or_default(),
+        }),
+        generation: local.state.generation,
+        sides: [(question.egress, false), (question.ingress, true)].map(|((id, rule), ingress)| {
+            let chain = local.chain(id);
+            Side {
+                chain,
+                rule: if chain.is_some() { rule } else { 0 },
+                ingress,
+                audit: local.state.audit,
+                tunnels: local.state.tunnels.contains(&id),
+            }
+        }),
+        outcome: RefCell::default(),
+    };
+    let unknown = [question.egress.0, question.ingress.0]
+        .into_iter()
+        .find(|id| *id != 0 && local.chain(*id).is_none());
+    if let Some(id) = unknown {
+        return failed(&format!("rule set {id} is not known to the proxy"));
+    }
+    match &question.message {
+        Message::Http(head) => {
+            let passes = http::would_pass(head.as_bytes(), &flow);
+            let outcome = flow.outcome.into_inner();
+            told(outcome.attribution, (!passes).then_some(outcome.status))
+        }
+        Message::Dns { name, qtype } => {
+            let asked = (name.as_str(), *qtype);
+            let (refused, attribution) =
+                chain::query(&flow.sides, flow.generation, asked, &flow.facts);
+            told(attribution, refused.map(u16::from))
+        }
+    }
+}
+
+fn told(decided: Attribution, refused: Option<u16>) -> Judgement {
+    Judgement {
+        allowed: refused.is_none(),
+        code: refused.unwrap_or_default(),
+        rules: decided.rules,
+        plugin: decided.plugin,
+        error: decided.error,
+        ingress: decided.ingress,
+        audited: decided.audited,
+        generation: decided.generation,
+    }
+}
+
+/// A flow that does not exist.
+struct Imagined<'a> {
+    facts: Arc<Facts>,
+    generation: u32,
+    sides: [Side<'a>; 2],
+    outcome: RefCell<Outcome>,
+}
+
+/// What became of the message.
+#[derive(Default)]
+struct Outcome {
+    attribution: Attribution,
+    status: u16,
+}
+
+impl Inspector for Imagined<'_> {
+    async fn connect_upstream(&self) -> io::Result<TcpStream> {
+        Err(io::Error::other("nobody sent this message"))
+    }
+
+    fn decide_request(&self, head: &HttpHead<'_>) -> Decision {
+        let decision = chain::request(&self.sides, self.generation, head, &self.facts);
+        self.outcome.borrow_mut().attribution = decision.attribution.clone();
+        decision
+    }
+
+    fn decide_response(&self, request: Attribution, _: &ResponseHead<'_>) -> Decision {
+        // There is no response; asked nevertheless, it would pass as the request did.
+        Decision {
+            verdict: http::Verdict::Allow,
+            attribution: request,
+            sees_response: false,
+        }
+    }
+
+    fn record(&self, attribution: Attribution, _allowed: bool, summary: L7Summary) {
+        let status = match summary {
+            L7Summary::Http { status, .. } => status,
+            L7Summary::Dns { rcode, .. } => rcode.unwrap_or_default().into(),
+        };
+        *self.outcome.borrow_mut() = Outcome {
+            attribution,
+            status,
+        };
+    }
+}
