@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
+use serde_path_to_error::Segment;
 use serde_saphyr::{Error as YamlError, Location};
 
 /// Why a configuration cannot be used.
@@ -71,6 +72,10 @@ impl ConfigError {
         let error = error.without_snippet();
         let at = error.location().unwrap_or(Location::UNKNOWN);
         let written = written_at(text, at);
+        let mut field = path.unwrap_or_default().to_owned();
+        if let YamlError::DuplicateMappingKey { key: Some(key), .. } = error {
+            push_key(&mut field, key);
+        }
         let (message, hint) = match error {
             YamlError::SerdeUnknownField {
                 field, expected, ..
@@ -114,21 +119,33 @@ impl ConfigError {
             file: file.to_owned(),
             line: at.line(),
             column: at.column(),
-            field: field_path(path.unwrap_or_default()),
+            field,
             message,
             hint,
         }))
     }
 }
 
-/// A path without the libraries' own layers: `.` is the file itself, `.?` a key not
-/// read yet, `.value`
-/// the inside of a value whose place is kept.
-fn field_path(path: &str) -> String {
-    match path {
-        "." => String::new(),
-        path => path.replace(".value", "").replace(".?", ""),
+/// The key a path leads to, without the libraries' own layers: `value`, the inside of a
+/// value whose place is kept, and steps of which nothing is known (the key was not read
+/// yet, or there is none). Empty for the file as a whole.
+pub(super) fn field_path(path: &serde_path_to_error::Path) -> String {
+    let mut field = String::new();
+    for step in path {
+        match step {
+            Segment::Seq { index } => field.push_str(&format!("[{index}]")),
+            Segment::Map { key } if key != "value" => push_key(&mut field, key),
+            Segment::Map { .. } | Segment::Enum { .. } | Segment::Unknown => {}
+        }
     }
+    field
+}
+
+fn push_key(field: &mut String, key: &str) {
+    if !field.is_empty() {
+        field.push('.');
+    }
+    field.push_str(key);
 }
 
 /// What a Rust scalar type is called in a configuration file.

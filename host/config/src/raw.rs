@@ -5,7 +5,7 @@ use std::{borrow::Cow, net::IpAddr, path::PathBuf};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{ConfigError, LogFormat, PolicyMode};
+use super::{ConfigError, LogFormat, PolicyMode, error};
 
 /// The configuration file of a node.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -184,7 +184,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<RawConfig, ConfigError> {
     let options = serde_saphyr::options! { with_snippet: false };
     serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
         serde_path_to_error::deserialize(deserializer).map_err(|error| {
-            path = Some(error.path().to_string());
+            path = Some(error::field_path(error.path()));
             error.into_inner()
         })
     })

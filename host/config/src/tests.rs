@@ -62,7 +62,7 @@ fn errors_name_place_key_value_and_what_would_be_right() {
         ),
         (
             "node:\n  name: a\n  name: b\n",
-            "tidegate.yaml:3:3: node: the key `name` is written twice; keep one of them",
+            "tidegate.yaml:3:3: node.name: the key `name` is written twice; keep one of them",
         ),
         (
             "node: hello\n",
@@ -71,6 +71,33 @@ fn errors_name_place_key_value_and_what_would_be_right() {
     ];
     for (text, expected) in cases {
         check_error(text, expected);
+    }
+}
+
+#[test]
+fn no_field_is_called_by_a_sign_of_the_parser() {
+    for (text, field) in [
+        ("- a\n", ""),
+        ("word\n", ""),
+        ("node: {}\nnode: {}\n", "node: "),
+        ("node: [\n", ""),
+        ("? [a]\n: b\n", ""),
+        (
+            "node:\n  outsideDevices: [a, [b]]\n",
+            "node.outsideDevices[1]: ",
+        ),
+        ("limits: {flows: {a: 1}}\n", "limits.flows: "),
+    ] {
+        let error = parse("t", text, Path::new("/"))
+            .expect_err(text)
+            .to_string();
+        let place: String = error.split_inclusive(':').take(3).collect();
+        let rest = error[place.len()..].trim_start();
+        assert!(
+            !rest.starts_with('?') && !rest.contains("?:"),
+            "{text}{error}"
+        );
+        assert!(rest.starts_with(field), "{text}{error}");
     }
 }
 
