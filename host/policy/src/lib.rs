@@ -20,6 +20,7 @@ mod peer;
 mod problem;
 pub mod protocol;
 pub mod rule;
+mod schema;
 mod yaml;
 
 pub use self::{
@@ -29,4 +30,5 @@ pub use self::{
     lint::lint,
     lookup::lookup,
     problem::{Problem, Severity},
+    schema::{KINDS, schema},
 };

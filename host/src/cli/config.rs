@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
+use tidegate_policy::KINDS;
 
 use super::{ask::Output, status};
 use crate::{agent, config};
@@ -16,8 +17,12 @@ pub(super) enum Command {
     Check(File),
     /// Print it with every default filled in.
     Effective(File),
-    /// Print the JSON Schema of the file, for editors.
-    Schema,
+    /// Print the JSON Schema of the file, or of a kind of document, for editors.
+    Schema {
+        /// Kind of the document; without it, the configuration file's own.
+        #[arg(value_parser = PossibleValuesParser::new(KINDS))]
+        kind: Option<String>,
+    },
 }
 
 /// The file.
@@ -35,7 +40,11 @@ impl Command {
             Self::Effective(file) => {
                 print!("{}", serde_saphyr::to_string(&config::load(&file.config)?)?);
             }
-            Self::Schema => println!("{:#}", config::schema()),
+            Self::Schema { kind } => {
+                // Other kinds are no possible values.
+                let of_kind = kind.and_then(|kind| tidegate_policy::schema(&kind));
+                println!("{:#}", of_kind.unwrap_or_else(config::schema));
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -16,6 +16,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use self::reader::{Cursor, Fields, Findings};
+pub(crate) use self::service::MAX_WEIGHT;
 pub use self::{
     binding::PluginBinding,
     deny_list::DenyList,
@@ -193,8 +194,8 @@ pub fn fuzz_parse(bytes: &[u8]) {
     }
 }
 
-const CILIUM: &str = "cilium.io/v2";
-const TIDEGATE: &str = "tidegate.io/v1alpha1";
+pub(crate) const CILIUM: &str = "cilium.io/v2";
+pub(crate) const TIDEGATE: &str = "tidegate.io/v1alpha1";
 
 fn read_document(file: &str, root: &Cursor<'_>) -> Option<Body> {
     let entries = root.entries()?;
@@ -260,7 +261,7 @@ enum Scope {
 }
 
 /// Metadata that API servers add, or people; of no meaning here.
-const FOREIGN_METADATA: [&str; 9] = [
+pub(crate) const FOREIGN_METADATA: [&str; 9] = [
     "annotations",
     "creationTimestamp",
     "finalizers",

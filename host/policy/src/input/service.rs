@@ -68,7 +68,7 @@ pub struct Backend {
 }
 
 /// Most a backend may weigh; Maglev tables would not tell more apart.
-const MAX_WEIGHT: u32 = 1_000;
+pub(crate) const MAX_WEIGHT: u32 = 1_000;
 
 pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<Service> {
     let top = root.fields(&["apiVersion", "kind", "metadata", "spec"])?;

@@ -4,6 +4,7 @@ mod check;
 mod messages;
 mod property;
 mod reference;
+mod schemas;
 mod semantics;
 mod services;
 mod words;
