@@ -146,6 +146,11 @@ impl Places {
         }
     }
 
+    /// Are so many about to leave that nobody gets a place before they had their turn?
+    pub(super) fn is_crowded(&self) -> bool {
+        self.table.borrow().open >= self.capacity.ceiling()
+    }
+
     /// A place for one more connection of a client; `None` if there is none for it.
     pub(super) fn take(self: &Rc<Self>, client: Client, counters: &Counters) -> Option<Place> {
         let mut table = self.table.borrow_mut();
@@ -171,9 +176,12 @@ impl Table {
     /// Makes room for one more connection of `client`: how many others were asked to
     /// leave for it, or `None` if it has to step back itself.
     fn make_room(&mut self, client: Client, capacity: Capacity) -> Option<usize> {
+        if self.open >= capacity.ceiling() {
+            return None;
+        }
         let held = self.clients.get(&client).map_or(0, |seats| seats.staying);
-        let evicted = if held >= capacity.share {
-            self.evict(client, false)?
+        if held >= capacity.share {
+            self.evict(client, false)
         } else if self.staying >= capacity.limit {
             let (largest, most) = self
                 .clients
@@ -181,11 +189,10 @@ impl Table {
                 .map(|(client, seats)| (*client, seats.staying))
                 .max_by_key(|(_, staying)| *staying)?;
             // Somebody with fewer goes first, whatever the other does with its many.
-            self.evict(largest, most > held + 1)?
+            self.evict(largest, most > held + 1)
         } else {
-            0
-        };
-        (self.open < capacity.ceiling()).then_some(evicted)
+            Some(0)
+        }
     }
 
     /// Asks idle connections of a client to leave, those first that were idle longest; if

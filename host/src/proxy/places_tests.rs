@@ -99,7 +99,13 @@ fn those_that_take_their_time_to_leave_are_bounded() {
     let others = fill(&all, B, Phase::Exchange, 20);
     // Ten more than the limit may be open, while ten leave.
     let newcomers = fill(&all, C, Phase::Exchange, 10);
+    assert!(all.0.is_crowded());
     assert!(all.0.take(C, &all.1).is_none());
+    assert_eq!(
+        evicted(&slow).len(),
+        10,
+        "nobody leaves for one that gets no place"
+    );
     drop((slow, others, newcomers));
     assert_eq!(all.0.table.borrow().open, 0);
     assert_eq!(all.0.table.borrow().staying, 0);

@@ -179,6 +179,10 @@ async fn serve(
             return cut_off(&client);
         }
     };
+    if places.is_crowded() {
+        // A burst of newcomers ran before those whose places they got.
+        tokio::task::yield_now().await;
+    }
     let Some(place) = places.take(flow.client(), counters) else {
         return cut_off(&client);
     };

@@ -4,6 +4,7 @@
 mod audit;
 mod bypass;
 mod cleanup;
+mod connections;
 mod demo;
 mod deny_list;
 mod dns_names;

@@ -1,0 +1,108 @@
+//! Places in the proxy: one client cannot take those of the others, and one that has
+//! vanished does not keep its own.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tidegate_tests::harness::{
+    Curl, eventually, server,
+    world::{UPLINK, Workload},
+};
+
+use crate::shop::{HTTP, POLICY, Shop};
+
+/// Connections each CPU serves in these tests.
+const EACH: usize = 40;
+/// More than all CPUs of a test machine serve together.
+const FLOOD: usize = 600;
+
+#[test]
+fn a_client_with_many_connections_leaves_places_for_the_others() -> Result<()> {
+    let mut shop = Shop::open()?;
+    shop.world.node.configure(&format!(
+        "node:\n  name: lab\n  outsideDevices: [{UPLINK}]\nproxy:\n  connectionsPerCpu: {EACH}\n"
+    ))?;
+    let all = POLICY.replace("{matchLabels: {app: frontend}}", "{}");
+    shop.world.node.write("policies/backend.yaml", all)?;
+    shop.world.node.start()?;
+    let others_are_served = |during: &str| -> Result<()> {
+        for url in [shop.url(HTTP, "/api/x"), shop.url6(HTTP, "/api/x")] {
+            for _ in 0..3 {
+                Curl::get(&url)
+                    .expect(&shop.frontend, 200)
+                    .with_context(|| format!("during {during}"))?;
+            }
+        }
+        Ok(())
+    };
+
+    let silent = flood(&shop, &shop.stranger, b"")?;
+    others_are_served("silence")?;
+    drop(silent);
+    let head = b"POST /api/x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nslow";
+    let slow = flood(&shop, &shop.stranger, head)?;
+    others_are_served("slow uploads")?;
+
+    // It is told, and it is true.
+    let limit = EACH * std::thread::available_parallelism()?.get();
+    eventually("the numbers are told", || {
+        let text = Curl::get("http://127.0.0.1:9965/metrics")
+            .expect(shop.world.node.place(), 200)?
+            .body;
+        let sample = |name: &str| -> Result<usize> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            Ok(line.context("no such sample")?.trim().parse()?)
+        };
+        ensure!(
+            sample("tidegate_proxy_connection_limit ")? == limit,
+            "{text}"
+        );
+        ensure!(
+            sample("tidegate_proxy_connections ")? <= limit + limit / 8,
+            "{text}"
+        );
+        ensure!(sample("tidegate_proxy_evicted_total ")? > 0, "{text}");
+        ensure!(sample("tidegate_proxy_turned_away_total ")? > 0, "{text}");
+        Ok(())
+    })?;
+    drop(slow);
+
+    // Both legs are asked from time to time whether somebody is there.
+    let mut stream = server::connect(&shop.frontend, (shop.backend.v4, HTTP))?;
+    stream.write_all(b"GET /api/x HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    ensure!(stream.read(&mut [0; 512])? > 0, "no answer");
+    let port = stream.local_addr()?.port();
+    let sockets = shop
+        .world
+        .node
+        .place()
+        .run("ss", &["-tnoH", "state", "established"])?;
+    let sockets = String::from_utf8_lossy(&sockets.stdout).into_owned();
+    let legs = sockets
+        .lines()
+        .filter(|line| line.contains(&format!(":{port} ")));
+    let probed = legs.filter(|line| line.contains("timer:(keepalive,"));
+    ensure!(
+        probed.count() == 2,
+        "not two legs with keepalive on {port}:\n{sockets}"
+    );
+    Ok(())
+}
+
+/// Opens more connections than there are places, and sends the same on each. Some of
+/// them are turned away at once; that alone is no reason to fail.
+fn flood(shop: &Shop, from: &Workload, bytes: &[u8]) -> Result<Vec<TcpStream>> {
+    let mut open = Vec::new();
+    for _ in 0..FLOOD {
+        let Ok(mut stream) = server::connect(from, (shop.backend.v4, HTTP)) else {
+            continue;
+        };
+        let _ = stream.write_all(bytes);
+        open.push(stream);
+    }
+    ensure!(open.len() > EACH, "only {} were accepted", open.len());
+    Ok(open)
+}
