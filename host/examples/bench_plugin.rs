@@ -153,7 +153,11 @@ fn load(program: &str) -> anyhow::Result<Catalog> {
         snapshot.plugins.insert(plugin.name, plugin.info);
     }
     fs::remove_dir_all(cache)?;
-    let (catalog, refused) = Catalog::empty(Runtime::start()?).next(&snapshot, &artifacts);
+    let catalog = Catalog::empty(Runtime::start()?).next(&snapshot, &artifacts);
+    let patience = std::time::Duration::from_secs(10);
+    catalog.wait(patience, patience);
+    let catalog = catalog.refreshed();
+    let refused = catalog.refused();
     anyhow::ensure!(refused.is_empty(), "refused: {refused:?}");
     Ok(catalog)
 }

@@ -26,7 +26,7 @@ use std::{
 use anyhow::Context as _;
 use tidegate_policy::Mode;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -159,6 +159,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     let learned = Arc::new(Mutex::new(LearnedNames::new(LEARNED_NAMES)));
     let names = NameKeeper::restore(store.clone(), learned.clone());
     let mut control = Control::new(settings(&config), node, store, built_in)?;
+    plugins.keep(control.artifacts());
     control.apply(Event::NodeAddresses(sources::node_addresses(
         &config.node.addresses,
     )));
@@ -226,11 +227,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
         sources::folders(folders, rescans, scans).await;
         Ok(())
     });
-    let examiner = Examiner {
-        store: plugins,
-        events: events_in,
-        one_at_a_time: Arc::new(Semaphore::new(1)),
-    };
+    let examiner = Examiner::new(plugins.clone(), events_in);
 
     // Events in, one generation at a time out.
     let mut tick = interval(TICK);
@@ -278,6 +275,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
             next = events.try_recv().ok();
         }
         control.settle().await;
+        plugins.keep(control.artifacts());
     };
 
     tasks.shutdown().await;

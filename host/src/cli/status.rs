@@ -136,7 +136,14 @@ pub(super) fn wrong(view: &View) -> impl Iterator<Item = String> {
         };
         format!("{}: {}{}{last_good}", p.severity, place(p), p.message)
     });
-    plugins.chain(files)
+    let bindings = view.bindings.iter().filter_map(|b| {
+        let reason = b.reason.as_ref()?;
+        Some(format!(
+            "{} ({} of {}): {reason}",
+            b.binding, b.state, b.plugin
+        ))
+    });
+    plugins.chain(bindings).chain(files)
 }
 
 /// `file:line:column: `, as far as known; editors jump to it.

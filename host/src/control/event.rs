@@ -18,6 +18,16 @@ pub enum Event {
     Scanned(Scan),
     /// A plugin file was examined.
     Examined(Examination),
+    /// A plugin file could not be examined, for a reason that is not its own: it is
+    /// tried again.
+    NotExamined {
+        /// The file.
+        path: PathBuf,
+        /// The version that was to be examined.
+        stamp: PluginStamp,
+        /// What was in the way.
+        reason: String,
+    },
     /// The node's own addresses, as they are now.
     NodeAddresses(Vec<IpAddr>),
     /// Devices that are the node's own, as they are now.

@@ -6,6 +6,7 @@
 //! [`sinks`]; [`store`] keeps what must survive a restart; [`view`] is what readers get.
 //! Never talks to kernel or proxy itself, never decides about a packet.
 
+pub mod bindings;
 pub mod documents;
 pub mod event;
 pub mod folder;

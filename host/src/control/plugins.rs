@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -44,9 +45,16 @@ struct File {
     candidate: Option<Candidate>,
     /// Version of the last published generation.
     published: Option<Candidate>,
+    /// Passed, but another file has its name; it takes its place when that is free.
+    waits: Option<Candidate>,
+    /// When it is examined again, and how long it was waited for, if that failed.
+    retry: Option<(Instant, Duration)>,
     /// Why the version on disk is not in use.
     reason: Option<String>,
 }
+
+/// Pauses before a file is examined again that could not be: first and longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(600));
 
 impl Plugins {
     /// The built-in plugins, and what an earlier run published from which file: it
@@ -73,15 +81,20 @@ impl Plugins {
                 file.stamp = None;
                 file.pending = false;
                 file.candidate = None;
+                file.waits = None;
+                file.retry = None;
                 file.reason = None;
             }
         }
+        self.give_names();
         let mut requests = Vec::new();
         for (path, stamp) in stamps {
             let file = self.files.entry(path.clone()).or_default();
             if file.stamp != Some(*stamp) {
                 file.stamp = Some(*stamp);
                 file.pending = true;
+                file.waits = None;
+                file.retry = None;
                 requests.push(Request::Examine(path.clone(), *stamp));
             }
         }
@@ -96,14 +109,6 @@ impl Plugins {
             stamp,
             outcome,
         } = examination;
-        let outcome = outcome.and_then(|candidate| match self.owner(&candidate.name) {
-            Some(owner) if owner != path => Err(format!(
-                "the name `{}` is taken by {}",
-                candidate.name,
-                owner.display()
-            )),
-            _ => Ok(candidate),
-        });
         let Some(file) = self
             .files
             .get_mut(&path)
@@ -112,12 +117,83 @@ impl Plugins {
             return;
         };
         file.pending = false;
+        file.retry = None;
         match outcome {
             Ok(candidate) => {
-                file.candidate = Some(candidate);
+                // A file that changed its name gives up the one it had.
+                if file
+                    .candidate
+                    .as_ref()
+                    .is_some_and(|c| c.name != candidate.name)
+                {
+                    file.candidate = None;
+                }
+                file.waits = Some(candidate);
                 file.reason = None;
             }
             Err(reason) => file.reason = Some(reason),
+        }
+        self.give_names();
+    }
+
+    /// Examination failed for a reason that is not the file's: it is asked for again,
+    /// later each time.
+    pub fn not_examined(&mut self, path: &Path, stamp: PluginStamp, reason: &str, now: Instant) {
+        let file = self.files.get_mut(path);
+        let Some(file) = file.filter(|file| file.stamp == Some(stamp)) else {
+            return;
+        };
+        let pause = file.retry.map_or(RETRY.0, |(_, before)| before * 2);
+        let pause = pause.min(RETRY.1);
+        file.pending = false;
+        file.retry = Some((now + pause, pause));
+        file.reason = Some(format!("{reason}; tried again every {} s", pause.as_secs()));
+    }
+
+    /// Files whose time to be examined again has come.
+    pub fn due(&mut self, now: Instant) -> Vec<Request> {
+        let mut requests = Vec::new();
+        for (path, file) in &mut self.files {
+            if let (Some((due, _)), Some(stamp), false) = (file.retry, file.stamp, file.pending)
+                && due <= now
+            {
+                file.pending = true;
+                requests.push(Request::Examine(path.clone(), stamp));
+            }
+        }
+        requests
+    }
+
+    /// Lets candidates have their names: who has one keeps it, others wait, and the
+    /// next gets it at once when it is given up.
+    fn give_names(&mut self) {
+        let waiting: Vec<PathBuf> = self
+            .files
+            .iter()
+            .filter(|(_, file)| file.waits.is_some())
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in waiting {
+            let wanted = self.files.get(&path).and_then(|file| file.waits.as_ref());
+            let Some(name) = wanted.map(|candidate| candidate.name.clone()) else {
+                continue;
+            };
+            let owner = self.owner(&name).filter(|owner| *owner != path);
+            let Some(file) = self.files.get_mut(&path) else {
+                continue;
+            };
+            match owner {
+                None => {
+                    file.candidate = file.waits.take();
+                    file.reason = None;
+                }
+                Some(owner) => {
+                    let owner = printable(&owner);
+                    file.reason = Some(format!(
+                        "the name `{name}` is taken by {owner}; it is used when that is removed"
+                    ));
+                }
+            }
         }
     }
 
@@ -143,10 +219,17 @@ impl Plugins {
             .files
             .values()
             .filter_map(|file| file.published.as_ref());
-        removed
+        let sure = removed
             .chain(self.candidates())
-            .map(|candidate| (candidate.name.clone(), reads(candidate.info.world)))
-            .collect()
+            .map(|candidate| (candidate.name.clone(), reads(candidate.info.world)));
+        // One that is still being examined counts by its file's name: the rules that name
+        // it are in force, with their fail mode, rather than missing.
+        let pending = self.files.iter().filter(|(_, file)| file.pending);
+        let mut known: BTreeMap<_, _> = pending
+            .map(|(path, _)| (stem(path), L7Protocol::Http))
+            .collect();
+        known.extend(sure);
+        known
     }
 
     /// The proxy refused a version: the one before stays in use.
@@ -201,7 +284,7 @@ impl Plugins {
             .values()
             .map(|c| row(Some(c), "built-in", &named, None));
         let files = self.files.iter().map(|(path, file)| {
-            let source = path.display().to_string();
+            let source = printable(path);
             let in_use = file.candidate.as_ref();
             let mut row = row(in_use, &source, &named, file.reason.clone());
             if in_use.is_none() {
@@ -209,7 +292,7 @@ impl Plugins {
                     .published
                     .as_ref()
                     .map_or_else(|| stem(path), |before| before.name.clone());
-                row.state = match (&file.stamp, file.pending) {
+                row.state = match (&file.stamp, file.pending || file.retry.is_some()) {
                     (None, _) => "removed",
                     (Some(_), true) => "compiling",
                     (Some(_), false) => "refused",
@@ -272,8 +355,21 @@ fn named(compiled: &Compiled) -> BTreeSet<&str> {
 
 fn stem(path: &Path) -> String {
     path.file_stem()
-        .map(|stem| stem.to_string_lossy().into_owned())
+        .map(|stem| printable(Path::new(stem)))
         .unwrap_or_default()
+}
+
+/// A file's name as people may see it: whatever is in it, a terminal does not obey it.
+pub fn printable(path: &Path) -> String {
+    let name = path.to_string_lossy();
+    let escape = |c: char| -> String {
+        if c.is_control() {
+            c.escape_default().collect()
+        } else {
+            c.to_string()
+        }
+    };
+    name.chars().map(escape).collect()
 }
 
 fn reads(world: World) -> L7Protocol {

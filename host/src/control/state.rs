@@ -17,10 +17,11 @@ use tidegate_policy::{
 use tokio::sync::watch;
 
 use super::{
+    bindings::{self, Bindings},
     documents::{Documents, Keep, Past},
     event::{Event, NodeDevices, Request},
     folder::folder_of,
-    plugins::{Candidate, Plugins},
+    plugins::{Candidate, Plugins, printable},
     problems::Problems,
     readers,
     sinks::{Sinks, Status},
@@ -50,6 +51,7 @@ pub struct Control<S> {
     ids: Ids,
     documents: Documents,
     plugins: Plugins,
+    bindings: Bindings,
     node_addresses: Vec<IpAddr>,
     node_devices: NodeDevices,
     problems: Problems,
@@ -63,6 +65,8 @@ pub struct Control<S> {
     /// The folders were looked at once; before that nothing is published, or a restart
     /// would begin with an empty generation.
     scanned: bool,
+    /// Until when the first generation waits for plugins to be examined.
+    first_wait: Option<Instant>,
     status: Status,
     view: watch::Sender<Arc<View>>,
     started_s: u64,
@@ -73,6 +77,10 @@ pub struct Control<S> {
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest such wait.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// How long the first generation waits for plugins that were never seen before. Those of
+/// an earlier run are compiled already; policy must not wait for one that takes a minute.
+const FIRST_WAIT: Duration = Duration::from_secs(3);
 
 /// The generation in force.
 struct Published {
@@ -116,6 +124,7 @@ impl<S: Sinks> Control<S> {
             ids: store.ids()?,
             documents: Documents::new(past),
             plugins: Plugins::new(built_in, store.plugins()?),
+            bindings: Bindings::new(store.bindings()),
             settings,
             sinks,
             store,
@@ -127,6 +136,7 @@ impl<S: Sinks> Control<S> {
             retry: None,
             patience: Duration::ZERO,
             scanned: false,
+            first_wait: None,
             status: Status::default(),
             view,
             started_s,
@@ -144,6 +154,8 @@ impl<S: Sinks> Control<S> {
         match event {
             Event::Scanned(scan) => {
                 self.scanned = true;
+                self.first_wait
+                    .get_or_insert_with(|| Instant::now() + FIRST_WAIT);
                 let vanished = self.documents.vanished(&scan);
                 self.problems.folders(&vanished, &scan, seconds_now());
                 for name in self.documents.update(&scan) {
@@ -164,11 +176,11 @@ impl<S: Sinks> Control<S> {
                     Ok(plugin) => tracing::info!(
                         plugin = plugin.name,
                         version = plugin.info.version,
-                        file = %examination.path.display(),
+                        file = printable(&examination.path),
                         "plugin examined and compiled"
                     ),
                     Err(reason) => tracing::warn!(
-                        file = %examination.path.display(),
+                        file = printable(&examination.path),
                         reason,
                         "plugin refused; the version before stays in use"
                     ),
@@ -185,7 +197,20 @@ impl<S: Sinks> Control<S> {
                 self.dirty |= devices != self.node_devices;
                 self.node_devices = devices;
             }
-            Event::Tick => self.dirty |= self.retry.is_some_and(|at| at <= Instant::now()),
+            Event::NotExamined {
+                path,
+                stamp,
+                reason,
+            } => {
+                tracing::warn!(file = printable(&path), reason, "plugin not examined");
+                self.plugins
+                    .not_examined(&path, stamp, &reason, Instant::now());
+                self.dirty = true;
+            }
+            Event::Tick => {
+                self.dirty |= self.retry.is_some_and(|at| at <= Instant::now());
+                return self.plugins.due(Instant::now());
+            }
             Event::StatusChanged => {}
         }
         Vec::new()
@@ -197,7 +222,9 @@ impl<S: Sinks> Control<S> {
     /// in force and the reason is among the problems.
     pub async fn settle(&mut self) {
         // A first generation without the plugins of the last run would refuse their traffic.
-        let waiting = !self.scanned || (self.published.is_none() && self.plugins.pending());
+        let patient = self.first_wait.is_some_and(|until| Instant::now() < until);
+        let first = self.published.is_none();
+        let waiting = !self.scanned || (first && patient && self.plugins.pending());
         if self.dirty && !waiting {
             self.dirty = false;
             self.retry = None;
@@ -220,7 +247,7 @@ impl<S: Sinks> Control<S> {
         let Some(compiled) = self.compile(&mut ids) else {
             return Ok(());
         };
-        let (plugins, artifacts) = self.plugin_set();
+        let (plugins, mut artifacts) = self.plugin_set();
         let unchanged = self.published.as_ref().is_some_and(|published| {
             *published.compiled == compiled && published.snapshot.plugins == plugins
         });
@@ -245,6 +272,7 @@ impl<S: Sinks> Control<S> {
             plugins,
             fqdn_min_ttl: self.settings.fqdn_min_ttl,
             audit: self.settings.audit,
+            ..Snapshot::default()
         };
         // Until the kernel flips, flows still carry rule sets of the generation before;
         // ids are content-addressed, so both can be known at once.
@@ -253,6 +281,9 @@ impl<S: Sinks> Control<S> {
                 snapshot.l7.entry(*id).or_insert_with(|| set.clone());
             }
         }
+        snapshot.remembered =
+            self.bindings
+                .remembered(&snapshot.l7, &snapshot.plugins, &mut artifacts);
         let refused = self
             .sinks
             .publish_proxy(snapshot.clone(), artifacts.clone())
@@ -435,6 +466,7 @@ impl<S: Sinks> Control<S> {
             );
         }
         self.plugins.commit(&compiled);
+        self.bindings.commit(&compiled);
         if let Err(error) = self.store.save_plugins(&self.plugins.published()) {
             tracing::warn!(
                 error = format!("{error:#}"),
@@ -464,6 +496,34 @@ impl<S: Sinks> Control<S> {
         self.problems.generation(None, seconds_now());
     }
 
+    /// Compiled code that must not be lost: what is in force, what bindings may have to
+    /// go back to, and what the next generation will bring.
+    pub fn artifacts(&self) -> BTreeSet<std::path::PathBuf> {
+        let published = self.published.iter().flat_map(|p| p.artifacts.values());
+        published
+            .cloned()
+            .chain(self.bindings.artifacts())
+            .chain(self.plugins.candidates().map(|c| c.artifact.clone()))
+            .collect()
+    }
+
+    /// Takes in what bindings accepted.
+    fn learn(&mut self) {
+        let Some(published) = &self.published else {
+            return;
+        };
+        let stats = &self.status.proxy.stats;
+        let news = self
+            .bindings
+            .learn(stats, &published.snapshot, &published.artifacts);
+        if news && let Err(error) = self.store.save_bindings(&self.bindings.kept()) {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "cannot keep what bindings accepted for the next start"
+            );
+        }
+    }
+
     /// What is in force does not depend on it: a failure costs the next start's safety
     /// net only.
     fn keep(&self, keep: Keep) {
@@ -481,6 +541,7 @@ impl<S: Sinks> Control<S> {
 
     fn refresh(&mut self) {
         self.status = self.sinks.status();
+        self.learn();
         let compiled = self
             .published
             .as_ref()
@@ -508,6 +569,7 @@ impl<S: Sinks> Control<S> {
             services: compiled.services.clone(),
             policies: readers::policies(&compiled, &self.documents),
             plugins: self.plugins.view(&compiled),
+            bindings: bindings::view(&self.status.proxy.stats.bindings, &compiled),
             problems: self.problems.view(),
             datapath: self.status.datapath.clone(),
             proxy: self.status.proxy.clone(),

@@ -19,7 +19,7 @@ use tidegate_policy::{
     compiled::{EndpointId, Location},
 };
 
-use super::{documents::Past, folder::FolderId, plugins::Candidate};
+use super::{bindings::KeptBinding, documents::Past, folder::FolderId, plugins::Candidate};
 
 /// The state folder.
 #[derive(Clone, Debug)]
@@ -174,6 +174,29 @@ impl Store {
     }
 }
 
+impl Store {
+    /// What bindings accepted last; those whose compiled code is still there. A damaged
+    /// file is as good as none: each binding is tried anyway.
+    pub fn bindings(&self) -> Vec<KeptBinding> {
+        let path = self.folder.join(BINDINGS);
+        let bytes = fs::read(&path).unwrap_or_default();
+        if bytes.is_empty() {
+            return Vec::new();
+        }
+        serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            tracing::warn!(file = %path.display(), %error, "what bindings accepted last is forgotten");
+            Vec::new()
+        })
+    }
+
+    /// Keeps what bindings accepted last.
+    pub fn save_bindings(&self, bindings: &[KeptBinding]) -> anyhow::Result<()> {
+        let path = self.folder.join(BINDINGS);
+        let bytes = serde_json::to_vec(bindings).context("encode the bindings")?;
+        replace(&path, &bytes).with_context(|| format!("write {}", path.display()))
+    }
+}
+
 /// Where endpoints live, by id: name and place.
 pub type Homes = BTreeMap<EndpointId, (String, Location)>;
 
@@ -236,6 +259,7 @@ const IDS: &str = "ids.json";
 const HOMES: &str = "homes.json";
 const NAMES: &str = "names.json";
 const PLUGINS: &str = "plugins.json";
+const BINDINGS: &str = "bindings.json";
 const LAST_GOOD: &str = "last-good";
 const FOLDERS: &str = "folders.json";
 /// End of the name of a file that is not written whole yet.

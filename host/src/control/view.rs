@@ -35,6 +35,8 @@ pub struct View {
     pub policies: Vec<PolicyView>,
     /// Plugins, built-in and dropped in.
     pub plugins: Vec<PluginView>,
+    /// Where plugins are used, and how that goes.
+    pub bindings: Vec<BindingView>,
     /// Everything wrong with what was written, newest state.
     pub problems: Vec<ProblemView>,
     /// Why `/readyz` says 503; empty when the node does what was written.
@@ -129,6 +131,33 @@ pub struct PluginView {
     pub reason: Option<String>,
     /// Capabilities granted.
     pub capabilities: Vec<String>,
+}
+
+/// A plugin as some rules use it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BindingView {
+    /// Kind and name of what binds it, e.g. `PluginBinding shop/bots`.
+    pub binding: String,
+    /// File, relative to the configuration folder.
+    pub file: String,
+    /// Plugin.
+    pub plugin: String,
+    /// Version that answers; empty if none does.
+    pub version: String,
+    /// `active`, `preparing` (what was in use before goes on), `last good` (what is
+    /// wanted was refused; what was accepted last goes on), `refused` (fail mode).
+    pub state: String,
+    /// Why what is wanted is not in use.
+    pub reason: Option<String>,
+    /// Messages put to the plugin.
+    pub calls: u64,
+    /// Those it had no answer to.
+    pub failures: u64,
+    /// Messages refused because a peer's budget or the binding's share was used up.
+    pub held_back: u64,
+    /// Peers whose messages are refused for that now.
+    pub peers_held_back: u64,
 }
 
 /// Something wrong with what was written.

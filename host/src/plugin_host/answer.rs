@@ -11,6 +11,9 @@ const EDITS: usize = 64;
 /// Longest header value, bytes.
 const VALUE: usize = 8 << 10;
 
+/// Longest reason a plugin may give, bytes.
+const REASON: usize = 300;
+
 /// Headers that frame or route a message; a plugin that changed them could make the
 /// two ends disagree about where a message ends or whom it is for.
 const PROTECTED: [&str; 10] = [
@@ -83,9 +86,21 @@ pub enum Failure {
     /// It did not accept its configuration, or could not be started with it.
     #[error("plugin was not configured: {0}")]
     NotConfigured(String),
-    /// Its error budget is used up; it is tried again later.
-    #[error("plugin is suspended after too many failures")]
+    /// It is being configured; there was nothing in use before.
+    #[error("plugin is being prepared")]
+    Preparing,
+    /// No configured instance is at hand; one is being made.
+    #[error("plugin is being restarted")]
+    Restarting,
+    /// This peer's messages made it fail too often; it is tried again later.
+    #[error("plugin is suspended for this peer after too many failures")]
     Suspended,
+    /// The binding, or this peer, has used up its share of the processor.
+    #[error("plugin used up its share of the processor")]
+    OverShare,
+    /// The memory of this plugin, or of all together, is used up.
+    #[error("no memory is left for plugins")]
+    NoRoom,
     /// It trapped.
     #[error("plugin trapped: {0}")]
     Trapped(String),
@@ -98,6 +113,22 @@ pub enum Failure {
     /// Its answer makes no sense.
     #[error("plugin gave an invalid answer: {0}")]
     Invalid(&'static str),
+}
+
+impl Failure {
+    /// Brought about by traffic and ended by time. It must never let a message pass:
+    /// whoever sends enough would switch the plugin off for himself.
+    pub fn is_of_load(&self) -> bool {
+        matches!(self, Self::Suspended | Self::OverShare | Self::NoRoom)
+    }
+
+    /// Was the plugin asked, and failed? Else it is no fault of the message's sender.
+    pub(super) fn is_of_call(&self) -> bool {
+        matches!(
+            self,
+            Self::Trapped(_) | Self::Deadline | Self::OutOfMemory | Self::Invalid(_)
+        )
+    }
 }
 
 /// Checks an answer about an HTTP message.
@@ -181,7 +212,7 @@ fn is_value(value: &str) -> bool {
 /// Words a plugin chose, fit for a log line or a table: at most 500 bytes, no control
 /// characters.
 pub(super) fn shorten(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(500));
+    text.truncate(text.floor_char_boundary(REASON));
     text.trim()
         .replace(|c: char| c.is_control() && c != '\n', "")
 }
@@ -237,7 +268,7 @@ mod tests {
     #[test]
     fn words_of_a_plugin_fit_a_line() {
         assert_eq!(shorten(" a\x1b[31m\u{7f}b\n".to_owned()), "a[31mb");
-        assert_eq!(shorten("é".repeat(10_000)).len(), 500);
+        assert_eq!(shorten("é".repeat(10_000)).len(), REASON);
     }
 
     #[test]

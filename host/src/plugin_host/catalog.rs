@@ -1,46 +1,51 @@
-//! Every plugin and every rule set of one generation, tried before it goes live.
+//! Every plugin and every rule set of one generation.
 //!
-//! A catalog never changes. The next one is built beside it, taking over what did not
-//! change, and a plugin version that cannot be started with every configuration in use
-//! is refused: the version before stays.
+//! A catalog never changes; the next one is built beside it and takes over what did not
+//! change. The unit is the **binding**: a plugin as the same rules use it. A new version
+//! or configuration is tried for each binding by itself, while the binding goes on with
+//! what it had; one that is refused there stays out there and nowhere else. Nothing
+//! waits for a trial: see [`Catalog::refreshed`].
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use tidegate_policy::compiled::{FailMode, L7Id, L7Protocol, PluginUse, RuleId};
+use tidegate_policy::compiled::{FailMode, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId};
 use wasmtime::component::Component;
 
 use super::{
     answer::Failure,
-    budget::Budget,
+    configured::{Attempt, Configured, Place, Version},
+    counters::Counters,
     engine::Runtime,
-    host_calls::Shared,
-    instance::{Instance, Linked, Needs},
+    instance::Linked,
+    memory::Pot,
 };
-use crate::proxy::contract::{PluginInfo, PluginStats, Snapshot};
+use crate::proxy::contract::{
+    BindingState, BindingStats, PluginInfo, PluginStats, Snapshot, config_id,
+};
 
 /// Plugins and rule sets of one generation.
 #[derive(Debug)]
 pub struct Catalog {
     runtime: Arc<Runtime>,
-    versions: BTreeMap<String, Arc<Version>>,
-    configured: HashMap<Key, Result<Arc<Configured>, Failure>>,
+    /// By name; the reason if its code cannot be used.
+    versions: BTreeMap<String, Result<Arc<Version>, String>>,
+    wanted: Arc<BTreeMap<L7Id, L7RuleSet>>,
+    attempts: HashMap<Use, Arc<Attempt>>,
+    /// What the agent remembers of bindings this process has not seen at work.
+    remembered: HashMap<Place, Arc<Attempt>>,
+    /// What each binding was last seen to accept.
+    good: HashMap<Place, Arc<Configured>>,
     rule_sets: BTreeMap<L7Id, RuleSet>,
 }
 
-/// Plugin and configuration.
-type Key = (String, String);
+/// A binding with a configuration.
+type Use = (Place, String);
 
 /// What the proxy does with a flow: [`L7RuleSet`] with its plugins found.
-///
-/// [`L7RuleSet`]: tidegate_policy::compiled::L7RuleSet
 #[derive(Clone, Debug)]
 pub struct RuleSet {
     /// How the stream is read.
@@ -81,85 +86,94 @@ impl Binding {
     }
 }
 
-/// A plugin version with a configuration it accepted. Its instances are
-/// interchangeable, hence the id, never used twice in a process.
-pub(super) struct Configured {
-    pub(super) id: u64,
-    pub(super) version: Arc<Version>,
-    pub(super) config: String,
-    needs: Needs,
-}
-
-/// A loaded plugin version.
-pub(super) struct Version {
-    info: PluginInfo,
-    component: Component,
-    linked: Linked,
-    pub(super) runtime: Arc<Runtime>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) budget: Budget,
-}
-
 impl Catalog {
     /// Nothing loaded.
     pub fn empty(runtime: Arc<Runtime>) -> Self {
         Self {
             runtime,
             versions: BTreeMap::new(),
-            configured: HashMap::new(),
+            wanted: Arc::default(),
+            attempts: HashMap::new(),
+            remembered: HashMap::new(),
+            good: HashMap::new(),
             rule_sets: BTreeMap::new(),
         }
     }
 
-    /// The catalog of a snapshot. `artifacts` are those the agent sent, by digest;
-    /// what this catalog holds already need not be among them. Returns the refusals
-    /// too: plugin and reason.
-    pub fn next(
-        &self,
-        snapshot: &Snapshot,
-        artifacts: &BTreeMap<String, Vec<u8>>,
-    ) -> (Self, Vec<(String, String)>) {
-        let mut refused = Vec::new();
+    /// The catalog of a snapshot, at once: what must be tried first is on its way.
+    /// `artifacts` are those the agent sent, by digest; what this catalog holds already
+    /// need not be among them.
+    pub fn next(&self, snapshot: &Snapshot, artifacts: &BTreeMap<String, Vec<u8>>) -> Self {
         let mut next = Self::empty(self.runtime.clone());
-        let uses = uses_by_plugin(snapshot);
+        next.wanted = Arc::new(snapshot.l7.clone());
         for (name, info) in &snapshot.plugins {
-            let configs = uses.get(name.as_str()).map_or(&[][..], Vec::as_slice);
-            let before = self.versions.get(name);
-            if let Some(before) = before.filter(|before| before.info == *info) {
-                next.take(self, name, before, configs, &mut refused);
+            let version = self.version(name, info, artifacts);
+            next.versions.insert(name.clone(), version);
+        }
+        let (places, uses) = uses(&next.wanted);
+        for used in uses {
+            let Some(Ok(version)) = next.versions.get(&used.0.0) else {
+                continue;
+            };
+            let known = self.attempts.get(&used).filter(|known| {
+                Arc::ptr_eq(&known.version, version) && !known.may_be_tried_again()
+            });
+            let attempt = match known {
+                Some(known) => known.clone(),
+                None => Attempt::begin(version, &used.1),
+            };
+            next.attempts.insert(used, attempt);
+        }
+        // A plugin that was removed leaves nothing behind, whatever accepted it.
+        let stays = |place: &Place| places.contains(place) && next.versions.contains_key(&place.0);
+        let good = self.good.iter().filter(|(place, _)| stays(place));
+        next.good = good.map(|(p, c)| (p.clone(), c.clone())).collect();
+        for kept in &snapshot.remembered {
+            let place = (kept.plugin.clone(), kept.rules.clone());
+            if !stays(&place) || next.good.contains_key(&place) {
                 continue;
             }
-            match self.load(name, info, artifacts).and_then(|version| {
-                let tried = configs
-                    .iter()
-                    .map(|config| Configured::new(&version, config));
-                let tried = tried.collect::<Result<Vec<_>, _>>();
-                tried
-                    .map(|tried| (version, tried))
-                    .map_err(|failure| failure.to_string())
-            }) {
-                Ok((version, tried)) => next.add(name, version, tried),
-                Err(reason) => {
-                    refused.push((name.clone(), reason));
-                    if let Some(before) = before {
-                        next.take(self, name, before, configs, &mut refused);
-                    }
-                }
-            }
+            let known = self.remembered.get(&place).cloned();
+            let attempt = known.or_else(|| {
+                let version = self.version(&kept.plugin, &kept.info, artifacts).ok()?;
+                Some(Attempt::begin(&version, &kept.config))
+            });
+            next.remembered
+                .extend(attempt.map(|attempt| (place, attempt)));
         }
-        next.rule_sets = snapshot
-            .l7
-            .iter()
-            .map(|(id, set)| {
-                let chain = set.chain.iter().map(|used| Arc::new(next.bind(used)));
-                let rule_set = RuleSet {
-                    protocol: set.protocol,
-                    chain: chain.collect(),
-                };
-                (*id, rule_set)
-            })
-            .collect();
-        (next, refused)
+        next.put_together();
+        self.retire_all_but(&next);
+        next
+    }
+
+    /// The same generation with what was tried meanwhile.
+    pub fn refreshed(&self) -> Self {
+        let mut next = Self {
+            runtime: self.runtime.clone(),
+            versions: self.versions.clone(),
+            wanted: self.wanted.clone(),
+            attempts: self.attempts.clone(),
+            remembered: self.remembered.clone(),
+            good: self.good.clone(),
+            rule_sets: BTreeMap::new(),
+        };
+        next.put_together();
+        self.retire_all_but(&next);
+        next
+    }
+
+    /// Waits for trials to end: those of built-in plugins up to `built_in`, those of
+    /// others up to `others`, for each from now on.
+    pub fn wait(&self, built_in: Duration, others: Duration) {
+        let tried = |attempt: &Arc<Attempt>| attempt.outcome().is_some();
+        let all = || self.attempts.values().chain(self.remembered.values());
+        let board = self.runtime.board();
+        if !board.wait(others, || all().all(tried)) {
+            let ours = |attempt: &&Arc<Attempt>| attempt.version.built_in();
+            board.wait(built_in.saturating_sub(others), || {
+                all().filter(ours).all(tried)
+            });
+        }
     }
 
     /// A rule set of this generation.
@@ -169,62 +183,163 @@ impl Catalog {
 
     /// Digests of the artifacts it holds.
     pub fn artifacts(&self) -> Vec<String> {
-        let versions = self.versions.values();
-        versions
-            .map(|version| version.info.artifact.clone())
-            .collect()
+        let versions = self.held().map(|version| version.info.artifact.clone());
+        let mut digests: Vec<_> = versions.collect();
+        digests.sort_unstable();
+        digests.dedup();
+        digests
+    }
+
+    /// Plugins whose code cannot be used at all, and why.
+    pub fn broken(&self) -> impl Iterator<Item = (String, String)> {
+        let versions = self.versions.iter();
+        versions.filter_map(|(name, v)| Some((name.clone(), v.as_ref().err()?.clone())))
+    }
+
+    /// Everything that could not be used: plugin and reason, each once.
+    pub fn refused(&self) -> Vec<(String, String)> {
+        let broken = self.broken();
+        let failed = self.attempts.iter().filter_map(|((place, _), attempt)| {
+            let failure = attempt.outcome()?.as_ref().err()?;
+            Some((place.0.clone(), failure.to_string()))
+        });
+        let mut refused: Vec<_> = broken.chain(failed).collect();
+        refused.sort_unstable();
+        refused.dedup();
+        refused
     }
 
     /// Counters by plugin.
     pub fn stats(&self) -> BTreeMap<String, PluginStats> {
-        let stats = self.versions.iter();
-        stats
-            .map(|(name, version)| (name.clone(), version.stats()))
-            .collect()
-    }
-
-    /// Takes a version over from the catalog before, trying configurations that are
-    /// new to it. A configuration it does not accept is that use's failure alone.
-    fn take(
-        &mut self,
-        before: &Self,
-        name: &str,
-        version: &Arc<Version>,
-        configs: &[&str],
-        refused: &mut Vec<(String, String)>,
-    ) {
-        for config in configs {
-            let key = (name.to_owned(), (*config).to_owned());
-            let known = before.configured.get(&key).filter(|known| known.is_ok());
-            let configured = match known {
-                Some(known) => known.clone(),
-                None => Configured::new(version, config),
+        let mut stats = BTreeMap::new();
+        for (name, version) in &self.versions {
+            let Ok(version) = version else { continue };
+            let of_plugin = self.in_use().filter(|used| used.version.name == *name);
+            let now = self.runtime.uptime();
+            let longest = of_plugin.map(|used| used.budgets.held_back(now).1).max();
+            let suspended_ms = longest.unwrap_or_default().as_millis();
+            let row = PluginStats {
+                suspended_ms: u64::try_from(suspended_ms).unwrap_or(u64::MAX),
+                ..version.stats()
             };
-            if let Err(failure) = &configured {
-                refused.push((name.to_owned(), failure.to_string()));
+            stats.insert(name.clone(), row);
+        }
+        stats
+    }
+
+    /// How every binding is doing.
+    pub fn bindings(&self) -> Vec<BindingStats> {
+        let mut rows: BTreeMap<(&Place, &str), BindingStats> = BTreeMap::new();
+        let (_, uses) = uses(&self.wanted);
+        for used in &uses {
+            let (place, config) = used;
+            let attempt = self.attempts.get(used).map(|attempt| attempt.outcome());
+            let bound = self.configured(place, config);
+            let broken = self.versions.get(&place.0).and_then(|v| v.as_ref().err());
+            let (state, reason) = match (attempt, &bound) {
+                (Some(Some(Ok(_))), _) => (BindingState::Active, None),
+                (Some(Some(Err(why))), Ok(_)) => (BindingState::LastGood, Some(why.to_string())),
+                (Some(Some(Err(why))), Err(_)) => (BindingState::Refused, Some(why.to_string())),
+                (Some(None), _) => (BindingState::Preparing, None),
+                (None, Ok(_)) => (BindingState::LastGood, broken.cloned()),
+                (None, Err(why)) => {
+                    let reason = broken.cloned().unwrap_or_else(|| why.to_string());
+                    (BindingState::Refused, Some(reason))
+                }
+            };
+            let mut row = BindingStats {
+                plugin: place.0.clone(),
+                rules: place.1.clone(),
+                config: config_id(config),
+                version: String::new(),
+                digest: String::new(),
+                state,
+                reason,
+                ..BindingStats::default()
+            };
+            if let Ok(configured) = bound {
+                let now = self.runtime.uptime();
+                row.version.clone_from(&configured.version.info.version);
+                row.digest.clone_from(&configured.version.info.digest);
+                row.calls = configured.tally.calls.load(Relaxed);
+                row.failures = configured.tally.failures.load(Relaxed);
+                row.held_back = configured.tally.held_back.load(Relaxed);
+                row.peers_held_back = configured.budgets.held_back(now).0 as u64;
             }
-            self.configured.insert(key, configured);
+            rows.insert((place, config), row);
         }
-        self.versions.insert(name.to_owned(), version.clone());
+        rows.into_values().collect()
     }
 
-    fn add(&mut self, name: &str, version: Arc<Version>, tried: Vec<Arc<Configured>>) {
-        for configured in tried {
-            let key = (name.to_owned(), configured.config.clone());
-            self.configured.insert(key, Ok(configured));
+    /// Fills in the rule sets from what is known now.
+    fn put_together(&mut self) {
+        for (place, attempt) in &self.remembered {
+            if let Some(Ok(configured)) = attempt.outcome() {
+                self.good
+                    .entry(place.clone())
+                    .or_insert_with(|| configured.clone());
+            }
         }
-        self.versions.insert(name.to_owned(), version);
+        // In the order of ids: what was written last is what counts as last good.
+        let chains = self.wanted.values().flat_map(|set| &set.chain);
+        for used in chains {
+            let used = use_of(used);
+            let outcome = self.attempts.get(&used).and_then(|a| a.outcome());
+            if let Some(Ok(configured)) = outcome {
+                self.good.insert(used.0, configured.clone());
+            }
+        }
+        let sets = self.wanted.iter().map(|(id, set)| {
+            let chain = set.chain.iter().map(|used| Arc::new(self.bind(used)));
+            let rule_set = RuleSet {
+                protocol: set.protocol,
+                chain: chain.collect(),
+            };
+            (*id, rule_set)
+        });
+        self.rule_sets = sets.collect();
     }
 
-    fn load(
+    fn bind(&self, used: &PluginUse) -> Binding {
+        let (place, config) = use_of(used);
+        let configured = self.configured(&place, &config);
+        Binding {
+            label: configured
+                .as_ref()
+                .map_or_else(|_| used.plugin.clone(), |c| c.shared.label.clone()),
+            plugin: place.0,
+            fail_mode: used.fail_mode,
+            rules: place.1,
+            configured,
+        }
+    }
+
+    /// What a binding with this configuration is served by: what was asked for if it
+    /// was accepted, else what the binding accepted last.
+    fn configured(&self, place: &Place, config: &str) -> Result<Arc<Configured>, Failure> {
+        let attempt = self.attempts.get(&(place.clone(), config.to_owned()));
+        let failure = match attempt.map(|attempt| attempt.outcome()) {
+            Some(Some(Ok(configured))) => return Ok(configured.clone()),
+            Some(Some(Err(failure))) => failure.clone(),
+            Some(None) => Failure::Preparing,
+            None => Failure::Missing,
+        };
+        self.good.get(place).cloned().ok_or(failure)
+    }
+
+    /// The version a plugin has by now, with its code taken over or loaded.
+    fn version(
         &self,
         name: &str,
         info: &PluginInfo,
         artifacts: &BTreeMap<String, Vec<u8>>,
     ) -> Result<Arc<Version>, String> {
-        let held = self.versions.values();
-        let mut held = held.filter(|version| version.info.artifact == info.artifact);
-        let component = match held.next_back() {
+        let same = |version: &&Arc<Version>| version.name == name && version.info == *info;
+        if let Some(version) = self.held().find(same) {
+            return Ok(version.clone());
+        }
+        let code = |version: &&Arc<Version>| version.info.artifact == info.artifact;
+        let component = match self.held().find(code) {
             Some(version) => version.component.clone(),
             None => {
                 let artifact = artifacts
@@ -241,106 +356,55 @@ impl Catalog {
         let linked = Linked::new(&component, info.world, &info.capabilities)
             .map_err(|error| format!("cannot link it: {error:#}"))?;
         Ok(Arc::new(Version {
+            name: name.to_owned(),
             info: info.clone(),
             component,
             linked,
             runtime: self.runtime.clone(),
-            shared: Shared::new(format!("{name}@{}", info.version)),
-            budget: Budget::default(),
+            totals: Arc::new(Counters::default()),
+            pot: Pot::new(info.limits.total_memory_bytes),
         }))
     }
 
-    fn bind(&self, used: &PluginUse) -> Binding {
-        let key = (used.plugin.clone(), used.config.clone());
-        let version = self.versions.get(&used.plugin);
-        Binding {
-            plugin: used.plugin.clone(),
-            label: version.map_or_else(
-                || used.plugin.clone(),
-                |version| version.shared.label.clone(),
-            ),
-            fail_mode: used.fail_mode,
-            rules: used.rules.clone(),
-            configured: self
-                .configured
-                .get(&key)
-                .cloned()
-                .unwrap_or(Err(Failure::Missing)),
+    /// Every version something here refers to.
+    fn held(&self) -> impl Iterator<Item = &Arc<Version>> {
+        let named = self.versions.values().flatten();
+        let tried = self.attempts.values().chain(self.remembered.values());
+        named
+            .chain(tried.map(|attempt| &attempt.version))
+            .chain(self.good.values().map(|good| &good.version))
+    }
+
+    /// Every configuration that serves something here.
+    fn in_use(&self) -> impl Iterator<Item = &Arc<Configured>> {
+        let chains = self.rule_sets.values().flat_map(|set| &set.chain);
+        chains.filter_map(|binding| binding.configured.as_ref().ok())
+    }
+
+    /// Gives back the instances of what the next catalog does not use.
+    fn retire_all_but(&self, next: &Self) {
+        let ids = |catalog: &Self| -> HashSet<u64> {
+            let good = catalog.good.values().map(|good| good.id);
+            good.chain(catalog.in_use().map(|used| used.id)).collect()
+        };
+        let stay = ids(next);
+        let all = self.in_use().chain(self.good.values());
+        for gone in all.filter(|used| !stay.contains(&used.id)) {
+            gone.retire();
         }
     }
 }
 
-/// The configurations each plugin is used with, each once.
-fn uses_by_plugin(snapshot: &Snapshot) -> BTreeMap<&str, Vec<&str>> {
-    let mut uses: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for used in snapshot.l7.values().flat_map(|set| &set.chain) {
-        uses.entry(&used.plugin).or_default().push(&used.config);
-    }
-    for configs in uses.values_mut() {
-        configs.sort_unstable();
-        configs.dedup();
-    }
-    uses
+fn use_of(used: &PluginUse) -> Use {
+    (
+        (used.plugin.clone(), used.rules.clone()),
+        used.config.clone(),
+    )
 }
 
-impl Configured {
-    /// Tries a configuration on an instance, which is then thrown away.
-    fn new(version: &Arc<Version>, config: &str) -> Result<Arc<Self>, Failure> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let instance = version.start(config)?;
-        Ok(Arc::new(Self {
-            id: NEXT.fetch_add(1, Relaxed),
-            version: version.clone(),
-            config: config.to_owned(),
-            needs: instance.needs().clone(),
-        }))
-    }
-}
-
-impl Version {
-    /// A configured instance.
-    pub(super) fn start(&self, config: &str) -> Result<Instance, Failure> {
-        Instance::start(
-            &self.linked,
-            &self.shared,
-            &self.info.limits,
-            &self.runtime,
-            config,
-        )
-    }
-
-    /// Wall-clock limit of one call, milliseconds.
-    pub(super) fn call_ms(&self) -> u64 {
-        self.info.limits.call_ms
-    }
-
-    fn stats(&self) -> PluginStats {
-        let left = self.budget.suspended(|| self.runtime.uptime());
-        PluginStats {
-            version: self.info.version.clone(),
-            digest: self.info.digest.clone(),
-            suspended_ms: left.map_or(0, millis),
-            ..self.shared.counters.stats()
-        }
-    }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl fmt::Debug for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Version").field(&self.info).finish()
-    }
-}
-
-impl fmt::Debug for Configured {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Configured")
-            .field("id", &self.id)
-            .field("plugin", &self.version.shared.label)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
+/// Bindings, and what they are to be configured with, each once.
+fn uses(wanted: &BTreeMap<L7Id, L7RuleSet>) -> (HashSet<Place>, HashSet<Use>) {
+    let chains = wanted.values().flat_map(|set| &set.chain);
+    let uses: HashSet<Use> = chains.map(use_of).collect();
+    (uses.iter().map(|used| used.0.clone()).collect(), uses)
 }

@@ -15,6 +15,8 @@ use std::{
 use anyhow::{Context, anyhow};
 use wasmtime::{Config, Engine, OptLevel};
 
+use super::{maker::Board, memory::Pot};
+
 /// Stack a plugin may use, bytes; a thread's own is 2 MiB.
 const WASM_STACK: usize = 256 << 10;
 
@@ -55,6 +57,8 @@ pub struct Runtime {
     clock: Arc<Clock>,
     thread: thread::Thread,
     started: Instant,
+    board: Arc<Board>,
+    memory: Arc<Pot>,
 }
 
 /// Ticks while a deadline is pending, and sleeps otherwise: an idle node must not wake
@@ -97,6 +101,8 @@ impl Runtime {
                 .thread()
                 .clone(),
             started,
+            board: Board::start()?,
+            memory: Pot::of_all(),
         }))
     }
 
@@ -112,6 +118,21 @@ impl Runtime {
         }
     }
 
+    /// Where instances are asked for.
+    pub(super) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// Waits until something that was tried has an outcome.
+    pub async fn news(&self) {
+        self.board.news.notified().await;
+    }
+
+    /// Memory of all dropped-in plugins.
+    pub(super) fn memory(&self) -> &Arc<Pot> {
+        &self.memory
+    }
+
     /// Time since the start.
     pub(super) fn uptime(&self) -> Duration {
         self.started.elapsed()
@@ -122,6 +143,7 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         self.clock.ended.store(true, SeqCst);
         self.thread.unpark();
+        self.board.end();
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     deadline::{Deadline, processor_time},
     engine::{Runtime, ticks},
     host_calls::{self, Facts, Shared},
+    memory::Held,
     message::{Wanted, method},
 };
 use crate::proxy::contract::{Limits, World};
@@ -25,9 +26,12 @@ const HANDOVER: usize = 1 << 20;
 /// Ticks the clock goes on beyond the deadline of a call it has looked at: between the
 /// look and the moment its next deadline is set, the thread may have to wait its turn.
 const OVERDUE: u64 = 60_000;
-/// Table elements, memories, tables and core instances of one instance.
+/// Elements of one table of an instance.
 const TABLE_ELEMENTS: usize = 20_000;
-const PARTS: usize = 16;
+/// Tables of one instance, and core instances it may be made of: a component from
+/// another language's tools has one per library and adapter.
+const TABLES: usize = 64;
+const PARTS: usize = 256;
 
 /// A component linked to what it was granted, ready to be instantiated.
 #[derive(Clone)]
@@ -66,8 +70,11 @@ pub(super) struct State {
 #[derive(Debug)]
 struct Memory {
     limit: u64,
+    held: Held,
     /// Growth was refused: what happens next is most likely for lack of memory.
     exhausted: bool,
+    /// It was refused because others have it.
+    no_room: bool,
 }
 
 /// What a plugin said it needs.
@@ -109,7 +116,9 @@ impl Instance {
             facts: Arc::default(),
             memory: Memory {
                 limit: limits.memory_bytes,
+                held: Held::new(shared.pots.clone()),
                 exhausted: false,
+                no_room: false,
             },
             deadline: Deadline::default(),
         };
@@ -129,7 +138,7 @@ impl Instance {
             Ok(Err(reason)) => return Err(Failure::NotConfigured(shorten(reason))),
             Err(error) => return Err(classify(&store, &error)),
         };
-        shared.counters.instance_made();
+        shared.totals.instance_made();
         Ok(Self {
             store,
             exports,
@@ -202,7 +211,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        self.store.data().shared.counters.instance_dropped();
+        self.store.data().shared.totals.instance_dropped();
     }
 }
 
@@ -249,6 +258,7 @@ fn set_deadline(store: &mut Store<State>, runtime: &Runtime, limit_ms: u64) {
 fn classify(store: &Store<State>, error: &wasmtime::Error) -> Failure {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Failure::Deadline,
+        _ if store.data().memory.no_room => Failure::NoRoom,
         _ if store.data().memory.exhausted => Failure::OutOfMemory,
         Some(trap) => Failure::Trapped(trap.to_string()),
         // Without a trap code: an answer that cannot be read, or was too long.
@@ -259,13 +269,20 @@ fn classify(store: &Store<State>, error: &wasmtime::Error) -> Failure {
 impl ResourceLimiter for Memory {
     fn memory_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let allowed = u64::try_from(desired).is_ok_and(|desired| desired <= self.limit);
-        self.exhausted |= !allowed;
-        Ok(allowed)
+        let (Ok(current), Ok(desired)) = (u64::try_from(current), u64::try_from(desired)) else {
+            return Ok(false);
+        };
+        if desired > self.limit {
+            self.exhausted = true;
+            return Ok(false);
+        }
+        let room = self.held.grow(desired.saturating_sub(current));
+        self.no_room |= !room;
+        Ok(room)
     }
 
     fn table_growing(
@@ -282,7 +299,7 @@ impl ResourceLimiter for Memory {
     }
 
     fn tables(&self) -> usize {
-        PARTS
+        TABLES
     }
 
     /// One: the limit is per memory, and compilers make one.

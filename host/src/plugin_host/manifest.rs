@@ -56,6 +56,8 @@ pub(super) struct AskedLimits {
     memory_bytes: Option<u64>,
     call_ms: Option<u64>,
     configure_ms: Option<u64>,
+    total_memory_bytes: Option<u64>,
+    share_percent: Option<u8>,
 }
 
 impl AskedLimits {
@@ -65,30 +67,80 @@ impl AskedLimits {
             memory_bytes: self.memory_bytes.unwrap_or(base.memory_bytes),
             call_ms: self.call_ms.unwrap_or(base.call_ms),
             configure_ms: self.configure_ms.unwrap_or(base.configure_ms),
+            total_memory_bytes: self.total_memory_bytes.unwrap_or(base.total_memory_bytes),
+            share_percent: self.share_percent.unwrap_or(base.share_percent),
         }
     }
 }
 
-/// The limits in force: defaults, then the plugin's wish, then the operator's word.
+/// The limits in force: defaults, then the plugin's wish, then the operator's word. A
+/// plugin may ask for less than the defaults; more is the operator's to give.
 ///
 /// # Errors
 ///
-/// If the result is beyond what anyone may have; nothing is unlimited.
+/// If the plugin wants what nobody gave it, or the result is beyond what anyone may have;
+/// nothing is unlimited.
 pub(super) fn limits(asked: AskedLimits, sidecar: AskedLimits) -> Result<Limits, String> {
-    let limits = sidecar.over(asked.over(Limits::default()));
-    let check = |name: &str, value: u64, least: u64, most: u64| {
-        if (least..=most).contains(&value) {
-            Ok(())
-        } else {
+    let usual = Limits::default();
+    let wish = asked.over(usual);
+    let limits = sidecar.over(wish);
+    let check = |name: &str, value: u64, (least, most): (u64, u64), granted: (u64, u64)| {
+        let (wish, usual) = granted;
+        if !(least..=most).contains(&value) {
             Err(format!(
                 "limits.{name} is {value}; it must be between {least} and {most}"
             ))
+        } else if wish > usual && value == wish {
+            Ok(Some(format!("{name} {wish} (usual: {usual})")))
+        } else {
+            Ok(None)
         }
     };
-    check("memoryBytes", limits.memory_bytes, 64 << 10, 1 << 30)?;
-    check("callMs", limits.call_ms, 1, 1_000)?;
-    check("configureMs", limits.configure_ms, 1, 30_000)?;
-    Ok(limits)
+    let rows = [
+        check(
+            "memoryBytes",
+            limits.memory_bytes,
+            (64 << 10, 1 << 30),
+            (wish.memory_bytes, usual.memory_bytes),
+        )?
+        .filter(|_| sidecar.memory_bytes.is_none()),
+        check(
+            "totalMemoryBytes",
+            limits.total_memory_bytes,
+            (64 << 10, 1 << 32),
+            (wish.total_memory_bytes, usual.total_memory_bytes),
+        )?
+        .filter(|_| sidecar.total_memory_bytes.is_none()),
+        check(
+            "callMs",
+            limits.call_ms,
+            (1, 1_000),
+            (wish.call_ms, usual.call_ms),
+        )?
+        .filter(|_| sidecar.call_ms.is_none()),
+        check(
+            "configureMs",
+            limits.configure_ms,
+            (1, 30_000),
+            (wish.configure_ms, usual.configure_ms),
+        )?
+        .filter(|_| sidecar.configure_ms.is_none()),
+        check(
+            "sharePercent",
+            limits.share_percent.into(),
+            (1, 100),
+            (wish.share_percent.into(), usual.share_percent.into()),
+        )?
+        .filter(|_| sidecar.share_percent.is_none()),
+    ];
+    let wanted: Vec<String> = rows.into_iter().flatten().collect();
+    if wanted.is_empty() {
+        return Ok(limits);
+    }
+    Err(format!(
+        "its manifest asks for more than a plugin gets by itself: {}; if you agree, say so under `limits:` in the .yaml file beside it",
+        wanted.join(", ")
+    ))
 }
 
 impl Manifest {
@@ -242,7 +294,7 @@ mod tests {
         let asked = AskedLimits {
             call_ms: Some(50),
             memory_bytes: Some(1 << 20),
-            configure_ms: None,
+            ..AskedLimits::default()
         };
         let word = AskedLimits {
             call_ms: Some(5),
@@ -251,9 +303,15 @@ mod tests {
         let expected = Limits {
             memory_bytes: 1 << 20,
             call_ms: 5,
-            configure_ms: 1_000,
+            ..Limits::default()
         };
         assert_eq!(limits(asked, word), Ok(expected));
+        // Without the operator's word it must not have what it asks for.
+        let refused = limits(asked, AskedLimits::default()).unwrap_err();
+        assert!(refused.contains("callMs 50 (usual: 10)"), "{refused}");
+        assert!(!refused.contains("memoryBytes"), "{refused}");
+        let granted = limits(asked, asked).unwrap();
+        assert_eq!(granted.call_ms, 50);
         for call_ms in [0, 1_001, u64::MAX] {
             let greedy = AskedLimits {
                 call_ms: Some(call_ms),

@@ -6,22 +6,26 @@
 //! and calls plugins through one [`worker`] per thread.
 //!
 //! In reading order: [`engine`] (settings all three share), [`bindings`] (from `wit/`),
-//! [`dropped`], [`manifest`], [`compile`], [`store`]; then [`catalog`], [`instance`], [`answer`] (what
-//! a plugin may answer), [`budget`], [`counters`], [`worker`], and [`host_calls`].
+//! [`dropped`], [`manifest`], [`compile`], [`store`]; then [`catalog`], [`configured`], [`maker`], [`instance`], [`answer`] (what
+//! a plugin may answer), [`budget`], [`share`], [`memory`], [`counters`], [`worker`], and [`host_calls`].
 
 mod answer;
 mod bindings;
 mod budget;
 mod catalog;
 pub mod compile;
+mod configured;
 mod counters;
 mod deadline;
 mod dropped;
 mod engine;
 mod host_calls;
 mod instance;
+mod maker;
 mod manifest;
+mod memory;
 mod message;
+mod share;
 mod store;
 mod worker;
 

@@ -2,31 +2,39 @@
 //! digest. What comes out is ready to be published.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
-    time::SystemTime,
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    compile::{COMPONENT, Inspection, Job},
+    bindings::{PACKAGE, VERSION},
+    compile::{COMPONENT, Inspection, Job, JobError, LONGEST},
     dropped::{self, Unreadable},
     engine::engine,
     host_calls::CAPABILITIES,
     manifest::{self, Manifest, Sidecar, is_plain},
 };
-use crate::proxy::contract::PluginInfo;
+use crate::proxy::contract::{BUILT_IN, PluginInfo};
 
-/// The plugins inside this binary.
-const BUILT_IN: [(&str, &[u8]); 2] = [
-    ("dns", include_bytes!(env!("TIDEGATE_DNS_PLUGIN"))),
-    ("http", include_bytes!(env!("TIDEGATE_HTTP_PLUGIN"))),
+/// The plugins inside this binary, in the order of [`BUILT_IN`].
+const BUILT_IN_CODE: [&[u8]; 2] = [
+    include_bytes!(env!("TIDEGATE_DNS_PLUGIN")),
+    include_bytes!(env!("TIDEGATE_HTTP_PLUGIN")),
 ];
 
-/// Compiled plugins kept; the least recently used ones are removed beyond that.
+/// Compiled plugins kept that nothing uses; the least recently used ones are removed
+/// beyond that.
 const CACHED: usize = 64;
+/// Refusals kept, likewise.
+const REFUSED: usize = 256;
+/// A file so young may belong to a generation that is still on its way.
+const YOUNG: Duration = Duration::from_secs(600);
 
 /// Where a store keeps things, and what it grants.
 #[derive(Clone, Debug)]
@@ -60,6 +68,8 @@ pub struct PluginStore {
     options: StoreOptions,
     /// Tells compiled code of one engine version, settings and CPU from another's.
     engine_id: String,
+    /// Compiled code that is in force: it stays, however old and many it is.
+    in_force: Mutex<BTreeSet<PathBuf>>,
 }
 
 /// A plugin ready to be published.
@@ -91,6 +101,13 @@ pub enum Refusal {
     /// Manifest or the file beside it is wrong.
     #[error("{0}")]
     Manifest(String),
+    /// Compiling it takes longer than it was given.
+    #[error("compiling it takes longer than {0:?}")]
+    TakesLong(Duration),
+    /// The compiler ended before it had a verdict, for want of memory or by somebody's
+    /// hand. That says nothing of the plugin.
+    #[error("{0}")]
+    Interrupted(String),
     /// It calls something it may not.
     #[error("it uses `{interface}`, which {why}")]
     NotGranted {
@@ -99,6 +116,24 @@ pub enum Refusal {
         /// Who did not ask or grant.
         why: &'static str,
     },
+}
+
+impl Refusal {
+    /// Is it the file's own fault, so that only another file can mend it?
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Component(_) | Self::Manifest(_) | Self::NotGranted { .. } => true,
+            Self::Io { .. } | Self::TakesLong(_) | Self::Interrupted(_) => false,
+        }
+    }
+}
+
+/// What the cache knows of a file: what it was compiled to, or why it cannot be.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Verdict {
+    Compiled(Entry),
+    Refused(String),
 }
 
 /// What the cache knows of a compiled plugin.
@@ -125,7 +160,13 @@ impl PluginStore {
         Ok(Self {
             options,
             engine_id: engine_id()?,
+            in_force: Mutex::default(),
         })
+    }
+
+    /// Names the compiled code that is in force, or will be in a moment.
+    pub fn keep(&self, in_force: BTreeSet<PathBuf>) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = in_force;
     }
 
     /// Admits a file: complete, valid, within what it was granted, compiled.
@@ -134,8 +175,19 @@ impl PluginStore {
     ///
     /// Why not; the version before should stay in use.
     pub async fn admit(&self, path: &Path) -> Result<Admitted, Refusal> {
+        self.admit_within(path, LONGEST).await
+    }
+
+    /// Like [`Self::admit`], giving up with [`Refusal::TakesLong`] when compiling takes
+    /// longer than `patience`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::admit`].
+    pub async fn admit_within(&self, path: &Path, patience: Duration) -> Result<Admitted, Refusal> {
         let bytes = dropped::read(path, COMPONENT).map_err(|error| match error {
             Unreadable::Io(error) => refuse_io(path)(error),
+            // Looked at again when it has changed once more.
             other => Refusal::Component(other.to_string()),
         })?;
         let stem = path.file_stem().and_then(|stem| stem.to_str());
@@ -145,8 +197,8 @@ impl PluginStore {
             )
         })?;
         let sidecar = Sidecar::read(path).map_err(Refusal::Manifest)?;
-        let admitted = self.admit_bytes(stem, &bytes, &sidecar).await?;
-        if BUILT_IN.iter().any(|(name, _)| *name == admitted.name) {
+        let admitted = self.admit_bytes(stem, &bytes, &sidecar, patience).await?;
+        if BUILT_IN.contains(&admitted.name.as_str()) {
             let reason = format!(
                 "`{}` is the name of a built-in plugin; give it another",
                 admitted.name
@@ -163,8 +215,9 @@ impl PluginStore {
     /// As [`Self::admit`]; it means that this binary or the machine is broken.
     pub async fn builtin(&self) -> Result<Vec<Admitted>, Refusal> {
         let mut admitted = Vec::new();
-        for (name, bytes) in BUILT_IN {
-            admitted.push(self.admit_bytes(name, bytes, &Sidecar::default()).await?);
+        for (name, bytes) in BUILT_IN.into_iter().zip(BUILT_IN_CODE) {
+            let plain = Sidecar::default();
+            admitted.push(self.admit_bytes(name, bytes, &plain, LONGEST).await?);
         }
         Ok(admitted)
     }
@@ -174,11 +227,13 @@ impl PluginStore {
         stem: &str,
         bytes: &[u8],
         sidecar: &Sidecar,
+        patience: Duration,
     ) -> Result<Admitted, Refusal> {
         let digest = digest(bytes);
         let (entry, artifact) = match self.cached(&digest) {
-            Some(cached) => cached,
-            None => self.compile(&digest, bytes).await?,
+            Some(Ok(cached)) => cached,
+            Some(Err(reason)) => return Err(Refusal::Component(reason)),
+            None => self.compile(&digest, bytes, patience).await?,
         };
         let Inspection {
             world,
@@ -228,38 +283,63 @@ impl PluginStore {
         Ok(())
     }
 
-    async fn compile(&self, digest: &str, bytes: &[u8]) -> Result<(Entry, PathBuf), Refusal> {
+    async fn compile(
+        &self,
+        digest: &str,
+        bytes: &[u8],
+        patience: Duration,
+    ) -> Result<(Entry, PathBuf), Refusal> {
         let job = Job {
             program: self.options.program.clone(),
+            patience,
         };
-        let (inspection, code) = job
-            .run(bytes)
-            .await
-            .map_err(|error| Refusal::Component(error.to_string()))?;
+        let (path, note) = self.paths(digest);
+        let (inspection, code) = match job.run(bytes).await {
+            Ok(compiled) => compiled,
+            Err(JobError::TakesLong(patience)) => return Err(Refusal::TakesLong(patience)),
+            Err(error @ JobError::Worker(_)) => {
+                return Err(Refusal::Interrupted(error.to_string()));
+            }
+            Err(JobError::Component(reason)) => {
+                // Else every start would find out again, at the same expense.
+                if let Err(error) = write_note(&note, &Verdict::Refused(reason.clone())) {
+                    tracing::warn!(%error, "cannot keep why a plugin was refused");
+                }
+                self.prune();
+                return Err(Refusal::Component(reason));
+            }
+        };
+        let artifact = self::digest(&code);
+        write_whole(&path, &code)?;
         let entry = Entry {
             inspection,
-            artifact: self::digest(&code),
+            artifact,
         };
-        let (path, note) = self.paths(digest);
-        let text = serde_json::to_vec(&entry)
-            .map_err(|error| Refusal::Component(format!("cannot keep its manifest: {error}")))?;
-        write_whole(&path, &code)?;
-        write_whole(&note, &text)?;
+        let verdict = Verdict::Compiled(entry);
+        write_note(&note, &verdict)?;
         self.prune();
-        Ok((entry, path))
+        match verdict {
+            Verdict::Compiled(entry) => Ok((entry, path)),
+            Verdict::Refused(reason) => Err(Refusal::Component(reason)),
+        }
     }
 
-    /// The cache's answer, if it has one and the code is what was written.
-    fn cached(&self, digest: &str) -> Option<(Entry, PathBuf)> {
+    /// The cache's answer, if it has one and the code is what was written: a compiled
+    /// plugin, or why there is none.
+    fn cached(&self, digest: &str) -> Option<Result<(Entry, PathBuf), String>> {
         let (path, note) = self.paths(digest);
-        let entry: Entry = serde_json::from_slice(&fs::read(note).ok()?).ok()?;
+        let entry = match serde_json::from_slice(&fs::read(&note).ok()?).ok()? {
+            Verdict::Compiled(entry) => entry,
+            Verdict::Refused(reason) => {
+                used_now(&note);
+                return Some(Err(reason));
+            }
+        };
         let intact = self::digest(&fs::read(&path).ok()?) == entry.artifact;
         if intact {
-            // Keeps it from being pruned; nothing depends on it.
-            let file = fs::File::options().append(true).open(&path);
-            let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
+            used_now(&path);
         }
-        intact.then_some((entry, path))
+        intact.then_some(Ok((entry, path)))
     }
 
     /// Compiled code, and what is known of it.
@@ -270,32 +350,58 @@ impl PluginStore {
         (path("cwasm"), path("json"))
     }
 
-    /// Removes what was not used for longest. A file that is still published can be
-    /// made again, and the proxy has its own copy.
+    /// Removes what was not used for longest, except what is in force: it is what a
+    /// proxy that has to start again is given.
     fn prune(&self) {
         let Ok(folder) = fs::read_dir(&self.options.cache) else {
             return;
         };
-        let mut files: Vec<_> = folder
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| {
-                path.extension()
-                    .is_some_and(|extension| extension == "cwasm")
-            })
-            .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
-            .collect();
-        files.sort();
-        for (_, path) in files.iter().rev().skip(CACHED) {
-            let _ = fs::remove_file(path.with_extension("json"));
-            let _ = fs::remove_file(path);
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = SystemTime::now();
+        let (mut compiled, mut refused) = (Vec::new(), Vec::new());
+        for path in folder.flatten().map(|entry| entry.path()) {
+            let Ok(used) = fs::metadata(&path).and_then(|meta| meta.modified()) else {
+                continue;
+            };
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("cwasm") => {
+                    let young = now.duration_since(used).map_or(true, |age| age < YOUNG);
+                    if !young && !in_force.contains(&path) {
+                        compiled.push((used, path));
+                    }
+                }
+                Some("json") if !path.with_extension("cwasm").exists() => {
+                    refused.push((used, path));
+                }
+                _ => {}
+            }
+        }
+        for (mut files, most) in [(compiled, CACHED), (refused, REFUSED)] {
+            files.sort();
+            for (_, path) in files.iter().rev().skip(most) {
+                let _ = fs::remove_file(path.with_extension("json"));
+                let _ = fs::remove_file(path.with_extension("cwasm"));
+            }
         }
     }
 }
 
+/// Keeps a file from being pruned; nothing else depends on it.
+fn used_now(path: &Path) {
+    let file = fs::File::options().append(true).open(path);
+    let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
+}
+
+fn write_note(path: &Path, verdict: &Verdict) -> Result<(), Refusal> {
+    let text = serde_json::to_vec(verdict)
+        .map_err(|error| Refusal::Interrupted(format!("cannot keep its manifest: {error}")))?;
+    write_whole(path, &text)
+}
+
 /// Writes a file so that it is there whole or not at all.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Refusal> {
-    let unfinished = path.with_extension("unfinished");
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".unfinished");
     fs::write(&unfinished, bytes)
         .and_then(|()| fs::rename(&unfinished, path))
         .map_err(refuse_io(path))
@@ -303,7 +409,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Refusal> {
 
 fn refuse_io(path: &Path) -> impl Fn(io::Error) -> Refusal {
     move |error| Refusal::Io {
-        path: path.display().to_string(),
+        path: format!("{}", path.display()).escape_debug().to_string(),
         error,
     }
 }
@@ -322,5 +428,7 @@ fn engine_id() -> anyhow::Result<String> {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
     engine()?.precompile_compatibility_hash().hash(&mut hasher);
+    // Another version of this program may think otherwise of a file.
+    (env!("CARGO_PKG_VERSION"), PACKAGE, VERSION).hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))
 }

@@ -1,25 +1,36 @@
 //! The instances of one proxy thread. Calls are synchronous and a thread makes one at
-//! a time, so one instance per plugin and configuration is enough.
+//! a time, so one instance per binding is enough. None is made here: that is the work of
+//! [`maker`](super::maker).
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Weak},
-    time::Instant,
+    net::IpAddr,
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 
+use tidegate_policy::compiled::FailMode;
 use tidegate_wire::http::{HttpHead, ResponseHead};
 
 use super::{
     answer::{DnsDecision, Failure, HttpDecision},
-    catalog::{Binding, Configured},
+    budget::Blocked,
+    catalog::Binding,
+    configured::Configured,
+    deadline::processor_time,
     host_calls::Facts,
     instance::Instance,
+    share::{CONSPICUOUS, Share},
 };
 
 /// Instances a thread keeps; the one used longest ago makes room.
 const INSTANCES: usize = 256;
 /// Calls after which an instance is replaced, so that a slow leak stays harmless.
 const CALLS: u32 = 100_000;
+/// Idle time after which an instance is given back: of a configuration that is in use,
+/// and of one that is not any more.
+const IDLE: Duration = Duration::from_secs(60);
+const RETIRED_IDLE: Duration = Duration::from_secs(1);
 
 /// Calls plugins on behalf of one thread. Needs no word about new generations: a
 /// [`Binding`] says which version to ask.
@@ -28,15 +39,15 @@ pub struct Worker {
     /// By the id of what they are configured with. Few, so that finding one in a tree
     /// is cheaper than hashing.
     slots: BTreeMap<u64, Slot>,
-    /// Counts calls, to tell which slot was used longest ago.
-    clock: u64,
+    /// The part of this thread's time that each may still use.
+    shares: BTreeMap<u64, Share>,
 }
 
 struct Slot {
     instance: Instance,
     of: Weak<Configured>,
     calls: u32,
-    used: u64,
+    used: Instant,
 }
 
 impl Worker {
@@ -88,6 +99,18 @@ impl Worker {
         self.call(binding, facts, |instance| instance.dns_query(name, qtype))
     }
 
+    /// Gives back instances nobody needs: of configurations out of use, and those that
+    /// have been idle for long.
+    pub fn sweep(&mut self) {
+        let now = Instant::now();
+        self.slots.retain(|_, slot| {
+            let idle = now.saturating_duration_since(slot.used);
+            let retired = slot.of.upgrade().is_none_or(|of| of.is_retired());
+            idle < if retired { RETIRED_IDLE } else { IDLE }
+        });
+        self.shares.retain(|id, _| self.slots.contains_key(id));
+    }
+
     fn call<R>(
         &mut self,
         binding: &Binding,
@@ -97,50 +120,96 @@ impl Worker {
         let configured = binding.configured.as_ref().map_err(Clone::clone)?;
         let version = &configured.version;
         let runtime = &version.runtime;
-        if version.budget.suspended(|| runtime.uptime()).is_some() {
-            return Err(Failure::Suspended);
-        }
+        let limits = &version.info.limits;
+        let peer = facts.source.ip().to_canonical();
         let began = Instant::now();
-        let answer = self.slot(configured).and_then(|slot| {
+        let share = self
+            .shares
+            .entry(configured.id)
+            .or_insert_with(|| Share::new(began));
+        let blocked = match configured.budgets.blocked(peer, || runtime.uptime()) {
+            // Each message is tried: a suspension would let others of the peer pass too.
+            Some(Blocked::Suspended) if binding.fail_mode == FailMode::Open => None,
+            Some(Blocked::Suspended) => Some(Failure::Suspended),
+            Some(Blocked::TooLong) => Some(Failure::OverShare),
+            None => None,
+        };
+        // A built-in matcher is policy itself, and quick.
+        let over = !version.built_in() && !share.may(began, limits.share_percent);
+        if let Some(failure) = blocked.or(over.then_some(Failure::OverShare)) {
+            configured.tally.held_back.fetch_add(1, Relaxed);
+            return Err(failure);
+        }
+        let mut before = None;
+        let measured = share.measured();
+        let answer = self.slot(configured, began).and_then(|slot| {
             slot.calls += 1;
+            before = measured.then(processor_time);
             let instance = &mut slot.instance;
-            instance.prepare(runtime, version.call_ms(), facts);
+            instance.prepare(runtime, limits.call_ms, facts);
             ask(instance)
         });
         let took = began.elapsed();
-        version.shared.counters.called(took, answer.as_ref().err());
+        let call = match (before, &answer) {
+            (Some(before), _) => processor_time().saturating_sub(before).min(took),
+            (None, Err(Failure::Deadline)) => Duration::from_millis(limits.call_ms),
+            // On a busy machine a thread may wait for a processor in the middle of a call,
+            // which is no fault of the plugin's. The next calls are measured.
+            (None, _) => took.min(CONSPICUOUS),
+        };
+        if let Some(share) = self.shares.get_mut(&configured.id) {
+            share.used(call);
+        }
+        // Whoever makes a plugin fail also pays for the instance that takes its place.
+        let cost = match &answer {
+            Err(failure) if failure.is_of_call() => configured.cost(),
+            _ => Duration::ZERO,
+        };
+        let used = call + cost;
+        version.totals.called(took, answer.as_ref().err());
+        configured.tally.calls.fetch_add(1, Relaxed);
+        if !version.built_in() {
+            configured.budgets.took(peer, used, || runtime.uptime());
+        }
         if let Err(failure) = &answer {
-            // An instance that failed may be in any state, and one that trapped cannot
-            // be entered again.
-            self.slots.remove(&configured.id);
-            let plugin = version.shared.label.as_str();
-            tracing::debug!(plugin, %failure, "a plugin call failed");
-            if let Some(length) = version.budget.failed(runtime.uptime()) {
-                let seconds = length.as_secs();
-                tracing::warn!(plugin, %failure, seconds, "plugin suspended after too many failures");
-            }
+            self.failed(configured, peer, failure);
         }
         answer
     }
 
-    /// The instance for a configuration, made if there is none.
-    fn slot(&mut self, configured: &Arc<Configured>) -> Result<&mut Slot, Failure> {
-        self.clock += 1;
+    fn failed(&mut self, configured: &Configured, peer: IpAddr, failure: &Failure) {
+        // An instance that failed may be in any state, and one that trapped cannot
+        // be entered again.
+        self.slots.remove(&configured.id);
+        configured.tally.failures.fetch_add(1, Relaxed);
+        let plugin = configured.shared.label.as_str();
+        tracing::debug!(plugin, %peer, %failure, "a plugin call failed");
+        let now = configured.version.runtime.uptime();
+        if failure.is_of_call()
+            && let Some(length) = configured.budgets.failed(peer, now)
+        {
+            let seconds = length.as_secs();
+            tracing::warn!(plugin, %peer, %failure, seconds, "a peer made a plugin fail too often; its messages are refused for a while");
+        }
+    }
+
+    /// The instance for a configuration, taken from the spare ones if there is none.
+    fn slot(&mut self, configured: &Arc<Configured>, now: Instant) -> Result<&mut Slot, Failure> {
         let worn = |slot: &Slot| slot.calls >= CALLS;
         if self.slots.get(&configured.id).is_none_or(worn) {
             self.slots.remove(&configured.id);
             self.make_room();
             let slot = Slot {
-                instance: configured.version.start(&configured.config)?,
+                instance: configured.take()?,
                 of: Arc::downgrade(configured),
                 calls: 0,
-                used: 0,
+                used: now,
             };
             self.slots.insert(configured.id, slot);
         }
         match self.slots.get_mut(&configured.id) {
             Some(slot) => {
-                slot.used = self.clock;
+                slot.used = now;
                 Ok(slot)
             }
             None => Err(Failure::Missing),

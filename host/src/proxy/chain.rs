@@ -13,9 +13,18 @@ pub use crate::plugin_host::Facts;
 
 use super::http::{Attribution, Decision, Denial, Verdict};
 
-/// One plugin as one rule set uses it, called on one worker thread. An error is a
-/// failure (missing, trap, deadline, memory, invalid answer) in the words of the record;
-/// what happens then is decided here.
+/// Why a plugin gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// In the words of the record: missing, trap, deadline, memory, invalid answer.
+    pub why: String,
+    /// Brought about by traffic and ended by time: the message is refused whatever the
+    /// fail mode, or a peer could switch the plugin off for itself by sending enough.
+    pub of_load: bool,
+}
+
+/// One plugin as one rule set uses it, called on one worker thread. What happens without
+/// an answer is decided here.
 pub trait Filter {
     /// `name@version` for records.
     fn label(&self) -> &str;
@@ -34,21 +43,21 @@ pub trait Filter {
     /// # Errors
     ///
     /// If the plugin could not decide.
-    fn request(&self, head: &HttpHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, String>;
+    fn request(&self, head: &HttpHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, Fault>;
 
     /// Asks about a final response.
     ///
     /// # Errors
     ///
     /// If the plugin could not decide.
-    fn response(&self, head: &ResponseHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, String>;
+    fn response(&self, head: &ResponseHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, Fault>;
 
     /// Asks about a DNS query; the name is lower case with a final dot.
     ///
     /// # Errors
     ///
     /// If the plugin could not decide.
-    fn query(&self, name: &str, qtype: u16, facts: &Arc<Facts>) -> Result<DnsAnswer, String>;
+    fn query(&self, name: &str, qtype: u16, facts: &Arc<Facts>) -> Result<DnsAnswer, Fault>;
 }
 
 /// A rule set with its plugins, for one worker thread.
@@ -277,7 +286,7 @@ impl Walk {
     fn run<R>(
         &mut self,
         sides: &[Side<'_>],
-        mut ask: impl FnMut(&dyn Filter) -> Result<(Option<R>, Option<u32>), String>,
+        mut ask: impl FnMut(&dyn Filter) -> Result<(Option<R>, Option<u32>), Fault>,
         failed: impl Fn() -> R,
     ) -> Option<R> {
         for side in sides {
@@ -290,11 +299,11 @@ impl Walk {
                         self.refused(side, plugin, rule, None);
                         return Some(refusal);
                     }
-                    Err(error) if plugin.fail_mode() == FailMode::Open => {
-                        self.attribution.error = Some(error);
+                    Err(fault) if plugin.fail_mode() == FailMode::Open && !fault.of_load => {
+                        self.attribution.error = Some(fault.why);
                     }
-                    Err(error) => {
-                        self.refused(side, plugin, None, Some(error));
+                    Err(fault) => {
+                        self.refused(side, plugin, None, Some(fault.why));
                         return Some(failed());
                     }
                 }

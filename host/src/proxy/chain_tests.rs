@@ -15,7 +15,7 @@ pub(crate) struct ByName {
 }
 
 impl ByName {
-    fn answer(&self) -> Result<HttpAnswer, String> {
+    fn answer(&self) -> Result<HttpAnswer, Fault> {
         let (verb, detail) = self.name.split_once(':').unwrap_or((&self.name, ""));
         let verdict = match verb {
             "allow" => Verdict::Allow,
@@ -24,7 +24,13 @@ impl ByName {
                 set: vec![(detail.to_owned(), self.rules[0].to_string())],
                 remove: vec![],
             }),
-            _ => return Err("plugin trapped".to_owned()),
+            // "load": of the kind that no fail mode lets pass.
+            _ => {
+                return Err(Fault {
+                    why: "plugin trapped".to_owned(),
+                    of_load: verb == "load",
+                });
+            }
         };
         Ok(HttpAnswer {
             verdict,
@@ -50,15 +56,15 @@ impl Filter for ByName {
         self.responses
     }
 
-    fn request(&self, _: &HttpHead<'_>, _: &Arc<Facts>) -> Result<HttpAnswer, String> {
+    fn request(&self, _: &HttpHead<'_>, _: &Arc<Facts>) -> Result<HttpAnswer, Fault> {
         self.answer()
     }
 
-    fn response(&self, _: &ResponseHead<'_>, _: &Arc<Facts>) -> Result<HttpAnswer, String> {
+    fn response(&self, _: &ResponseHead<'_>, _: &Arc<Facts>) -> Result<HttpAnswer, Fault> {
         self.answer()
     }
 
-    fn query(&self, _: &str, _: u16, _: &Arc<Facts>) -> Result<DnsAnswer, String> {
+    fn query(&self, _: &str, _: u16, _: &Arc<Facts>) -> Result<DnsAnswer, Fault> {
         self.answer().map(|answer| DnsAnswer {
             refuse: matches!(answer.verdict, Verdict::Deny(_)).then_some(5),
             rule: answer.rule,
@@ -303,6 +309,25 @@ fn who_decides() {
             generation: 3,
         };
         assert_eq!(decision.attribution, expected, "{case}");
+    }
+}
+
+/// A peer can use up a budget at will: that must not be a way around the plugin.
+#[test]
+fn what_load_brings_about_is_refused_whatever_the_fail_mode() {
+    for mode in [FailMode::Open, FailMode::Closed] {
+        let decision = decide(&chain(1, &[("load", mode)]), &chain(5, &[]));
+        let Verdict::Deny(denial) = decision.verdict else {
+            panic!("{mode:?}: {decision:?}");
+        };
+        assert_eq!(denial.status, 503);
+        let (answer, _) = query(
+            &[egress(&chain(1, &[("load", mode)]))],
+            3,
+            ("a.example.", 1),
+            &facts(),
+        );
+        assert_eq!(answer, Some(2), "{mode:?}");
     }
 }
 

@@ -1,19 +1,29 @@
 //! One end of the socket between agent and proxy: whole messages as JSON, with
-//! descriptors attached.
+//! descriptors attached. A message too large for one packet travels in a sealed memory
+//! file: how much a plugin or a folder has to say must not decide whether it is heard.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Largest message, bytes.
-pub(super) const MAX_MESSAGE: usize = 64 * 1024;
-/// Most descriptors one message carries (`SCM_MAX_FD` of the kernel).
-pub(super) const MAX_DESCRIPTORS: usize = 253;
+use super::sealed;
+
+/// Largest packet, bytes.
+pub(super) const MAX_PACKET: usize = 64 * 1024;
+/// Largest message, bytes: more than all plugins together can have to say.
+const MAX_MESSAGE: u64 = 32 << 20;
+/// The packet that stands for a message in the memory file attached last. No message is
+/// JSON of one space.
+const IN_FILE: &[u8] = b" ";
+/// Descriptors the kernel lets one packet carry (`SCM_MAX_FD`).
+const SCM_MAX_FD: usize = 253;
+/// Most descriptors one message carries; one more may hold the message.
+pub(super) const MAX_DESCRIPTORS: usize = SCM_MAX_FD - 1;
 
 /// A connected `SOCK_SEQPACKET` socket.
 #[derive(Debug)]
@@ -39,9 +49,9 @@ impl Channel {
         message: &impl Serialize,
         attached: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
-        let bytes = encode(message)?;
+        let message = Packet::new(message)?;
         self.socket
-            .async_io(Interest::WRITABLE, |socket| send(socket, &bytes, attached))
+            .async_io(Interest::WRITABLE, |socket| message.send(socket, attached))
             .await
     }
 
@@ -51,7 +61,7 @@ impl Channel {
     ///
     /// `WouldBlock` if there is none, else as [`Channel::send`].
     pub(super) fn try_send(&self, message: &impl Serialize) -> io::Result<()> {
-        send(self.socket.get_ref(), &encode(message)?, &[])
+        Packet::new(message)?.send(self.socket.get_ref(), &[])
     }
 
     /// The next message with its descriptors; `None` if the other side has closed.
@@ -62,9 +72,14 @@ impl Channel {
     pub(super) async fn receive<T: DeserializeOwned>(
         &self,
     ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let (bytes, attached) = self.socket.async_io(Interest::READABLE, receive).await?;
+        let (mut bytes, mut attached) = self.socket.async_io(Interest::READABLE, receive).await?;
         if bytes.is_empty() {
             return Ok(None);
+        }
+        if bytes == IN_FILE
+            && let Some(file) = attached.pop()
+        {
+            bytes = sealed::read(&sealed::check(file, MAX_MESSAGE)?)?;
         }
         let message = serde_json::from_slice(&bytes)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -79,18 +94,39 @@ pub(super) fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(registered?)
 }
 
-fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
-    let bytes = serde_json::to_vec(message)?;
-    if bytes.len() > MAX_MESSAGE {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!(
-                "a message of {} bytes, more than {MAX_MESSAGE}",
-                bytes.len()
-            ),
-        ));
+/// A message, as it goes out.
+struct Packet {
+    bytes: Vec<u8>,
+    /// The message, if `bytes` only stand for it.
+    file: Option<OwnedFd>,
+}
+
+impl Packet {
+    fn new(message: &impl Serialize) -> io::Result<Self> {
+        let bytes = serde_json::to_vec(message)?;
+        if bytes.len() <= MAX_PACKET {
+            return Ok(Self { bytes, file: None });
+        }
+        if u64::try_from(bytes.len()).map_or(true, |length| length > MAX_MESSAGE) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "a message of {} bytes, more than {MAX_MESSAGE}",
+                    bytes.len()
+                ),
+            ));
+        }
+        Ok(Self {
+            file: Some(sealed::seal("tidegate-message", &bytes)?),
+            bytes: IN_FILE.to_vec(),
+        })
     }
-    Ok(bytes)
+
+    fn send(&self, socket: &OwnedFd, attached: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut all = attached.to_vec();
+        all.extend(self.file.as_ref().map(AsFd::as_fd));
+        send(socket, &self.bytes, &all)
+    }
 }
 
 fn send(socket: &OwnedFd, bytes: &[u8], attached: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -104,8 +140,8 @@ fn send(socket: &OwnedFd, bytes: &[u8], attached: &[BorrowedFd<'_>]) -> io::Resu
 }
 
 fn receive(socket: &OwnedFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let mut bytes = vec![0; MAX_MESSAGE];
-    let mut control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let mut bytes = vec![0; MAX_PACKET];
+    let mut control = nix::cmsg_space!([RawFd; SCM_MAX_FD]);
     let mut data = [IoSliceMut::new(&mut bytes)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let received = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut data, Some(&mut control), flags)?;
@@ -183,18 +219,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_too_large_or_not_ours_is_an_error() {
+    async fn no_message_is_too_large_for_its_packet() {
         let (one, other) = pair();
-        let error = one.send(&"x".repeat(MAX_MESSAGE), &[]).await.unwrap_err();
-        assert!(error.to_string().contains("more than"), "{error}");
+        let file = tempfile::tempfile().unwrap();
+        for length in [MAX_PACKET - 2, MAX_PACKET - 1, 10 * MAX_PACKET, 5 << 20] {
+            let message = "x".repeat(length);
+            one.send(&message, &[file.as_fd()]).await.unwrap();
+            let (received, fds) = other.receive::<String>().await.unwrap().unwrap();
+            assert!(received == message, "{length}");
+            assert_eq!(fds.len(), 1);
+            one.try_send(&message).unwrap();
+            let (received, fds) = other.receive::<String>().await.unwrap().unwrap();
+            assert!(received == message && fds.is_empty(), "{length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_ours_is_an_error() {
+        let (one, other) = pair();
         one.send(&"no number", &[]).await.unwrap();
+        assert!(other.receive::<u32>().await.is_err());
+        // A message that says it is in a file, without one and with one that could change.
+        send(one.socket.get_ref(), IN_FILE, &[]).unwrap();
+        assert!(other.receive::<u32>().await.is_err());
+        let mut open = tempfile::tempfile().unwrap();
+        open.write_all(b"1").unwrap();
+        send(one.socket.get_ref(), IN_FILE, &[open.as_fd()]).unwrap();
         assert!(other.receive::<u32>().await.is_err());
     }
 
     #[tokio::test]
     async fn a_full_socket_does_not_block() {
         let (one, _other) = pair();
-        let message = "x".repeat(MAX_MESSAGE / 2);
+        let message = "x".repeat(MAX_PACKET / 2);
         let full = loop {
             if let Err(error) = one.try_send(&message) {
                 break error;

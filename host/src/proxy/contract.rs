@@ -1,7 +1,7 @@
 //! What agent and proxy tell each other. One `SOCK_SEQPACKET` Unix socket
 //! (`<run>/proxy.sock`, listened on by the proxy, inherited as a descriptor), JSON
-//! messages of at most 64 KiB, descriptors attached where stated. Anything larger
-//! (the snapshot) travels in a sealed memfd.
+//! messages, descriptors attached where stated. One of more than 64 KiB travels in a
+//! sealed memfd, as snapshots and compiled code always do.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -38,6 +38,12 @@ pub enum ToProxy {
         /// The message and the flow it would come on.
         question: Box<Question>,
     },
+    /// Compiled plugins that the next [`ToProxy::Publish`] needs, when there are more
+    /// than its packet has room for. Descriptors attached: as there, without a snapshot.
+    Artifacts {
+        /// Digests of the attached artifacts, in order.
+        artifacts: Vec<String>,
+    },
     /// End when idle: stop accepting, let streams finish until the deadline.
     Drain {
         /// Milliseconds.
@@ -63,12 +69,13 @@ pub enum ToAgent {
         /// Digests of the artifacts it holds.
         artifacts: Vec<String>,
     },
-    /// Answer to [`ToProxy::Publish`], after every plugin was instantiated,
-    /// configured and swapped in (or refused) on every worker.
+    /// Answer to [`ToProxy::Publish`]: the rule sets are in use on every worker. What
+    /// had to be tried first may still be under way; see [`ProxyStats::bindings`].
     Published {
         /// The generation.
         generation: u32,
-        /// Refusals: plugin and reason. The version before stays in use.
+        /// Plugins whose code cannot be used, or some binding of which refused, so far:
+        /// name and reason.
         refused: Vec<(String, String)>,
     },
     /// Answer to [`ToProxy::Judge`].
@@ -181,7 +188,27 @@ pub struct Snapshot {
     /// Denials are only reported.
     #[serde(default)]
     pub audit: bool,
+    /// What bindings accepted last, where that is not what `l7` and `plugins` say: a
+    /// proxy that has not seen it at work serves them with it until it knows better.
+    #[serde(default)]
+    pub remembered: Vec<Remembered>,
 }
+
+/// A binding's last good version and configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Plugin.
+    pub plugin: String,
+    /// The binding's rules, as in `PluginUse::rules`; with the plugin they name it.
+    pub rules: Vec<u32>,
+    /// Version.
+    pub info: PluginInfo,
+    /// Configuration.
+    pub config: String,
+}
+
+/// Names of the plugins inside this program. No file may use them.
+pub const BUILT_IN: [&str; 2] = ["dns", "http"];
 
 /// A plugin version in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,6 +247,21 @@ pub struct Limits {
     pub call_ms: u64,
     /// Processor time of `configure`, milliseconds.
     pub configure_ms: u64,
+    /// Memory of all its instances together, bytes.
+    #[serde(default = "usual_total_memory")]
+    pub total_memory_bytes: u64,
+    /// Part of each serving thread's time that one binding may use, percent.
+    #[serde(default = "usual_share")]
+    pub share_percent: u8,
+}
+
+/// Of each limit that files of an older version lack.
+const fn usual_total_memory() -> u64 {
+    256 << 20
+}
+
+const fn usual_share() -> u8 {
+    50
 }
 
 impl Default for Limits {
@@ -228,6 +270,8 @@ impl Default for Limits {
             memory_bytes: 16 << 20,
             call_ms: 10,
             configure_ms: 1_000,
+            total_memory_bytes: usual_total_memory(),
+            share_percent: usual_share(),
         }
     }
 }
@@ -300,6 +344,63 @@ pub struct ProxyStats {
     pub dns: Durations,
     /// Per plugin.
     pub plugins: BTreeMap<String, PluginStats>,
+    /// Per binding.
+    #[serde(default)]
+    pub bindings: Vec<BindingStats>,
+}
+
+/// How one binding is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BindingStats {
+    /// Plugin.
+    pub plugin: String,
+    /// The binding's rules.
+    pub rules: Vec<u32>,
+    /// [`config_id`] of the configuration wanted.
+    pub config: String,
+    /// Version that answers; empty if none does.
+    pub version: String,
+    /// Digest of the version that answers.
+    pub digest: String,
+    /// How it stands with what is wanted.
+    pub state: BindingState,
+    /// Why what is wanted is not in use.
+    pub reason: Option<String>,
+    /// Messages put to the plugin.
+    pub calls: u64,
+    /// Those it had no answer to.
+    pub failures: u64,
+    /// Messages refused without asking it: a peer's budget or the share was used up.
+    pub held_back: u64,
+    /// Peers held back now.
+    pub peers_held_back: u64,
+}
+
+/// How it stands with what a binding asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BindingState {
+    /// In use.
+    Active,
+    /// Being tried; what was in use before goes on, if anything was.
+    #[default]
+    Preparing,
+    /// Refused; what was accepted last goes on.
+    LastGood,
+    /// Refused, and nothing was ever accepted: the fail mode decides.
+    Refused,
+}
+
+/// Tells one configuration from another in statistics.
+pub fn config_id(config: &str) -> String {
+    use sha2::{Digest as _, Sha256};
+    let digest = Sha256::digest(config);
+    digest
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Counters of one plugin.
@@ -322,8 +423,17 @@ pub struct PluginStats {
     pub durations: Durations,
     /// Live instances.
     pub instances: u64,
-    /// Milliseconds until it is tried again, if its error budget is used up.
+    /// Longest time until a suspended peer's messages are tried again, milliseconds.
     pub suspended_ms: u64,
+    /// Memory of all its instances, bytes.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Limit of that.
+    #[serde(default)]
+    pub memory_limit_bytes: u64,
+    /// Times that limit was reached.
+    #[serde(default)]
+    pub memory_refused: u64,
     /// Counters the plugin keeps through the `metrics` interface.
     pub counters: BTreeMap<String, u64>,
 }

@@ -29,8 +29,7 @@ use super::{
 
 /// How long records may wait to be sent together.
 const BATCH_DELAY: Duration = Duration::from_millis(20);
-/// Most records in one message: with URLs of `records::MAX_TEXT` bytes, escaped, they
-/// may still be too large together, see [`send_records`].
+/// Most records in one message.
 const BATCH: usize = 64;
 /// How often counters are sent.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,14 +45,20 @@ pub type Artifacts = BTreeMap<String, Vec<u8>>;
 
 /// Makes plugins instantiable.
 pub trait Loader {
-    /// Instantiates and configures every plugin of a snapshot; `artifacts` are those not
-    /// held yet. Plugins that refuse are named with the reason; their version before
-    /// stays in use.
+    /// Makes a snapshot's rule sets usable; `artifacts` are those not held yet. What has
+    /// to be tried first goes on beside: each binding keeps what it had until
+    /// [`Loader::news`]. What is refused already is named with the reason.
     fn prepare(
         &mut self,
         snapshot: &Snapshot,
         artifacts: &Artifacts,
     ) -> (Arc<dyn Plugins>, Vec<(String, String)>);
+
+    /// Waits until something that was tried has an outcome.
+    fn news(&self) -> impl Future<Output = ()>;
+
+    /// The same rule sets, with all that was accepted by now.
+    fn refresh(&mut self) -> Arc<dyn Plugins>;
 
     /// Digests of the artifacts in use.
     fn held(&self) -> Vec<String>;
@@ -71,6 +76,8 @@ enum End {
 /// What the proxy holds besides the state of its workers.
 pub(super) struct Control<L> {
     loader: L,
+    /// Sent ahead of the snapshot that names them.
+    artifacts: Artifacts,
     shared: Arc<Shared>,
     tables: Option<Arc<Tables>>,
     listeners: Vec<(ListenerInfo, OwnedFd)>,
@@ -89,6 +96,7 @@ impl<L: Loader> Control<L> {
             judges,
             judged,
             loader,
+            artifacts: Artifacts::new(),
             shared: Arc::default(),
             tables: None,
             listeners: Vec::new(),
@@ -106,7 +114,13 @@ impl<L: Loader> Control<L> {
     pub(super) async fn run(mut self, listening: OwnedFd) -> io::Result<()> {
         let listening = register(listening)?;
         loop {
-            let socket = listening.async_io(Interest::READABLE, accept).await?;
+            let socket = tokio::select! {
+                socket = listening.async_io(Interest::READABLE, accept) => socket?,
+                () = self.loader.news() => {
+                    self.refresh();
+                    continue;
+                }
+            };
             tracing::info!("an agent has come");
             match self.session(&Channel::new(socket)?).await {
                 Ok(End::Drained) => return Ok(()),
@@ -122,6 +136,8 @@ impl<L: Loader> Control<L> {
         let mut stats = tokio::time::interval(STATS_INTERVAL);
         stats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut greeted = false;
+        // An agent that left half-way through sends everything again.
+        self.artifacts.clear();
         loop {
             tokio::select! {
                 message = agent.receive() => {
@@ -143,6 +159,12 @@ impl<L: Loader> Control<L> {
                     tokio::time::sleep(BATCH_DELAY).await;
                     self.send_waiting(agent);
                 }
+                () = self.loader.news() => {
+                    self.refresh();
+                    if greeted {
+                        self.send_stats(agent);
+                    }
+                }
                 _ = stats.tick(), if greeted => {
                     self.send_waiting(agent);
                     self.send_stats(agent);
@@ -162,6 +184,7 @@ impl<L: Loader> Control<L> {
                 protocol,
                 listeners,
             } => self.hello(agent, protocol, listeners, attached).await,
+            ToProxy::Artifacts { artifacts } => self.take_artifacts(artifacts, attached),
             ToProxy::Publish { artifacts } => self.publish(agent, artifacts, attached).await,
             ToProxy::Judge { id, question } => {
                 self.judges.ask(id, *question, self.shared.latest());
@@ -237,14 +260,8 @@ impl<L: Loader> Control<L> {
             .ok_or_else(|| invalid("no snapshot attached"))?;
         let snapshot = sealed::read(&sealed::check(snapshot, MAX_SNAPSHOT)?)?;
         let snapshot: Snapshot = serde_json::from_slice(&snapshot)?;
-        if attached.len() != digests.len() {
-            return Err(invalid("a snapshot without the artifacts it names"));
-        }
-        let mut artifacts = Artifacts::new();
-        for (digest, artifact) in digests.into_iter().zip(attached) {
-            let artifact = sealed::check(artifact, MAX_ARTIFACT)?;
-            artifacts.insert(digest, sealed::read(&artifact)?);
-        }
+        self.take_artifacts(digests, attached.collect())?;
+        let artifacts = std::mem::take(&mut self.artifacts);
         let generation = snapshot.generation;
         let (plugins, refused) = self.loader.prepare(&snapshot, &artifacts);
         let before = self.shared.latest();
@@ -256,6 +273,26 @@ impl<L: Loader> Control<L> {
             refused,
         };
         agent.send(&published, &[]).await
+    }
+
+    /// Keeps compiled plugins for the snapshot that follows.
+    fn take_artifacts(&mut self, digests: Vec<String>, attached: Vec<OwnedFd>) -> io::Result<()> {
+        if attached.len() != digests.len() {
+            return Err(invalid("artifacts without the descriptors they name"));
+        }
+        for (digest, artifact) in digests.into_iter().zip(attached) {
+            let artifact = sealed::check(artifact, MAX_ARTIFACT)?;
+            self.artifacts.insert(digest, sealed::read(&artifact)?);
+        }
+        Ok(())
+    }
+
+    /// Puts to use what was accepted meanwhile.
+    fn refresh(&mut self) {
+        let plugins = self.loader.refresh();
+        if let Some(state) = self.shared.latest() {
+            self.shared.publish(state.with_plugins(plugins));
+        }
     }
 
     /// Starts one worker per CPU, once there are listeners and something to decide with.
@@ -325,33 +362,27 @@ impl<L: Loader> Control<L> {
         };
         if let Some(state) = self.shared.latest() {
             stats.plugins = state.plugins.stats();
+            stats.bindings = state.plugins.bindings();
         }
         // Sent again in a second; a socket that is full now says enough.
         let _ = agent.try_send(&ToAgent::Stats(stats));
     }
 }
 
-/// Sends records, in halves if they are too large together. Returns how many could
-/// not be sent; `lost` is told with the first message that gets through, then 0.
+/// Sends records. Returns how many could not be sent; `lost` is told with the first
+/// message that gets through, then 0.
 fn send_records(agent: &Channel, records: Vec<L7Record>, lost: &mut u64) -> u64 {
     let count = records.len();
     let message = ToAgent::Records {
         records,
         lost: *lost,
     };
-    let sent = agent.try_send(&message);
-    match (sent, message) {
-        (Ok(()), _) => {
+    match agent.try_send(&message) {
+        Ok(()) => {
             *lost = 0;
             0
         }
-        (Err(error), ToAgent::Records { mut records, .. })
-            if error.kind() == io::ErrorKind::InvalidInput && count > 1 =>
-        {
-            let other = records.split_off(count / 2);
-            send_records(agent, records, lost) + send_records(agent, other, lost)
-        }
-        (Err(_), _) => count as u64,
+        Err(_) => count as u64,
     }
 }
 

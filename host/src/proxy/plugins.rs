@@ -1,14 +1,14 @@
 //! The proxy's plugins: `plugin_host` behind the two traits the proxy asks through.
 
-use std::{borrow::Cow, cell::RefCell, collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidegate_policy::compiled::{FailMode, L7Id, RuleId};
 use tidegate_wire::http::{HttpHead, ResponseHead};
 
 use super::{
     Artifacts, Loader, Plugins,
-    chain::{Chain, DnsAnswer, Facts, Filter, HttpAnswer},
-    contract::{PluginStats, Snapshot},
+    chain::{Chain, DnsAnswer, Facts, Fault, Filter, HttpAnswer},
+    contract::{BindingStats, PluginStats, Snapshot},
     http::{Denial, Verdict},
 };
 use crate::plugin_host::{Binding, Catalog, DnsDecision, Failure, HttpDecision, Runtime, Worker};
@@ -18,9 +18,22 @@ thread_local! {
     static WORKER: RefCell<Worker> = RefCell::new(Worker::new());
 }
 
+/// How long a new generation waits for the built-in matchers, without which most rules
+/// of it would refuse everything, and for strangers' plugins, which most often are there
+/// in a few milliseconds. Whatever takes longer is put to use when it is ready.
+const BUILT_IN: Duration = Duration::from_secs(5);
+const OTHERS: Duration = Duration::from_millis(250);
+
+/// Gives back this thread's instances that nobody needs any more.
+pub(super) fn sweep() {
+    WORKER.with_borrow_mut(Worker::sweep);
+}
+
 /// Builds one catalog after the other, each from the one before.
 pub struct CatalogLoader {
+    runtime: Arc<Runtime>,
     catalog: Arc<Catalog>,
+    ids: Vec<L7Id>,
 }
 
 impl CatalogLoader {
@@ -30,8 +43,19 @@ impl CatalogLoader {
     ///
     /// If this machine cannot run compiled plugins.
     pub fn new() -> anyhow::Result<Self> {
-        let catalog = Arc::new(Catalog::empty(Runtime::start()?));
-        Ok(Self { catalog })
+        let runtime = Runtime::start()?;
+        Ok(Self {
+            catalog: Arc::new(Catalog::empty(runtime.clone())),
+            runtime,
+            ids: Vec::new(),
+        })
+    }
+
+    fn loaded(&self) -> Arc<dyn Plugins> {
+        Arc::new(Loaded {
+            catalog: self.catalog.clone(),
+            ids: self.ids.clone(),
+        })
     }
 }
 
@@ -41,14 +65,20 @@ impl Loader for CatalogLoader {
         snapshot: &Snapshot,
         artifacts: &Artifacts,
     ) -> (Arc<dyn Plugins>, Vec<(String, String)>) {
-        let (next, refused) = self.catalog.next(snapshot, artifacts);
-        let ids = snapshot.l7.keys().copied().collect();
-        self.catalog = Arc::new(next);
-        let loaded = Loaded {
-            catalog: self.catalog.clone(),
-            ids,
-        };
-        (Arc::new(loaded), refused)
+        let next = self.catalog.next(snapshot, artifacts);
+        next.wait(BUILT_IN, OTHERS);
+        self.catalog = Arc::new(next.refreshed());
+        self.ids = snapshot.l7.keys().copied().collect();
+        (self.loaded(), self.catalog.broken().collect())
+    }
+
+    async fn news(&self) {
+        self.runtime.news().await;
+    }
+
+    fn refresh(&mut self) -> Arc<dyn Plugins> {
+        self.catalog = Arc::new(self.catalog.refreshed());
+        self.loaded()
     }
 
     fn held(&self) -> Vec<String> {
@@ -84,6 +114,17 @@ impl Plugins for Loaded {
     fn stats(&self) -> BTreeMap<String, PluginStats> {
         self.catalog.stats()
     }
+
+    fn bindings(&self) -> Vec<BindingStats> {
+        self.catalog.bindings()
+    }
+}
+
+fn fault(failure: Failure) -> Fault {
+    Fault {
+        why: failure.to_string(),
+        of_load: failure.is_of_load(),
+    }
 }
 
 /// A plugin as one rule set uses it, called on the current thread's instances.
@@ -106,18 +147,18 @@ impl Filter for Bound {
         self.0.sees_responses()
     }
 
-    fn request(&self, head: &HttpHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, String> {
+    fn request(&self, head: &HttpHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, Fault> {
         http(WORKER.with_borrow_mut(|worker| worker.http_request(&self.0, head, facts)))
     }
 
-    fn response(&self, head: &ResponseHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, String> {
+    fn response(&self, head: &ResponseHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, Fault> {
         http(WORKER.with_borrow_mut(|worker| worker.http_response(&self.0, head, facts)))
     }
 
-    fn query(&self, name: &str, qtype: u16, facts: &Arc<Facts>) -> Result<DnsAnswer, String> {
+    fn query(&self, name: &str, qtype: u16, facts: &Arc<Facts>) -> Result<DnsAnswer, Fault> {
         let decision =
             WORKER.with_borrow_mut(|worker| worker.dns_query(&self.0, name, qtype, facts));
-        match decision.map_err(|failure| failure.to_string())? {
+        match decision.map_err(fault)? {
             DnsDecision::Allow { rule } => Ok(DnsAnswer { refuse: None, rule }),
             DnsDecision::Refuse { rcode } => Ok(DnsAnswer {
                 refuse: Some(rcode),
@@ -127,8 +168,8 @@ impl Filter for Bound {
     }
 }
 
-fn http(decision: Result<HttpDecision, Failure>) -> Result<HttpAnswer, String> {
-    let (verdict, rule) = match decision.map_err(|failure| failure.to_string())? {
+fn http(decision: Result<HttpDecision, Failure>) -> Result<HttpAnswer, Fault> {
+    let (verdict, rule) = match decision.map_err(fault)? {
         HttpDecision::Allow { rule } => (Verdict::Allow, rule),
         HttpDecision::Edit { rule, edit } => (Verdict::Edit(edit), rule),
         HttpDecision::Deny(denial) => (

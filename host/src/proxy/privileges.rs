@@ -47,6 +47,8 @@ const NETWORK: &[Call] = &[
     #[cfg(target_arch = "x86_64")]
     Call::any(libc::SYS_epoll_wait),
     Call::any(libc::SYS_eventfd2),
+    // The thread that prepares plugins for long stands behind traffic.
+    Call::one_of(libc::SYS_setpriority, 0, &[libc::PRIO_PROCESS]),
     Call::one_of(libc::SYS_bpf, 0, &Command::ALL),
 ];
 

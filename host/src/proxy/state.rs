@@ -18,7 +18,7 @@ use tidegate_policy::{
 
 use super::{
     chain::Chain,
-    contract::{PluginStats, Snapshot},
+    contract::{BindingStats, PluginStats, Snapshot},
     masquerade::Masquerade,
     records::Records,
     tables::Tables,
@@ -30,6 +30,8 @@ pub trait Plugins: Send + Sync {
     fn chains(&self) -> BTreeMap<L7Id, Chain>;
     /// Counters by plugin.
     fn stats(&self) -> BTreeMap<String, PluginStats>;
+    /// How every binding is doing.
+    fn bindings(&self) -> Vec<BindingStats>;
 }
 
 /// One generation, ready to decide with.
@@ -88,14 +90,23 @@ impl State {
 
     /// The same decisions, with tables from another agent.
     pub(super) fn with_tables(&self, tables: Arc<Tables>) -> Self {
+        self.with(self.plugins.clone(), tables)
+    }
+
+    /// The same generation, with plugins that have become ready.
+    pub(super) fn with_plugins(&self, plugins: Arc<dyn Plugins>) -> Self {
+        self.with(plugins, self.tables.clone())
+    }
+
+    fn with(&self, plugins: Arc<dyn Plugins>, tables: Arc<Tables>) -> Self {
         Self {
             generation: self.generation,
             identities: self.identities.clone(),
             fqdn: self.fqdn.clone(),
             fqdn_min_ttl: self.fqdn_min_ttl,
             audit: self.audit,
-            plugins: self.plugins.clone(),
             tunnels: self.tunnels.clone(),
+            plugins,
             before: self.before.clone(),
             tables,
         }

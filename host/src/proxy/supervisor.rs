@@ -44,6 +44,8 @@ const SHORT_LIFE: Duration = Duration::from_secs(5);
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Questions that may wait for the proxy.
 const QUESTIONS: usize = 16;
+/// Compiled plugins sent in one message ahead of a generation.
+const ARTIFACTS_AT_ONCE: usize = 64;
 /// Messages of the proxy that may wait for the agent; then the proxy's socket fills, and
 /// it drops and counts.
 const EVENTS: usize = 1_024;
@@ -98,7 +100,7 @@ pub struct ProxyStatus {
 pub struct Published {
     /// Generation in use now.
     pub generation: u32,
-    /// Refused plugins and why; their version before stays in use.
+    /// Plugins refused so far, and why; bindings keep what they accepted last.
     pub refused: Vec<(String, String)>,
 }
 
@@ -614,7 +616,7 @@ impl Run {
         let Some(publication) = self.latest.clone() else {
             return Ok(());
         };
-        let (digests, attached) = match pack(&publication, &session.artifacts) {
+        let mut packed = match pack(&publication, &session.artifacts) {
             Ok(packed) => packed,
             Err(error) => {
                 self.latest = None;
@@ -625,7 +627,22 @@ impl Run {
                 return Ok(());
             }
         };
-        let attached: Vec<_> = attached.iter().map(AsFd::as_fd).collect();
+        // The snapshot needs one descriptor; what else has no room goes ahead.
+        while packed.artifacts.len() >= MAX_DESCRIPTORS {
+            let ahead: Vec<_> = packed.artifacts.drain(..ARTIFACTS_AT_ONCE).collect();
+            let artifacts = ahead.iter().map(|(digest, _)| digest.clone()).collect();
+            let attached: Vec<_> = ahead.iter().map(|(_, code)| code.as_fd()).collect();
+            let message = ToProxy::Artifacts { artifacts };
+            session.proxy.send(&message, &attached).await?;
+            session
+                .artifacts
+                .extend(ahead.into_iter().map(|(digest, _)| digest));
+        }
+        let code = packed.artifacts.iter().map(|(_, code)| code.as_fd());
+        let attached: Vec<_> = std::iter::once(packed.snapshot.as_fd())
+            .chain(code)
+            .collect();
+        let digests: Vec<_> = packed.artifacts.iter().map(|(d, _)| d.clone()).collect();
         let artifacts = digests.clone();
         session
             .proxy
@@ -633,48 +650,51 @@ impl Run {
             .await?;
         // The proxy forgets what a snapshot does not name.
         session.artifacts.extend(digests);
-        let named: BTreeSet<_> = publication
-            .snapshot
-            .plugins
-            .values()
-            .map(|p| &p.artifact)
-            .collect();
+        let named: BTreeSet<_> = named(&publication.snapshot).collect();
         session.artifacts.retain(|digest| named.contains(digest));
         Ok(())
     }
 }
 
-/// The descriptors of a publication: the snapshot, and the artifacts not held yet.
-fn pack(
-    publication: &Publication,
-    held: &BTreeSet<String>,
-) -> io::Result<(Vec<String>, Vec<OwnedFd>)> {
+/// What a publication is made of, as descriptors.
+struct Packed {
+    snapshot: OwnedFd,
+    /// Compiled plugins not held yet, by digest.
+    artifacts: Vec<(String, OwnedFd)>,
+}
+
+/// Packs a publication. Code that cannot be read costs its plugin, which the proxy then
+/// refuses by name, and not the generation.
+fn pack(publication: &Publication, held: &BTreeSet<String>) -> io::Result<Packed> {
     let snapshot = serde_json::to_vec(&publication.snapshot)?;
-    let mut attached = vec![sealed::seal("tidegate-snapshot", &snapshot)?];
-    let mut digests = Vec::new();
-    for plugin in publication.snapshot.plugins.values() {
-        if held.contains(&plugin.artifact) || digests.contains(&plugin.artifact) {
-            continue;
-        }
-        let Some(path) = publication.artifacts.get(&plugin.artifact) else {
-            return Err(protocol_error(&format!(
-                "no file for artifact {}",
-                plugin.artifact
-            )));
+    let snapshot = sealed::seal("tidegate-snapshot", &snapshot)?;
+    let wanted: BTreeSet<_> = named(&publication.snapshot)
+        .filter(|digest| !held.contains(*digest))
+        .collect();
+    let mut artifacts = Vec::new();
+    for digest in wanted {
+        let path = publication.artifacts.get(digest);
+        let code = match path.map(std::fs::read) {
+            Some(Ok(code)) => sealed::seal("tidegate-plugin", &code)?,
+            missing => {
+                let error = missing.and_then(Result::err).map(|error| error.to_string());
+                tracing::error!(digest, ?path, error, "compiled code of a plugin is gone");
+                continue;
+            }
         };
-        let code = std::fs::read(path).map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-        })?;
-        attached.push(sealed::seal("tidegate-plugin", &code)?);
-        digests.push(plugin.artifact.clone());
+        artifacts.push((digest.clone(), code));
     }
-    if attached.len() > MAX_DESCRIPTORS {
-        return Err(protocol_error(&format!(
-            "{} new plugins at once",
-            digests.len()
-        )));
-    }
-    Ok((digests, attached))
+    Ok(Packed {
+        snapshot,
+        artifacts,
+    })
+}
+
+/// Digests of the compiled plugins a snapshot needs.
+fn named(snapshot: &Snapshot) -> impl Iterator<Item = &String> {
+    let remembered = snapshot.remembered.iter().map(|kept| &kept.info);
+    let all = snapshot.plugins.values().chain(remembered);
+    all.map(|info| &info.artifact)
 }
 
 async fn next(proxy: &Channel) -> io::Result<(ToAgent, Vec<OwnedFd>)> {

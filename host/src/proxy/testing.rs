@@ -11,7 +11,7 @@ use tidegate_policy::compiled::{FailMode, FqdnSelector, L7Id, L7Protocol};
 
 use super::{
     chain::{Chain, tests::chain},
-    contract::{PluginStats, Snapshot},
+    contract::{BindingStats, PluginStats, Snapshot},
     control::{Artifacts, Loader},
     state::{Plugins, Shared, State, View},
     tables::{Tables, kernel_addr, testing::descriptors},
@@ -36,6 +36,10 @@ impl Plugins for Sets {
     fn stats(&self) -> BTreeMap<String, PluginStats> {
         BTreeMap::new()
     }
+
+    fn bindings(&self) -> Vec<BindingStats> {
+        Vec::new()
+    }
 }
 
 /// Loads the same rule sets whatever the snapshot says, and refuses plugin `bad`.
@@ -50,6 +54,14 @@ impl Loader for Fixed {
         let refused = snapshot.plugins.keys().filter(|name| *name == "bad");
         let refused = refused.map(|name| (name.clone(), "it is bad".to_owned()));
         (Arc::new(Sets(self.0.clone())), refused.collect())
+    }
+
+    async fn news(&self) {
+        std::future::pending().await
+    }
+
+    fn refresh(&mut self) -> Arc<dyn Plugins> {
+        Arc::new(Sets(self.0.clone()))
     }
 
     fn held(&self) -> Vec<String> {

@@ -29,6 +29,7 @@ use super::{
     http::{self, Activity, Attribution, Inspector as _, Phase, cut_off},
     listener::is_stream,
     places::{Capacity, Places},
+    plugins,
     records::Counters,
     state::{Shared, View},
     upstream::keep_alive,
@@ -39,6 +40,8 @@ use crate::observe::record::L7Summary;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// How long a connection may take to end in order once its place is needed.
 const EVICTION: Duration = Duration::from_secs(1);
+/// How often a thread looks whether it holds something for nobody.
+const TIDY: Duration = Duration::from_secs(2);
 
 /// Starts the worker of a CPU with its listeners. It accepts until `stop` says true and
 /// serves what it accepted until the process ends. A state must have been published.
@@ -107,7 +110,17 @@ fn run(
             runtime.spawn_local(dns::listen(socket, address, view.clone(), stop.clone()));
         }
     }
-    runtime.block_on(std::future::pending())
+    runtime.block_on(tidy(&view))
+}
+
+/// Takes up what was published also when no message comes, and gives back what plugins
+/// hold for nobody.
+async fn tidy(view: &View) -> io::Result<()> {
+    loop {
+        tokio::time::sleep(TIDY).await;
+        view.current();
+        plugins::sweep();
+    }
 }
 
 /// Accepts connections until it is told to stop.

@@ -19,12 +19,14 @@ const NOBODY: u32 = 65534;
 /// How far behind traffic it stands for a processor (setpriority(2)).
 const NICENESS: i32 = 5;
 
-/// Limits: address space and largest file in bytes, CPU in seconds. A file may be
-/// written at all because the engine keeps code images in anonymous memory files.
-const LIMITS: [(Resource, u64); 5] = [
+/// Processor time it may use, seconds.
+pub(super) const CPU_SECONDS: u64 = 60;
+
+/// Limits: address space and largest file in bytes. A file may be written at all because
+/// the engine keeps code images in anonymous memory files.
+const LIMITS: [(Resource, u64); 4] = [
     (Resource::RLIMIT_AS, 4 << 30),
     (Resource::RLIMIT_FSIZE, 256 << 20),
-    (Resource::RLIMIT_CPU, 60),
     (Resource::RLIMIT_NOFILE, 32),
     (Resource::RLIMIT_CORE, 0),
 ];
@@ -52,6 +54,10 @@ pub(super) fn confine() -> anyhow::Result<()> {
     prctl::set_dumpable(false).context("cannot forbid tracing")?;
     prctl::set_pdeathsig(Signal::SIGKILL).context("cannot follow the agent's end")?;
     give_way().context("cannot give way to traffic")?;
+    // The first limit ends it with a signal of its own; at the second it would be killed,
+    // and look as if somebody else had done it.
+    setrlimit(Resource::RLIMIT_CPU, CPU_SECONDS, CPU_SECONDS + 5)
+        .context("cannot set the limit of processor time")?;
     for (resource, limit) in LIMITS {
         setrlimit(resource, limit, limit)
             .with_context(|| format!("cannot set {resource:?} to {limit}"))?;

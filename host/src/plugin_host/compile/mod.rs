@@ -8,7 +8,7 @@ mod worker;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use job::Job;
+pub(super) use job::{Job, JobError, LONGEST};
 pub use worker::run;
 
 use super::manifest::Manifest;

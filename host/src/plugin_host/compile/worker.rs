@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use anyhow::Context;
+use wasmparser::{Parser, Payload};
 use wasmtime::{Engine, component::Component};
 
 use super::{COMPONENT, Inspection, Report, confine::confine};
@@ -77,14 +78,33 @@ fn check_preamble(bytes: &[u8]) -> Result<(), String> {
     }
     match bytes.first_chunk::<8>() {
         Some(b"\0asm\x0d\0\x01\0") => Ok(()),
-        Some(b"\0asm\x01\0\0\0") => Err(
-            "it is a core module, not a component: wrap it with `wasm-tools component new`".into(),
-        ),
+        Some(b"\0asm\x01\0\0\0") => Err(core_module(bytes)),
         Some([b'\0', b'a', b's', b'm', ..]) => {
             Err("it is WebAssembly of a version this host does not know".into())
         }
         Some(_) => Err("it is not a WebAssembly file".into()),
         None => Err("it is incomplete".into()),
+    }
+}
+
+/// What to do about a core module. One made for another host cannot be converted.
+fn core_module(bytes: &[u8]) -> String {
+    let names = Parser::new(0).parse_all(bytes).map_while(Result::ok);
+    let foreign = names.into_iter().any(|payload| match payload {
+        Payload::ExportSection(exports) => exports
+            .into_iter()
+            .flatten()
+            .any(|export| export.name.starts_with("proxy_")),
+        _ => false,
+    });
+    if foreign {
+        "it is a proxy-wasm filter, made for another host and another contract; it cannot be \
+         converted, write it anew with `tidegate-sdk`"
+            .to_owned()
+    } else {
+        "it is a core module, not a component: build it with `cargo xtask build` or encode it \
+         with the crate `wit-component`, as docs/plugins.md says"
+            .to_owned()
     }
 }
 

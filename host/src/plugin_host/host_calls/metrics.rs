@@ -5,6 +5,6 @@ use crate::plugin_host::{bindings::imports::metrics::Host, instance::State};
 
 impl Host for State {
     fn add(&mut self, name: String, value: u64) {
-        self.shared.counters.add(name, value);
+        self.shared.totals.add(name, value);
     }
 }

@@ -12,25 +12,29 @@ use wasmtime::component::{HasSelf, Linker};
 
 pub use connection::Facts;
 
-use super::{bindings::imports, counters::Counters, instance::State};
+use super::{bindings::imports, counters::Counters, instance::State, memory::Pot};
 
 /// Interfaces a plugin may ask for.
 pub(super) const CAPABILITIES: [&str; 4] = ["log", "metrics", "clock", "connection"];
 
-/// What all instances of one plugin version share.
+/// What all instances of one binding share.
 #[derive(Debug)]
 pub(super) struct Shared {
     /// `name@version`, for logs.
     pub(super) label: String,
-    pub(super) counters: Counters,
+    /// Counters of the plugin version, over all its bindings.
+    pub(super) totals: Arc<Counters>,
+    /// Where instances take their memory from.
+    pub(super) pots: Vec<Arc<Pot>>,
     log: Mutex<log::Bucket>,
 }
 
 impl Shared {
-    pub(super) fn new(label: String) -> Arc<Self> {
+    pub(super) fn new(label: String, totals: Arc<Counters>, pots: Vec<Arc<Pot>>) -> Arc<Self> {
         Arc::new(Self {
             label,
-            counters: Counters::default(),
+            totals,
+            pots,
             log: Mutex::default(),
         })
     }

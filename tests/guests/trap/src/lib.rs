@@ -1,5 +1,6 @@
 //! Panics on a path that starts with `/trap`, in `configure` if the configuration is
-//! `trap`, and overflows its stack on `/deep`.
+//! `trap`, and overflows its stack on `/deep`. With the configuration `slow` it computes
+//! for long before it is configured.
 
 use tidegate_sdk::{Decision, HttpFilter, Needs, Request};
 
@@ -10,6 +11,11 @@ impl HttpFilter for Trap {
         match config {
             "trap" => panic!("as asked"),
             "refuse" => Err("this configuration is refused".to_owned()),
+            "slow" => {
+                let sum = (0..200_000_000_u64).fold(0, |sum, n| std::hint::black_box(sum ^ n));
+                std::hint::black_box(sum);
+                Ok((Self, Needs::nothing()))
+            }
             _ => Ok((Self, Needs::nothing())),
         }
     }

@@ -1,0 +1,259 @@
+//! What each binding accepted last, so that a proxy that starts again can go on with it
+//! where what is wanted now is refused.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+use tidegate_policy::compiled::{Compiled, L7Id, L7RuleSet, RuleId};
+
+use super::view::BindingView;
+use crate::proxy::contract::{
+    BindingState, BindingStats, PluginInfo, ProxyStats, Remembered, Snapshot, config_id,
+};
+
+/// A plugin and the rules whose binding it is.
+type Place = (String, Vec<RuleId>);
+
+/// Last good versions and configurations by binding.
+#[derive(Debug, Default)]
+pub struct Bindings {
+    good: BTreeMap<Place, Good>,
+}
+
+/// A version and a configuration that a binding accepted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Good {
+    info: PluginInfo,
+    config: String,
+    artifact: PathBuf,
+}
+
+/// As it is kept across restarts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeptBinding {
+    plugin: String,
+    rules: Vec<RuleId>,
+    good: Good,
+}
+
+impl Bindings {
+    /// What an earlier run kept.
+    pub fn new(kept: Vec<KeptBinding>) -> Self {
+        let good = kept.into_iter();
+        Self {
+            good: good.map(|k| ((k.plugin, k.rules), k.good)).collect(),
+        }
+    }
+
+    /// To be kept for the next run.
+    pub fn kept(&self) -> Vec<KeptBinding> {
+        let good = self.good.iter();
+        good.map(|((plugin, rules), good)| KeptBinding {
+            plugin: plugin.clone(),
+            rules: rules.clone(),
+            good: good.clone(),
+        })
+        .collect()
+    }
+
+    /// Takes in what the proxy says of the published generation. True if something new
+    /// was accepted.
+    pub fn learn(
+        &mut self,
+        stats: &ProxyStats,
+        published: &Snapshot,
+        artifacts: &BTreeMap<String, PathBuf>,
+    ) -> bool {
+        let uses: BTreeMap<(&str, &[RuleId], String), &str> = published
+            .l7
+            .values()
+            .flat_map(|set| &set.chain)
+            .map(|used| {
+                let id = config_id(&used.config);
+                ((&*used.plugin, &*used.rules, id), &*used.config)
+            })
+            .collect();
+        let mut changed = false;
+        for row in &stats.bindings {
+            let key = (&*row.plugin, &*row.rules, row.config.clone());
+            let (Some(config), Some(info)) = (uses.get(&key), published.plugins.get(&row.plugin))
+            else {
+                continue;
+            };
+            if row.state != BindingState::Active || row.digest != info.digest {
+                continue;
+            }
+            let Some(artifact) = artifacts.get(&info.artifact) else {
+                continue;
+            };
+            let good = Good {
+                info: info.clone(),
+                config: (*config).to_owned(),
+                artifact: artifact.clone(),
+            };
+            let place = (row.plugin.clone(), row.rules.clone());
+            changed |= self.good.get(&place) != Some(&good);
+            self.good.insert(place, good);
+        }
+        changed
+    }
+
+    /// What a new proxy must know: bindings of these rule sets that accepted something
+    /// else than what is wanted now. Adds the compiled code it needs.
+    pub fn remembered(
+        &self,
+        l7: &BTreeMap<L7Id, L7RuleSet>,
+        plugins: &BTreeMap<String, PluginInfo>,
+        artifacts: &mut BTreeMap<String, PathBuf>,
+    ) -> Vec<Remembered> {
+        let mut remembered = BTreeMap::new();
+        for used in l7.values().flat_map(|set| &set.chain) {
+            let place = (used.plugin.clone(), used.rules.clone());
+            let Some(good) = self.good.get(&place) else {
+                continue;
+            };
+            let wanted = plugins.get(&used.plugin) == Some(&good.info);
+            if wanted && used.config == good.config {
+                continue;
+            }
+            artifacts.insert(good.info.artifact.clone(), good.artifact.clone());
+            let entry = Remembered {
+                plugin: place.0.clone(),
+                rules: place.1.clone(),
+                info: good.info.clone(),
+                config: good.config.clone(),
+            };
+            remembered.insert(place, entry);
+        }
+        remembered.into_values().collect()
+    }
+
+    /// Compiled code a binding may have to go back to.
+    pub fn artifacts(&self) -> impl Iterator<Item = PathBuf> {
+        self.good.values().map(|good| good.artifact.clone())
+    }
+
+    /// A generation is in force: forgets bindings it does not have.
+    pub fn commit(&mut self, compiled: &Compiled) {
+        let chains = compiled.l7.values().flat_map(|set| &set.chain);
+        let places: BTreeSet<Place> = chains
+            .map(|used| (used.plugin.clone(), used.rules.clone()))
+            .collect();
+        self.good.retain(|place, _| places.contains(place));
+    }
+}
+
+/// How the bindings of the generation in force are doing, by name.
+pub fn view(stats: &[BindingStats], compiled: &Compiled) -> Vec<BindingView> {
+    let wanted: BTreeSet<(&str, &[RuleId], String)> = compiled
+        .l7
+        .values()
+        .flat_map(|set| &set.chain)
+        .map(|used| (&*used.plugin, &*used.rules, config_id(&used.config)))
+        .collect();
+    let rows = stats
+        .iter()
+        .filter(|row| wanted.contains(&(&*row.plugin, &*row.rules, row.config.clone())));
+    rows.map(|row| {
+        let rule = row.rules.first().and_then(|id| compiled.rules.get(id));
+        BindingView {
+            binding: rule.map_or_else(String::new, |rule| {
+                format!("{} {}", rule.kind, rule.short())
+            }),
+            file: rule.map(|rule| rule.file.clone()).unwrap_or_default(),
+            plugin: row.plugin.clone(),
+            version: row.version.clone(),
+            state: match row.state {
+                BindingState::Active => "active",
+                BindingState::Preparing => "preparing",
+                BindingState::LastGood => "last good",
+                BindingState::Refused => "refused",
+            }
+            .to_owned(),
+            reason: row.reason.clone(),
+            calls: row.calls,
+            failures: row.failures,
+            held_back: row.held_back,
+            peers_held_back: row.peers_held_back,
+        }
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_policy::compiled::{FailMode, L7Protocol, PluginUse};
+
+    use super::*;
+    use crate::proxy::contract::{Limits, World};
+
+    fn info(digest: &str) -> PluginInfo {
+        PluginInfo {
+            version: "1".into(),
+            digest: digest.into(),
+            artifact: format!("code of {digest}"),
+            world: World::HttpFilter,
+            capabilities: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    fn sets(config: &str) -> BTreeMap<L7Id, L7RuleSet> {
+        let set = L7RuleSet {
+            protocol: L7Protocol::Http,
+            chain: vec![PluginUse {
+                plugin: "p".into(),
+                config: config.into(),
+                fail_mode: FailMode::Closed,
+                rules: vec![7],
+            }],
+        };
+        BTreeMap::from([(1, set)])
+    }
+
+    #[test]
+    fn what_was_accepted_is_remembered_where_something_else_is_wanted() {
+        let published = Snapshot {
+            l7: sets("good"),
+            plugins: BTreeMap::from([("p".to_owned(), info("a"))]),
+            ..Snapshot::default()
+        };
+        let code = BTreeMap::from([("code of a".to_owned(), PathBuf::from("/a"))]);
+        let row = |state, config: &str| BindingStats {
+            plugin: "p".into(),
+            rules: vec![7],
+            config: config_id(config),
+            digest: "a".into(),
+            state,
+            ..BindingStats::default()
+        };
+        let stats = |rows| ProxyStats {
+            bindings: rows,
+            ..ProxyStats::default()
+        };
+        let mut bindings = Bindings::default();
+        let pending = stats(vec![row(BindingState::Preparing, "good")]);
+        assert!(!bindings.learn(&pending, &published, &code));
+        let active = stats(vec![row(BindingState::Active, "good")]);
+        assert!(bindings.learn(&active, &published, &code));
+        assert!(!bindings.learn(&active, &published, &code), "nothing new");
+
+        let mut bindings = Bindings::new(bindings.kept());
+        let mut artifacts = BTreeMap::new();
+        let mut check = |config: &str, digest: &str, expected: usize| {
+            let plugins = BTreeMap::from([("p".to_owned(), info(digest))]);
+            let told = bindings.remembered(&sets(config), &plugins, &mut artifacts);
+            assert_eq!(told.len(), expected, "{config} {digest}");
+            told
+        };
+        check("good", "a", 0);
+        assert_eq!(check("bad", "a", 1)[0].config, "good");
+        assert_eq!(check("good", "b", 1)[0].info.digest, "a");
+        assert_eq!(artifacts["code of a"], PathBuf::from("/a"));
+        bindings.commit(&Compiled::default());
+        assert!(bindings.kept().is_empty());
+    }
+}
