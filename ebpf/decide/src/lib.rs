@@ -17,7 +17,7 @@ mod spread;
 pub mod steer;
 pub mod tuple;
 
-pub use policy::{Age, Evaluation, Tables, evaluate};
+pub use policy::{Age, Evaluation, Tables, evaluate, judge};
 pub use tuple::Tuple;
 
 #[cfg(test)]

@@ -138,6 +138,48 @@ pub fn evaluate(
     age: Age,
     evaluation: &mut Evaluation,
 ) {
+    judge(
+        tables,
+        tuple,
+        src_endpoint,
+        dst_endpoint,
+        Some(age),
+        evaluation,
+    );
+}
+
+/// As [`evaluate`]; without egress policy if `age` is `None`: that of the source was
+/// applied to where the packet was sent, before the node's own NAT led it here.
+#[inline(always)]
+pub fn judge(
+    tables: &impl Tables,
+    tuple: &Tuple,
+    src_endpoint: u32,
+    dst_endpoint: u32,
+    age: Option<Age>,
+    evaluation: &mut Evaluation,
+) {
+    start(tables, tuple, src_endpoint, dst_endpoint, evaluation);
+    if let (1.., Some(age)) = (evaluation.src_endpoint, age) {
+        evaluate_egress(tables, tuple, age, evaluation);
+        if !evaluation.is_allowed() {
+            return;
+        }
+    }
+    if evaluation.dst_endpoint != 0 && !is_exempt(tables, evaluation.src_identity) {
+        evaluate_ingress(tables, tuple, evaluation);
+    }
+}
+
+/// Who talks to whom, allowed as yet.
+#[inline(always)]
+fn start(
+    tables: &impl Tables,
+    tuple: &Tuple,
+    src_endpoint: u32,
+    dst_endpoint: u32,
+    evaluation: &mut Evaluation,
+) {
     let src = address(tables, &tuple.src);
     let dst = address(tables, &tuple.dst);
     *evaluation = Evaluation {
@@ -150,15 +192,6 @@ pub fn evaluate(
         shadow_verdict: verdict::ALLOW,
         ..Evaluation::default()
     };
-    if evaluation.src_endpoint != 0 {
-        evaluate_egress(tables, tuple, age, evaluation);
-        if !evaluation.is_allowed() {
-            return;
-        }
-    }
-    if evaluation.dst_endpoint != 0 && !is_exempt(tables, evaluation.src_identity) {
-        evaluate_ingress(tables, tuple, evaluation);
-    }
 }
 
 /// Identity and endpoint of an address; outside if nothing is known of it.

@@ -16,7 +16,9 @@ use tidegate_ebpf_shared::{
 };
 
 use crate::{
-    Age, Evaluation, Tables, Tuple, evaluate, flow, hint,
+    Age, Evaluation, Tables, Tuple, evaluate,
+    flow::{self, Segment},
+    hint, judge,
     rate::TokenBucket,
     service, steer,
     tuple::{icmp, tcp},
@@ -91,7 +93,12 @@ proptest! {
         let mut ends = 0;
         for (forward, tcp_flags) in &packets {
             let add = |cell: &mut u64, value| *cell += value;
-            ends += u32::from(flow::account(&mut entry, *forward, 60, *tcp_flags, 1, add));
+            let segment = Segment {
+                len: 60,
+                tcp_flags: *tcp_flags,
+                ..Segment::default()
+            };
+            ends += u32::from(flow::account(&mut entry, *forward, segment, 1, add));
         }
         prop_assert_eq!(ends, u32::from(flow::is_closed(&entry)));
         prop_assert_eq!(entry.tx_packets + entry.rx_packets, packets.len() as u64);
@@ -292,6 +299,112 @@ impl Memory {
         );
         evaluation
     }
+}
+
+/// A segment of `flags` at `seq` that acknowledges `ack`.
+fn segment(tcp_flags: u8, seq: u32, ack: u32) -> Segment {
+    Segment {
+        len: 40,
+        tcp_flags,
+        seq,
+        ack,
+    }
+}
+
+#[test]
+fn a_reset_is_believed_only_near_what_its_receiver_acknowledged() {
+    let add = |cell: &mut u64, value| *cell += value;
+    for (initiator, seq, believed) in [
+        (true, 1000, true),
+        (true, 1400, true),
+        (true, 999, false),
+        (true, 0x8000_0000, false),
+        // Around the end of the sequence space.
+        (false, u32::MAX - 10, true),
+        (false, 5, true),
+        (false, u32::MAX - 11, false),
+        (false, 0x8000_0000, false),
+    ] {
+        let mut plain = FlowEntry::default();
+        let ack_of = |from_source| if from_source { u32::MAX - 10 } else { 1000 };
+        for from_source in [true, false] {
+            let answer = segment(tcp::ACK, 0, ack_of(from_source));
+            flow::account(&mut plain, from_source, answer, 1, add);
+        }
+        let reset = segment(tcp::RST, seq, 0);
+        let ended = flow::account(&mut plain, initiator, reset, 2, add);
+        assert_eq!(ended, believed, "{initiator} {seq}");
+        assert_eq!(flow::is_closed(&plain), believed);
+
+        // Steered: what the proxy acknowledges on the leg counts, and nothing else.
+        let mut steered = FlowEntry {
+            flags: flags::REDIRECT,
+            ..FlowEntry::default()
+        };
+        for from_source in [true, false] {
+            let answer = segment(tcp::ACK, 0, ack_of(from_source));
+            flow::relayed(&mut steered, from_source, answer, 1);
+            let other_leg = segment(tcp::ACK, 0, 0x4000_0000);
+            flow::account(&mut steered, from_source, other_leg, 1, add);
+        }
+        let ended = flow::account(&mut steered, initiator, reset, 2, add);
+        assert_eq!(ended, believed, "steered, {initiator} {seq}");
+    }
+    // A connection refused: nothing has been acknowledged yet.
+    let mut refused = FlowEntry::default();
+    flow::account(&mut refused, true, segment(tcp::SYN, 7, 0), 1, add);
+    let reset = segment(tcp::RST | tcp::ACK, 0, 8);
+    assert!(flow::account(&mut refused, false, reset, 2, add));
+}
+
+#[test]
+fn what_the_proxy_closes_towards_the_client_is_over() {
+    let add = |cell: &mut u64, value| *cell += value;
+    let steered = FlowEntry {
+        flags: flags::REDIRECT,
+        ..FlowEntry::default()
+    };
+    // Refused, so without an upstream leg; whoever closes first.
+    for proxy_first in [true, false] {
+        let mut entry = steered;
+        let fin = segment(tcp::FIN | tcp::ACK, 1, 1);
+        let ended = if proxy_first {
+            assert!(!flow::relayed(&mut entry, false, fin, 1));
+            flow::account(&mut entry, true, fin, 1, add)
+        } else {
+            assert!(!flow::account(&mut entry, true, fin, 1, add));
+            flow::relayed(&mut entry, false, fin, 1)
+        };
+        assert!(ended && flow::is_closed(&entry));
+        assert_eq!((entry.tx_packets, entry.rx_packets), (1, 0));
+    }
+    let mut reset = steered;
+    assert!(flow::relayed(&mut reset, false, segment(tcp::RST, 1, 0), 1));
+    // The upstream leg's reset leaves the client's.
+    let mut upstream = steered;
+    assert!(!flow::relayed(
+        &mut upstream,
+        true,
+        segment(tcp::RST, 1, 0),
+        1
+    ));
+}
+
+#[test]
+fn delivery_is_decided_by_ingress_policy_alone() {
+    let memory = Memory::new(&[
+        (5, reserved::ANY, direction::EGRESS, verdict::DENY),
+        (6, 310, direction::INGRESS, verdict::ALLOW),
+    ]);
+    let decide = |delivery: bool| {
+        let mut evaluation = Evaluation::default();
+        let tuple = tuple(A, B, proto::TCP, 4000, 80);
+        let age = (!delivery).then_some(Age::New);
+        judge(&memory, &tuple, 0, 0, age, &mut evaluation);
+        evaluation.reason
+    };
+    assert_eq!(decide(false), reason::POLICY_DENY);
+    assert_eq!(decide(true), 0);
 }
 
 #[test]

@@ -113,6 +113,23 @@ impl Tuple {
         low
     }
 
+    /// Writes the tuple of an answer to this packet into `answer`; ICMP has none that
+    /// the two could be told apart by.
+    #[inline(always)]
+    pub fn set_reverse(&self, answer: &mut Self) {
+        answer.src = self.dst;
+        answer.dst = self.src;
+        answer.src_port = self.dst_port;
+        answer.dst_port = self.src_port;
+        answer.protocol = self.protocol;
+    }
+
+    /// May this packet as well be an answer, as far as it says itself?
+    #[inline(always)]
+    pub const fn may_answer(&self, tcp_flags: u8) -> bool {
+        !self.is_icmp() && !self.is_opener(tcp_flags)
+    }
+
     /// The tuple of the packet that opened a flow, from its table entry.
     #[inline(always)]
     pub fn of_flow(key: &FlowKey, entry: &FlowEntry) -> Self {

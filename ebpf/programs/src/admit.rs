@@ -6,7 +6,9 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_map_lookup_elem, bpf_sk_release},
     programs::TcContext,
 };
-use tidegate_decide::{Age, Evaluation, Tables as _, Tuple, evaluate, flow, steer, tuple::icmp};
+use tidegate_decide::{
+    Age, Evaluation, Tables as _, Tuple, flow, judge, steer, tuple::icmp,
+};
 use tidegate_ebpf_shared::{
     addr::{Addr, proto},
     config,
@@ -30,6 +32,18 @@ use crate::{
     verdict::Outcome,
 };
 
+/// What is asked of policy.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Asked {
+    /// May this flow begin?
+    New,
+    /// May it go on?
+    Live,
+    /// May it be delivered where NAT has led it?
+    Delivery,
+}
+
 /// Where a packet entered the node, and so which addresses it may come from.
 #[derive(Clone, Copy)]
 pub enum Origin {
@@ -39,6 +53,8 @@ pub enum Origin {
     Outside,
     /// From the node's own stack, on its way to this endpoint.
     Host(u32),
+    /// Allowed where it entered, and led to this endpoint by the node's NAT.
+    Nat(u32),
 }
 
 impl Origin {
@@ -46,10 +62,21 @@ impl Origin {
     #[inline(always)]
     fn may_send(self, entry: &FlowEntry, from_source: bool) -> bool {
         let endpoint = flow::sender_endpoint(entry, from_source);
+        let by_nat = from_source && entry.flags & flags::NATED != 0;
         match self {
-            Self::Endpoint(id) => endpoint == id,
-            Self::Outside => endpoint == 0,
-            Self::Host(_) => true,
+            Self::Endpoint(id) => endpoint == id && !by_nat,
+            Self::Outside => endpoint == 0 && !by_nat,
+            Self::Host(_) => !by_nat,
+            Self::Nat(_) => true,
+        }
+    }
+
+    /// What is to be decided of a flow that begins.
+    #[inline(always)]
+    fn asks(self) -> Asked {
+        match self {
+            Self::Nat(_) => Asked::Delivery,
+            _ => Asked::New,
         }
     }
 
@@ -60,7 +87,7 @@ impl Origin {
         match self {
             Self::Endpoint(id) => info.endpoint == id,
             Self::Outside => info.endpoint == 0 && info.identity != reserved::HOST,
-            Self::Host(_) => true,
+            Self::Host(_) | Self::Nat(_) => true,
         }
     }
 }
@@ -70,6 +97,22 @@ impl Origin {
 pub struct Seen {
     src_is_low: bool,
     now: u64,
+}
+
+impl Seen {
+    /// Was the packet sent by the flow's initiator?
+    #[inline(always)]
+    pub fn from_source(self, entry: &FlowEntry) -> bool {
+        flow::from_source(entry, self.src_is_low)
+    }
+
+    /// Does the packet belong to the flow, rather than open another of the same ends?
+    #[inline(always)]
+    pub fn is_of(self, entry: &FlowEntry, packet: &Packet) -> bool {
+        let opener = packet.tuple.is_opener(packet.tcp_flags);
+        !flow::is_expired(entry, packet.tuple.protocol, self.now)
+            && !flow::is_reopened(entry, opener, self.from_source(entry))
+    }
 }
 
 /// Decides an IP packet.
@@ -102,12 +145,8 @@ pub fn live(work: &mut Scratch, origin: Origin, seen: Seen) -> Option<Outcome> {
     // SAFETY: a value of the map. Other CPUs may write it too: counters are added
     // atomically, the rest are flags that only ever get set.
     let entry = unsafe { &mut *entry };
-    let from_source = flow::from_source(entry, seen.src_is_low);
-    let opener = packet.tuple.is_opener(packet.tcp_flags);
-    if !origin.may_send(entry, from_source)
-        || flow::is_expired(entry, packet.tuple.protocol, seen.now)
-        || flow::is_reopened(entry, opener, from_source)
-    {
+    let from_source = seen.from_source(entry);
+    if !origin.may_send(entry, from_source) || !seen.is_of(entry, packet) {
         return None;
     }
     established(work, entry, from_source, seen.now)
@@ -123,11 +162,16 @@ fn established(
 ) -> Option<Outcome> {
     if entry.generation != generation() {
         work.opened.set_of_flow(&work.key, entry);
+        let asked = if entry.flags & flags::NATED != 0 {
+            Asked::Delivery
+        } else {
+            Asked::Live
+        };
         decide(
             &work.opened,
             entry.src_endpoint,
             entry.dst_endpoint,
-            Age::Live,
+            asked,
             &mut work.evaluation,
         );
         let steered = entry.flags & flags::REDIRECT != 0;
@@ -153,15 +197,14 @@ fn established(
     let ended = flow::account(
         entry,
         from_source,
-        work.packet.len,
-        work.packet.tcp_flags,
+        work.packet.segment(),
         now,
         add_shared,
     );
     if ended {
         events::flow_closed(&work.key, entry, work.packet.ifindex);
     }
-    Some(forward(&work.packet, entry.flags & flags::REDIRECT != 0))
+    Some(forward(work, entry.flags & flags::REDIRECT != 0))
 }
 
 /// Decides a packet that no live flow covers.
@@ -173,27 +216,29 @@ pub fn first(ctx: &TcContext, work: &mut Scratch, origin: Origin, seen: Seen) ->
     if work.packet.problem != 0 {
         return refuse(work, work.packet.problem);
     }
-    if let Some(outcome) = related(ctx, work) {
+    if let Some(outcome) = related(ctx, work, origin) {
         return outcome;
     }
     let dst_endpoint = match origin {
-        Origin::Host(endpoint) => endpoint,
+        Origin::Host(endpoint) | Origin::Nat(endpoint) => endpoint,
         _ => 0,
     };
     decide(
         &work.packet.tuple,
         0,
         dst_endpoint,
-        Age::New,
+        origin.asks(),
         &mut work.evaluation,
     );
+    let enters = matches!(origin, Origin::Endpoint(_) | Origin::Outside);
+    let answers = enters && answers_steered(work);
     if work.evaluation.is_steered() {
         work.evaluation.reason = unsteerable(work, origin);
     }
     if !work.evaluation.is_allowed() {
         report(work);
         return if is_audited(&work.evaluation) {
-            forward(&work.packet, false)
+            forward(work, false)
         } else {
             Outcome::Drop
         };
@@ -202,7 +247,7 @@ pub fn first(ctx: &TcContext, work: &mut Scratch, origin: Origin, seen: Seen) ->
         // Replies to a flow without an entry are decided as if they opened one. But a
         // steered flow must have one: `pick_listener` would leave it to any socket of
         // the node that listens on its port.
-        if !remember(work, seen) && work.evaluation.is_steered() {
+        if !remember(work, origin, seen, !answers) && work.evaluation.is_steered() {
             work.evaluation.reason = reason::PROXY_UNAVAILABLE;
             report(work);
             return Outcome::Drop;
@@ -212,19 +257,104 @@ pub fn first(ctx: &TcContext, work: &mut Scratch, origin: Origin, seen: Seen) ->
     if work.evaluation.is_steered() {
         count(counter::FLOWS_STEERED, 0);
     }
-    forward(&work.packet, work.evaluation.is_steered())
+    forward(work, work.evaluation.is_steered())
 }
 
-/// Puts an allowed flow in the table; false if the table refused it.
+/// Is this packet, of no known flow, an answer of one that needs L7? If so the table has
+/// forgotten that flow (it evicts the oldest when full, and believes a reset or a
+/// silence that the ends do not), and the flow is opened again with its true initiator:
+/// the evaluation and the packet's ends become those of the question. Else an answer
+/// would open a flow past the proxy. In a stack frame of its own.
+#[inline(never)]
+fn answers_steered(work: &mut Scratch) -> bool {
+    let packet = &mut work.packet;
+    if work.evaluation.is_steered()
+        || !packet.tuple.may_answer(packet.tcp_flags)
+    {
+        return false;
+    }
+    packet.tuple.set_reverse(&mut work.opened);
+    decide(&work.opened, 0, 0, Asked::Live, &mut work.asked);
+    if !work.asked.is_steered() {
+        return false;
+    }
+    work.evaluation = work.asked;
+    packet.tuple = work.opened;
+    true
+}
+
+/// What a packet of the proxy has to do with flows it reads, if the table knows of none
+/// between its ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Relation {
+    /// It is of one, which the table has forgotten.
+    Forgotten,
+    /// It is of a workload's, and NAT has led it elsewhere.
+    Translated,
+    /// The proxy speaks for the node.
+    Node,
+}
+
+/// See [`Relation`]; `known` says that the packet's socket is connected to where it
+/// goes. In a stack frame of its own.
+#[inline(never)]
+pub fn relation(work: &mut Scratch, known: bool) -> Relation {
+    let packet = &work.packet;
+    let src = Maps.address(&packet.tuple.src).unwrap_or_default();
+    if packet.problem != 0 || src.identity == reserved::HOST {
+        return Relation::Node;
+    }
+    // An answer; the socket that answers datagrams has no peer.
+    packet.tuple.set_reverse(&mut work.opened);
+    decide(&work.opened, 0, 0, Asked::Live, &mut work.asked);
+    if work.asked.is_steered() && (known || packet.tuple.protocol == proto::UDP) {
+        return Relation::Forgotten;
+    }
+    decide(&packet.tuple, 0, 0, Asked::Live, &mut work.asked);
+    if work.asked.is_steered() && known {
+        Relation::Forgotten
+    } else {
+        Relation::Translated
+    }
+}
+
+/// Takes what the proxy sends on a leg of a steered flow into the flow's state. In a
+/// stack frame of its own.
+#[inline(never)]
+pub fn relayed(work: &mut Scratch) {
+    if work.packet.problem != 0 || !work.packet.tuple.is_tracked() {
+        return;
+    }
+    let seen = see(work);
+    let Some(entry) = FLOWS.get_ptr_mut(&work.key) else {
+        return;
+    };
+    // SAFETY: a value of the map; written like every other packet of the flow does.
+    let entry = unsafe { &mut *entry };
+    if entry.flags & flags::REDIRECT == 0 {
+        return;
+    }
+    let segment = work.packet.segment();
+    if flow::relayed(entry, seen.from_source(entry), segment, seen.now) {
+        events::flow_closed(&work.key, entry, work.packet.ifindex);
+    }
+}
+
+/// Puts an allowed flow in the table; false if the table refused it. The packet's ends
+/// are the initiator's already, whoever sent it.
 #[inline(always)]
-fn remember(work: &mut Scratch, seen: Seen) -> bool {
+fn remember(work: &mut Scratch, origin: Origin, seen: Seen, from_source: bool) -> bool {
     let Seen { src_is_low, now } = seen;
-    flow::open(&mut work.entry, &work.evaluation, src_is_low, now);
+    let source_is_low = src_is_low == from_source;
+    flow::open(&mut work.entry, &work.evaluation, source_is_low, now);
+    if let Origin::Nat(_) = origin {
+        work.entry.flags |= flags::NATED;
+    }
     flow::account(
         &mut work.entry,
-        true,
-        work.packet.len,
-        work.packet.tcp_flags,
+        from_source,
+        work.packet.segment(),
         now,
         |cell, value| *cell += value,
     );
@@ -236,22 +366,24 @@ fn remember(work: &mut Scratch, seen: Seen) -> bool {
 }
 
 /// An ICMP error about a packet of a live flow passes like the flow it is about. The
-/// error must go to whoever sent that packet, or it is none.
+/// error must go to whoever sent that packet, or it is none. Steered where it enters;
+/// where it leaves it is for the client, whose packets the proxy took.
 #[inline(always)]
-fn related(ctx: &TcContext, work: &mut Scratch) -> Option<Outcome> {
+fn related(ctx: &TcContext, work: &mut Scratch, origin: Origin) -> Option<Outcome> {
     let packet = &work.packet;
     if !packet.tuple.is_icmp() || !icmp::is_error(packet.tuple.protocol, packet.tuple.icmp_type()) {
         return None;
     }
     let inner = &mut work.opened;
-    if !packet::inner(ctx, packet, inner) || inner.src != packet.tuple.dst {
+    if !packet::inner(ctx, packet, &mut work.room, inner) || inner.src != packet.tuple.dst {
         return None;
     }
     inner.flow_key(&mut work.key);
     let entry = FLOWS.get_ptr(&work.key)?;
     // SAFETY: a value of the map, read only.
     let steered = unsafe { (*entry).flags } & flags::REDIRECT != 0;
-    Some(forward(packet, steered))
+    let enters = matches!(origin, Origin::Endpoint(_) | Origin::Outside);
+    Some(forward(work, steered && enters))
 }
 
 /// Why a flow that needs L7 cannot be brought to the proxy; 0 if it can.
@@ -260,7 +392,7 @@ fn unsteerable(work: &Scratch, origin: Origin) -> u8 {
     let evaluation = &work.evaluation;
     // What the node sends would have to leave its own stack to come back to it, and
     // what it answers does not pass a hook that could steer it.
-    let host = matches!(origin, Origin::Host(_))
+    let host = matches!(origin, Origin::Host(_) | Origin::Nat(_))
         || (evaluation.dst_identity == reserved::HOST && evaluation.dst_endpoint == 0);
     if host {
         return reason::UNSTEERABLE;
@@ -309,16 +441,21 @@ fn has_listener(slot: u32) -> bool {
     }
 }
 
-/// [`evaluate`] over the maps, in a stack frame of its own.
+/// [`judge`] over the maps, in a stack frame of its own.
 #[inline(never)]
 fn decide(
     tuple: &Tuple,
     src_endpoint: u32,
     dst_endpoint: u32,
-    age: Age,
+    asked: Asked,
     evaluation: &mut Evaluation,
 ) {
-    evaluate(&Maps, tuple, src_endpoint, dst_endpoint, age, evaluation);
+    let age = match asked {
+        Asked::New => Some(Age::New),
+        Asked::Live => Some(Age::Live),
+        Asked::Delivery => None,
+    };
+    judge(&Maps, tuple, src_endpoint, dst_endpoint, age, evaluation);
 }
 
 /// Does audit mode let this denial pass?
@@ -328,18 +465,19 @@ fn is_audited(evaluation: &Evaluation) -> bool {
 }
 
 #[inline(always)]
-fn forward(packet: &Packet, steered: bool) -> Outcome {
+fn forward(work: &Scratch, steered: bool) -> Outcome {
     if steered {
-        count(counter::REDIRECTED, packet.len);
+        count(counter::REDIRECTED, work.packet.len);
         Outcome::ToProxy
     } else {
-        count(counter::FORWARDED, packet.len);
-        Outcome::Checked
+        count(counter::FORWARDED, work.packet.len);
+        Outcome::Checked(flow::fingerprint(&work.key))
     }
 }
 
-/// Drops a packet before any policy was asked.
-#[inline(always)]
+/// Drops a packet before any policy was asked. In a stack frame of its own, as is the
+/// next.
+#[inline(never)]
 pub fn refuse(work: &mut Scratch, reason: u8) -> Outcome {
     work.evaluation = Evaluation {
         generation: generation(),
@@ -350,15 +488,15 @@ pub fn refuse(work: &mut Scratch, reason: u8) -> Outcome {
     Outcome::Drop
 }
 
-/// Drops a packet that is marked for the proxy where only a packet that went past it
-/// can be, and says who decided that it needs the proxy.
-#[inline(always)]
-pub fn refuse_unsteered(work: &mut Scratch) -> Outcome {
+/// Drops a packet that needs the proxy where only a packet that went past it can be, and
+/// says who decided that it needs the proxy.
+#[inline(never)]
+pub fn refuse_unsteered(work: &mut Scratch, reason: u8) -> Outcome {
     work.evaluation = Evaluation {
         generation: generation(),
         verdict: verdict::REDIRECT,
         shadow_verdict: verdict::REDIRECT,
-        reason: reason::NOT_STEERED,
+        reason,
         ..Evaluation::default()
     };
     let src_is_low = work.packet.tuple.flow_key(&mut work.key);

@@ -20,6 +20,7 @@ mod from_outside;
 mod host_packet;
 mod host_service;
 mod interface;
+mod maker;
 mod maps;
 mod open_socket;
 mod packet;
@@ -53,25 +54,25 @@ use steer::Call;
 /// tcx ingress on the host side of a workload's veth.
 #[classifier]
 pub fn from_endpoint(ctx: TcContext) -> i32 {
-    verdict::tcx(&ctx, from_endpoint::run(&ctx))
+    verdict::entry(&ctx, from_endpoint::run(&ctx))
 }
 
 /// tcx egress on the host side of a workload's veth.
 #[classifier]
 pub fn to_endpoint(ctx: TcContext) -> i32 {
-    verdict::tcx(&ctx, to_endpoint::run(&ctx))
+    verdict::exit(&ctx, to_endpoint::run(&ctx))
 }
 
 /// tcx ingress on an outside device.
 #[classifier]
 pub fn from_outside(ctx: TcContext) -> i32 {
-    verdict::tcx(&ctx, from_outside::run(&ctx))
+    verdict::entry(&ctx, from_outside::run(&ctx))
 }
 
 /// tcx egress on every device but those of workloads.
 #[classifier]
 pub fn to_outside(ctx: TcContext) -> i32 {
-    verdict::tcx(&ctx, to_outside::run(&ctx))
+    verdict::exit(&ctx, to_outside::run(&ctx))
 }
 
 /// sk_lookup in the node's network namespace.

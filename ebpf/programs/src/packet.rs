@@ -11,7 +11,7 @@ use aya_ebpf::{
     helpers::{bpf_skb_load_bytes, bpf_skb_pull_data},
     programs::TcContext,
 };
-use tidegate_decide::{Tuple, tuple::icmp};
+use tidegate_decide::{Tuple, flow::Segment, tuple::icmp};
 use tidegate_ebpf_shared::{
     addr::{Addr, proto},
     reason,
@@ -54,6 +54,12 @@ pub struct Packet {
     pub problem: u8,
     /// Length from the IP header on.
     pub len: u32,
+    /// TCP sequence number.
+    pub seq: u32,
+    /// TCP acknowledgment number.
+    pub ack: u32,
+    /// Bytes of TCP payload.
+    pub payload: u32,
     /// Interface the packet was seen on. Kept here because code that reads it in many
     /// places makes the compiler form a pointer into the context, which the verifier
     /// refuses.
@@ -63,6 +69,17 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// What of the packet changes the state of its flow.
+    #[inline(always)]
+    pub fn segment(&self) -> Segment {
+        Segment {
+            len: self.len,
+            tcp_flags: self.tcp_flags,
+            seq: self.seq,
+            ack: self.ack,
+        }
+    }
+
     /// Nothing about the frame is in question.
     #[inline(always)]
     fn is_clear(&self, kind: Kind) -> bool {
@@ -207,13 +224,25 @@ fn read(ctx: &TcContext, frame: u32, packet: &mut Packet) -> Kind {
     }
 }
 
+/// IP length of a packet that says 0: the rest of the frame if that is longer than any
+/// IP header can say, as TCP's are under "BIG TCP" (`gso_max_size` above 65,535; RFC 2675
+/// for IPv6, with or without its option). Else 0.
+#[inline(always)]
+fn big(frame: u32) -> u32 {
+    let len = frame.saturating_sub(ETHERNET as u32);
+    if len > u32::from(u16::MAX) { len } else { 0 }
+}
+
 #[inline(always)]
 fn ipv4(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
     let Some(ip) = bytes.at::<Ipv4>(ETHERNET) else {
         return Kind::Broken;
     };
     let header = u32::from(ip.version_ihl & 0x0f) * 4;
-    let total = u32::from(u16::from_be_bytes(ip.total));
+    let mut total = u32::from(u16::from_be_bytes(ip.total));
+    if total == 0 {
+        total = big(frame);
+    }
     if ip.version_ihl >> 4 != 4
         || header < size_of::<Ipv4>() as u32
         || total < header
@@ -243,7 +272,10 @@ fn ipv6(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
         return Kind::Broken;
     };
     let fixed = size_of::<Ipv6>() as u32;
-    let total = fixed + u32::from(u16::from_be_bytes(ip.payload));
+    let mut total = fixed + u32::from(u16::from_be_bytes(ip.payload));
+    if total == fixed {
+        total = big(frame).max(fixed);
+    }
     if ip.version >> 4 != 6 || total + ETHERNET as u32 > frame {
         return Kind::Broken;
     }
@@ -339,6 +371,9 @@ fn transport(bytes: &Bytes, offset: usize, length: u32, packet: &mut Packet) {
                 return;
             };
             packet.tcp_flags = tcp.flags;
+            packet.seq = u32::from_be_bytes(tcp.seq);
+            packet.ack = u32::from_be_bytes(tcp.ack);
+            packet.payload = length.saturating_sub(u32::from(tcp.offset >> 4) * 4);
             ports(&tcp.ports, packet);
         }
         proto::UDP | proto::SCTP => {
@@ -416,41 +451,50 @@ pub fn head<'a, const N: usize>(start: usize, end: usize) -> Option<&'a [u8; N]>
 /// Reads the tuple of the packet that an ICMP error carries; false if it is not one
 /// we can read: with extension headers, or a later fragment.
 #[inline(always)]
-pub fn inner(ctx: &TcContext, packet: &Packet, tuple: &mut Tuple) -> bool {
-    read_inner(ctx, packet, tuple).is_some()
+pub fn inner(ctx: &TcContext, packet: &Packet, room: &mut Room, tuple: &mut Tuple) -> bool {
+    read_inner(ctx, packet, room, tuple).is_some()
 }
 
+/// Where a header is copied to: on the stack, each kind of header would have a place of
+/// its own.
+pub type Room = [u8; size_of::<Ipv6>()];
+
 #[inline(always)]
-fn read_inner(ctx: &TcContext, packet: &Packet, tuple: &mut Tuple) -> Option<()> {
+fn read_inner(
+    ctx: &TcContext,
+    packet: &Packet,
+    room: &mut Room,
+    tuple: &mut Tuple,
+) -> Option<()> {
     let start = packet.transport + size_of::<Icmp>() as u32;
     let ports_at;
     if packet.tuple.protocol == proto::ICMP {
-        let ip: Ipv4 = load(ctx, start)?;
+        let ip: &Ipv4 = load(ctx, start, room)?;
         if ip.version_ihl >> 4 != 4 || u16::from_be_bytes(ip.fragment) & 0x1fff != 0 {
             return None;
         }
-        tuple.src = Addr::v4(ip.src);
-        tuple.dst = Addr::v4(ip.dst);
+        set_v4(&mut tuple.src, u32::from_ne_bytes(ip.src));
+        set_v4(&mut tuple.dst, u32::from_ne_bytes(ip.dst));
         tuple.protocol = ip.protocol;
         ports_at = start + u32::from(ip.version_ihl & 0x0f) * 4;
     } else {
-        let ip: Ipv6 = load(ctx, start)?;
+        let ip: &Ipv6 = load(ctx, start, room)?;
         if ip.version >> 4 != 6 {
             return None;
         }
-        tuple.src = Addr(ip.src);
-        tuple.dst = Addr(ip.dst);
+        set_v6(&mut tuple.src, words(&ip.src));
+        set_v6(&mut tuple.dst, words(&ip.dst));
         tuple.protocol = ip.next;
         ports_at = start + size_of::<Ipv6>() as u32;
     }
     match tuple.protocol {
         proto::TCP | proto::UDP | proto::SCTP => {
-            let ports: Ports = load(ctx, ports_at)?;
+            let ports: &Ports = load(ctx, ports_at, room)?;
             tuple.src_port = ports.src;
             tuple.dst_port = ports.dst;
         }
         proto::ICMP | proto::ICMPV6 => {
-            let icmp: Icmp = load(ctx, ports_at)?;
+            let icmp: &Icmp = load(ctx, ports_at, room)?;
             if !icmp::is_echo(tuple.protocol, icmp.kind) {
                 return None;
             }
@@ -465,17 +509,17 @@ fn read_inner(ctx: &TcContext, packet: &Packet, tuple: &mut Tuple) -> Option<()>
 /// A copy of the `T` at `offset`: for the rare packet, where the verifier could not
 /// follow the offset.
 #[inline(always)]
-fn load<T>(ctx: &TcContext, offset: u32) -> Option<T> {
-    const { assert!(core::mem::align_of::<T>() == 1) };
-    let mut value = core::mem::MaybeUninit::<T>::uninit();
-    // SAFETY: the helper writes the whole of `value` or fails.
+fn load<'a, T>(ctx: &TcContext, offset: u32, room: &'a mut Room) -> Option<&'a T> {
+    const { assert!(core::mem::align_of::<T>() == 1 && size_of::<T>() <= size_of::<Room>()) };
+    // SAFETY: the helper writes a `T`'s worth of bytes into the room, or fails; every bit
+    // pattern of the header types is valid and they need no alignment.
     unsafe {
         let result = bpf_skb_load_bytes(
             ctx.as_ptr().cast(),
             offset,
-            value.as_mut_ptr().cast(),
+            room.as_mut_ptr().cast(),
             size_of::<T>() as u32,
         );
-        (result == 0).then(|| value.assume_init())
+        (result == 0).then(|| &*room.as_ptr().cast::<T>())
     }
 }

@@ -3,7 +3,7 @@
 use tidegate_decide::{Evaluation, Tuple};
 use tidegate_ebpf_shared::flow::{FlowEntry, FlowKey};
 
-use crate::{clock::Tick, maps::SCRATCH, packet::Packet};
+use crate::{clock::Tick, maps::SCRATCH, packet::{Packet, Room}};
 
 /// One packet's working memory. Stale when a program starts: write before you read.
 #[repr(C)]
@@ -16,8 +16,13 @@ pub struct Scratch {
     pub entry: FlowEntry,
     /// What was decided.
     pub evaluation: Evaluation,
-    /// The packet that opened the flow, when it is decided again.
+    /// The packet that opened the flow, when it is decided again, or that this one may
+    /// be an answer to.
     pub opened: Tuple,
+    /// What was decided of that.
+    pub asked: Evaluation,
+    /// A header that is not in the frame's linear part for certain.
+    pub room: Room,
     /// The clock; alone here in keeping its value from packet to packet.
     pub tick: Tick,
 }

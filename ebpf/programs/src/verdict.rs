@@ -5,31 +5,66 @@ use aya_ebpf::{
     helpers::bpf_set_retval,
     programs::TcContext,
 };
-use tidegate_ebpf_shared::mark;
+use tidegate_ebpf_shared::mark::{self, tag};
 
 /// What happens to a packet at a tcx hook.
 #[derive(Clone, Copy)]
 pub enum Outcome {
     /// Not ours: on its way as it came.
     Pass,
-    /// Policy of both ends allows it.
-    Checked,
+    /// Policy allows it; with the fingerprint of its flow.
+    Checked(u16),
     /// Deliver it to the proxy.
     ToProxy,
     /// Drop it. Whoever says so has counted and reported it.
     Drop,
 }
 
-/// Sets our mark bits and returns the code for tcx. Passing is "next", not "pass":
-/// programs that others attached behind ours still see the packet.
+/// Where a packet enters: sets mark and tag, and returns the code for tcx. The tag is
+/// always set: what comes from elsewhere may carry one that is not ours. Passing is
+/// "next", not "pass": programs that others attached behind ours still see the packet.
 #[inline(always)]
-pub fn tcx(ctx: &TcContext, outcome: Outcome) -> i32 {
+pub fn entry(ctx: &TcContext, outcome: Outcome) -> i32 {
     match outcome {
-        Outcome::Pass => tcx_action_base::TCX_NEXT,
-        Outcome::Checked => marked(ctx, mark::CHECKED),
-        Outcome::ToProxy => marked(ctx, mark::TO_PROXY),
+        Outcome::Pass => {
+            set_tag(ctx, 0);
+            tcx_action_base::TCX_NEXT
+        }
+        Outcome::Checked(fingerprint) => {
+            set_tag(ctx, tag::CHECKED | fingerprint & !tag::KIND);
+            marked(ctx, mark::CHECKED)
+        }
+        Outcome::ToProxy => {
+            set_tag(ctx, tag::TO_PROXY);
+            marked(ctx, mark::TO_PROXY)
+        }
         Outcome::Drop => tcx_action_base::TCX_DROP,
     }
+}
+
+/// Where a packet leaves, as above; a tag has no meaning beyond.
+#[inline(always)]
+pub fn exit(ctx: &TcContext, outcome: Outcome) -> i32 {
+    match outcome {
+        Outcome::Pass => tcx_action_base::TCX_NEXT,
+        Outcome::Checked(_) => marked(ctx, mark::CHECKED),
+        // Nothing is steered that leaves.
+        Outcome::ToProxy | Outcome::Drop => tcx_action_base::TCX_DROP,
+    }
+}
+
+/// The tag a packet carries, see [`tag`].
+#[inline(always)]
+pub fn tag_of(ctx: &TcContext) -> u16 {
+    // SAFETY: the kernel hands the program a valid context.
+    unsafe { (&raw const (*ctx.skb.skb).tc_index).read_volatile() as u16 }
+}
+
+#[inline(always)]
+fn set_tag(ctx: &TcContext, tag: u16) {
+    // SAFETY: the kernel hands the program a valid context; `tc_index` is writable here.
+    // Volatile, or the compiler joins it with another store, which the verifier refuses.
+    unsafe { (&raw mut (*ctx.skb.skb).tc_index).write_volatile(u32::from(tag)) };
 }
 
 /// Our bits of the packet's mark.

@@ -63,12 +63,18 @@ pub struct FlowEntry {
     pub tx_tcp_flags: u8,
     /// TCP flags seen to the source, ORed.
     pub rx_tcp_flags: u8,
+    /// Latest TCP acknowledgment number sent to the source, if [`flags::ACKED_SRC`]: a
+    /// RST from it is believed only near this (RFC 5961 §3). Of a steered flow's client
+    /// leg.
+    pub ack_to_src: u32,
+    /// The same sent to the destination, if [`flags::ACKED_DST`]; of the upstream leg.
+    pub ack_to_dst: u32,
     /// First-byte hint, one of [`hint`].
     pub hint: u8,
     /// 0.
     pub pad: [u8; 7],
 }
-layout!(FlowEntry, 96);
+layout!(FlowEntry, 104);
 
 /// Bits of [`FlowEntry::flags`].
 pub mod flags {
@@ -82,8 +88,16 @@ pub mod flags {
     pub const TX_FIN: u16 = 8;
     /// A FIN to the source was seen.
     pub const RX_FIN: u16 = 16;
-    /// A RST was seen.
+    /// A RST was seen that its receiver may have believed.
     pub const RST: u16 = 32;
+    /// Only the ingress policy of the destination was applied: the node's NAT led the
+    /// packet here, and the policy of its source was applied to where it was sent. What
+    /// the source sends to these very ends is another flow.
+    pub const NATED: u16 = 64;
+    /// [`super::FlowEntry::ack_to_src`] is set.
+    pub const ACKED_SRC: u16 = 128;
+    /// [`super::FlowEntry::ack_to_dst`] is set.
+    pub const ACKED_DST: u16 = 256;
 }
 
 /// What the first bytes of a stream look like. A hint, never a policy decision.

@@ -1,7 +1,9 @@
-//! Packet marks. Only the bits of [`MASK`] are ours; the numbers are the ones
-//! Cilium uses for the same purpose, so tools that know them read ours.
+//! What a packet carries from where it entered the node to where it leaves: marks, which
+//! routing reads and which anybody's firewall may change; and tags, which nobody else
+//! writes. Marks steer, tags guard.
 
-/// The mark bits Tidegate owns.
+/// The mark bits Tidegate owns. The numbers are the ones Cilium uses for the same
+/// purpose, so tools that know them read ours.
 pub const MASK: u32 = 0x0f00;
 /// "Deliver locally": an `ip rule` routes it to `lo`, sk_lookup picks the listener.
 pub const TO_PROXY: u32 = 0x0200;
@@ -15,3 +17,16 @@ pub const CHECKED: u32 = 0x0e00;
 pub const ROUTE_TABLE: u32 = 2005;
 /// Preference of our `ip rule`: before the `main` table, and few others use it.
 pub const RULE_PRIORITY: u32 = 9;
+
+/// Tags: the verdict once more, in `skb->tc_index`. Only tc programs write that field;
+/// netfilter, routing and sockets do not, and the kernel copies it to fragments, clones
+/// and segments. The hooks where packets enter set it on every packet they decide.
+pub mod tag {
+    /// The bits that say what was decided.
+    pub const KIND: u16 = 0xc000;
+    /// Needs the proxy: leaves by no device, whatever its mark says by then.
+    pub const TO_PROXY: u16 = 0x8000;
+    /// Allowed. The other bits are a hash of the flow key it was decided for, which
+    /// tells (not for security: it is short) whether NAT has changed the ends since.
+    pub const CHECKED: u16 = 0x4000;
+}

@@ -9,7 +9,7 @@ use std::{
 
 use tidegate_ebpf_shared::{
     addr::Addr,
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowKey, flags},
     identity::FqdnInfo,
     steer::{PeerKey, SteerOrigin},
 };
@@ -53,14 +53,17 @@ impl Tables {
         })
     }
 
-    /// The kernel's entry of a flow, asked from either end.
+    /// The kernel's entry of a flow that `source` opened. `None` also if it was opened
+    /// from the other end: its rules are not those of what `source` asks for.
     pub(super) fn flow(
         &self,
         protocol: u8,
-        one: SocketAddr,
-        other: SocketAddr,
+        source: SocketAddr,
+        destination: SocketAddr,
     ) -> io::Result<Option<FlowEntry>> {
-        self.flows.get(&flow_key(protocol, one, other))
+        let entry = self.flows.get(&flow_key(protocol, source, destination))?;
+        let is_low = is_low(source, destination);
+        Ok(entry.filter(|entry| (entry.flags & flags::SRC_IS_LOW != 0) == is_low))
     }
 
     /// Where a steered host service's connection wanted to go, by the accepted socket.
@@ -147,16 +150,21 @@ pub(super) fn socket_addr(addr: Addr, port: [u8; 2]) -> SocketAddr {
     SocketAddr::new(ip, u16::from_be_bytes(port))
 }
 
+fn end(end: SocketAddr) -> (Addr, [u8; 2]) {
+    (kernel_addr(end.ip()), end.port().to_be_bytes())
+}
+
+/// Is `one` the low end of its key with `other`?
+fn is_low(one: SocketAddr, other: SocketAddr) -> bool {
+    end(one) <= end(other)
+}
+
 /// The key both ends agree on: the ends in the order of address, then port.
 pub(super) fn flow_key(protocol: u8, one: SocketAddr, other: SocketAddr) -> FlowKey {
-    let end = |end: SocketAddr| (kernel_addr(end.ip()), end.port().to_be_bytes());
-    let (low, high) = {
-        let (one, other) = (end(one), end(other));
-        if one <= other {
-            (one, other)
-        } else {
-            (other, one)
-        }
+    let (low, high) = if is_low(one, other) {
+        (end(one), end(other))
+    } else {
+        (end(other), end(one))
     };
     FlowKey {
         low_addr: low.0,
@@ -193,8 +201,12 @@ pub(super) mod testing {
             protocol: u8,
             source: SocketAddr,
             destination: SocketAddr,
-            entry: FlowEntry,
+            mut entry: FlowEntry,
         ) {
+            entry.flags &= !flags::SRC_IS_LOW;
+            if is_low(source, destination) {
+                entry.flags |= flags::SRC_IS_LOW;
+            }
             self.flows
                 .put(&flow_key(protocol, source, destination), &entry)
                 .unwrap();
@@ -211,6 +223,21 @@ pub(super) mod testing {
                 pad: 0,
             };
             self.steer_by_tuple.put(&key, &origin).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_flow_is_its_initiators() {
+        let tables = Tables::open(descriptors(4)).unwrap();
+        for (source, destination) in [
+            ("192.0.2.1:1000", "192.0.2.2:80"),
+            ("[2001:db8::2]:1000", "[2001:db8::1]:80"),
+        ] {
+            let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+            tables.admit(6, source, destination, FlowEntry::default());
+            assert!(tables.flow(6, source, destination).unwrap().is_some());
+            // A connection the other way, between the same ends, is not this flow.
+            assert!(tables.flow(6, destination, source).unwrap().is_none());
         }
     }
 

@@ -81,7 +81,7 @@ fn measure(object: &Object, path: &Path) -> Result<u32> {
     let run = if path.program == program::DENY_LIST {
         object.xdp(path.program, &path.frame, REPEAT)?
     } else {
-        object.tcx(path.program, &path.frame, path.mark, REPEAT)?
+        object.timed(path.program, &path.frame, path.mark, REPEAT)?
     };
     ensure!(
         (run.code, run.mark) == (path.code, path.mark_after),
@@ -211,6 +211,7 @@ fn frame(src: &str, dst: &str, port: u16, tcp_flags: u8) -> Vec<u8> {
         src_port: 40_000_u16.to_be_bytes(),
         dst_port: port.to_be_bytes(),
         tcp_flags,
+        numbers: (1, 0),
     };
     spec.plain(&mut Random::new(1))
 }

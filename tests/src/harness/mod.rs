@@ -1,7 +1,8 @@
 //! A world to test in. Reading order: [`tag`] (names, and how everything is removed
 //! again), [`place`] (where a process runs), [`process`], [`world`] (the topology),
 //! [`node`] (files, agent, command line), [`server`], [`peer`], [`traffic`] and
-//! [`load`] (what it talks to), [`capture`] (what arrived), [`eventually()`].
+//! [`load`] (what it talks to), [`capture`] (what arrived), [`flows`] (what the kernel
+//! remembers), [`eventually()`].
 //!
 //! Nothing here touches devices, routes or firewall of the root namespace, nor the
 //! root control group: all of it lives in namespaces and groups named after a
@@ -9,6 +10,7 @@
 
 pub mod capture;
 pub mod eventually;
+pub mod flows;
 pub mod load;
 pub mod node;
 pub mod peer;
@@ -22,6 +24,7 @@ pub mod world;
 pub use self::{
     capture::Capture,
     eventually::{eventually, within},
+    flows::Flows,
     node::Node,
     peer::Peer,
     place::Place,

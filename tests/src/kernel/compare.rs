@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use anyhow::Result;
 use aya::maps::SockMap;
+use tidegate_decide::flow::fingerprint;
 use tidegate_ebpf_shared::{
     addr::Addr,
     event::Event,
@@ -16,9 +17,11 @@ use tidegate_ebpf_shared::{
 
 use super::{
     frames::{Spec, garbage},
-    model::{DROP, Hook, Model},
+    model::{Comes, DROP, Hook, Model, NEXT, Tag, key_of},
     object::{Object, TCX},
     random::Random,
+    tagged::{Arrival, Tagged},
+    wire,
     world::{ENDPOINTS, World},
 };
 
@@ -32,12 +35,15 @@ pub struct Tally {
     opened: u64,
     closed: u64,
     bypassed: u64,
+    kept_in: u64,
+    translated: u64,
+    reopened: u64,
     refused_frames: u64,
 }
 
 impl Tally {
     /// Each count with what it counts.
-    pub fn named(&self) -> [(&'static str, u64); 7] {
+    pub fn named(&self) -> [(&'static str, u64); 10] {
         [
             ("left alone", self.passed),
             ("checked", self.checked),
@@ -46,6 +52,9 @@ impl Tally {
             ("the first of a flow", self.opened),
             ("the last of a flow", self.closed),
             ("past the proxy, of a known flow", self.bypassed),
+            ("kept in by its tag alone", self.kept_in),
+            ("delivered after NAT", self.translated),
+            ("steered again after its flow was forgotten", self.reopened),
         ]
     }
 }
@@ -53,6 +62,8 @@ impl Tally {
 /// The loaded programs, the model, and a listener for one class of flows.
 pub struct Comparison {
     object: Object,
+    to_endpoint: Tagged,
+    to_outside: Tagged,
     model: Model,
     world: Option<World>,
     generation: u32,
@@ -71,6 +82,8 @@ impl Comparison {
             listeners.set(class::TCP4 * MAX_CPUS + cpu, &listener, 0)?;
         }
         Ok(Self {
+            to_endpoint: Tagged::before(object.program_fd(program::TO_ENDPOINT)?)?,
+            to_outside: Tagged::before(object.program_fd(program::TO_OUTSIDE)?)?,
             object,
             model: Model::default(),
             world: None,
@@ -90,6 +103,13 @@ impl Comparison {
             }
             if random.one_in(10) {
                 self.age(random)?;
+            }
+            if random.one_in(12) {
+                self.evict(random)?;
+            }
+            if random.one_in(5) {
+                self.journey(random, &mut talk, tally)?;
+                continue;
             }
             let frame = if random.one_in(25) {
                 garbage(random)
@@ -163,30 +183,55 @@ impl Comparison {
         tally: &mut Tally,
     ) -> Result<()> {
         let hook = self.hook(random, talk)?;
-        let (name, mark) = match hook {
-            Hook::FromEndpoint(_) => (program::FROM_ENDPOINT, random.pick(&[0, 0x5000_0001])),
-            Hook::FromOutside => (program::FROM_OUTSIDE, 0),
-            Hook::ToOutside => (
-                program::TO_OUTSIDE,
-                random.pick(&[0, mark::CHECKED, mark::TO_PROXY | 7, mark::TO_PROXY]),
-            ),
-            Hook::ToEndpoint(_) => (
-                program::TO_ENDPOINT,
-                random.pick(&[0, mark::CHECKED, mark::FROM_PROXY | 7, mark::TO_PROXY]),
-            ),
+        let comes = Comes {
+            mark: random.pick(&MARKS),
+            tag: random.pick(&[
+                Tag::None,
+                Tag::None,
+                Tag::ToProxy,
+                Tag::Checked { same_ends: true },
+                Tag::Checked { same_ends: false },
+            ]),
+            from_beyond: random.one_in(2),
         };
+        self.meet(hook, comes, talk, frame, tally).map(drop)
+    }
+
+    /// One packet at one hook, in the programs and in the model: return code and mark.
+    /// `None` if the test run refuses the frame.
+    fn meet(
+        &mut self,
+        hook: Hook,
+        comes: Comes,
+        talk: &Spec,
+        frame: &[u8],
+        tally: &mut Tally,
+    ) -> Result<Option<(u32, u32)>> {
         let Some(world) = &self.world else {
-            return Ok(());
+            return Ok(None);
         };
-        let Ok(run) = self.object.tcx(name, frame, mark, 1) else {
+        let arrival = Arrival {
+            mark: comes.mark,
+            tag: tag_bits(comes.tag, frame),
+            ingress_ifindex: u32::from(comes.from_beyond),
+        };
+        let run = match hook {
+            Hook::FromEndpoint(_) => self
+                .object
+                .tcx(program::FROM_ENDPOINT, frame, comes.mark, 1),
+            Hook::FromOutside => self.object.tcx(program::FROM_OUTSIDE, frame, comes.mark, 1),
+            Hook::ToOutside => self.to_outside.run(frame, arrival),
+            Hook::ToEndpoint(_) => self.to_endpoint.run(frame, arrival),
+        };
+        let Ok(run) = run else {
             // The harness itself refuses frames too short for their ethertype.
             tally.refused_frames += 1;
-            return Ok(());
+            return Ok(None);
         };
-        let expected = self.model.run(world, hook, frame, mark, now());
-        let context = || format!("{hook:?} mark {mark:#x} {talk:?}\nframe {frame:02x?}");
+        let expected = self.model.run(world, hook, frame, comes, now());
+        let context = || format!("{hook:?} {comes:x?} {talk:?}\nframe {frame:02x?}");
         assert_eq!(
-            (run.code, run.mark),
+            run,
             (expected.code, expected.mark),
             "code and mark: {}\nexpected {expected:?}",
             context()
@@ -213,17 +258,92 @@ impl Comparison {
                 tally.closed += 1;
             }
         }
+        Ok(Some(run))
+    }
+
+    /// One packet from where it enters the node to where it leaves, while others change
+    /// marks and addresses and the table forgets: whatever they do, what needed the proxy
+    /// does not leave, and nothing is delivered that ingress policy refuses.
+    fn journey(&mut self, random: &mut Random, talk: &mut Spec, tally: &mut Tally) -> Result<()> {
+        *talk = talk.next(random);
+        let from = endpoint_of(talk.src);
+        let enters = match from {
+            Some(_) => Hook::FromEndpoint(from),
+            None => Hook::FromOutside,
+        };
+        self.object.set_interface(from)?;
+        let arrives = Comes {
+            // None of ours, so that the one it leaves with says what was decided.
+            mark: random.pick(&[0, 0x5000_0001]),
+            tag: Tag::None,
+            from_beyond: true,
+        };
+        let before = self.model.flows.len();
+        let frame = talk.plain(random);
+        let Some((code, mark)) = self.meet(enters, arrives, talk, &frame, tally)? else {
+            return Ok(());
+        };
+        if code != NEXT {
+            return Ok(());
+        }
+        let ours = mark & mark::MASK;
+        let (steered, checked) = (ours == mark::TO_PROXY, ours == mark::CHECKED);
+        if steered && talk.tcp_flags & 0x12 != 2 && self.model.flows.len() > before {
+            tally.reopened += 1;
+        }
+        // The hostile environment.
+        if random.one_in(3) {
+            self.evict(random)?;
+        }
+        let mut translated = talk.clone();
+        if random.one_in(2) {
+            translated.translate(random);
+        }
+        let to = endpoint_of(translated.dst);
+        let leaves = match to {
+            Some(_) => Hook::ToEndpoint(to),
+            None => Hook::ToOutside,
+        };
+        self.object.set_interface(to)?;
+        let same_ends = (translated.src, translated.dst, translated.dst_port)
+            == (talk.src, talk.dst, talk.dst_port);
+        let comes = Comes {
+            mark: random.pick(&MARKS),
+            tag: match (steered, checked) {
+                (true, _) => Tag::ToProxy,
+                (_, true) => Tag::Checked { same_ends },
+                _ => Tag::None,
+            },
+            from_beyond: true,
+        };
+        let frame = translated.plain(random);
+        let Some((code, _)) = self.meet(leaves, comes, &translated, &frame, tally)? else {
+            return Ok(());
+        };
+        if steered {
+            assert_eq!(code, DROP, "left past the proxy: {translated:?}");
+            tally.kept_in += u64::from(comes.mark & mark::MASK != mark::TO_PROXY);
+        } else if code == NEXT && to.is_some() && !same_ends && checked {
+            tally.translated += 1;
+        }
+        Ok(())
+    }
+
+    /// The table forgets a flow.
+    fn evict(&mut self, random: &mut Random) -> Result<()> {
+        let keys: Vec<FlowKey> = self.model.flows.keys().copied().collect();
+        if !keys.is_empty() {
+            let key = keys[random.below(keys.len())];
+            self.model.flows.remove(&key);
+            self.object
+                .hash::<FlowKey, FlowEntry>(map::FLOWS)?
+                .remove(&key)?;
+        }
         Ok(())
     }
 
     /// A hook the packet may plausibly meet; at times another one.
     fn hook(&mut self, random: &mut Random, talk: &Spec) -> Result<Hook> {
-        let endpoint_of = |addr: std::net::IpAddr| {
-            let octets = super::world::addr(addr).0;
-            ENDPOINTS
-                .into_iter()
-                .find(|&id| Addr(octets) == end_address(id, addr.is_ipv4()))
-        };
         let (from, to) = (endpoint_of(talk.src), endpoint_of(talk.dst));
         let hook = match (from, to) {
             _ if random.one_in(10) => random.pick(&[
@@ -271,6 +391,41 @@ impl Comparison {
         assert_eq!(count, self.model.flows.len(), "flows: {}", context());
         Ok(())
     }
+}
+
+/// Marks that a packet may carry: none, anybody's, any of ours.
+const MARKS: [u32; 7] = [
+    0,
+    0x5000_0001,
+    mark::CHECKED,
+    mark::FROM_PROXY | 7,
+    mark::PROBE,
+    mark::TO_PROXY,
+    mark::TO_PROXY | 7,
+];
+
+/// The tag as the hooks where packets enter would have written it.
+fn tag_bits(tag: Tag, frame: &[u8]) -> u16 {
+    let fingerprint = match wire::read(frame) {
+        wire::Frame::Ip(packet) => packet
+            .transport
+            .as_ref()
+            .map_or(0, |transport| fingerprint(&key_of(&packet, transport).0)),
+        _ => 0,
+    };
+    match tag {
+        Tag::None => 0,
+        Tag::ToProxy => mark::tag::TO_PROXY,
+        Tag::Checked { same_ends: true } => mark::tag::CHECKED | fingerprint,
+        Tag::Checked { same_ends: false } => mark::tag::CHECKED | fingerprint ^ 1,
+    }
+}
+
+fn endpoint_of(addr: std::net::IpAddr) -> Option<u32> {
+    let octets = super::world::addr(addr).0;
+    ENDPOINTS
+        .into_iter()
+        .find(|&id| Addr(octets) == end_address(id, addr.is_ipv4()))
 }
 
 fn end_address(endpoint: u32, is_v4: bool) -> Addr {

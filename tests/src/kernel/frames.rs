@@ -20,7 +20,12 @@ pub struct Spec {
     pub dst_port: [u8; 2],
     /// TCP flags.
     pub tcp_flags: u8,
+    /// TCP sequence and acknowledgment numbers.
+    pub numbers: (u32, u32),
 }
+
+/// Numbers around those that ends acknowledge, and far from them.
+const NUMBERS: [u32; 6] = [0, 1, 1000, 1 << 22, 1 << 31, u32::MAX];
 
 const ADDRESSES: [&str; 11] = [
     "10.0.0.10",
@@ -64,6 +69,7 @@ impl Spec {
             src_port,
             dst_port,
             tcp_flags: random.pick(&[2, 2, 2, 16, 24, 17, 18, 4, 20]),
+            numbers: (random.pick(&NUMBERS), random.pick(&NUMBERS)),
         }
     }
 
@@ -71,6 +77,7 @@ impl Spec {
     pub fn next(&self, random: &mut Random) -> Self {
         let mut next = self.clone();
         next.tcp_flags = random.pick(&[2, 16, 16, 24, 17, 17, 18, 4]);
+        next.numbers = (random.pick(&NUMBERS), random.pick(&NUMBERS));
         if random.one_in(2) {
             (next.src, next.dst) = (self.dst, self.src);
             match self.protocol {
@@ -80,6 +87,26 @@ impl Spec {
             }
         }
         next
+    }
+
+    /// The node's NAT on the way: another destination, source, or both.
+    pub fn translate(&mut self, random: &mut Random) {
+        let v4 = self.src.is_ipv4();
+        let pick = |random: &mut Random| loop {
+            let addr: IpAddr = random.pick(&ADDRESSES).parse().expect("literal");
+            if addr.is_ipv4() == v4 {
+                break addr;
+            }
+        };
+        if !random.one_in(3) {
+            self.dst = pick(random);
+            if self.protocol != 1 && self.protocol != 58 {
+                self.dst_port = random.pick(&PORTS).to_be_bytes();
+            }
+        }
+        if random.one_in(3) {
+            self.src = pick(random);
+        }
     }
 
     /// An ICMP error about this packet, from whoever is in the way.
@@ -97,6 +124,7 @@ impl Spec {
             src_port: [kind, 0],
             dst_port: [0, 0],
             tcp_flags: 0,
+            numbers: (0, 0),
         };
         if random.one_in(3) {
             error.src = if self.src.is_ipv4() {
@@ -150,7 +178,9 @@ impl Spec {
             6 => {
                 transport.extend(self.src_port);
                 transport.extend(self.dst_port);
-                transport.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, self.tcp_flags]);
+                transport.extend(self.numbers.0.to_be_bytes());
+                transport.extend(self.numbers.1.to_be_bytes());
+                transport.extend([0x50, self.tcp_flags]);
                 transport.extend([0xff, 0xff, 0, 0, 0, 0]);
             }
             1 | 58 => {

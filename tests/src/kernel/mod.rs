@@ -7,5 +7,6 @@ pub mod frames;
 pub mod model;
 pub mod object;
 pub mod random;
+pub mod tagged;
 pub mod wire;
 pub mod world;

@@ -44,6 +44,31 @@ pub enum Hook {
     ToOutside,
 }
 
+/// What the tag of a packet says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// Nothing.
+    None,
+    /// It needs the proxy.
+    ToProxy,
+    /// It was allowed, under the ends it has now or under others.
+    Checked {
+        /// The ends are those it was decided for.
+        same_ends: bool,
+    },
+}
+
+/// How a packet comes to a hook.
+#[derive(Clone, Copy, Debug)]
+pub struct Comes {
+    /// Its mark: anybody may have changed it.
+    pub mark: u32,
+    /// Its tag: only the hooks where packets enter set it.
+    pub tag: Tag,
+    /// From beyond the node, rather than from its stack.
+    pub from_beyond: bool,
+}
+
 /// What must happen.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Expected {
@@ -69,9 +94,21 @@ struct Step<'a> {
     model: &'a mut Model,
     world: &'a World,
     hook: Hook,
-    packet: &'a Packet,
+    comes: Comes,
+    packet: Packet,
     now: u64,
     expected: Expected,
+}
+
+/// What is asked of policy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    /// May the flow begin?
+    New,
+    /// May it go on?
+    Live,
+    /// May it be delivered where NAT has led it?
+    Delivery,
 }
 
 /// What policy says of a flow.
@@ -93,15 +130,16 @@ enum Fate {
 }
 
 impl Model {
-    /// Decides one frame that arrives with `mark` at `now` (monotonic ns).
+    /// Decides one frame that arrives at `now` (monotonic ns).
     pub fn run(
         &mut self,
         world: &World,
         hook: Hook,
         frame: &[u8],
-        mark: u32,
+        comes: Comes,
         now: u64,
     ) -> Expected {
+        let mark = comes.mark;
         let unmarked = mark & !mark::MASK;
         let pass = Expected {
             code: NEXT,
@@ -109,12 +147,18 @@ impl Model {
             ..Expected::default()
         };
         let ours = mark & mark::MASK;
-        let to_endpoint = matches!(hook, Hook::ToEndpoint(_));
-        if to_endpoint && ours == mark::CHECKED || hook == Hook::ToOutside && ours != mark::TO_PROXY
-        {
+        let leaves = matches!(hook, Hook::ToEndpoint(_) | Hook::ToOutside);
+        let bypass = leaves && (ours == mark::TO_PROXY || comes.tag == Tag::ToProxy);
+        if hook == Hook::ToOutside && !bypass {
+            // What the proxy sends is never refused; here it only advances its flow.
+            if let (mark::FROM_PROXY, Frame::Ip(packet)) = (ours, wire::read(frame)) {
+                return Expected {
+                    events: self.relayed(&packet, now),
+                    ..pass
+                };
+            }
             return pass;
         }
-        let bypass = ours == mark::TO_PROXY && (to_endpoint || hook == Hook::ToOutside);
         let packet = match wire::read(frame) {
             Frame::Ip(packet) => packet,
             Frame::Arp | Frame::Discovery => return pass,
@@ -144,14 +188,15 @@ impl Model {
             model: self,
             world,
             hook,
-            packet: &packet,
+            comes,
+            packet,
             now,
             expected: Expected::default(),
         };
         let fate = if bypass {
-            step.refuse_bypass()
+            step.refuse_bypass(reason::NOT_STEERED)
         } else {
-            step.decide(ours == mark::FROM_PROXY)
+            step.decide()
         };
         let mut expected = step.expected;
         (expected.code, expected.mark) = match fate {
@@ -162,10 +207,45 @@ impl Model {
         };
         expected
     }
+
+    /// The proxy speaks on a leg of a steered flow, to an end outside.
+    fn relayed(&mut self, packet: &Packet, now: u64) -> Vec<Event> {
+        let Ok(transport) = &packet.transport else {
+            return vec![];
+        };
+        let icmp = packet.protocol == 1 || packet.protocol == 58;
+        if icmp && !wire::is_echo(packet.protocol, transport.src_port[0]) {
+            return vec![];
+        }
+        let (key, from_low) = key_of(packet, transport);
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return vec![];
+        };
+        if flow.flags & flags::REDIRECT == 0 {
+            return vec![];
+        }
+        let forward = (flow.flags & flags::SRC_IS_LOW != 0) == from_low;
+        let was_closed = closed(flow);
+        if !forward {
+            flow.flags |= flags::REPLIED;
+        }
+        acknowledge(flow, forward, transport);
+        if transport.tcp_flags & RST != 0 && !forward {
+            flow.flags |= flags::RST;
+        } else if transport.tcp_flags & FIN != 0 {
+            flow.flags |= fin_of(forward);
+        }
+        flow.last_seen = now;
+        if closed(flow) && !was_closed {
+            vec![closed_event(&key, flow)]
+        } else {
+            vec![]
+        }
+    }
 }
 
 impl Step<'_> {
-    fn decide(&mut self, from_proxy: bool) -> Fate {
+    fn decide(&mut self) -> Fate {
         let endpoint = match self.hook {
             Hook::FromOutside => {
                 if let Some(fate) = self.continue_flow() {
@@ -177,7 +257,7 @@ impl Step<'_> {
                 return self.admit();
             }
             Hook::ToEndpoint(endpoint) => {
-                if let Some(fate) = self.steered_leg(from_proxy) {
+                if let Some(fate) = self.known_at_delivery() {
                     return fate;
                 }
                 endpoint
@@ -191,29 +271,40 @@ impl Step<'_> {
         }
     }
 
-    /// Packets of the node's stack on a steered flow: the proxy's pass, resets pass.
-    fn steered_leg(&mut self, from_proxy: bool) -> Option<Fate> {
+    /// What the table knows of the ends a packet is delivered to. A test run's packets
+    /// have a socket, which is not the proxy's.
+    fn known_at_delivery(&mut self) -> Option<Fate> {
+        let same_ends = self.comes.tag == Tag::Checked { same_ends: true };
+        let Some((flow, forward)) = self.flow_of_packet() else {
+            // What audit mode let in is not reported twice.
+            let audit = self.world.config.flags & config_flags::AUDIT != 0;
+            return (same_ends && audit && self.is_tracked()).then_some(Fate::Pass);
+        };
+        if flow.flags & flags::REDIRECT != 0 {
+            return Some(self.refuse_bypass(if self.comes.from_beyond {
+                reason::NOT_STEERED
+            } else {
+                reason::UNSTEERABLE
+            }));
+        }
         let transport = self.packet.transport.as_ref().ok()?;
-        if self.is_icmp() {
-            return None;
-        }
-        let (key, from_low) = self.key(transport);
-        let now = self.now;
-        let flow = self.model.flows.get_mut(&key)?;
-        if flow.flags & flags::REDIRECT == 0 {
-            return None;
-        }
-        if from_proxy {
-            if (flow.flags & flags::SRC_IS_LOW != 0) != from_low {
-                flow.flags |= flags::REPLIED;
-            }
-            flow.last_seen = now;
-            return Some(Fate::Pass);
-        }
-        if self.packet.protocol == 6 && transport.tcp_flags & RST != 0 {
-            return Some(Fate::Pass);
-        }
-        Some(self.refuse(reason::UNSTEERABLE))
+        let decided = same_ends
+            && flow.generation == self.world.generation
+            && !self.is_dead(&flow)
+            && !self.is_opened_again(&flow, forward, transport)
+            && !(forward && flow.flags & flags::NATED != 0);
+        decided.then_some(Fate::Pass)
+    }
+
+    /// Was the packet allowed where it entered, so that only its delivery is judged?
+    fn is_delivery(&self) -> bool {
+        matches!(self.hook, Hook::ToEndpoint(_)) && matches!(self.comes.tag, Tag::Checked { .. })
+    }
+
+    fn is_opened_again(&self, flow: &FlowEntry, forward: bool, transport: &Transport) -> bool {
+        let closing = flow.flags & (flags::TX_FIN | flags::RX_FIN | flags::RST) != 0;
+        let steered = flow.flags & flags::REDIRECT != 0;
+        self.starts_something(transport) && (if forward { closing } else { !steered })
     }
 
     fn admit(&mut self) -> Fate {
@@ -236,7 +327,8 @@ impl Step<'_> {
             if inner.src == self.packet.dst
                 && let Some(flow) = self.model.flows.get(&key)
             {
-                return fate_of(flow.flags & flags::REDIRECT != 0);
+                let leaves = matches!(self.hook, Hook::ToEndpoint(_));
+                return fate_of(flow.flags & flags::REDIRECT != 0 && !leaves);
             }
         }
         let mut decision = self.judge(
@@ -248,8 +340,23 @@ impl Step<'_> {
                 Hook::ToEndpoint(endpoint) => endpoint.unwrap_or(0),
                 _ => 0,
             },
-            true,
+            if self.is_delivery() {
+                Judged::Delivery
+            } else {
+                Judged::New
+            },
         );
+        // A packet of an unknown flow may be an answer. If the question needs L7, the
+        // table has forgotten it, and the packet is told as its question.
+        let asked = self.asked(&transport, &decision);
+        let is_answer = asked.is_some();
+        if let Some(asked) = asked {
+            decision = asked;
+            std::mem::swap(&mut self.packet.src, &mut self.packet.dst);
+            if let Ok(ports) = &mut self.packet.transport {
+                std::mem::swap(&mut ports.src_port, &mut ports.dst_port);
+            }
+        }
         if decision.reason == 0 && decision.needs_proxy() {
             decision.reason = self.why_not_steerable(&decision);
         }
@@ -267,7 +374,7 @@ impl Step<'_> {
             _ => true,
         };
         if opens {
-            self.open_flow(&transport, &decision);
+            self.open_flow(&decision, is_answer);
         }
         fate_of(decision.needs_proxy())
     }
@@ -287,12 +394,14 @@ impl Step<'_> {
             Hook::FromOutside => sender == 0,
             Hook::ToEndpoint(_) | Hook::ToOutside => true,
         };
+        // What NAT brought is not what its source sends to these ends itself.
+        let brought = forward && flow.flags & flags::NATED != 0;
+        let allowed_sender = allowed_sender && (!brought || self.is_delivery());
         let steered = flow.flags & flags::REDIRECT != 0;
         if !allowed_sender || self.is_dead(&flow) {
             return None;
         }
-        let closing = flow.flags & (flags::TX_FIN | flags::RX_FIN | flags::RST) != 0;
-        if self.starts_something(&transport) && (if forward { closing } else { !steered }) {
+        if self.is_opened_again(&flow, forward, &transport) {
             return None;
         }
         if flow.generation != self.world.generation {
@@ -302,30 +411,10 @@ impl Step<'_> {
                 Again::Fate(fate) => return Some(fate),
             }
         }
-        let flow = self.model.flows.get_mut(&key)?;
-        let was_closed = closed(flow);
-        if forward {
-            flow.tx_packets += 1;
-            flow.tx_bytes += u64::from(self.packet.len);
-            flow.tx_tcp_flags |= transport.tcp_flags;
-        } else {
-            flow.rx_packets += 1;
-            flow.rx_bytes += u64::from(self.packet.len);
-            flow.rx_tcp_flags |= transport.tcp_flags;
-            flow.flags |= flags::REPLIED;
-        }
-        if transport.tcp_flags & RST != 0 {
-            flow.flags |= flags::RST;
-        }
-        if transport.tcp_flags & FIN != 0 {
-            flow.flags |= if forward {
-                flags::TX_FIN
-            } else {
-                flags::RX_FIN
-            };
-        }
-        flow.last_seen = self.now;
-        let flow = *flow;
+        let mut flow = *self.model.flows.get(&key)?;
+        let was_closed = closed(&flow);
+        self.count(&mut flow, forward, &transport);
+        self.model.flows.insert(key, flow);
         if closed(&flow) && !was_closed {
             self.expected.events.push(closed_event(&key, &flow));
         }
@@ -341,7 +430,13 @@ impl Step<'_> {
         transport: &Transport,
     ) -> Again {
         let (src, dst, port) = opening(key, &flow);
-        let decision = self.judge(src, dst, port, flow.src_endpoint, flow.dst_endpoint, false);
+        let judged = if flow.flags & flags::NATED != 0 {
+            Judged::Delivery
+        } else {
+            Judged::Live
+        };
+        let (src_endpoint, dst_endpoint) = (flow.src_endpoint, flow.dst_endpoint);
+        let decision = self.judge(src, dst, port, src_endpoint, dst_endpoint, judged);
         let steered = flow.flags & flags::REDIRECT != 0;
         if decision.reason != 0 {
             self.deny(&decision);
@@ -367,30 +462,79 @@ impl Step<'_> {
         Again::Keep
     }
 
-    fn open_flow(&mut self, transport: &Transport, decision: &Decision) {
-        let (key, from_low) = self.key(transport);
+    /// Opens the flow of the packet, which is told as its initiator's although it may
+    /// be an answer.
+    fn open_flow(&mut self, decision: &Decision, is_answer: bool) {
+        let Ok(transport) = self.packet.transport.clone() else {
+            return;
+        };
+        let (key, from_low) = self.key(&transport);
         let mut flow = FlowEntry {
             created: self.now,
-            last_seen: self.now,
-            tx_packets: 1,
-            tx_bytes: u64::from(self.packet.len),
-            tx_tcp_flags: transport.tcp_flags,
             ..FlowEntry::default()
         };
         if from_low {
             flow.flags |= flags::SRC_IS_LOW;
         }
-        if transport.tcp_flags & RST != 0 {
-            flow.flags |= flags::RST;
-        }
-        if transport.tcp_flags & FIN != 0 {
-            flow.flags |= flags::TX_FIN;
+        if self.is_delivery() {
+            flow.flags |= flags::NATED;
         }
         decision.write(&mut flow, self.world.generation);
+        self.count(&mut flow, !is_answer, &transport);
         self.model.flows.insert(key, flow);
         let mut event = self.event(decision);
         event.kind = kind::FLOW_NEW;
         self.expected.events.push(event);
+    }
+
+    /// Counts the packet in its flow.
+    fn count(&self, flow: &mut FlowEntry, forward: bool, transport: &Transport) {
+        if forward {
+            flow.tx_packets += 1;
+            flow.tx_bytes += u64::from(self.packet.len);
+            flow.tx_tcp_flags |= transport.tcp_flags;
+        } else {
+            flow.rx_packets += 1;
+            flow.rx_bytes += u64::from(self.packet.len);
+            flow.rx_tcp_flags |= transport.tcp_flags;
+            flow.flags |= flags::REPLIED;
+        }
+        if flow.flags & flags::REDIRECT == 0 {
+            acknowledge(flow, forward, transport);
+        }
+        let (acked, number) = if forward {
+            (flags::ACKED_SRC, flow.ack_to_src)
+        } else {
+            (flags::ACKED_DST, flow.ack_to_dst)
+        };
+        if transport.tcp_flags & RST != 0 {
+            // RFC 5961: only in the window. Four MiB are taken for it.
+            let beyond = transport.numbers.0.wrapping_sub(number);
+            if flow.flags & acked == 0 || beyond < 4 * 1024 * 1024 {
+                flow.flags |= flags::RST;
+            }
+        } else if transport.tcp_flags & FIN != 0 {
+            flow.flags |= fin_of(forward);
+        }
+        flow.last_seen = self.now;
+    }
+
+    /// The decision about the question, if this packet may be its answer and it needs L7.
+    fn asked(&self, transport: &Transport, decision: &Decision) -> Option<Decision> {
+        let enters = matches!(self.hook, Hook::FromEndpoint(_) | Hook::FromOutside);
+        let itself = decision.reason == 0 && decision.needs_proxy();
+        if !enters || itself || self.is_icmp() || self.starts_something(transport) {
+            return None;
+        }
+        let asked = self.judge(
+            self.packet.dst,
+            self.packet.src,
+            transport.src_port,
+            0,
+            0,
+            Judged::Live,
+        );
+        (asked.reason == 0 && asked.needs_proxy()).then_some(asked)
     }
 
     fn starts_something(&self, transport: &Transport) -> bool {
@@ -448,7 +592,7 @@ impl Step<'_> {
         port: [u8; 2],
         src_endpoint: u32,
         dst_endpoint: u32,
-        is_new: bool,
+        judged: Judged,
     ) -> Decision {
         let mut decision = Decision {
             src: self.address(src),
@@ -461,7 +605,7 @@ impl Step<'_> {
         if decision.dst.endpoint == 0 {
             decision.dst.endpoint = dst_endpoint;
         }
-        if decision.src.endpoint != 0 {
+        if decision.src.endpoint != 0 && judged != Judged::Delivery {
             decision.direction = direction::EGRESS;
             let Some(policy) = self.policy_of(decision.src.endpoint) else {
                 decision.reason = reason::ENDPOINT_NOT_READY;
@@ -476,7 +620,7 @@ impl Step<'_> {
             let names = self.world.fqdn.get(&dst).copied().filter(|_| outside);
             let names = names.unwrap_or_default();
             for (identity, expires) in names.identities.into_iter().zip(names.expires) {
-                if identity == 0 || (is_new && expires == EXPIRED) {
+                if identity == 0 || (judged == Judged::New && expires == EXPIRED) {
                     continue;
                 }
                 let other = self.entry(policy, identity, direction::EGRESS, port);
@@ -571,21 +715,18 @@ impl Step<'_> {
         })
     }
 
+    fn is_tracked(&self) -> bool {
+        self.packet.transport.as_ref().is_ok_and(|transport| {
+            !self.is_icmp() || wire::is_echo(self.packet.protocol, transport.src_port[0])
+        })
+    }
+
     fn is_icmp(&self) -> bool {
         self.packet.protocol == 1 || self.packet.protocol == 58
     }
 
     fn key(&self, transport: &Transport) -> (FlowKey, bool) {
-        let (src_port, dst_port) = if self.is_icmp() {
-            (transport.dst_port, transport.dst_port)
-        } else {
-            (transport.src_port, transport.dst_port)
-        };
-        let (src, dst) = ((self.packet.src, src_port), (self.packet.dst, dst_port));
-        (
-            flow_key(src, dst, self.packet.protocol),
-            (addr(src.0).0, src.1) <= (addr(dst.0).0, dst.1),
-        )
+        key_of(&self.packet, transport)
     }
 
     /// Drops for a reason that is not policy.
@@ -598,10 +739,10 @@ impl Step<'_> {
     }
 
     /// Drops a packet for the proxy that went another way, in its flow's words.
-    fn refuse_bypass(&mut self) -> Fate {
+    fn refuse_bypass(&mut self, reason: u8) -> Fate {
         let mut event = Event {
             kind: kind::DROP,
-            reason: reason::NOT_STEERED,
+            reason,
             verdict: verdict::REDIRECT,
             shadow_verdict: verdict::REDIRECT,
             ..self.packet_event()
@@ -629,7 +770,7 @@ impl Step<'_> {
     /// The packet's flow as last seen, alive or not, and whether its source sent it.
     fn flow_of_packet(&self) -> Option<(FlowEntry, bool)> {
         let transport = self.packet.transport.as_ref().ok()?;
-        if self.is_icmp() && !wire::is_echo(self.packet.protocol, transport.src_port[0]) {
+        if !self.is_tracked() {
             return None;
         }
         let (key, from_low) = self.key(transport);
@@ -784,6 +925,43 @@ fn policy_port(protocol: u8, transport: &Transport) -> [u8; 2] {
     match protocol {
         1 | 58 => [transport.src_port[0], 0],
         _ => transport.dst_port,
+    }
+}
+
+/// Key of a packet's flow, and whether its source is the low end.
+pub fn key_of(packet: &Packet, transport: &Transport) -> (FlowKey, bool) {
+    let (src_port, dst_port) = if packet.protocol == 1 || packet.protocol == 58 {
+        (transport.dst_port, transport.dst_port)
+    } else {
+        (transport.src_port, transport.dst_port)
+    };
+    let (src, dst) = ((packet.src, src_port), (packet.dst, dst_port));
+    (
+        flow_key(src, dst, packet.protocol),
+        (addr(src.0).0, src.1) <= (addr(dst.0).0, dst.1),
+    )
+}
+
+/// Remembers the acknowledgment that a segment towards the source (or the destination)
+/// carries.
+fn acknowledge(flow: &mut FlowEntry, forward: bool, transport: &Transport) {
+    if transport.tcp_flags & ACK == 0 || transport.tcp_flags & RST != 0 {
+        return;
+    }
+    if forward {
+        flow.ack_to_dst = transport.numbers.1;
+        flow.flags |= flags::ACKED_DST;
+    } else {
+        flow.ack_to_src = transport.numbers.1;
+        flow.flags |= flags::ACKED_SRC;
+    }
+}
+
+fn fin_of(forward: bool) -> u16 {
+    if forward {
+        flags::TX_FIN
+    } else {
+        flags::RX_FIN
     }
 }
 

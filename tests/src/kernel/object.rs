@@ -1,6 +1,9 @@
 //! Loading the object and running its packet programs.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -95,7 +98,21 @@ impl Object {
     }
 
     /// Runs a tcx program over a frame that arrives with `mark`, `repeat` times.
-    pub fn tcx(&self, name: &str, frame: &[u8], mark: u32, repeat: u32) -> Result<Run> {
+    ///
+    /// Returns code and mark.
+    pub fn tcx(&self, name: &str, frame: &[u8], mark: u32, repeat: u32) -> Result<(u32, u32)> {
+        let run = self.timed(name, frame, mark, repeat)?;
+        Ok((run.code, run.mark))
+    }
+
+    /// Descriptor of a loaded program.
+    pub fn program_fd(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let program: &SchedClassifier = self.program(name)?.try_into()?;
+        Ok(program.fd()?.as_fd())
+    }
+
+    /// The same, with the time a run takes.
+    pub fn timed(&self, name: &str, frame: &[u8], mark: u32, repeat: u32) -> Result<Run> {
         let program: &SchedClassifier = self.program(name)?.try_into()?;
         // `struct __sk_buff`: 192 bytes, the mark at 8 (linux/bpf.h).
         let mut ctx = [0_u8; 192];

@@ -44,6 +44,8 @@ pub struct Transport {
     pub dst_port: [u8; 2],
     /// TCP flags.
     pub tcp_flags: u8,
+    /// TCP sequence and acknowledgment numbers.
+    pub numbers: (u32, u32),
     /// Ends of the packet inside an ICMP error: source, destination, protocol, ports.
     pub inner: Option<Inner>,
 }
@@ -80,6 +82,15 @@ pub fn read(frame: &[u8]) -> Frame {
     }
 }
 
+/// A length of 0 stands for one that no header can say.
+fn or_rest(length: usize, ip: &[u8]) -> usize {
+    if length == 0 && ip.len() > 65_535 {
+        ip.len()
+    } else {
+        length
+    }
+}
+
 fn u16_at(bytes: &[u8], at: usize) -> usize {
     usize::from(bytes[at]) << 8 | usize::from(bytes[at + 1])
 }
@@ -104,7 +115,7 @@ fn read_v4(ip: &[u8]) -> Option<Packet> {
         return None;
     }
     let header = usize::from(ip[0] & 15) * 4;
-    let total = u16_at(ip, 2);
+    let total = or_rest(u16_at(ip, 2), ip);
     if header < 20 || total < header || total > ip.len() {
         return None;
     }
@@ -130,7 +141,10 @@ fn read_v6(ip: &[u8]) -> Option<(Packet, bool)> {
     if ip.len() < 40 || ip[0] >> 4 != 6 {
         return None;
     }
-    let total = 40 + u16_at(ip, 4);
+    let total = match u16_at(ip, 4) {
+        0 => or_rest(0, ip).max(40),
+        payload => 40 + payload,
+    };
     let (src, dst) = (v6(ip, 8), v6(ip, 24));
     let mapped = |addr| matches!(addr, IpAddr::V6(a) if a.to_ipv4_mapped().is_some());
     if total > ip.len() || mapped(src) || mapped(dst) {
@@ -212,6 +226,7 @@ fn read_transport(protocol: u8, ip: &[u8], at: usize, total: usize) -> Result<Tr
                 [0, 0]
             },
             tcp_flags: 0,
+            numbers: (0, 0),
             inner: if is_error(protocol, header[0]) {
                 read_inner(protocol, &ip[at + 8..])
             } else {
@@ -222,6 +237,12 @@ fn read_transport(protocol: u8, ip: &[u8], at: usize, total: usize) -> Result<Tr
             src_port: pair(0),
             dst_port: pair(2),
             tcp_flags: if protocol == 6 { header[13] } else { 0 },
+            numbers: if protocol == 6 {
+                let number = |at: usize| (u16_at(header, at) << 16 | u16_at(header, at + 2)) as u32;
+                (number(4), number(8))
+            } else {
+                (0, 0)
+            },
             inner: None,
         },
     })

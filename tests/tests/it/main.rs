@@ -11,6 +11,7 @@ mod dns_names;
 mod files;
 mod grpc;
 mod host_services;
+mod hostile;
 mod http2;
 mod http_rules;
 mod kernel_rules;

@@ -1,0 +1,323 @@
+//! The node as others leave it: firewall rules that change marks, NAT that changes
+//! addresses, a flow table that forgets. What needs L7 is inspected or goes nowhere, and
+//! ingress policy is that of the address a packet is delivered to.
+
+use std::{
+    io::Write as _,
+    net::{IpAddr, SocketAddr, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tidegate_tests::harness::{
+    Curl, Flows, Place, eventually, server,
+    world::{NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6},
+};
+
+use crate::shop::{ECHO, HTTP, PEER, PLAIN, Shop, read_head};
+
+/// What the frontend asks of outside is judged by the proxy: HTTP, and any UDP port that
+/// has a DNS rule.
+const EGRESS: &str = r#"
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: frontend, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: frontend}}
+  egress:
+  - toCIDR: [192.0.2.100/32, "2001:db8:2::100/128"]
+    toPorts:
+    - ports: [{port: "8080", protocol: TCP}]
+      rules:
+        http: [{path: "/api/.*"}]
+    - ports: [{port: "53", protocol: UDP}]
+      rules:
+        dns: [{matchName: "allowed.example"}]
+  - toEndpoints: [{}]
+"#;
+
+/// Commands of both families' `iptables`, in the node.
+fn rules(node: &Place, lines: &[&str]) -> Result<()> {
+    for line in lines {
+        for program in ["iptables", "ip6tables"] {
+            rule(node, program, line)?;
+        }
+    }
+    Ok(())
+}
+
+fn rule(node: &Place, program: &str, line: &str) -> Result<()> {
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let output = node.run(program, &arguments)?;
+    ensure!(output.status.success(), "{program} {line}: {output:?}");
+    Ok(())
+}
+
+fn url(address: IpAddr, port: u16, path: &str) -> String {
+    format!("http://{}{path}", SocketAddr::new(address, port))
+}
+
+/// A DNS query for `denied.example`, type A.
+const QUERY: &str = "\x01\x02\x01\0\0\x01\0\0\0\0\0\0\x06denied\x07example\0\0\x01\0\x01";
+
+/// Counts what arrives at ports of a place.
+fn listen(place: &Place) -> Result<Arc<AtomicU64>> {
+    let count = Arc::new(AtomicU64::new(0));
+    let seen = count.clone();
+    server::tcp(place, HTTP, move |mut stream| {
+        let head = read_head(&mut stream);
+        if head.is_ok_and(|head| !head.contains("/api/")) {
+            seen.fetch_add(1, Relaxed);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    })?;
+    let seen = count.clone();
+    let socket = place.within(|| std::net::UdpSocket::bind(("::", 53)))??;
+    std::thread::spawn(move || {
+        let mut bytes = [0; 512];
+        while socket.recv_from(&mut bytes).is_ok() {
+            seen.fetch_add(1, Relaxed);
+        }
+    });
+    Ok(count)
+}
+
+/// Sends what nobody may get; nobody waits for an answer.
+fn attempt(place: &Place, address: IpAddr) -> Result<()> {
+    let any: IpAddr = if address.is_ipv4() {
+        [0; 4].into()
+    } else {
+        [0; 16].into()
+    };
+    let limit = Duration::from_millis(300);
+    place.within(|| {
+        let socket = std::net::UdpSocket::bind((any, 0))?;
+        socket.send_to(QUERY.as_bytes(), (address, 53))?;
+        if let Ok(mut stream) = TcpStream::connect_timeout(&(address, HTTP).into(), limit) {
+            stream.write_all(b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n")?;
+            std::thread::sleep(limit);
+        }
+        Ok(())
+    })?
+}
+
+#[test]
+fn whatever_becomes_of_marks_and_addresses_what_needs_l7_is_inspected_or_stays() -> Result<()> {
+    let mut shop = Shop::open()?;
+    let node = shop.world.node.place().clone();
+    let arrived = listen(&shop.world.outside)?;
+    shop.world.node.write("policies/frontend.yaml", EGRESS)?;
+    shop.world.node.start()?;
+    let outside: [IpAddr; 2] = [OUTSIDE_V4.into(), OUTSIDE_V6.into()];
+    for address in outside {
+        Curl::get(url(address, HTTP, "/api/x")).expect(&shop.frontend, 200)?;
+    }
+    for (what, lines) in [
+        // wg-quick and others do this: every mark becomes its connection's, that is none.
+        (
+            "restored",
+            &["-t mangle -A PREROUTING -j CONNMARK --restore-mark"][..],
+        ),
+        (
+            "cleared",
+            &[
+                "-t mangle -A FORWARD -j MARK --set-mark 0",
+                "-t mangle -A PREROUTING -j MARK --set-mark 0",
+            ],
+        ),
+        (
+            "forged as the proxy's",
+            &["-t mangle -A PREROUTING -j MARK --set-mark 0xa00"],
+        ),
+        (
+            "forged as checked",
+            &["-t mangle -A PREROUTING -j MARK --set-mark 0xe00"],
+        ),
+        (
+            "cleared before masquerading",
+            &[
+                "-t mangle -A PREROUTING -j MARK --set-mark 0",
+                "-t nat -A POSTROUTING -o uplink -j MASQUERADE",
+            ],
+        ),
+    ] {
+        rules(&node, lines)?;
+        for address in outside {
+            attempt(&shop.frontend, address)?;
+        }
+        let arrived = arrived.load(Relaxed);
+        ensure!(arrived == 0, "marks {what}: {arrived} got out");
+        rules(&node, &["-t mangle -F", "-t nat -F"])?;
+    }
+    for (protocol, address) in [("tcp", outside[0]), ("udp", outside[1])] {
+        shop.world
+            .node
+            .record(&["--verdict", "dropped"], |record| {
+                record["protocol"] == protocol
+                    && record["destination"]["address"] == address.to_string()
+                    && record["dropReasonText"] == "Needs L7 and was routed past the proxy"
+            })?;
+    }
+    eventually("requests are filtered again", || {
+        for address in outside {
+            for (path, status) in [("/api/x", 200), ("/admin", 403)] {
+                Curl::get(url(address, HTTP, path)).expect(&shop.frontend, status)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Ports of the node that its NAT leads to the backend.
+const TO_PLAIN: u16 = 18_000;
+const TO_HTTP: u16 = 18_080;
+
+#[test]
+fn ingress_policy_is_that_of_the_address_a_packet_is_delivered_to() -> Result<()> {
+    let shop = Shop::running()?;
+    let node = shop.world.node.place().clone();
+    for (program, backend) in [
+        ("iptables", format!("{}", shop.backend.v4)),
+        ("ip6tables", format!("[{}]", shop.backend.v6)),
+    ] {
+        for (protocol, from, to) in [
+            ("tcp", TO_PLAIN, PLAIN),
+            ("tcp", TO_HTTP, HTTP),
+            ("udp", TO_PLAIN, ECHO),
+        ] {
+            rule(
+                &node,
+                program,
+                &format!(
+                    "-t nat -A PREROUTING -p {protocol} --dport {from} -j DNAT --to-destination {backend}:{to}"
+                ),
+            )?;
+        }
+    }
+    // The node's own address, and one that is nobody's.
+    for address in [
+        IpAddr::from(NODE_V4),
+        NODE_V6.into(),
+        [198, 51, 100, 7].into(),
+    ] {
+        for _ in 0..2 {
+            Curl::get(url(address, TO_PLAIN, "/")).expect(&shop.frontend, 200)?;
+            let answer = server::ask_udp(&shop.frontend, (address, TO_PLAIN), "hello")?;
+            ensure!(answer == "backend-1 hello", "{answer}");
+        }
+        // All at once: each is waited for.
+        std::thread::scope(|scope| {
+            let plain = scope
+                .spawn(|| Curl::get(url(address, TO_PLAIN, "/")).expect_dropped(&shop.stranger));
+            let datagram =
+                scope.spawn(|| server::ask_udp(&shop.stranger, (address, TO_PLAIN), "hello"));
+            // Only the server's own address would bring it to the proxy.
+            let http = [&shop.frontend, &shop.stranger].map(|who| {
+                scope.spawn(move || Curl::get(url(address, TO_HTTP, "/api/x")).expect_dropped(who))
+            });
+            let panicked = |_| anyhow::anyhow!("a thread panicked");
+            plain.join().map_err(panicked)??;
+            for thread in http {
+                thread.join().map_err(panicked)??;
+            }
+            ensure!(datagram.join().map_err(panicked)?.is_err(), "answered");
+            Ok(())
+        })?;
+    }
+    for (who, reason) in [
+        (&shop.stranger, "Policy denied"),
+        (
+            &shop.frontend,
+            "L7 rule cannot be applied to host stack traffic",
+        ),
+    ] {
+        for backend in shop.backend.addresses() {
+            shop.world
+                .node
+                .record(&["--verdict", "dropped"], |record| {
+                    let source = &record["source"]["address"];
+                    record["destination"]["address"] == backend.to_string()
+                        && (*source == who.v4.to_string() || *source == who.v6.to_string())
+                        && record["dropReasonText"] == reason
+                })
+                .with_context(|| format!("{} to {backend}", who.name()))?;
+        }
+    }
+    // A new generation: flows that NAT led here are judged anew, by ingress policy alone.
+    shop.world
+        .node
+        .change(|node| node.remove("policies/backend.yaml"))?;
+    Curl::get(url(NODE_V4.into(), TO_PLAIN, "/")).expect(&shop.stranger, 200)?;
+    Ok(())
+}
+
+#[test]
+fn a_flow_the_table_has_forgotten_is_inspected_as_before() -> Result<()> {
+    let mut shop = Shop::open()?;
+    let (sender, go) = mpsc::channel::<()>();
+    let go = Arc::new(Mutex::new(go));
+    server::tcp(&shop.backend, PEER, move |mut stream| {
+        loop {
+            let head = read_head(&mut stream).map_err(std::io::Error::other)?;
+            if head.contains("slow") {
+                let go = go.lock().map_err(|_| std::io::ErrorKind::Other)?;
+                let _ = go.recv_timeout(Duration::from_secs(5));
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        }
+    })?;
+    let policy = crate::shop::POLICY.replace("8081", &PEER.to_string());
+    shop.world.node.write("policies/backend.yaml", policy)?;
+    shop.world.node.start()?;
+    let node = shop.world.node.place().clone();
+    let mut flows = Flows::of(&shop.world.node)?;
+    for (early_demux, address) in [
+        (1, shop.backend.addresses()[0]),
+        (0, shop.backend.addresses()[0]),
+        (0, shop.backend.addresses()[1]),
+    ] {
+        node.sysctl(&[&format!("net/ipv4/ip_early_demux={early_demux}")])?;
+        let mut client = server::connect(&shop.frontend, (address, PEER))?;
+        let ask = |client: &mut TcpStream, path: &str| -> Result<()> {
+            Ok(client.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())?)
+        };
+        // Forgotten before the client speaks.
+        ask(&mut client, "/api/x")?;
+        ensure!(read_head(&mut client)?.contains("200"));
+        ensure!(flows.forget()? > 0, "no steered flow");
+        ask(&mut client, "/api/y")?;
+        ensure!(read_head(&mut client)?.contains("200"), "after the client");
+        // Forgotten before the server speaks.
+        ask(&mut client, "/api/slow")?;
+        eventually("the request is upstream", || {
+            std::thread::sleep(Duration::from_millis(100));
+            Ok(())
+        })?;
+        flows.forget()?;
+        sender.send(())?;
+        ensure!(read_head(&mut client)?.contains("200"), "after the server");
+        ask(&mut client, "/forbidden")?;
+        ensure!(
+            read_head(&mut client)?.contains("403"),
+            "no longer inspected"
+        );
+    }
+    eventually("refused and finished connections are over", || {
+        let open = flows.open();
+        ensure!(open == 0, "{open} flows");
+        Ok(())
+    })?;
+    for _ in 0..5 {
+        Curl::get(shop.url(PEER, "/forbidden")).expect(&shop.frontend, 403)?;
+    }
+    eventually("refused connections are over", || {
+        let open = flows.open();
+        ensure!(open == 0, "{open} flows");
+        Ok(())
+    })
+}
