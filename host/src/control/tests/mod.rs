@@ -5,7 +5,7 @@ mod newcomers;
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -386,7 +386,12 @@ fn candidate(version: &str) -> Candidate {
 impl Bench {
     /// Puts a version of the plugin file into the folder and answers its examination.
     async fn drop_plugin(&mut self, inode: u64, outcome: Result<Candidate, String>) {
-        let path = PathBuf::from("/plugins/bot.wasm");
+        self.drop_file("/plugins/bot.wasm", inode, outcome).await;
+    }
+
+    /// The same with a file of any name.
+    async fn drop_file(&mut self, path: &str, inode: u64, outcome: Result<Candidate, String>) {
+        let path = PathBuf::from(path);
         let stamp = PluginStamp::made_up(inode);
         self.scan.plugins.insert(path.clone(), stamp);
         let requests = self.settle().await;
@@ -465,6 +470,32 @@ async fn plugins_are_swapped_refused_and_removed() {
             .sinks
             .with(|record| record.snapshot.plugins.is_empty())
     );
+}
+
+#[tokio::test]
+async fn a_name_given_up_goes_to_the_next_file_that_has_it() {
+    let mut bench = Bench::new();
+    let (first, second) = ("/plugins/first.wasm", "/plugins/second.wasm");
+    bench.drop_file(first, 1, Ok(candidate("1"))).await;
+    bench.drop_file(second, 2, Ok(candidate("2"))).await;
+    assert_eq!(
+        bench.plugin().0.as_deref(),
+        Some("1"),
+        "who has it keeps it"
+    );
+    let reason = |bench: &Bench| {
+        let view = bench.view();
+        let row = view.plugins.iter().find(|row| row.source == second);
+        row.expect("listed").reason.clone()
+    };
+    let why = reason(&bench).expect("it waits");
+    assert!(why.contains("`bot`") && why.contains(first), "{why}");
+
+    bench.scan.plugins.remove(Path::new(first));
+    bench.settle().await;
+    assert_eq!(bench.plugin().0.as_deref(), Some("2"), "without a new copy");
+    assert_eq!(reason(&bench), None);
+    assert!(bench.view().plugins.iter().all(|row| row.source != first));
 }
 
 #[tokio::test]
