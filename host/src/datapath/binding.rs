@@ -242,6 +242,7 @@ impl Bindings {
             ));
         }
         match place::interface_index(device) {
+            Some(_) if place::has_ethernet_header(device) == Some(false) => Err(headerless(device)),
             Some(place::LOOPBACK) => Err(format!("{device} is the loopback device of the node")),
             Some(index) => Ok(index),
             None => Err(format!("no device {device}")),
@@ -363,6 +364,10 @@ impl Bindings {
                 report.wait(None, format!("no outside device {device}"));
                 continue;
             };
+            if place::has_ethernet_header(device) == Some(false) {
+                report.failed.push(headerless(device));
+                continue;
+            }
             present.insert(index, device);
             match links.ensure(programs, program::FROM_OUTSIDE, &Place::Device(index)) {
                 Ok(true) => report.attached.push(format!("outside device {device}")),
@@ -391,6 +396,16 @@ impl Bindings {
             }
         }
     }
+}
+
+/// Why a device is not policed whose packets begin with their IP header: read as frames,
+/// none of them would be what it is, and a deny list would let every one pass.
+fn headerless(device: &str) -> String {
+    format!(
+        "{device} carries packets without an Ethernet header, which the programs do not read: \
+         name the device under it (what leaves the tunnel is judged where it is delivered, but \
+         no deny list applies there and nothing that needs L7 passes)"
+    )
 }
 
 /// Records an endpoint's device (0: none), if the endpoint is known to the kernel

@@ -37,6 +37,40 @@ pub(super) fn interface_name(index: u32) -> Option<String> {
     Some(name.to_string_lossy().into_owned())
 }
 
+/// Does what passes this device of the caller's network namespace begin with an Ethernet
+/// header? `None` if there is no such device. Tunnels without one (`tun`, WireGuard, IPIP)
+/// say so by their link type (`ARPHRD_*` of `linux/if_arp.h`, asked as netdevice(7) says).
+pub(super) fn has_ethernet_header(name: &str) -> Option<bool> {
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Datagram,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .ok()?;
+    // SAFETY: all bytes 0 are a valid value of this structure of numbers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // One byte less: the name stays terminated.
+    let room = request.ifr_name.len() - 1;
+    for (place, byte) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *place = byte as libc::c_char;
+    }
+    // SAFETY: the request lives through the call, which writes no more than it.
+    let answer = unsafe {
+        libc::ioctl(
+            std::os::fd::AsRawFd::as_raw_fd(&socket),
+            libc::SIOCGIFHWADDR as _,
+            &raw mut request,
+        )
+    };
+    if answer != 0 {
+        return None;
+    }
+    // SAFETY: this is the member that the call fills in.
+    let link_type = unsafe { request.ifr_ifru.ifru_hwaddr.sa_family };
+    Some([libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK].contains(&link_type))
+}
+
 /// Indices of all devices of the caller's network namespace.
 pub(super) fn interfaces() -> io::Result<BTreeSet<u32>> {
     let devices = nix::net::if_::if_nameindex()?;

@@ -77,6 +77,27 @@ fn outside_devices_say_how_the_deny_list_runs() {
     });
 }
 
+/// A deny list that reads nothing would be said to be attached, and let everything pass.
+#[test]
+fn a_device_without_ethernet_headers_is_refused_and_told() {
+    world::test(|world| {
+        world::run("ip tuntap add tg-tunnel mode tun");
+        let mut options = world.options();
+        options.outside = vec!["tg-tunnel".into()];
+        let datapath = world.try_open(options).unwrap();
+        let status = datapath.status();
+        assert!(
+            matches!(&status.attach.failed[..], [one] if one.starts_with("tg-tunnel carries packets without")),
+            "{:?}",
+            status.attach.failed
+        );
+        assert_eq!(status.xdp, []);
+        let from_outside = status.programs.iter();
+        let mut from_outside = from_outside.filter(|program| program.name == "from_outside");
+        assert_eq!(from_outside.next().unwrap().attached, [""; 0]);
+    });
+}
+
 /// Every kind of hook: whatever somebody else detaches runs again after the next look, and
 /// `status` never says otherwise than the kernel does.
 #[test]
