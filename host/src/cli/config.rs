@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use tidegate_policy::KINDS;
 
-use super::{ask::Output, status};
+use super::{ask::Output, end_with_the_reader, status};
 use crate::{agent, config};
 
 /// What to do with the file.
@@ -38,9 +38,11 @@ impl Command {
         match self {
             Self::Check(file) => return check(&file, output),
             Self::Effective(file) => {
+                end_with_the_reader();
                 print!("{}", serde_saphyr::to_string(&config::load(&file.config)?)?);
             }
             Self::Schema { kind } => {
+                end_with_the_reader();
                 // Other kinds are no possible values.
                 let of_kind = kind.and_then(|kind| tidegate_policy::schema(&kind));
                 println!("{:#}", of_kind.unwrap_or_else(config::schema));
@@ -52,6 +54,7 @@ impl Command {
 
 fn check(file: &File, output: Output) -> anyhow::Result<ExitCode> {
     let view = agent::check(&config::load(&file.config)?)?;
+    end_with_the_reader();
     let refused = view.plugins.iter().any(|plugin| plugin.reason.is_some());
     let ok = !refused && view.problems.iter().all(|p| p.severity != "error");
     match output {

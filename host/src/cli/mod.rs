@@ -21,6 +21,7 @@ mod when;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::{plugin_host, proxy};
 
@@ -70,6 +71,9 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 impl Cli {
     /// Does what was asked. The exit code is 0, or 1 where a command answers "no".
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        if matches!(self.command, Command::Ask(_) | Command::Version(_)) {
+            end_with_the_reader();
+        }
         match self.command {
             Command::Run(args) => args.run(),
             Command::Cleanup(args) => args.run(),
@@ -92,4 +96,12 @@ impl Cli {
             }
         }
     }
+}
+
+/// From now on a command whose reader has gone (`… | head`) ends quietly, as people expect
+/// of a filter: Rust programs start with SIGPIPE ignored, and printing would panic. Not
+/// for what still has to talk with a process of its own.
+fn end_with_the_reader() {
+    // SAFETY: the default action runs no code of ours.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
