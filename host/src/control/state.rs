@@ -610,7 +610,7 @@ fn misplaced(document: &Document, devices: &NodeDevices) -> Option<Problem> {
         field: "spec.interface".to_owned(),
         value: Some(device.clone()),
         message: format!("{why}: no workload is behind it"),
-        hint: Some("the node's end of the workload's own veth".to_owned()),
+        hint: Some("name the node's end of the workload's own veth".to_owned()),
         ..of_no_file(String::new())
     })
 }

@@ -21,7 +21,7 @@ pub struct OnlyAgent {
 pub enum OnlyAgentError {
     /// There is one.
     #[error(
-        "another agent runs (pid {pid}); stop it first, or give this one its own `node.runDir`, `node.bpffs` and `node.stateDir`"
+        "another agent runs (pid {pid}); stop it first, or give this one its own `node.runDir`, `node.bpffs` and `node.stateDir`, in a network namespace of its own"
     )]
     Running {
         /// Its process id, as it wrote it down.

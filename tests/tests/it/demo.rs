@@ -86,6 +86,8 @@ impl Drop for Demo {
 #[test]
 fn two_at_once_are_ended_by_ctrl_c_and_by_kill_and_leave_nothing() -> Result<()> {
     let mut interrupted = Demo::start(&[])?;
+    // A little later, or it may be over before anybody looks.
+    interrupted.wait_for("Starting `tidegate run`")?;
     let mut killed = Demo::start(&[])?;
     interrupted.wait_for("== Denied by an L7 rule")?;
     // As a terminal does it: to everything in the foreground.

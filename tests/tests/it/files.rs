@@ -76,7 +76,7 @@ spec:
       rules:
         http: [{path: "/api/("}]
 "#,
-        ":10: spec.ingress[0].toPorts[0].rules.http[0].path: not a regular expression: unclosed group (/api/(); RE2 syntax",
+        ":10: spec.ingress[0].toPorts[0].rules.http[0].path: not a regular expression: `(` without `)` (at character 6) (/api/(); RE2 syntax",
     ),
     (
         "policies/binding.yaml",
