@@ -6,9 +6,7 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_map_lookup_elem, bpf_sk_release},
     programs::TcContext,
 };
-use tidegate_decide::{
-    Age, Evaluation, Tables as _, Tuple, flow, judge, steer, tuple::icmp,
-};
+use tidegate_decide::{Age, Evaluation, Tables as _, Tuple, flow, judge, steer, tuple::icmp};
 use tidegate_ebpf_shared::{
     addr::{Addr, proto},
     config,
@@ -194,13 +192,7 @@ fn established(
             }
         }
     }
-    let ended = flow::account(
-        entry,
-        from_source,
-        work.packet.segment(),
-        now,
-        add_shared,
-    );
+    let ended = flow::account(entry, from_source, work.packet.segment(), now, add_shared);
     if ended {
         events::flow_closed(&work.key, entry, work.packet.ifindex);
     }
@@ -268,9 +260,7 @@ pub fn first(ctx: &TcContext, work: &mut Scratch, origin: Origin, seen: Seen) ->
 #[inline(never)]
 fn answers_steered(work: &mut Scratch) -> bool {
     let packet = &mut work.packet;
-    if work.evaluation.is_steered()
-        || !packet.tuple.may_answer(packet.tcp_flags)
-    {
+    if work.evaluation.is_steered() || !packet.tuple.may_answer(packet.tcp_flags) {
         return false;
     }
     packet.tuple.set_reverse(&mut work.opened);

@@ -460,12 +460,7 @@ pub fn inner(ctx: &TcContext, packet: &Packet, room: &mut Room, tuple: &mut Tupl
 pub type Room = [u8; size_of::<Ipv6>()];
 
 #[inline(always)]
-fn read_inner(
-    ctx: &TcContext,
-    packet: &Packet,
-    room: &mut Room,
-    tuple: &mut Tuple,
-) -> Option<()> {
+fn read_inner(ctx: &TcContext, packet: &Packet, room: &mut Room, tuple: &mut Tuple) -> Option<()> {
     let start = packet.transport + size_of::<Icmp>() as u32;
     let ports_at;
     if packet.tuple.protocol == proto::ICMP {

@@ -1,8 +1,8 @@
 //! Which listener a steered flow meets: one of its class, chosen by `listener_slot`.
 
 use aya_ebpf::programs::SkLookupContext;
-use tidegate_decide::Tuple;
-use tidegate_ebpf_shared::{event::counter, flow::flags, reason};
+use tidegate_decide::{Tables as _, Tuple};
+use tidegate_ebpf_shared::{addr::Addr, endpoint, event::counter, flow::flags, reason};
 
 use crate::{
     addr::{AF_INET, context_words, set_v4, set_v6},
@@ -10,6 +10,7 @@ use crate::{
     counters::count,
     maps::{FLOWS, LISTENERS},
     scratch::scratch,
+    tables::Maps,
     verdict::Lookup,
 };
 
@@ -26,7 +27,14 @@ pub fn run(ctx: &SkLookupContext) -> Lookup {
         // SAFETY: a value of the map, read only.
         .is_some_and(|entry| unsafe { (*entry).flags } & flags::REDIRECT != 0);
     if !steered {
-        return Lookup::Go;
+        return if belongs_to_workload(&work.packet.tuple.dst) {
+            // Marked for us and led to another address by the node's NAT: no process of
+            // the node may have it, whatever it listens on.
+            count(u32::from(reason::NOT_STEERED), 0);
+            Lookup::Drop
+        } else {
+            Lookup::Go
+        };
     }
     let picked = listener_slot(&work.packet.tuple, &work.key)
         .is_some_and(|slot| LISTENERS.redirect_sk_lookup(ctx, slot, 0).is_ok());
@@ -37,6 +45,14 @@ pub fn run(ctx: &SkLookupContext) -> Lookup {
         count(u32::from(reason::PROXY_UNAVAILABLE), 0);
         Lookup::Drop
     }
+}
+
+/// Nothing for a workload's address is for the node, but the flows the proxy reads.
+#[inline(always)]
+fn belongs_to_workload(addr: &Addr) -> bool {
+    Maps.address(addr)
+        .and_then(|info| Maps.endpoint(info.endpoint))
+        .is_some_and(|endpoint| endpoint.flags & endpoint::flags::HOST_SERVICE == 0)
 }
 
 /// The packet's tuple from the context. Both families' fields are read, always: read

@@ -3,7 +3,11 @@
 use tidegate_decide::{Evaluation, Tuple};
 use tidegate_ebpf_shared::flow::{FlowEntry, FlowKey};
 
-use crate::{clock::Tick, maps::SCRATCH, packet::{Packet, Room}};
+use crate::{
+    clock::Tick,
+    maps::SCRATCH,
+    packet::{Packet, Room},
+};
 
 /// One packet's working memory. Stale when a program starts: write before you read.
 #[repr(C)]

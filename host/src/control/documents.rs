@@ -25,8 +25,10 @@ pub struct Documents {
     /// left: what they said is not known. Filled by the first scan, and by last good
     /// texts this version cannot read.
     unknown: BTreeSet<String>,
-    /// Nothing is known of an earlier run.
+    /// Nothing is known of an earlier run, and the folders have not been looked at yet.
     without_past: bool,
+    /// Nothing is known of an earlier run, whatever the folders hold now.
+    past_is_lost: bool,
 }
 
 /// What an earlier run left behind.
@@ -103,6 +105,7 @@ impl Documents {
         let mut documents = Self {
             folders: past.folders,
             without_past: past.lost,
+            past_is_lost: past.lost,
             ..Self::default()
         };
         for (name, text) in past.texts {
@@ -187,6 +190,28 @@ impl Documents {
     /// Files and folders that may have been in force and of which nothing usable is left.
     pub fn unknown(&self) -> &BTreeSet<String> {
         &self.unknown
+    }
+
+    /// What may have said something to an earlier run of which nothing is known: files that
+    /// say nothing now, and folders of policies or endpoints without a file. For a node
+    /// whose kernel still enforces what that run published; elsewhere they mean nothing.
+    pub fn silent(&self) -> BTreeSet<String> {
+        if !self.past_is_lost {
+            return BTreeSet::new();
+        }
+        let says_nothing = |file: &File| {
+            let newest = file.newest.as_ref();
+            file.good.is_none() && newest.is_some_and(|version| version.documents.is_empty())
+        };
+        let files = self.files.iter().filter(|(_, file)| says_nothing(file));
+        let empty = ["policies", "endpoints"].into_iter().filter(|folder| {
+            let mut names = self.files.keys();
+            !names.any(|name| folder_of(name) == *folder)
+        });
+        files
+            .map(|(name, _)| name.clone())
+            .chain(empty.map(str::to_owned))
+            .collect()
     }
 
     /// Files in force before that had to be left out, as nothing of them fits any more.

@@ -311,12 +311,15 @@ impl<S: Sinks> Control<S> {
     fn compile(&mut self, ids: &mut Ids) -> Option<Compiled> {
         let now = seconds_now();
         let enforced = self.sinks.kernel_generation();
-        if self.published.is_none() && enforced != 0 && !self.documents.unknown().is_empty() {
+        let mut unknown = self.documents.unknown().clone();
+        unknown.extend(self.documents.silent());
+        if self.published.is_none() && enforced != 0 && !unknown.is_empty() {
+            let unknown = unknown.into_iter().collect::<Vec<_>>().join(", ");
             let message = format!(
-                "{}: nothing usable is left of what may have been in force, so the kernel keeps \
-                 generation {enforced} as it is, and no change takes effect; mend these, or delete \
-                 them to remove what they said",
-                self.unknown()
+                "{unknown}: nothing usable is left of what may have been in force, so the kernel \
+                 keeps generation {enforced} as it is, and no change takes effect; mend these or \
+                 bring their files back, delete files to remove what they said, or begin anew \
+                 after `tidegate cleanup`"
             );
             self.problems.documents(&self.documents, &[], now);
             self.problems.unknown(Some(message), now);

@@ -69,6 +69,32 @@ async fn what_is_in_force_stays_until_it_is_plainly_removed() {
 }
 
 #[tokio::test]
+async fn lost_state_and_a_file_or_folder_that_says_nothing_do_not_open_a_node() {
+    for silent in ["policies/a.yaml", "policies", "endpoints"] {
+        let mut bench = Bench::new();
+        bench
+            .write("endpoints/web.yaml", WEB)
+            .write("policies/a.yaml", &allow("a", 80));
+        bench.settle().await;
+        match silent {
+            "policies" => bench.remove("policies/a.yaml"),
+            "endpoints" => bench.remove("endpoints/web.yaml"),
+            file => bench.write(file, "# todo"),
+        };
+        bench.restart_without_state();
+        assert_eq!(bench.calls().await, [""; 0], "{silent}");
+        assert_eq!(bench.rules(), ["a"], "{silent}");
+        bench.expect_not_ready("the kernel keeps generation 1");
+        // What was meant is there again.
+        bench
+            .write("endpoints/web.yaml", WEB)
+            .write("policies/a.yaml", &allow("a", 80));
+        bench.settle().await;
+        bench.expect_ready();
+    }
+}
+
+#[tokio::test]
 async fn lost_state_and_a_broken_policy_do_not_open_a_node() {
     let mut bench = Bench::new();
     bench
