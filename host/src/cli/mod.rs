@@ -36,6 +36,8 @@ pub struct Cli {
     options: ask::ClientOptions,
 }
 
+// Parsed once: its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent in the foreground.

@@ -284,8 +284,10 @@ impl Bindings {
         programs: &Programs,
         links: &mut Links,
     ) -> Result<AttachReport, DatapathError> {
-        let mut report = AttachReport::default();
-        report.restored = links.audit(programs);
+        let mut report = AttachReport {
+            restored: links.audit(programs),
+            ..AttachReport::default()
+        };
         self.bind_outside(programs, links, &mut report);
         // Nothing is steered on a node that declares no device.
         let guarded = !self.device_names().is_empty();

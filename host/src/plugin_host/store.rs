@@ -132,7 +132,7 @@ impl Refusal {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Verdict {
-    Compiled(Entry),
+    Compiled(Box<Entry>),
     Refused(String),
 }
 
@@ -315,11 +315,11 @@ impl PluginStore {
             inspection,
             artifact,
         };
-        let verdict = Verdict::Compiled(entry);
+        let verdict = Verdict::Compiled(Box::new(entry));
         write_note(&note, &verdict)?;
         self.prune();
         match verdict {
-            Verdict::Compiled(entry) => Ok((entry, path)),
+            Verdict::Compiled(entry) => Ok((*entry, path)),
             Verdict::Refused(reason) => Err(Refusal::Component(reason)),
         }
     }
@@ -329,7 +329,7 @@ impl PluginStore {
     fn cached(&self, digest: &str) -> Option<Result<(Entry, PathBuf), String>> {
         let (path, note) = self.paths(digest);
         let entry = match serde_json::from_slice(&fs::read(&note).ok()?).ok()? {
-            Verdict::Compiled(entry) => entry,
+            Verdict::Compiled(entry) => *entry,
             Verdict::Refused(reason) => {
                 used_now(&note);
                 return Some(Err(reason));

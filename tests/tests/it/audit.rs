@@ -44,7 +44,7 @@ fn what_would_be_refused_passes_and_is_told() -> Result<()> {
     let node = &shop.world.node;
 
     // A packet, a request and a query that policy refuses.
-    Curl::get(&shop.url(PLAIN, "/")).expect(&shop.stranger, 200)?;
+    Curl::get(shop.url(PLAIN, "/")).expect(&shop.stranger, 200)?;
     let forbidden = shop.url(HTTP, "/forbidden");
     Curl::get(&forbidden).expect(&shop.frontend, 200)?;
     let answer = dig(&shop.frontend, "192.0.2.100", &["other.example"])?;
@@ -61,7 +61,7 @@ fn what_would_be_refused_passes_and_is_told() -> Result<()> {
         );
     }
     // What is allowed is not reported as anything else.
-    Curl::get(&shop.url(HTTP, "/api/")).expect(&shop.frontend, 200)?;
+    Curl::get(shop.url(HTTP, "/api/")).expect(&shop.frontend, 200)?;
 
     ensure!(
         node.status()?["policyMode"] == "audit",

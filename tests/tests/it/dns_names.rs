@@ -116,7 +116,7 @@ fn a_name_opens_neither_the_node_nor_an_endpoint() -> Result<()> {
     for (name, address) in names {
         let answer = dig(&shop.frontend, V4, &[name])?;
         ensure!(answer.contains(address), "the answer passes: {answer}");
-        Curl::get(&format!("http://{name}/")).expect_dropped(&shop.frontend)?;
+        Curl::get(format!("http://{name}/")).expect_dropped(&shop.frontend)?;
     }
     Ok(())
 }

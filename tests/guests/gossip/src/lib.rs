@@ -14,7 +14,7 @@ impl HttpFilter for Gossip {
 
     fn on_request(&mut self, request: &Request) -> Decision {
         let before = std::mem::replace(&mut self.last, request.path.clone());
-        Decision::deny(403, &format!("before: {before}"))
+        Decision::deny(403, format!("before: {before}"))
     }
 }
 
