@@ -160,6 +160,13 @@ fn ask(worker: &mut Worker, binding: &Binding, path: &str) -> Result<HttpDecisio
     ask_as(0, worker, binding, path)
 }
 
+/// Processor time that this thread has used.
+fn thread_time() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .expect("the thread's clock")
+        .into()
+}
+
 /// Asks for a peer of its own; while an instance is being made, again.
 fn ask_as(
     peer: u16,
@@ -241,15 +248,13 @@ fn an_endless_loop_costs_its_own_request() {
     let (catalog, bound) = bindings(&[&spin], &[("spin", "")]);
     let mut worker = Worker::new();
     assert_eq!(ask(&mut worker, &bound[0], "/"), ALLOW);
-    let began = Instant::now();
+    let (began, busy) = (Instant::now(), thread_time());
     assert_eq!(ask(&mut worker, &bound[0], "/spin"), Err(Failure::Deadline));
-    let took = began.elapsed();
-    assert!(
-        took >= Duration::from_millis(spin.info.limits.call_ms),
-        "{took:?}"
-    );
-    // Generous: the machine may be busy.
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    let (took, busy) = (began.elapsed(), thread_time() - busy);
+    let limit = Duration::from_millis(spin.info.limits.call_ms);
+    assert!(took >= limit, "{took:?}");
+    // What others take from this thread is not the plugin's.
+    assert!(busy < 20 * limit, "{busy:?} of {took:?}");
     assert_eq!(ask(&mut worker, &bound[0], "/"), ALLOW);
     let stats = &catalog.stats()["spin"];
     assert_eq!((stats.calls, stats.deadlines), (3, 1));
@@ -748,6 +753,59 @@ fn memory_of_all_instances_together_is_bounded_and_given_back() {
     assert_eq!(refused, []);
     let bound = bindings_of(&catalog, 1);
     assert_eq!(ask(&mut worker, &bound[0], "/"), ALLOW);
+}
+
+/// The agent sends code that the snapshot before named no second time, whatever became
+/// of that plugin's bindings.
+#[test]
+fn code_that_a_snapshot_names_is_held_in_use_or_not() {
+    let bench = Bench::new();
+    let config = r#"{"deny":["badbot"]}"#;
+    let v1 = bench.admit_artifact("examples/bot-filter.wasm");
+    let v2 = bench.admit_artifact("examples/bot-filter-v2.wasm");
+    let empty = Catalog::empty(Runtime::start().expect("an engine"));
+    let (first, artifacts) = snapshot(&[&v1], &[("bot-filter", config)]);
+    let before = next(&empty, &first, &artifacts).0;
+    let remembered = Remembered {
+        plugin: "bot-filter".to_owned(),
+        rules: vec![71, 72],
+        info: v1.info.clone(),
+        config: config.to_owned(),
+    };
+    let nothing = BTreeMap::new();
+    let answers = |catalog: &Catalog| {
+        let binding = bindings_of(catalog, 1).remove(0);
+        (
+            binding.label.clone(),
+            ask(&mut Worker::new(), &binding, "/"),
+        )
+    };
+
+    // Removed and put back.
+    let (mut without, _) = snapshot(&[], &[("bot-filter", config)]);
+    without.remembered = vec![remembered.clone()];
+    let gone = next(&before, &without, &nothing).0;
+    assert_eq!(
+        answers(&gone),
+        ("bot-filter".to_owned(), Err(Failure::Missing))
+    );
+    assert_eq!(gone.artifacts(), [v1.info.artifact.clone()]);
+    let (back, refused) = next(&gone, &first, &nothing);
+    assert_eq!(refused, []);
+    assert_eq!(answers(&back), ("bot-filter@1.0.0".to_owned(), ALLOW));
+
+    // Replaced and rolled back, after every binding has accepted the replacement.
+    let (mut second, artifacts) = snapshot(&[&v2], &[("bot-filter", config)]);
+    second.remembered = vec![remembered];
+    let replaced = next(&back, &second, &artifacts).0;
+    assert_eq!(answers(&replaced), ("bot-filter@2.0.0".to_owned(), ALLOW));
+    let (rolled_back, refused) = next(&replaced, &first, &nothing);
+    assert_eq!(refused, []);
+    assert_eq!(
+        answers(&rolled_back),
+        ("bot-filter@1.0.0".to_owned(), ALLOW)
+    );
+    assert_eq!(rolled_back.artifacts(), [v1.info.artifact.clone()]);
 }
 
 #[test]

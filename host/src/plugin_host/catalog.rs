@@ -31,6 +31,8 @@ use crate::proxy::contract::{
 #[derive(Debug)]
 pub struct Catalog {
     runtime: Arc<Runtime>,
+    /// Code of all that the snapshot names, by digest; the reason if it cannot be used.
+    code: BTreeMap<String, Result<Component, String>>,
     /// By name; the reason if its code cannot be used.
     versions: BTreeMap<String, Result<Arc<Version>, String>>,
     wanted: Arc<BTreeMap<L7Id, L7RuleSet>>,
@@ -91,6 +93,7 @@ impl Catalog {
     pub fn empty(runtime: Arc<Runtime>) -> Self {
         Self {
             runtime,
+            code: BTreeMap::new(),
             versions: BTreeMap::new(),
             wanted: Arc::default(),
             attempts: HashMap::new(),
@@ -101,13 +104,19 @@ impl Catalog {
     }
 
     /// The catalog of a snapshot, at once: what must be tried first is on its way.
-    /// `artifacts` are those the agent sent, by digest; what this catalog holds already
+    /// `artifacts` are those the agent sent, by digest; what the snapshot before named
     /// need not be among them.
     pub fn next(&self, snapshot: &Snapshot, artifacts: &BTreeMap<String, Vec<u8>>) -> Self {
         let mut next = Self::empty(self.runtime.clone());
         next.wanted = Arc::new(snapshot.l7.clone());
+        for digest in snapshot.artifacts() {
+            if !next.code.contains_key(digest) {
+                let code = self.code(digest, artifacts);
+                next.code.insert(digest.clone(), code);
+            }
+        }
         for (name, info) in &snapshot.plugins {
-            let version = self.version(name, info, artifacts);
+            let version = self.version(name, info, &next.code);
             next.versions.insert(name.clone(), version);
         }
         let (places, uses) = uses(&next.wanted);
@@ -135,7 +144,7 @@ impl Catalog {
             }
             let known = self.remembered.get(&place).cloned();
             let attempt = known.or_else(|| {
-                let version = self.version(&kept.plugin, &kept.info, artifacts).ok()?;
+                let version = self.version(&kept.plugin, &kept.info, &next.code).ok()?;
                 Some(Attempt::begin(&version, &kept.config))
             });
             next.remembered
@@ -150,6 +159,7 @@ impl Catalog {
     pub fn refreshed(&self) -> Self {
         let mut next = Self {
             runtime: self.runtime.clone(),
+            code: self.code.clone(),
             versions: self.versions.clone(),
             wanted: self.wanted.clone(),
             attempts: self.attempts.clone(),
@@ -183,11 +193,8 @@ impl Catalog {
 
     /// Digests of the artifacts it holds.
     pub fn artifacts(&self) -> Vec<String> {
-        let versions = self.held().map(|version| version.info.artifact.clone());
-        let mut digests: Vec<_> = versions.collect();
-        digests.sort_unstable();
-        digests.dedup();
-        digests
+        let usable = self.code.iter().filter(|(_, code)| code.is_ok());
+        usable.map(|(digest, _)| digest.clone()).collect()
     }
 
     /// Plugins whose code cannot be used at all, and why.
@@ -327,38 +334,47 @@ impl Catalog {
         self.good.get(place).cloned().ok_or(failure)
     }
 
-    /// The version a plugin has by now, with its code taken over or loaded.
+    /// The code of a digest, taken over or loaded.
+    fn code(
+        &self,
+        digest: &str,
+        artifacts: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<Component, String> {
+        if let Some(Ok(component)) = self.code.get(digest) {
+            return Ok(component.clone());
+        }
+        let artifact = artifacts
+            .get(digest)
+            .ok_or("its compiled code was not sent")?;
+        // SAFETY: the bytes are an artifact of our own compile worker: the agent alone
+        // writes to the control socket, and it sends what the worker made, checked
+        // against the digest it recorded. Code of another engine version or other
+        // settings is refused by the call itself.
+        unsafe { Component::deserialize(self.runtime.engine(), artifact) }
+            .map_err(|error| format!("cannot load its compiled code: {error:#}"))
+    }
+
+    /// The version a plugin has by now: one that is known, or made of this code.
     fn version(
         &self,
         name: &str,
         info: &PluginInfo,
-        artifacts: &BTreeMap<String, Vec<u8>>,
+        code: &BTreeMap<String, Result<Component, String>>,
     ) -> Result<Arc<Version>, String> {
         let same = |version: &&Arc<Version>| version.name == name && version.info == *info;
         if let Some(version) = self.held().find(same) {
             return Ok(version.clone());
         }
-        let code = |version: &&Arc<Version>| version.info.artifact == info.artifact;
-        let component = match self.held().find(code) {
-            Some(version) => version.component.clone(),
-            None => {
-                let artifact = artifacts
-                    .get(&info.artifact)
-                    .ok_or("its compiled code was not sent")?;
-                // SAFETY: the bytes are an artifact of our own compile worker: the
-                // agent alone writes to the control socket, and it sends what the
-                // worker made, checked against the digest it recorded. Code of another
-                // engine version or other settings is refused by the call itself.
-                unsafe { Component::deserialize(self.runtime.engine(), artifact) }
-                    .map_err(|error| format!("cannot load its compiled code: {error:#}"))?
-            }
+        let component = match code.get(&info.artifact) {
+            Some(Ok(component)) => component,
+            Some(Err(reason)) => return Err(reason.clone()),
+            None => return Err("the snapshot does not name its code".to_owned()),
         };
-        let linked = Linked::new(&component, info.world, &info.capabilities)
+        let linked = Linked::new(component, info.world, &info.capabilities)
             .map_err(|error| format!("cannot link it: {error:#}"))?;
         Ok(Arc::new(Version {
             name: name.to_owned(),
             info: info.clone(),
-            component,
             linked,
             runtime: self.runtime.clone(),
             totals: Arc::new(Counters::default()),

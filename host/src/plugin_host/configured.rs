@@ -15,7 +15,6 @@ use std::{
 };
 
 use tidegate_policy::compiled::RuleId;
-use wasmtime::component::Component;
 
 use super::{
     answer::Failure,
@@ -44,7 +43,6 @@ const AT_ONCE: usize = 4;
 pub(super) struct Version {
     pub(super) name: String,
     pub(super) info: PluginInfo,
-    pub(super) component: Component,
     pub(super) linked: Linked,
     pub(super) runtime: Arc<Runtime>,
     pub(super) totals: Arc<Counters>,

@@ -194,6 +194,16 @@ pub struct Snapshot {
     pub remembered: Vec<Remembered>,
 }
 
+impl Snapshot {
+    /// Digests of the compiled plugins it names. Whoever has this snapshot holds the code
+    /// of all of them, in use or not, and of no other.
+    pub fn artifacts(&self) -> impl Iterator<Item = &String> {
+        let remembered = self.remembered.iter().map(|kept| &kept.info);
+        let all = self.plugins.values().chain(remembered);
+        all.map(|info| &info.artifact)
+    }
+}
+
 /// A binding's last good version and configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {

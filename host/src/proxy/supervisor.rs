@@ -648,9 +648,8 @@ impl Run {
             .proxy
             .send(&ToProxy::Publish { artifacts }, &attached)
             .await?;
-        // The proxy forgets what a snapshot does not name.
         session.artifacts.extend(digests);
-        let named: BTreeSet<_> = named(&publication.snapshot).collect();
+        let named: BTreeSet<_> = publication.snapshot.artifacts().collect();
         session.artifacts.retain(|digest| named.contains(digest));
         Ok(())
     }
@@ -668,7 +667,7 @@ struct Packed {
 fn pack(publication: &Publication, held: &BTreeSet<String>) -> io::Result<Packed> {
     let snapshot = serde_json::to_vec(&publication.snapshot)?;
     let snapshot = sealed::seal("tidegate-snapshot", &snapshot)?;
-    let wanted: BTreeSet<_> = named(&publication.snapshot)
+    let wanted: BTreeSet<_> = (publication.snapshot.artifacts())
         .filter(|digest| !held.contains(*digest))
         .collect();
     let mut artifacts = Vec::new();
@@ -688,13 +687,6 @@ fn pack(publication: &Publication, held: &BTreeSet<String>) -> io::Result<Packed
         snapshot,
         artifacts,
     })
-}
-
-/// Digests of the compiled plugins a snapshot needs.
-fn named(snapshot: &Snapshot) -> impl Iterator<Item = &String> {
-    let remembered = snapshot.remembered.iter().map(|kept| &kept.info);
-    let all = snapshot.plugins.values().chain(remembered);
-    all.map(|info| &info.artifact)
 }
 
 async fn next(proxy: &Channel) -> io::Result<(ToAgent, Vec<OwnedFd>)> {
