@@ -5,7 +5,7 @@ use std::{
     fs, io,
     os::fd::{FromRawFd, OwnedFd},
     path::Path,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
@@ -93,13 +93,14 @@ async fn until(
         .clone()
 }
 
-/// Waits for counters of this generation.
+/// Waits for counters of this generation; those of a later one end it.
 async fn stats_of(events: &mut mpsc::Receiver<ToAgent>, generation: u32) -> u32 {
     let next = async {
         loop {
             if let ToAgent::Stats(stats) = events.recv().await.unwrap()
-                && stats.generation == generation
+                && stats.generation >= generation
             {
+                assert_eq!(stats.generation, generation, "it was never told");
                 return stats.pid;
             }
         }
@@ -155,27 +156,28 @@ async fn it_has_two_powers_comes_back_and_is_found_again() {
     let listeners = supervisor.listeners().len();
     assert!(listeners >= class::COUNT as usize);
 
+    // Each generation is told when it is in use, not at the next second.
+    for generation in 2..=5 {
+        publish(&supervisor, generation).await;
+    }
+    for generation in 2..=5 {
+        assert_eq!(stats_of(&mut events, generation).await, first.pid);
+    }
+
     // Killed: another one serves the same generation, with the same listeners.
-    let killed = Instant::now();
     kill(Pid::from_raw(first.pid as i32), Signal::SIGKILL).unwrap();
     let second = until(&supervisor, |status| {
         status.serving && status.pid != first.pid
     })
     .await;
-    // 8 ms on an idle machine; the promise is 200 ms, with room for a busy one.
-    assert!(
-        killed.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        killed.elapsed()
-    );
     assert_eq!(second.starts, 2);
-    assert_eq!(stats_of(&mut events, 1).await, second.pid);
+    assert_eq!(stats_of(&mut events, 5).await, second.pid);
     assert_eq!(supervisor.listeners().len(), listeners);
 
     // The agent goes, the proxy stays, the next agent takes it over.
     drop((supervisor, events));
     let (supervisor, _events) = supervise(dir.path()).await;
-    publish(&supervisor, 2).await;
+    publish(&supervisor, 6).await;
     let adopted = until(&supervisor, |status| status.serving).await;
     assert_eq!((adopted.pid, adopted.starts), (second.pid, 0));
     assert_eq!(supervisor.listeners().len(), listeners);

@@ -150,11 +150,11 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
         .into_iter()
         .map(candidate)
         .collect();
-    let (stats_in, stats) = watch::channel(ProxyStats::default());
+    let (stats_in, mut stats) = watch::channel(ProxyStats::default());
     let node = Node {
         datapath: datapath.clone(),
         proxy: proxy.clone(),
-        stats,
+        stats: stats.clone(),
     };
     let learned = Arc::new(Mutex::new(LearnedNames::new(LEARNED_NAMES)));
     let names = NameKeeper::restore(store.clone(), learned.clone());
@@ -235,6 +235,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut proxy_status = proxy.status();
+    let mut in_proxy = 0;
     let ended = loop {
         let event = tokio::select! {
             // In this order: stopping is never held up by what keeps coming.
@@ -256,6 +257,10 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
                 Event::NodeAddresses(sources::node_addresses(&config.node.addresses))
             }
             Ok(()) = proxy_status.changed() => Event::StatusChanged,
+            Ok(stats) = stats.wait_for(|stats| stats.generation != in_proxy) => {
+                in_proxy = stats.generation;
+                Event::StatusChanged
+            }
             _ = sweep.tick() => {
                 datapath.expire();
                 continue;

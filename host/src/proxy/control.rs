@@ -272,7 +272,10 @@ impl<L: Loader> Control<L> {
             generation,
             refused,
         };
-        agent.send(&published, &[]).await
+        agent.send(&published, &[]).await?;
+        // Whoever asks for the status sees this generation, not that of a second ago.
+        self.send_stats(agent);
+        Ok(())
     }
 
     /// Keeps compiled plugins for the snapshot that follows.
