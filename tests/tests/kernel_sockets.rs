@@ -106,11 +106,12 @@ fn attached(cgroup: &Cgroup) -> Object {
     for name in names {
         // A single attachment by link: the kernel lets other links stand beside it.
         let mode = CgroupAttachMode::Single;
-        match object.program_mut(name).expect("loaded") {
-            Program::CgroupSockAddr(program) => drop(program.attach(&directory, mode)),
-            Program::SockOps(program) => drop(program.attach(&directory, mode)),
+        let attached = match object.program_mut(name).expect("loaded") {
+            Program::CgroupSockAddr(program) => program.attach(&directory, mode).map(drop),
+            Program::SockOps(program) => program.attach(&directory, mode).map(drop),
             _ => panic!("{name} is no cgroup program"),
-        }
+        };
+        attached.unwrap_or_else(|error| panic!("{name} is not attached: {error:?}"));
     }
     object
 }

@@ -110,12 +110,11 @@ async fn start() -> Running {
     let dir = tempfile::tempdir().expect("temporary folder");
     let path = dir.path().join("agent.sock");
     let (served, to_serve) = (path.clone(), readers.clone());
-    tokio::spawn(async move { serve_api(&served, to_serve).await });
-    for _ in 0..200 {
-        if path.exists() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let serving = tokio::spawn(async move { serve_api(&served, to_serve).await });
+    // It runs whenever this test does not.
+    while !path.exists() {
+        assert!(!serving.is_finished(), "the API ended: {:?}", serving.await);
+        tokio::task::yield_now().await;
     }
     Running {
         client: Client::new(path),
