@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -48,7 +48,10 @@ impl Requests {
             &line,
             &format!("{url}[1-{count}]"),
         ];
-        let curl = from.spawn(&format!("load-{count}"), "curl", &arguments)?;
+        // Each account in a file of its own.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let curl = from.spawn(&format!("load-{number}"), "curl", &arguments)?;
         Ok(Self {
             curl,
             header: header.to_owned(),

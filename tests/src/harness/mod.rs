@@ -1,14 +1,15 @@
 //! A world to test in. Reading order: [`tag`] (names, and how everything is removed
 //! again), [`place`] (where a process runs), [`process`], [`world`] (the topology),
-//! [`node`] (files, agent, command line), [`server`], [`peer`], [`traffic`] and
-//! [`load`] (what it talks to), [`capture`] (what arrived), [`flows`] (what the kernel
-//! remembers), [`eventually()`].
+//! [`node`] (files, agent, command line), `compiled` (what it need not compile again),
+//! [`server`], [`peer`], [`traffic`] and [`load`] (what it talks to), [`capture`] (what
+//! arrived), [`flows`] (what the kernel remembers), [`eventually()`].
 //!
 //! Nothing here touches devices, routes or firewall of the root namespace, nor the
 //! root control group: all of it lives in namespaces and groups named after a
 //! [`tag::Tag`], which a helper process removes even if the owner is killed.
 
 pub mod capture;
+mod compiled;
 pub mod eventually;
 pub mod flows;
 pub mod load;

@@ -13,6 +13,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::{
+    compiled,
     eventually::{eventually, within},
     place::Place,
     process::Running,
@@ -46,6 +47,7 @@ impl Node {
         for folder in ["state", "run", "bpffs"] {
             fs::create_dir_all(dir.join(folder))?;
         }
+        compiled::give(&dir.join("state"))?;
         let node = Self {
             place,
             dir,
@@ -199,6 +201,7 @@ impl Node {
         });
         ready
             .and_then(|answer| answer)
+            .inspect(|()| compiled::take(&self.dir.join("state")))
             .inspect_err(|_| self.print_logs())
     }
 

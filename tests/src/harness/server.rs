@@ -216,6 +216,39 @@ pub fn connect(place: &Place, to: impl Into<SocketAddr>) -> anyhow::Result<TcpSt
 /// Sends a datagram from a place and waits up to a second for the answer.
 pub fn ask_udp(place: &Place, to: impl Into<SocketAddr>, text: &str) -> anyhow::Result<String> {
     let to = to.into();
+    let socket = datagram_socket(place, to)?;
+    socket.send_to(text.as_bytes(), to)?;
+    let mut bytes = [0; 2048];
+    let (n, from) = socket.recv_from(&mut bytes)?;
+    anyhow::ensure!(from == to, "asked {to}, answered by {from}");
+    Ok(String::from_utf8_lossy(&bytes[..n]).into_owned())
+}
+
+/// As [`ask_udp`], where the datagram must get lost: silence for a second. A refusal by
+/// the sender's or the target's stack is another thing, and an error.
+pub fn expect_udp_dropped(
+    place: &Place,
+    to: impl Into<SocketAddr>,
+    text: &str,
+) -> anyhow::Result<()> {
+    let to = to.into();
+    let socket = datagram_socket(place, to)?;
+    // A connected socket is told of ICMP errors.
+    place.within(|| socket.connect(to))??;
+    socket.send(text.as_bytes())?;
+    let mut bytes = [0; 2048];
+    match socket.recv(&mut bytes) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("not silent: {to}")),
+        Ok(n) => {
+            let answer = String::from_utf8_lossy(&bytes[..n]);
+            anyhow::bail!("{to} answered {} with {answer:?}", place.name())
+        }
+    }
+}
+
+/// A socket that waits a second for an answer from an address of this family.
+fn datagram_socket(place: &Place, to: SocketAddr) -> anyhow::Result<UdpSocket> {
     let any: SocketAddr = if to.is_ipv4() {
         ([0, 0, 0, 0], 0).into()
     } else {
@@ -223,9 +256,5 @@ pub fn ask_udp(place: &Place, to: impl Into<SocketAddr>, text: &str) -> anyhow::
     };
     let socket = place.within(|| UdpSocket::bind(any))??;
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-    socket.send_to(text.as_bytes(), to)?;
-    let mut bytes = [0; 2048];
-    let (n, from) = socket.recv_from(&mut bytes)?;
-    anyhow::ensure!(from == to, "asked {to}, answered by {from}");
-    Ok(String::from_utf8_lossy(&bytes[..n]).into_owned())
+    Ok(socket)
 }

@@ -3,7 +3,17 @@
 use anyhow::{Context, Result, ensure};
 use tidegate_tests::harness::{Curl, World, eventually};
 
-use crate::shop::{PLAIN, POLICY, Shop};
+use crate::shop::{PLAIN, POLICY, Shop, together};
+
+#[test]
+fn on_a_running_node() -> Result<()> {
+    let shop = Shop::running()?;
+    together!(&shop;
+        what_somebody_detaches_is_attached_again,
+        changes_that_come_together_are_one_generation,
+        each_mistake_is_named_with_its_place_and_what_would_be_right,
+    )
+}
 
 #[test]
 fn a_broken_policy_is_reported_and_its_last_good_version_stays() -> Result<()> {
@@ -123,9 +133,7 @@ spec:
     ),
 ];
 
-#[test]
-fn each_mistake_is_named_with_its_place_and_what_would_be_right() -> Result<()> {
-    let shop = Shop::running()?;
+fn each_mistake_is_named_with_its_place_and_what_would_be_right(shop: &Shop) -> Result<()> {
     for (file, text, _) in MISTAKES {
         shop.world.node.write(file, text)?;
     }
@@ -185,9 +193,7 @@ fn named(lines: &str, file: &str, message: &str) -> Result<bool> {
         .any(|text| text.starts_with(&start) && text.ends_with(what)))
 }
 
-#[test]
-fn changes_that_come_together_are_one_generation() -> Result<()> {
-    let shop = Shop::running()?;
+fn changes_that_come_together_are_one_generation(shop: &Shop) -> Result<()> {
     let generation = || -> Result<u64> {
         Ok(shop.world.node.status()?["generation"]
             .as_u64()
@@ -351,9 +357,7 @@ fn a_newcomer_that_conflicts_steps_back() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn what_somebody_detaches_is_attached_again() -> Result<()> {
-    let shop = Shop::running()?;
+fn what_somebody_detaches_is_attached_again(shop: &Shop) -> Result<()> {
     let node = &shop.world.node;
     let request = Curl::get(shop.url(PLAIN, "/"));
     request.expect_dropped(&shop.stranger)?;

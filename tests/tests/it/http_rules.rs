@@ -8,11 +8,21 @@ use std::{
 use anyhow::{Result, ensure};
 use tidegate_tests::harness::{Curl, Place, server};
 
-use crate::shop::{H2, HTTP, PEER, Shop, read_head};
+use crate::shop::{H2, HTTP, PEER, Shop, policy, read_head, together};
 
 #[test]
-fn what_no_rule_allows_is_answered_403_and_attributed() -> Result<()> {
+fn rules_of_the_proxy() -> Result<()> {
     let shop = Shop::running()?;
+    together!(&shop;
+        what_no_rule_allows_is_answered_403_and_attributed,
+        a_path_is_judged_as_the_server_will_read_it,
+        keep_alive_carries_allowed_and_refused_requests_on_one_connection,
+        http2_without_tls_is_filtered_stream_by_stream,
+        requests_that_could_be_read_in_two_ways_are_refused,
+    )
+}
+
+fn what_no_rule_allows_is_answered_403_and_attributed(shop: &Shop) -> Result<()> {
     for url in [shop.url(HTTP, "/api/users"), shop.url6(HTTP, "/api/users")] {
         Curl::get(url).expect(&shop.frontend, 200)?;
     }
@@ -42,9 +52,7 @@ fn what_no_rule_allows_is_answered_403_and_attributed() -> Result<()> {
     Curl::get(shop.url(HTTP, "/api/users")).expect_dropped(&shop.stranger)
 }
 
-#[test]
-fn a_path_is_judged_as_the_server_will_read_it() -> Result<()> {
-    let shop = Shop::running()?;
+fn a_path_is_judged_as_the_server_will_read_it(shop: &Shop) -> Result<()> {
     for path in [
         "/api/../admin",
         "/api/%2e%2e/admin",
@@ -88,9 +96,7 @@ fn a_path_is_judged_as_the_server_will_read_it() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn keep_alive_carries_allowed_and_refused_requests_on_one_connection() -> Result<()> {
-    let shop = Shop::running()?;
+fn keep_alive_carries_allowed_and_refused_requests_on_one_connection(shop: &Shop) -> Result<()> {
     let urls = ["/api/1", "/admin", "/api/2"].map(|path| shop.url(HTTP, path));
     let out = shop.frontend.run(
         "curl",
@@ -117,9 +123,7 @@ fn keep_alive_carries_allowed_and_refused_requests_on_one_connection() -> Result
     Ok(())
 }
 
-#[test]
-fn http2_without_tls_is_filtered_stream_by_stream() -> Result<()> {
-    let shop = Shop::running()?;
+fn http2_without_tls_is_filtered_stream_by_stream(shop: &Shop) -> Result<()> {
     let h2 = |path: &str| Curl::get(shop.url(H2, path)).with(&["--http2-prior-knowledge"]);
     let answer = h2("/api/users").expect(&shop.frontend, 200)?;
     assert!(
@@ -141,9 +145,7 @@ fn http2_without_tls_is_filtered_stream_by_stream() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn requests_that_could_be_read_in_two_ways_are_refused() -> Result<()> {
-    let shop = Shop::running()?;
+fn requests_that_could_be_read_in_two_ways_are_refused(shop: &Shop) -> Result<()> {
     for head in [
         "GET /api/x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
         "GET /api/x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\n",
@@ -170,7 +172,10 @@ fn nobody_talks_the_proxy_into_looking_away() -> Result<()> {
     std::fs::write(files.join("api/x"), "public")?;
     std::fs::write(files.join("admin"), "secret")?;
     server::http_echo(&shop.backend, TUNNEL)?;
-    shop.world.node.write("policies/backend.yaml", LOOKING)?;
+    shop.world.node.write(
+        "policies/backend.yaml",
+        policy("backend", "backend", LOOKING),
+    )?;
     shop.world.node.start()?;
 
     // The request that is judged, and behind it HTTP/2 with one for `/admin`.
@@ -242,11 +247,6 @@ const TUNNEL: u16 = 8084;
 
 /// What the frontend may ask the servers of the test above.
 const LOOKING: &str = r#"
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: backend, namespace: shop}
-spec:
-  endpointSelector: {matchLabels: {app: backend}}
   ingress:
   - fromEndpoints: [{matchLabels: {app: frontend}}]
     toPorts:

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tidegate_tests::harness::{Curl, World, server, world::OUTSIDE_V4};
 
 #[test]
@@ -29,6 +29,18 @@ fn without_tidegate_everybody_reaches_everybody() -> Result<()> {
         server::ask_udp(&frontend, (backend.v6, 7), "hello")?,
         "backend hello"
     );
+    // Neither an answer nor a refusal is taken for a loss.
+    for address in backend.addresses() {
+        for (port, said) in [(7, "answered"), (9, "not silent")] {
+            let dropped = server::expect_udp_dropped(&frontend, (address, port), "hello");
+            let error = dropped.expect_err("not dropped").to_string();
+            ensure!(error.contains(said), "{address} port {port}: {error}");
+        }
+    }
+    for (port, what) in [(80, "answered"), (82, "refused")] {
+        let dropped = Curl::get(format!("http://{}:{port}/", backend.v4)).expect_dropped(&frontend);
+        ensure!(dropped.is_err(), "port {port} {what}");
+    }
     Ok(())
 }
 

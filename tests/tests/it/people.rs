@@ -1,16 +1,27 @@
 //! What people see: status, observe, explain, lists, metrics.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tidegate_tests::harness::{Curl, Place, eventually, world::NODE_V4};
 
-use crate::shop::{HTTP, PLAIN, POLICY, Shop};
+use crate::shop::{HTTP, PLAIN, POLICY, Shop, together};
 
 #[test]
-fn status_tells_how_the_node_is() -> Result<()> {
+fn on_a_running_node() -> Result<()> {
     let shop = Shop::running()?;
+    together!(&shop;
+        status_tells_how_the_node_is,
+        lists_have_what_is_there,
+        explain_names_the_rule_and_agrees_with_what_happens,
+        observe_follows_and_filters,
+        every_filter_of_observe_selects_what_it_says,
+        metrics_read_as_openmetrics_and_count_what_happened,
+    )
+}
+
+fn status_tells_how_the_node_is(shop: &Shop) -> Result<()> {
     let text = shop.world.node.text(&["status"])?;
     for part in ["lab", "in kernel and proxy", "serving"] {
         assert!(text.contains(part), "no `{part}` in\n{text}");
@@ -18,9 +29,7 @@ fn status_tells_how_the_node_is() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn lists_have_what_is_there() -> Result<()> {
-    let shop = Shop::running()?;
+fn lists_have_what_is_there(shop: &Shop) -> Result<()> {
     for (noun, parts) in [
         (
             "endpoint",
@@ -41,9 +50,7 @@ fn lists_have_what_is_there() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn explain_names_the_rule_and_agrees_with_what_happens() -> Result<()> {
-    let shop = Shop::running()?;
+fn explain_names_the_rule_and_agrees_with_what_happens(shop: &Shop) -> Result<()> {
     for (from, port, verdict) in [
         ("frontend", PLAIN, "FORWARDED"),
         ("frontend", HTTP, "REDIRECTED"),
@@ -370,9 +377,7 @@ fn explain_and_observe_give_the_same_reason_for_every_kind_of_denial() -> Result
     Ok(())
 }
 
-#[test]
-fn observe_follows_and_filters() -> Result<()> {
-    let shop = Shop::running()?;
+fn observe_follows_and_filters(shop: &Shop) -> Result<()> {
     let mut command = shop.world.node.place().command(shop.world.node.binary())?;
     command
         .args([
@@ -388,18 +393,26 @@ fn observe_follows_and_filters() -> Result<()> {
         .env("TIDEGATE_SOCKET", shop.world.node.socket());
     let observer = shop.world.node.place().spawn_command("observe", command)?;
     // Follow has no history to prove that it is connected; traffic repeats instead.
-    eventually("the refused request is shown", || {
-        Curl::get(shop.url(HTTP, "/api/x")).expect(&shop.frontend, 200)?;
-        Curl::get(shop.url(HTTP, "/admin")).expect(&shop.frontend, 403)?;
-        Curl::get(shop.url(PLAIN, "/"))
-            .give_up_after(1)
-            .from(&shop.stranger)?;
+    let shown = |what: &str| -> Result<String> {
         let text = observer.output();
-        ensure!(text.contains("/admin"), "{text}");
-        Ok(())
+        ensure!(text.contains(what), "no {what} in\n{text}");
+        Ok(text)
+    };
+    eventually("the refused request is shown", || {
+        Curl::get(shop.url(HTTP, "/admin")).expect(&shop.frontend, 403)?;
+        shown("/admin")
     })?;
-    std::thread::sleep(Duration::from_millis(200));
-    let text = observer.output();
+    // What does not match, from proxy and kernel, is told before what does.
+    Curl::get(shop.url(HTTP, "/api/x")).expect(&shop.frontend, 200)?;
+    shop.world.node.record(&["--from", "frontend"], |record| {
+        record["l7"]["status"] == 200
+    })?;
+    Curl::get(shop.url(PLAIN, "/")).expect_dropped(&shop.stranger)?;
+    shop.world
+        .node
+        .record(&["--from", "stranger", "--verdict", "dropped"], |_| true)?;
+    Curl::get(shop.url(HTTP, "/last")).expect(&shop.frontend, 403)?;
+    let text = eventually("the last request is shown", || shown("/last"))?;
     assert!(
         !text.contains("stranger") && !text.contains("/api/x"),
         "{text}"
@@ -407,9 +420,7 @@ fn observe_follows_and_filters() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn every_filter_of_observe_selects_what_it_says() -> Result<()> {
-    let shop = Shop::running()?;
+fn every_filter_of_observe_selects_what_it_says(shop: &Shop) -> Result<()> {
     Curl::get(shop.url(HTTP, "/api/x")).expect(&shop.frontend, 200)?;
     Curl::get(shop.url(HTTP, "/admin")).expect(&shop.frontend, 403)?;
     Curl::get(shop.url(PLAIN, "/")).expect(&shop.frontend, 200)?;
@@ -472,9 +483,7 @@ fn every_filter_of_observe_selects_what_it_says() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn metrics_read_as_openmetrics_and_count_what_happened() -> Result<()> {
-    let shop = Shop::running()?;
+fn metrics_read_as_openmetrics_and_count_what_happened(shop: &Shop) -> Result<()> {
     Curl::get(shop.url(HTTP, "/api/x")).expect(&shop.frontend, 200)?;
     Curl::get(shop.url(HTTP, "/admin")).expect(&shop.frontend, 403)?;
     Curl::get(shop.url(PLAIN, "/")).expect_dropped(&shop.stranger)?;

@@ -39,6 +39,20 @@ spec:
       - {port: "7000", protocol: ANY}
 "#;
 
+/// A policy of the shop about the workloads of an app; `sections` are what stands below
+/// its `endpointSelector`.
+pub(crate) fn policy(name: &str, app: &str, sections: &str) -> String {
+    format!(
+        "apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {{name: {name}, namespace: shop}}
+spec:
+  endpointSelector: {{matchLabels: {{app: {app}}}}}
+{}",
+        sections.trim_start_matches('\n')
+    )
+}
+
 /// The world, its node not started yet.
 pub(crate) struct Shop {
     pub(crate) world: World,
@@ -110,6 +124,17 @@ impl Shop {
         format!("http://[{}]:{port}{path}", self.backend.v6)
     }
 }
+
+/// Promises that share a world, one after the other: each is a function of this file
+/// that takes the world, and is named where it fails. What one leaves behind (records,
+/// connections, documents) the next one must bear or undo.
+macro_rules! together {
+    ($world:expr; $($promise:ident),+ $(,)?) => {{
+        $(anyhow::Context::context($promise($world), stringify!($promise))?;)+
+        Ok(())
+    }};
+}
+pub(crate) use together;
 
 /// Reads a response head to its empty line.
 pub(crate) fn read_head(stream: &mut TcpStream) -> Result<String> {
