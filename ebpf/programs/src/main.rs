@@ -9,6 +9,7 @@
 mod addr;
 mod admit;
 mod attempt;
+mod bridge;
 mod clock;
 mod connect;
 mod counters;

@@ -9,6 +9,7 @@ use aya_ebpf::{
 use tidegate_decide::rate::TokenBucket;
 use tidegate_ebpf_shared::{
     addr::Addr,
+    bridge::BridgePort,
     config::DatapathConfig,
     endpoint::EndpointInfo,
     event::{Counter, counter},
@@ -40,6 +41,10 @@ pub static ENDPOINTS: HashMap<u32, EndpointInfo> = HashMap::with_max_entries(lim
 /// Endpoint id by interface index. The agent writes.
 #[map]
 pub static INTERFACES: HashMap<u32, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
+/// Devices that are ports of a bridge, by interface index. The agent writes.
+#[map]
+pub static BRIDGE_PORTS: HashMap<u32, BridgePort> =
+    HashMap::with_max_entries(limits::ENDPOINTS, ON_DEMAND);
 /// Endpoint id by cgroup id. The agent writes.
 #[map]
 pub static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);

@@ -7,6 +7,8 @@ use aya_ebpf::{
 };
 use tidegate_ebpf_shared::mark::{self, tag};
 
+use crate::bridge;
+
 /// What happens to a packet at a tcx hook.
 #[derive(Clone, Copy)]
 pub enum Outcome {
@@ -35,6 +37,7 @@ pub fn entry(ctx: &TcContext, outcome: Outcome) -> i32 {
             marked(ctx, mark::CHECKED)
         }
         Outcome::ToProxy => {
+            bridge::take(ctx);
             set_tag(ctx, tag::TO_PROXY);
             marked(ctx, mark::TO_PROXY)
         }

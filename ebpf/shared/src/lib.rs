@@ -9,6 +9,7 @@
 #![no_std]
 
 pub mod addr;
+pub mod bridge;
 pub mod config;
 pub mod endpoint;
 pub mod event;

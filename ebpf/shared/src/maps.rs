@@ -10,6 +10,8 @@ pub mod map {
     pub const ENDPOINTS: &str = "ENDPOINTS";
     /// `INTERFACES: HashMap<u32 (ifindex), u32 (endpoint id)>`. Agent writes.
     pub const INTERFACES: &str = "INTERFACES";
+    /// `BRIDGE_PORTS: HashMap<u32 (ifindex), BridgePort>`. Agent writes.
+    pub const BRIDGE_PORTS: &str = "BRIDGE_PORTS";
     /// `CGROUPS: HashMap<u64 (cgroup id), u32 (endpoint id)>`. Agent writes.
     pub const CGROUPS: &str = "CGROUPS";
     /// `IPCACHE: LpmTrie<Addr, AddrInfo>`. Agent writes.
@@ -52,11 +54,12 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
 
     /// Every map the agent pins, in the order `tidegate status` lists them.
-    pub const ALL: [&str; 24] = [
+    pub const ALL: [&str; 25] = [
         CONFIG,
         GENERATION,
         ENDPOINTS,
         INTERFACES,
+        BRIDGE_PORTS,
         CGROUPS,
         IPCACHE,
         FQDN,

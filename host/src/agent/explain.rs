@@ -3,13 +3,13 @@
 use std::{net::IpAddr, sync::Arc};
 
 use tidegate_ebpf_shared::{addr::proto, flow::flags, identity::reserved, policy::verdict, reason};
-use tidegate_policy::compiled::{Compiled, Direction, PortMatch};
+use tidegate_policy::compiled::{Compiled, Direction, Location, PortMatch};
 
 use super::judge::Asked;
 use crate::{
     admin,
-    control::view::View,
-    datapath::{self, Reader},
+    control::view::{EndpointView, View},
+    datapath::{self, Concern, Family, Reader},
     observe::{
         assemble::protocol_name as protocol,
         directory::{Directory, LearnedNames},
@@ -98,7 +98,7 @@ impl Explainer {
             reason: drop.map(|reason| reason::phrase(reason).to_owned()),
             l7: None,
             notes: query.notes.clone(),
-            obstacles: obstacles(view, &answer, verdict),
+            obstacles: obstacles(view, &answer, verdict, host_service != 0),
             generation: evaluation.generation,
         };
         Ok((explanation, asked))
@@ -112,13 +112,17 @@ pub(super) fn place(compiled: &Compiled, rule: u32) -> Option<String> {
 }
 
 /// What may stand in the way of a flow that policy allows, or make the answer stale.
-fn obstacles(view: &View, answer: &datapath::Explanation, verdict: FlowVerdict) -> Vec<String> {
+fn obstacles(
+    view: &View,
+    answer: &datapath::Explanation,
+    verdict: FlowVerdict,
+    host_service: bool,
+) -> Vec<String> {
     let mut found = Vec::new();
-    for id in [answer.source.endpoint, answer.destination.endpoint] {
-        let endpoint = view.endpoints.iter().find(|e| e.id == id);
-        if let Some(endpoint) = endpoint.filter(|e| e.state != "ready") {
-            found.push(format!("endpoint {}: {}", endpoint.name, endpoint.state));
-        }
+    let endpoint = |id| view.endpoints.iter().find(|e| e.id == id);
+    let ends = [&answer.source, &answer.destination].map(|end| endpoint(end.endpoint));
+    for endpoint in ends.iter().flatten().filter(|e| e.state != "ready") {
+        found.push(format!("endpoint {}: {}", endpoint.name, endpoint.state));
     }
     if verdict == FlowVerdict::Redirected && view.proxy.state != "serving" {
         found.push(format!(
@@ -132,9 +136,83 @@ fn obstacles(view: &View, answer: &datapath::Explanation, verdict: FlowVerdict) 
             view.generation, view.proxy_generation
         ));
     }
-    found.extend(view.datapath.missing.iter().cloned());
-    found.extend(view.datapath.notes.iter().cloned());
+    // Nobody's rule denies it: what nobody can read any more may have.
+    let by_no_rule =
+        |step: &datapath::Step| step.entry.verdict == verdict::DEFAULT_DENY && step.entry.rule == 0;
+    if answer.steps.iter().any(by_no_rule) {
+        let unknown = view.problems.iter();
+        let unknown = unknown.filter(|problem| problem.unready && problem.file.is_empty());
+        found.extend(unknown.map(|problem| problem.message.clone()));
+    }
+    let asked = AskedFlow {
+        steered: verdict == FlowVerdict::Redirected,
+        family: Family::from(answer.source.address),
+        names: ends.iter().flatten().map(|e| e.name.as_str()).collect(),
+        devices: ends.iter().flatten().filter_map(|e| device(e)).collect(),
+        others_devices: view.endpoints.iter().filter_map(device).collect(),
+        outside: answer.source.outside || answer.destination.outside,
+        node: [&answer.source, &answer.destination]
+            .iter()
+            .any(|end| end.identity == reserved::HOST),
+        sockets: host_service || answer.service.is_some(),
+    };
+    let notes = view.datapath.notes.iter();
+    found.extend(
+        notes
+            .filter(|note| asked.is_concerned(&note.concerns))
+            .map(ToString::to_string),
+    );
     found
+}
+
+fn device(endpoint: &EndpointView) -> Option<&str> {
+    match &endpoint.location {
+        Location::Interface(device) => Some(device),
+        Location::Cgroup(_) => None,
+    }
+}
+
+/// What of a flow decides whether a note about the node concerns it.
+#[derive(Debug)]
+struct AskedFlow<'a> {
+    steered: bool,
+    family: Family,
+    /// Endpoints at its ends.
+    names: Vec<&'a str>,
+    /// Their devices.
+    devices: Vec<&'a str>,
+    /// Devices of all endpoints.
+    others_devices: Vec<&'a str>,
+    /// An end is outside.
+    outside: bool,
+    /// An end is the node itself.
+    node: bool,
+    /// Decided or translated at a socket of the node.
+    sockets: bool,
+}
+
+impl AskedFlow<'_> {
+    fn is_concerned(&self, concern: &Concern) -> bool {
+        match concern {
+            Concern::Node => true,
+            Concern::Steered { family, endpoint } => {
+                let at_an_end = |endpoint: &String| self.names.contains(&endpoint.as_str());
+                self.steered
+                    && family.is_none_or(|family| family == self.family)
+                    && endpoint.as_ref().is_none_or(at_an_end)
+            }
+            Concern::Outside => self.outside,
+            Concern::Routed { family } => *family == self.family && !self.node,
+            // An endpoint's device, or one by which packets come in from outside.
+            Concern::Device { device } => {
+                let device = device.as_str();
+                let leads_outside = !self.others_devices.contains(&device);
+                self.family == Family::Ipv4
+                    && (self.devices.contains(&device) || self.outside && leads_outside)
+            }
+            Concern::Sockets => self.sockets,
+        }
+    }
 }
 
 /// Why a new flow like this does not come about, if it does not.

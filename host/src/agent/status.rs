@@ -6,7 +6,7 @@ use tidegate_ebpf_shared::reason;
 
 use crate::{
     control::view::{AttachmentView, DatapathView, ProxyView, TableView},
-    datapath::{Counters, Datapath, DatapathError, DatapathStatus},
+    datapath::{Concern, Counters, Datapath, DatapathError, DatapathStatus, Note},
     proxy::{contract::ProxyStats, supervisor::ProxyStatus},
 };
 
@@ -26,8 +26,10 @@ pub(super) fn datapath(datapath: &Datapath) -> (DatapathView, BTreeMap<String, S
         ..DatapathView::default()
     };
     if let Err(error) = fill(&mut view, datapath) {
-        view.notes
-            .push(format!("cannot read the kernel's numbers: {error}"));
+        view.notes.push(Note::new(
+            Concern::Node,
+            format!("cannot read the kernel's numbers: {error}"),
+        ));
     }
     (view, not_ready)
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{Compiled, CompiledService, DefaultDeny, Location};
 
-use crate::{observe::directory::Directory, proxy::contract::ProxyStats};
+use crate::{datapath::Note, observe::directory::Directory, proxy::contract::ProxyStats};
 
 /// The agent at one moment.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -196,8 +196,9 @@ pub struct DatapathView {
     pub drops: BTreeMap<String, (u64, u64)>,
     /// Hits per deny-list prefix: packets and bytes.
     pub deny_list: BTreeMap<String, (u64, u64)>,
-    /// What needs the operator's eye (sysctls, XDP fallback, foreign rules).
-    pub notes: Vec<String>,
+    /// What needs the operator's eye (sysctls, XDP fallback, foreign rules), and whom it
+    /// concerns.
+    pub notes: Vec<Note>,
     /// Programs that should run somewhere and do not, and why.
     pub missing: Vec<String>,
     /// Programs that somebody else had detached and that were attached again.

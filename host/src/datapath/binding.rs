@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
+    net::IpAddr,
 };
 
 use serde::Serialize;
@@ -10,9 +11,11 @@ use tidegate_ebpf_shared::maps::program;
 use tidegate_policy::compiled::{CompiledEndpoint, EndpointId, Location};
 
 use super::{
-    DatapathError,
+    Concern, DatapathError, Family, Note,
     attach::{Links, Place, XdpMode},
+    bridge::{Bridge, Bridges},
     loader::Programs,
+    netlink::{Netlink, Way},
     place::{self, Cgroup},
     routes,
     tables::Tables,
@@ -90,6 +93,7 @@ pub struct XdpStatus {
 struct Home {
     name: String,
     location: Location,
+    addresses: Vec<IpAddr>,
 }
 
 /// Which devices lead outside.
@@ -108,14 +112,25 @@ impl Default for Outside {
 }
 
 impl Outside {
-    fn names(&self) -> Vec<String> {
-        match self {
-            Self::Declared(names) => names.clone(),
-            Self::ByRoutes(found) => {
-                let names = found.iter().copied().filter_map(place::interface_name);
-                names.collect()
+    /// A default route that leads to the workloads' own bridge leads on by the bridge's
+    /// other ports: what comes in there is from outside, what workloads send is not.
+    fn names(&self, bridges: &Bridges, workloads: &[String]) -> Vec<String> {
+        let Self::ByRoutes(found) = self else {
+            let Self::Declared(names) = self else {
+                return Vec::new();
+            };
+            return names.clone();
+        };
+        let mut names = Vec::new();
+        for index in found {
+            let ports = bridges.ports(*index).filter_map(place::interface_name);
+            let (own, others): (Vec<_>, Vec<_>) = ports.partition(|port| workloads.contains(port));
+            match own.is_empty() {
+                true => names.extend(place::interface_name(*index)),
+                false => names.extend(others),
             }
         }
+        names
     }
 }
 
@@ -129,6 +144,11 @@ pub(super) struct Bindings {
     /// made anew its programs back before anything else is known.
     remembered: BTreeMap<EndpointId, Home>,
     outside: Outside,
+    /// Names of the outside devices, as of the last look.
+    outside_names: Vec<String>,
+    bridges: Bridges,
+    /// Workloads on bridges that the node itself has no way to.
+    unreachable: Vec<Note>,
     xdp: BTreeMap<u32, XdpStatus>,
     last: AttachReport,
 }
@@ -170,6 +190,7 @@ impl Bindings {
     /// no endpoints known.
     pub(super) fn new(outside: Vec<String>) -> Self {
         Self {
+            outside_names: outside.clone(),
             outside: if outside.is_empty() {
                 Outside::default()
             } else {
@@ -180,12 +201,12 @@ impl Bindings {
     }
 
     /// What the operator should know of the outside devices.
-    pub(super) fn outside_note(&self) -> Option<String> {
+    pub(super) fn outside_note(&self) -> Option<Note> {
         let Outside::ByRoutes(_) = &self.outside else {
             return None;
         };
-        let names = self.outside.names();
-        Some(if names.is_empty() {
+        let names = &self.outside_names;
+        let message = if names.is_empty() {
             "node.outsideDevices is not set and there is no default route: nothing that comes \
              from outside reaches a workload (name the devices that lead outside)"
                 .to_owned()
@@ -194,11 +215,30 @@ impl Bindings {
                 "node.outsideDevices is not set: by the default routes it is [{}]",
                 names.join(", ")
             )
-        })
+        };
+        Some(Note::new(Concern::Outside, message))
     }
 
-    /// Looks which devices default routes lead to now.
+    /// Workloads on bridges to which the proxy's answers find no way.
+    pub(super) fn unreachable(&self) -> &[Note] {
+        &self.unreachable
+    }
+
+    /// Looks which bridges there are, and which devices default routes lead to now.
     fn find_outside(&mut self, report: &mut AttachReport) {
+        match Bridges::now() {
+            Ok(now) => self.bridges = now,
+            Err(error) => report.failed.push(format!("list the devices: {error}")),
+        }
+        self.find_uplinks(report);
+        self.name_outside();
+    }
+
+    fn name_outside(&mut self) {
+        self.outside_names = self.outside.names(&self.bridges, &self.workload_devices());
+    }
+
+    fn find_uplinks(&mut self, report: &mut AttachReport) {
         let Outside::ByRoutes(found) = &mut self.outside else {
             return;
         };
@@ -223,20 +263,33 @@ impl Bindings {
         let home = |endpoint: &CompiledEndpoint| Home {
             name: endpoint.name.clone(),
             location: endpoint.location.clone(),
+            addresses: endpoint.addresses.clone(),
         };
         self.homes = Some(endpoints.iter().map(|(id, e)| (*id, home(e))).collect());
+        self.name_outside();
     }
 
     /// Says where endpoints were when the last agent ended.
     pub(super) fn remember(&mut self, homes: BTreeMap<EndpointId, (String, Location)>) {
-        let home = |(id, (name, location))| (id, Home { name, location });
+        let home = |(id, (name, location))| {
+            let addresses = Vec::new();
+            (
+                id,
+                Home {
+                    name,
+                    location,
+                    addresses,
+                },
+            )
+        };
         self.remembered = homes.into_iter().map(home).collect();
+        self.name_outside();
     }
 
     /// Index of the device a workload is behind, or why there is none. The node's own ways
     /// out are nobody's: policing them as a workload would cut the node off.
     fn workload_device(&self, device: &str) -> Result<u32, String> {
-        if self.outside.names().iter().any(|outside| outside == device) {
+        if self.outside_names.iter().any(|outside| outside == device) {
             return Err(format!(
                 "{device} is an outside device of this node (node.outsideDevices, or a default route leads there), and no workload is behind it"
             ));
@@ -273,7 +326,7 @@ impl Bindings {
 
     /// Devices declared, outside ones included, whether they exist or not.
     pub(super) fn device_names(&self) -> Vec<String> {
-        [self.workload_devices(), self.outside.names()].concat()
+        [self.workload_devices(), self.outside_names.clone()].concat()
     }
 
     /// Brings tables and links in line with the devices and cgroups that exist:
@@ -289,6 +342,7 @@ impl Bindings {
             ..AttachReport::default()
         };
         self.bind_outside(programs, links, &mut report);
+        self.bind_bridges(tables)?;
         // Nothing is steered on a node that declares no device.
         let guarded = !self.device_names().is_empty();
         if guarded {
@@ -305,6 +359,58 @@ impl Bindings {
         }
         self.last = report.clone();
         Ok(report)
+    }
+
+    /// Tells the programs which of their devices are ports of which bridge.
+    fn bind_bridges(&mut self, tables: &Tables) -> Result<(), DatapathError> {
+        let names = self.device_names().into_iter();
+        let devices = names.filter_map(|name| place::interface_index(&name));
+        let ports: BTreeMap<u32, &Bridge> = devices
+            .filter_map(|index| Some((index, self.bridges.of_port(index)?)))
+            .collect();
+        for (index, bridge) in &ports {
+            if tables.bridge_ports.get(index)? != Some(bridge.port) {
+                tables.bridge_ports.put(index, &bridge.port)?;
+            }
+        }
+        for (index, _) in tables.bridge_ports.entries()? {
+            if !ports.contains_key(&index) {
+                tables.bridge_ports.delete(&index)?;
+            }
+        }
+        self.unreachable = match ports.is_empty() {
+            true => Vec::new(),
+            false => self.find_unreachable(),
+        };
+        Ok(())
+    }
+
+    /// On a bridge workloads reach their neighbours without the node. What needs the proxy
+    /// does not: its answers are the node's, which must know where its workloads are.
+    fn find_unreachable(&self) -> Vec<Note> {
+        let mut notes = Vec::new();
+        let Ok(mut netlink) = Netlink::open() else {
+            return notes;
+        };
+        for home in self.homes.iter().flatten().map(|(_, home)| home) {
+            let Location::Interface(device) = &home.location else {
+                continue;
+            };
+            let bridge = place::interface_index(device).and_then(|i| self.bridges.of_port(i));
+            let Some(bridge) = bridge else { continue };
+            for address in &home.addresses {
+                let neighbour = Some(Way {
+                    device: bridge.index,
+                    direct: true,
+                });
+                // What cannot be asked is not claimed.
+                let way = netlink.way_to(*address).unwrap_or(neighbour);
+                if way != neighbour {
+                    notes.push(lost_behind(&home.name, device, bridge, *address, way));
+                }
+            }
+        }
+        notes
     }
 
     /// The additive half for endpoints: table entries, then programs. An endpoint
@@ -360,14 +466,20 @@ impl Bindings {
     fn bind_outside(&mut self, programs: &Programs, links: &mut Links, report: &mut AttachReport) {
         self.find_outside(report);
         let mut present = HashMap::new();
-        let outside = self.outside.names();
-        for device in &outside {
+        let workloads = self.workload_devices();
+        for device in &self.outside_names {
             let Some(index) = place::interface_index(device) else {
                 report.wait(None, format!("no outside device {device}"));
                 continue;
             };
             if place::has_ethernet_header(device) == Some(false) {
                 report.failed.push(headerless(device));
+                continue;
+            }
+            let ports = self.bridges.ports(index).filter_map(place::interface_name);
+            let (own, others): (Vec<_>, Vec<_>) = ports.partition(|port| workloads.contains(port));
+            if !own.is_empty() {
+                report.failed.push(own_bridge(device, &own, &others));
                 continue;
             }
             present.insert(index, device);
@@ -408,6 +520,45 @@ fn headerless(device: &str) -> String {
          name the device under it (what leaves the tunnel is judged where it is delivered, but \
          no deny list applies there and nothing that needs L7 passes)"
     )
+}
+
+/// Why a bridge is no outside device: what its workloads send would be taken for what comes
+/// from outside with their addresses, and dropped.
+fn own_bridge(bridge: &str, own: &[String], others: &[String]) -> String {
+    format!(
+        "{bridge} is no outside device: workloads are its ports ({}); name the port that leads \
+         outside instead, of [{}]",
+        own.join(", "),
+        others.join(", ")
+    )
+}
+
+/// What a workload on a bridge that the node has no way to should know.
+fn lost_behind(
+    endpoint: &str,
+    device: &str,
+    bridge: &Bridge,
+    address: IpAddr,
+    way: Option<Way>,
+) -> Note {
+    let by = way.and_then(|way| Some((way.direct, place::interface_name(way.device)?)));
+    let way = match by {
+        Some((true, other)) => format!("leads to {other}"),
+        Some((false, other)) => format!("leads to a router by {other}"),
+        None => "does not exist".to_owned(),
+    };
+    let name = &bridge.name;
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let message = format!(
+        "{device} of {endpoint} is a port of {name}, and the node's route to {address} {way}: what \
+         needs L7 there goes through the node and gets no answer; give {name} an address of that \
+         subnet, or `ip route add {address}/{bits} dev {name}`"
+    );
+    let concerns = Concern::Steered {
+        family: Some(Family::from(address)),
+        endpoint: Some(endpoint.to_owned()),
+    };
+    Note::new(concerns, message)
 }
 
 /// Records an endpoint's device (0: none), if the endpoint is known to the kernel

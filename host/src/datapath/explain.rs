@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, net::IpAddr};
 
-use tidegate_decide::{Age, Evaluation, Tuple, evaluate, policy};
+use tidegate_decide::{Age, Evaluation, Tuple, evaluate, flow, policy};
 use tidegate_ebpf_shared::{
     addr::Addr,
     endpoint::EndpointInfo,
@@ -63,6 +63,8 @@ pub struct Party {
     pub fqdn_identities: Vec<u32>,
     /// Endpoint id on this node, or 0.
     pub endpoint: u32,
+    /// Neither the node nor an endpoint.
+    pub outside: bool,
 }
 
 /// A service frontend.
@@ -124,6 +126,7 @@ impl Reader {
             address,
             identity,
             endpoint,
+            outside: policy::is_outside(identity),
             fqdn_identities: policy::Tables::fqdn(&recorder, &encode::addr(address))
                 .into_iter()
                 .filter(|_| policy::is_outside(identity))
@@ -248,14 +251,18 @@ impl Reader {
         Ok(longest.map_or(PortMatch::Any, |key| encode::port_match(&key)))
     }
 
-    /// Flows of any source port with these ends.
+    /// Flows of any source port with these ends that have not ended.
     fn live(&self, tuple: &Tuple) -> Result<Vec<(FlowKey, FlowEntry)>, DatapathError> {
+        let now = Clocks::now().monotonic_ns;
         let mut live: Vec<_> = self
             .flows()?
+            .filter(|(_, entry)| {
+                !flow::is_closed(entry) && !flow::is_expired(entry, tuple.protocol, now)
+            })
             .filter(|(key, entry)| {
-                let flow = Tuple::of_flow(key, entry);
-                (flow.src, flow.dst, flow.protocol) == (tuple.src, tuple.dst, tuple.protocol)
-                    && (tuple.is_icmp() || flow.dst_port == tuple.dst_port)
+                let of = Tuple::of_flow(key, entry);
+                (of.src, of.dst, of.protocol) == (tuple.src, tuple.dst, tuple.protocol)
+                    && (tuple.is_icmp() || of.dst_port == tuple.dst_port)
             })
             .collect();
         live.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.last_seen));

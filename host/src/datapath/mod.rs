@@ -13,6 +13,7 @@
 mod attach;
 mod binding;
 mod bpffs;
+mod bridge;
 mod counters;
 mod devices;
 mod diff;
@@ -25,6 +26,8 @@ mod kernel_features;
 mod listeners;
 mod loader;
 mod maglev;
+mod netlink;
+mod note;
 mod owner;
 mod place;
 mod policy_tables;
@@ -65,6 +68,7 @@ pub use self::{
     expire::{Clocks, Sweep},
     explain::{Explanation, Party, Query, ServiceHit, Step},
     kernel_features::{KernelFeature, kernel_features},
+    note::{Concern, Family, Note},
     owner::Owner,
     publish::{PublishReport, TableChange},
     reader::Reader,
@@ -140,7 +144,7 @@ pub struct Datapath {
     programs: Programs,
     links: Links,
     bindings: Bindings,
-    notes: Vec<String>,
+    notes: Vec<Note>,
     /// What belongs to the node as a whole, and where it should run.
     for_node: Vec<(&'static str, Place)>,
     /// Of that, what could not be attached, and why.
@@ -150,7 +154,7 @@ pub struct Datapath {
     /// Keeps another agent off these pins and this network namespace.
     _owner: Owner,
     /// What may interfere with our rule and route, as found last.
-    interference: Vec<String>,
+    interference: Vec<Note>,
     reach: reach::Reach,
     last_policy_id: u32,
     /// Services of the generation in force, once this process has published one.
@@ -282,7 +286,10 @@ impl Datapath {
             Ok((inode, _)) => self
                 .for_node
                 .push((program::PICK_LISTENER, Place::Namespace(inode))),
-            Err(error) => self.notes.push(format!("no network namespace: {error}")),
+            Err(error) => self.notes.push(Note::new(
+                Concern::STEERED,
+                format!("no network namespace: {error}"),
+            )),
         }
         match sys::open_pin(&self.pins.maps.join(map::FAST_SOCKETS))
             .and_then(|map| sys::map_info(std::os::fd::AsFd::as_fd(&map)))
@@ -290,16 +297,23 @@ impl Datapath {
             Ok(info) => self
                 .for_node
                 .push((program::FIRST_BYTES, Place::SocketMap(info.id))),
-            Err(error) => self.notes.push(format!("no map for first bytes: {error}")),
+            Err(error) => self.notes.push(Note::new(
+                Concern::Sockets,
+                format!("no map for first bytes: {error}"),
+            )),
         }
         match cgroup.map(Cgroup::find) {
             Some(Ok(cgroup)) => self
                 .for_node
                 .extend(CGROUP_PROGRAMS.map(|program| (program, Place::Cgroup(cgroup.clone())))),
-            Some(Err(error)) => self.notes.push(format!("no socket hooks: cgroup: {error}")),
-            None => self
-                .notes
-                .push("no socket hooks: no cgroup is configured".into()),
+            Some(Err(error)) => self.notes.push(Note::new(
+                Concern::Sockets,
+                format!("no socket hooks: cgroup: {error}"),
+            )),
+            None => self.notes.push(Note::new(
+                Concern::Sockets,
+                "no socket hooks: no cgroup is configured",
+            )),
         }
     }
 

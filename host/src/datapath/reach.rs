@@ -1,6 +1,8 @@
 //! Do steered flows reach the proxy? Between the hook that steers them and the socket
 //! lookup stands the node's own firewall, which drops without a word to us.
 
+use super::{Concern, Note};
+
 /// What was counted up to the last look, and what came of it.
 #[derive(Debug, Default)]
 pub(super) struct Reach {
@@ -22,15 +24,16 @@ impl Reach {
     }
 
     /// What the operator should know and do, if nothing arrived at the last look.
-    pub(super) fn note(&self) -> Option<String> {
+    pub(super) fn note(&self) -> Option<Note> {
         (self.lost > 0).then(|| {
-            format!(
+            let message = format!(
                 "{} flows were steered to the proxy and none arrived: a firewall of this node \
                  drops them where it takes in what is for the node; let them in: `iptables -I \
                  INPUT -m mark --mark 0x200/0xf00 -j ACCEPT` (and ip6tables), or `meta mark & \
                  0xf00 == 0x200 accept` in every nftables chain of hook input",
                 self.lost
-            )
+            );
+            Note::new(Concern::STEERED, message)
         })
     }
 }
@@ -57,7 +60,7 @@ mod tests {
         ] {
             reach.look(steered, picked);
             assert_eq!(reach.lost, lost, "{steered} {picked}");
-            let note = reach.note().unwrap_or_default();
+            let note = reach.note().map(|note| note.message).unwrap_or_default();
             assert_eq!(note.contains("INPUT -m mark"), lost > 0, "{note}");
         }
     }

@@ -18,24 +18,19 @@ use std::{
     collections::BTreeSet,
     io,
     net::{Ipv4Addr, Ipv6Addr},
-    time::Duration,
 };
 
 use rtnetlink::{
-    packet_core::{
-        NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
-        NetlinkPayload,
-    },
+    packet_core::{NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
         rule::{RuleAction, RuleAttribute, RuleMessage},
     },
-    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 use tidegate_ebpf_shared::mark;
 
-use super::{DatapathError, place};
+use super::{Concern, DatapathError, Family, Note, netlink::Netlink, place};
 
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
@@ -55,13 +50,14 @@ fn spoken() -> impl Iterator<Item = AddressFamily> {
 /// Makes sure that rule and route are in place, for both families, in the calling
 /// thread's network namespace. Returns what may interfere: other people's rules for
 /// the same mark.
-pub(super) fn ensure() -> Result<Vec<String>, DatapathError> {
+pub(super) fn ensure() -> Result<Vec<Note>, DatapathError> {
     let mut netlink = Netlink::open().map_err(failed("open a netlink socket"))?;
     let mut notes = Vec::new();
     if !has_ipv6() {
-        notes.push(
-            "IPv6 is off (net.ipv6.conf.lo.disable_ipv6): only IPv4 is steered to the proxy".into(),
-        );
+        notes.push(Note::new(
+            Concern::steered(Family::Ipv6),
+            "IPv6 is off (net.ipv6.conf.lo.disable_ipv6): only IPv4 is steered to the proxy",
+        ));
     }
     for family in spoken() {
         let rules = netlink
@@ -212,45 +208,59 @@ fn is_ours(rule: &RuleMessage) -> bool {
 }
 
 /// A rule of somebody else that our steered packets would match as well.
-fn interference(family: AddressFamily, rule: &RuleMessage) -> Option<String> {
+fn interference(family: AddressFamily, rule: &RuleMessage) -> Option<Note> {
     let facts = facts(rule);
     let matches = facts
         .mark
         .is_some_and(|value| value & facts.mask == mark::TO_PROXY & facts.mask);
     (matches && facts.mask & mark::MASK != 0 && !is_ours(rule)).then(|| {
-        format!(
+        let concerns = Concern::steered(match family {
+            AddressFamily::Inet6 => Family::Ipv6,
+            _ => Family::Ipv4,
+        });
+        let message = format!(
             "another {} rule (preference {}, mark {:#x}/{:#x}, table {}) matches packets steered to the proxy",
             name(family),
             facts.priority,
             facts.mark.unwrap_or(0),
             facts.mask,
             facts.table
-        )
+        );
+        Note::new(concerns, message)
     })
 }
 
 /// What the operator should know about the namespace's settings for these devices.
 /// They are not ours to change.
-pub(super) fn sysctl_notes(devices: &[String]) -> Vec<String> {
+pub(super) fn sysctl_notes(devices: &[String]) -> Vec<Note> {
     let read = setting;
     let mut notes = Vec::new();
     if read("ipv4/ip_forward") == Some(0) {
-        notes.push("net.ipv4.ip_forward is 0: workloads reach nothing beyond the node".into());
+        notes.push(Note::new(
+            Concern::Routed {
+                family: Family::Ipv4,
+            },
+            "net.ipv4.ip_forward is 0: workloads reach nothing beyond the node",
+        ));
     }
     if read("ipv6/conf/all/forwarding") == Some(0) {
-        notes.push(
-            "net.ipv6.conf.all.forwarding is 0: workloads reach nothing beyond the node over IPv6"
-                .into(),
-        );
+        notes.push(Note::new(
+            Concern::Routed {
+                family: Family::Ipv6,
+            },
+            "net.ipv6.conf.all.forwarding is 0: workloads reach nothing beyond the node over IPv6",
+        ));
     }
     let all = read("ipv4/conf/all/rp_filter").unwrap_or(0);
     for device in devices {
         // Devices may have dots in their names, so the path form, not the dotted one.
         let own = read(&format!("ipv4/conf/{device}/rp_filter")).unwrap_or(0);
         if place::interface_index(device).is_some() && all.max(own) == 1 {
-            notes.push(format!(
+            let message = format!(
                 "rp_filter is strict on {device}: the kernel drops packets there whose answers would leave by another device"
-            ));
+            );
+            let device = device.clone();
+            notes.push(Note::new(Concern::Device { device }, message));
         }
     }
     notes
@@ -319,99 +329,5 @@ fn unless(errno: i32) -> impl FnOnce(io::Error) -> io::Result<()> {
     move |error| match error.raw_os_error() {
         Some(code) if code == errno => Ok(()),
         _ => Err(error),
-    }
-}
-
-/// A blocking rtnetlink conversation with the kernel.
-struct Netlink {
-    socket: Socket,
-    sequence: u32,
-}
-
-impl Netlink {
-    fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        // The kernel answers within the call; a limit all the same.
-        nix::sys::socket::setsockopt(
-            &socket,
-            nix::sys::socket::sockopt::ReceiveTimeout,
-            &nix::sys::time::TimeVal::from(libc::timeval {
-                tv_sec: Duration::from_secs(5).as_secs() as i64,
-                tv_usec: 0,
-            }),
-        )?;
-        Ok(Self {
-            socket,
-            sequence: 0,
-        })
-    }
-
-    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        let mut message = NetlinkMessage::from(message);
-        self.sequence += 1;
-        message.header.sequence_number = self.sequence;
-        message.header.flags = NLM_F_REQUEST | flags;
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map(drop)
-    }
-
-    /// Hands the messages of the answer to `each` until the kernel says it is done.
-    fn receive(&mut self, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
-        loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            let mut rest = datagram.as_slice();
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(io::Error::other)?;
-                // Messages are aligned to four bytes.
-                let length = (message.header.length as usize).next_multiple_of(4);
-                rest = rest.get(length..).unwrap_or(&[]);
-                match message.payload {
-                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
-                    NetlinkPayload::Error(error) => return Err(error.to_io()),
-                    NetlinkPayload::Done(_) => return Ok(()),
-                    NetlinkPayload::InnerMessage(inner) => each(inner),
-                    _ => {}
-                }
-                if length == 0 {
-                    return Err(io::Error::other("empty netlink message"));
-                }
-            }
-        }
-    }
-
-    fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        self.send(message, flags | NLM_F_ACK)?;
-        self.receive(|_| ())
-    }
-
-    fn routes(&mut self, family: AddressFamily) -> io::Result<Vec<RouteMessage>> {
-        let mut question = RouteMessage::default();
-        question.header.address_family = family;
-        self.send(RouteNetlinkMessage::GetRoute(question), NLM_F_DUMP)?;
-        let mut routes = Vec::new();
-        self.receive(|message| {
-            if let RouteNetlinkMessage::NewRoute(route) = message {
-                routes.push(route);
-            }
-        })?;
-        Ok(routes)
-    }
-
-    fn rules(&mut self, family: AddressFamily) -> io::Result<Vec<RuleMessage>> {
-        let mut question = RuleMessage::default();
-        question.header.family = family;
-        self.send(RouteNetlinkMessage::GetRule(question), NLM_F_DUMP)?;
-        let mut rules = Vec::new();
-        self.receive(|message| {
-            if let RouteNetlinkMessage::NewRule(rule) = message {
-                rules.push(rule);
-            }
-        })?;
-        Ok(rules)
     }
 }

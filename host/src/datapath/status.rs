@@ -3,7 +3,9 @@
 use serde::Serialize;
 use tidegate_ebpf_shared::LAYOUT_VERSION;
 
-use super::{AttachReport, Datapath, KernelFeature, XdpStatus, kernel_features, routes};
+use super::{
+    AttachReport, Concern, Datapath, KernelFeature, Note, XdpStatus, kernel_features, routes,
+};
 
 /// The kernel side of this node.
 #[derive(Clone, Debug, Serialize)]
@@ -28,7 +30,7 @@ pub struct DatapathStatus {
     /// Programs that somebody else had detached and that were attached again.
     pub restored: u64,
     /// What may get in the way: sysctls, foreign rules, hooks that could not be attached.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 /// A kernel program.
@@ -65,8 +67,10 @@ impl Datapath {
             let reason = xdp.reason.unwrap_or_default();
             format!("no deny list on {}: {reason}", xdp.device)
         }));
-        notes.extend(missing.iter().cloned());
+        let missed = missing.iter().cloned();
+        notes.extend(missed.map(|what| Note::new(Concern::Node, what)));
         notes.extend(self.bindings.outside_note());
+        notes.extend(self.bindings.unreachable().iter().cloned());
         notes.extend(self.reach.note());
         let programs = self
             .programs

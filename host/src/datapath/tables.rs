@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use tidegate_ebpf_shared::{
     addr::{Addr, AddrPrefix},
+    bridge::BridgePort,
     config::DatapathConfig,
     endpoint::EndpointInfo,
     event::Counter,
@@ -66,7 +67,7 @@ impl TableLimits {
             map::FLOWS => self.flows,
             map::POLICY => self.policy_entries,
             map::IPCACHE => self.ipcache_entries,
-            map::ENDPOINTS | map::INTERFACES | map::CGROUPS => self.endpoints,
+            map::ENDPOINTS | map::INTERFACES | map::BRIDGE_PORTS | map::CGROUPS => self.endpoints,
             map::SERVICES => self.services,
             map::BACKENDS => self.backends,
             map::SLOTS => self.service_slots,
@@ -90,6 +91,7 @@ pub(super) struct Tables {
     pub(super) generation: Table<u32, u32>,
     pub(super) endpoints: Table<u32, EndpointInfo>,
     pub(super) interfaces: Table<u32, u32>,
+    pub(super) bridge_ports: Table<u32, BridgePort>,
     pub(super) cgroups: Table<u64, u32>,
     pub(super) ipcache: Table<AddrPrefix, AddrInfo>,
     pub(super) fqdn: Table<Addr, FqdnInfo>,
@@ -122,6 +124,7 @@ impl Tables {
             generation: open!(map::GENERATION),
             endpoints: open!(map::ENDPOINTS),
             interfaces: open!(map::INTERFACES),
+            bridge_ports: open!(map::BRIDGE_PORTS),
             cgroups: open!(map::CGROUPS),
             ipcache: open!(map::IPCACHE),
             fqdn: open!(map::FQDN),

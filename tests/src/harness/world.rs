@@ -35,6 +35,13 @@ pub const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x1
 /// The node's device that leads outside.
 pub const UPLINK: &str = "uplink";
 
+/// The node's addresses on [`BRIDGE`], as workloads there see it.
+pub const BRIDGE_V4: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
+/// See [`BRIDGE_V4`].
+pub const BRIDGE_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 1);
+/// The node's bridge, once a workload is on it.
+pub const BRIDGE: &str = "br0";
+
 /// Everything a test has. Dropping it removes everything.
 pub struct World {
     tag: Tag,
@@ -116,6 +123,50 @@ impl World {
             place,
         };
         self.plug(&workload)?;
+        self.workloads.push(workload.clone());
+        Ok(workload)
+    }
+
+    /// Adds a workload whose veth is a port of the node's bridge, as container engines
+    /// do it: it has a subnet with its neighbours there.
+    pub fn bridged(&mut self, name: &str) -> anyhow::Result<Workload> {
+        let node = self.node.place();
+        if node.configure(&[format!("link show {BRIDGE}")]).is_err() {
+            node.configure(&[
+                format!("link add {BRIDGE} type bridge"),
+                format!("link set {BRIDGE} up"),
+                format!("address add {BRIDGE_V4}/24 dev {BRIDGE}"),
+                format!("address add {BRIDGE_V6}/64 dev {BRIDGE} nodad"),
+            ])?;
+            self.outside.configure(&[
+                "route add 10.20.0.0/24 via 192.0.2.1".to_owned(),
+                "route add fd20::/64 via 2001:db8:2::1 dev node".to_owned(),
+            ])?;
+        }
+        let number = u8::try_from(self.workloads.len() + 10).context("too many workloads")?;
+        let workload = Workload {
+            v4: Ipv4Addr::new(10, 20, 0, number),
+            v6: Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, number.into()),
+            interface: format!("tg-{name}"),
+            place: Place::create(&self.tag, name)?,
+        };
+        let Workload {
+            v4, v6, interface, ..
+        } = &workload;
+        self.node.place().configure(&[
+            format!(
+                "link add {interface} type veth peer name eth0 netns {}",
+                workload.netns()
+            ),
+            format!("link set {interface} master {BRIDGE} up"),
+        ])?;
+        workload.configure(&[
+            "link set eth0 up".to_owned(),
+            format!("address add {v4}/24 dev eth0"),
+            format!("address add {v6}/64 dev eth0 nodad"),
+            format!("route add default via {BRIDGE_V4}"),
+            format!("route add default via {BRIDGE_V6}"),
+        ])?;
         self.workloads.push(workload.clone());
         Ok(workload)
     }

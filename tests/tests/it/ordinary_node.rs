@@ -2,7 +2,10 @@
 //! What workloads may do through the proxy works there as without it.
 
 use anyhow::{Result, ensure};
-use tidegate_tests::harness::{Curl, Place, Running, Workload, World, eventually};
+use tidegate_tests::harness::{
+    Curl, Place, Running, Workload, World, eventually, server,
+    world::{BRIDGE, BRIDGE_V4, UPLINK},
+};
 
 use crate::dns_names::{dig, serve_names};
 
@@ -200,5 +203,161 @@ fn sockets_of_the_node_on_the_same_ports_silence_nobody() -> Result<()> {
             "{record}"
         );
     }
+    Ok(())
+}
+
+/// Workloads that are neighbours on one bridge: some of what they say to each other is
+/// read, some is not.
+const NEIGHBOURS: &str = r#"
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: neighbours, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: backend}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: frontend}}]
+    toPorts:
+    - ports: [{port: "8080", protocol: TCP}]
+      rules: {http: [{path: "/api/.*"}]}
+    - ports:
+      - {port: "9000", protocol: TCP}
+      - {port: "7000", protocol: UDP}
+"#;
+
+#[test]
+fn workloads_on_one_bridge_are_policed_as_others_are() -> Result<()> {
+    const HTTP: u16 = 8080;
+    const PLAIN: u16 = 9000;
+    const ECHO: u16 = 7000;
+    let mut world = World::new()?;
+    let [frontend, backend, stranger] = ["frontend", "backend", "stranger"].map(|name| {
+        let workload = world.bridged(name)?;
+        world.node.endpoint(&workload, "shop", &[("app", name)])?;
+        anyhow::Ok(workload)
+    });
+    let (frontend, backend, stranger) = (frontend?, backend?, stranger?);
+    let _web = server::nginx(&backend, HTTP, &world.dir())?;
+    let _plain = server::nginx(&backend, PLAIN, &world.dir())?;
+    server::udp_echo(&backend, ECHO)?;
+    let _outside = serve_names(&world)?;
+    world.node.configure("node:\n  name: lab\n")?;
+    world.node.write(
+        "policies/outside.yaml",
+        POLICY.replace("egress:", "egress:\n  - toEndpoints: [{}]"),
+    )?;
+    world.node.write("policies/neighbours.yaml", NEIGHBOURS)?;
+    world.node.start()?;
+
+    let check = |when: &str| -> Result<()> {
+        for host in [backend.v4.to_string(), format!("[{}]", backend.v6)] {
+            let url = |port: u16, path: &str| format!("http://{host}:{port}{path}");
+            let told = |error: anyhow::Error| error.context(format!("{when}, {host}"));
+            // L7, read by the proxy, which speaks as the client.
+            let answer = Curl::get(url(HTTP, "/api/x"))
+                .expect(&frontend, 200)
+                .map_err(told)?;
+            let own = if host.starts_with('[') {
+                frontend.v6.to_string()
+            } else {
+                frontend.v4.to_string()
+            };
+            ensure!(answer.body.contains(&own), "{when}: {}", answer.body);
+            Curl::get(url(HTTP, "/admin"))
+                .expect(&frontend, 403)
+                .map_err(told)?;
+            // L4, and nobody else.
+            Curl::get(url(PLAIN, "/"))
+                .expect(&frontend, 200)
+                .map_err(told)?;
+            Curl::get(url(PLAIN, "/"))
+                .expect_dropped(&stranger)
+                .map_err(told)?;
+        }
+        for address in backend.addresses() {
+            server::ask_udp(&frontend, (address, ECHO), "x")
+                .map_err(|error| error.context(format!("{when}, UDP to {address}")))?;
+        }
+        for server in NEAR {
+            works(&frontend, server)
+                .map_err(|error| error.context(format!("{when}, to {server}")))?;
+        }
+        Ok(())
+    };
+    check("a bridge with addresses")?;
+    // With the node's netfilter also for what is only bridged, as container engines have it.
+    world.node.place().sysctl(&[
+        "net/bridge/bridge-nf-call-iptables=1",
+        "net/bridge/bridge-nf-call-ip6tables=1",
+    ])?;
+    check("bridge-nf-call-iptables")?;
+    world.node.place().configure(&[format!(
+        "link set {} type bridge_slave hairpin on",
+        frontend.interface
+    )])?;
+    check("hairpin")?;
+
+    // The way outside is a port of the same bridge, as on hosts of virtual machines: what
+    // comes in there is from outside, what workloads send by the bridge is not.
+    world.node.place().configure(&[
+        format!("link set {UPLINK} master {BRIDGE}"),
+        format!("address del 192.0.2.1/24 dev {UPLINK}"),
+        format!("address del 2001:db8:2::1/64 dev {UPLINK}"),
+        format!("address add 192.0.2.1/24 dev {BRIDGE}"),
+        format!("address add 2001:db8:2::1/64 dev {BRIDGE} nodad"),
+        format!("route replace default via 192.0.2.100 dev {BRIDGE}"),
+        format!("route replace default via 2001:db8:2::100 dev {BRIDGE}"),
+    ])?;
+    eventually("the bridge's port leads outside", || {
+        let notes = world.node.status()?["datapath"]["notes"].to_string();
+        ensure!(
+            notes.contains("by the default routes it is [uplink]"),
+            "{notes}"
+        );
+        Ok(())
+    })?;
+    check("the uplink on the bridge")?;
+
+    // A bridge on which the node has no address: what needs no proxy goes on, what needs
+    // it cannot be answered, and that is told where it is asked about.
+    world
+        .node
+        .place()
+        .configure(&[format!("address del {BRIDGE_V4}/24 dev {BRIDGE}")])?;
+    let explain = |port: u16| {
+        world
+            .node
+            .json(&["explain", "frontend", &format!("{}:{port}", backend.v4)])
+    };
+    eventually("the obstacle is told", || {
+        let answer = explain(HTTP)?;
+        let told = answer["obstacles"].to_string();
+        ensure!(
+            told.contains("tg-frontend of shop/frontend is a port of br0"),
+            "{answer:#}"
+        );
+        ensure!(
+            told.contains("ip route add 10.20.0.10/32 dev br0"),
+            "{answer:#}"
+        );
+        Ok(())
+    })?;
+    let plain = explain(PLAIN)?;
+    ensure!(!plain["obstacles"].to_string().contains("br0"), "{plain:#}");
+    let url = format!("http://{}:{PLAIN}/", backend.v4);
+    Curl::get(url).expect(&frontend, 200)?;
+    // The remedy, as it is told.
+    world.node.place().configure(&[
+        format!("route add {}/32 dev {BRIDGE}", frontend.v4),
+        format!("route add {}/32 dev {BRIDGE}", backend.v4),
+    ])?;
+    eventually("nothing is in the way", || {
+        let answer = explain(HTTP)?;
+        ensure!(
+            !answer["obstacles"].to_string().contains("is a port of"),
+            "{answer:#}"
+        );
+        Ok(())
+    })?;
+    Curl::get(format!("http://{}:{HTTP}/api/x", backend.v4)).expect(&frontend, 200)?;
     Ok(())
 }

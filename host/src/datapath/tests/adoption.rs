@@ -148,7 +148,8 @@ fn routes_are_made_once_and_foreign_rules_are_told() {
         assert!(
             notes
                 .iter()
-                .any(|note| note.contains("preference 7") && note.contains("table 100")),
+                .any(|note| note.message.contains("preference 7")
+                    && note.message.contains("table 100")),
             "{notes:?}"
         );
         drop(first);

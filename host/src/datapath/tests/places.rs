@@ -1,6 +1,6 @@
 //! Devices and outside devices that come and go.
 
-use tidegate_policy::compiled::Verdict;
+use tidegate_policy::compiled::{Location, Verdict};
 
 use super::{ENDPOINT, compiled, policy, world};
 use crate::datapath::{Datapath, attach, place};
@@ -78,6 +78,38 @@ fn outside_devices_say_how_the_deny_list_runs() {
 }
 
 /// A deny list that reads nothing would be said to be attached, and let everything pass.
+#[test]
+fn a_bridge_of_workloads_is_no_outside_device() {
+    world::test(|world| {
+        world::run("ip link add br0 type bridge");
+        world::run("ip link add web type veth peer name web-peer");
+        world::run("ip link add eth9 type veth peer name eth9-peer");
+        world::run("ip link set web master br0");
+        world::run("ip link set eth9 master br0");
+        let mut options = world.options();
+        options.outside = vec!["br0".to_owned()];
+        let mut datapath = world.try_open(options).unwrap();
+        let mut content = compiled(policy(Verdict::Allow));
+        let endpoint = content.endpoints.get_mut(&ENDPOINT).unwrap();
+        endpoint.location = Location::Interface("web".to_owned());
+        datapath.publish(1, &content).unwrap();
+        let report = datapath.attach_pending().unwrap();
+        let said = report.failed.join("\n");
+        assert!(said.contains("br0 is no outside device"), "{said}");
+        assert!(said.contains("instead, of [eth9]"), "{said}");
+        // Steered frames of a port are for the bridge itself.
+        let ports = datapath.tables.bridge_ports.entries().unwrap();
+        let web = place::interface_index("web").unwrap();
+        assert_eq!(
+            ports.iter().map(|(index, _)| *index).collect::<Vec<_>>(),
+            [web]
+        );
+        world::run("ip link set web nomaster");
+        datapath.attach_pending().unwrap();
+        assert_eq!(datapath.tables.bridge_ports.count().unwrap(), 0);
+    });
+}
+
 #[test]
 fn a_device_without_ethernet_headers_is_refused_and_told() {
     world::test(|world| {
@@ -168,8 +200,6 @@ fn what_somebody_detaches_is_told_and_attached_again() {
 
 #[test]
 fn a_workload_is_never_behind_a_way_out_of_the_node() {
-    use tidegate_policy::compiled::Location;
-
     world::test(|world| {
         world::run("ip link add tg-outside type veth peer name tg-beyond");
         let mut options = world.options();
@@ -239,8 +269,6 @@ fn a_device_without_native_xdp_gets_the_generic_one_and_says_why() {
 fn a_host_service_is_known_by_its_cgroup() {
     use std::os::unix::fs::MetadataExt;
 
-    use tidegate_policy::compiled::Location;
-
     /// A child cgroup that goes with the test.
     struct Child(std::path::PathBuf);
     impl Drop for Child {
@@ -271,7 +299,10 @@ fn a_host_service_is_known_by_its_cgroup() {
                 assert_eq!(found.unwrap().attached, ["node"], "{program}");
             }
             assert!(
-                !status.notes.iter().any(|note| note.contains("cgroup")),
+                !status
+                    .notes
+                    .iter()
+                    .any(|note| note.message.contains("cgroup")),
                 "{:?}",
                 status.notes
             );
