@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use tidegate_ebpf_shared::identity::reserved;
+use tidegate_ebpf_shared::{addr::proto, identity::reserved};
 use tidegate_policy::compiled::{AddrIdentity, CompiledService, FqdnSelector, Location};
 
 use crate::{
     control::view::{EndpointView, PortView, View},
-    observe::directory::LearnedNames,
+    observe::{directory::LearnedNames, similar::similar},
 };
 
 /// What people may call an end.
@@ -30,7 +30,7 @@ pub(super) struct End {
     /// Ports it has, if it is a service.
     frontends: BTreeSet<(u8, u16)>,
     /// As it was asked for.
-    field: &'static str,
+    asked: String,
 }
 
 /// Entities one can be, and the identities behind each. The others of Cilium's are
@@ -74,12 +74,33 @@ const OUTSIDE: [IpAddr; 8] = [
 ];
 
 impl Names<'_> {
-    /// An address, an endpoint, a service, an entity or a DNS name, tried in this order.
+    /// An address, an endpoint, a service, an entity or a DNS name, tried in this order. What
+    /// it is may be said: `endpoint:web`, `service:web` or `svc/web`.
     ///
     /// # Errors
     ///
     /// A line that names the field, what was written, and what may have been meant.
     pub(super) fn end(&self, field: &'static str, text: &str) -> Result<End, String> {
+        let (kind, name) = kind(text);
+        if let Some(kind) = kind.filter(|_| !self.is_declared(text)) {
+            let found = self.of_kind(field, kind, name)?;
+            return found
+                .map(|end| End {
+                    asked: text.to_owned(),
+                    ..end
+                })
+                .ok_or_else(|| {
+                    let (noun, names) = match kind {
+                        Kind::Endpoint => ("endpoint", self.endpoint_names()),
+                        Kind::Service => ("service", self.service_names()),
+                    };
+                    let meant = match similar(name, names) {
+                        Some(other) => format!("; did you mean {other:?}?"),
+                        None => format!("; see `tidegate {noun} list`"),
+                    };
+                    format!("{field}: no {noun} is called {name:?}{meant}")
+                });
+        }
         let end = match text.parse::<IpAddr>() {
             Ok(address) => Some(self.address(address)),
             Err(_) => None,
@@ -94,7 +115,10 @@ impl Names<'_> {
                 },
             },
         };
-        Ok(End { field, ..end })
+        Ok(End {
+            asked: text.to_owned(),
+            ..end
+        })
     }
 
     fn address(&self, address: IpAddr) -> End {
@@ -108,28 +132,61 @@ impl Names<'_> {
         }
     }
 
-    /// An endpoint or a service, with or without its namespace.
+    fn endpoint_names(&self) -> BTreeSet<&str> {
+        self.view
+            .endpoints
+            .iter()
+            .map(|e| e.name.as_str())
+            .collect()
+    }
+
+    fn service_names(&self) -> BTreeSet<&str> {
+        let services = self.view.services.iter();
+        services.map(|s| service_name(&s.name).0).collect()
+    }
+
+    /// Is an endpoint or a service called this, letter by letter?
+    fn is_declared(&self, text: &str) -> bool {
+        self.endpoint_names().contains(text) || self.service_names().contains(text)
+    }
+
+    /// An endpoint, else a service, with or without its namespace. That there is also a
+    /// service of the name is said where it could have been meant.
     fn declared(&self, field: &str, text: &str) -> Result<Option<End>, String> {
-        let named = |name: &str| name == text || name.split('/').next_back() == Some(text);
-        let endpoints = self.view.endpoints.iter().filter(|e| named(&e.name));
-        let mut found: Vec<(&str, End)> = endpoints
-            .map(|e| (e.name.as_str(), self.of_endpoint(e)))
-            .collect();
-        if found.is_empty() {
-            let services: BTreeSet<&str> = self
-                .view
-                .services
-                .iter()
-                .map(|s| service_name(&s.name).0)
-                .filter(|name| named(name))
-                .collect();
-            found.extend(
-                services
-                    .into_iter()
-                    .map(|name| (name, self.of_service(name))),
-            );
+        let Some(mut end) = self.of_kind(field, Kind::Endpoint, text)? else {
+            return self.of_kind(field, Kind::Service, text);
+        };
+        let services = self.service_names();
+        if field == "to" && services.iter().any(|name| is_called(name, text)) {
+            end.notes.push(format!(
+                "{text} is an endpoint and a service: this is about the endpoint; for the \
+                 service ask `service:{text}`"
+            ));
         }
+        Ok(Some(end))
+    }
+
+    /// An endpoint or a service, as asked.
+    fn of_kind(&self, field: &str, kind: Kind, text: &str) -> Result<Option<End>, String> {
+        let found: Vec<(&str, End)> = match kind {
+            Kind::Endpoint => {
+                let endpoints = self.view.endpoints.iter();
+                let named = endpoints.filter(|e| is_called(&e.name, text));
+                named
+                    .map(|e| (e.name.as_str(), self.of_endpoint(e)))
+                    .collect()
+            }
+            Kind::Service => {
+                let named = self.service_names().into_iter();
+                let named = named.filter(|name| is_called(name, text));
+                named.map(|name| (name, self.of_service(name))).collect()
+            }
+        };
         match found.as_slice() {
+            [(name, _), ..] if kind == Kind::Service && field == "from" => Err(format!(
+                "{field}: {name} is a service, which opens no connections; name the endpoint \
+                 that does"
+            )),
             [(_, end)] if !end.addresses.is_empty() => Ok(Some(end.clone())),
             [(name, _)] => Err(format!("{field}: {name} has no address")),
             [] => Ok(None),
@@ -263,17 +320,8 @@ impl Names<'_> {
             .chain(entities)
             .chain(learned)
             .collect();
-        let similar = |name: &str| {
-            let bare = name.split('/').next_back().unwrap_or(name);
-            strsim::jaro_winkler(text, bare).max(strsim::jaro_winkler(text, name))
-        };
-        let best = all
-            .iter()
-            .map(|name| (similar(name), name))
-            .filter(|(score, _)| *score > 0.8)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        match best {
-            Some((_, name)) => format!("; did you mean {name:?}?"),
+        match similar(text, all) {
+            Some(name) => format!("; did you mean {name:?}?"),
             None => "; see `tidegate endpoint list`, `service list` and `fqdn list`".to_owned(),
         }
     }
@@ -309,8 +357,8 @@ impl End {
         text: &str,
         protocol: Option<u8>,
     ) -> Result<(Option<u8>, u16), String> {
-        if let Ok(number) = text.parse::<u16>() {
-            return Ok((None, number));
+        if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
+            return number(text, protocol).map(|number| (None, number));
         }
         let named = self.ports.iter().filter(|port| {
             port.name.eq_ignore_ascii_case(text) && protocol.is_none_or(|p| p == port.protocol)
@@ -323,7 +371,7 @@ impl End {
             true => "it has no ports with names; use a number".to_owned(),
             false => format!("use a number or one of: {}", list(known)),
         };
-        let end = self.field;
+        let end = &self.asked;
         Err(format!("port: {text:?} is no port of {end:?}; {known}"))
     }
 
@@ -338,6 +386,44 @@ impl End {
             _ => None,
         }
     }
+}
+
+/// What somebody says that a name is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Endpoint,
+    Service,
+}
+
+/// `endpoint:web`, `service:web`, `svc/web`: what it is said to be, and the name.
+fn kind(text: &str) -> (Option<Kind>, &str) {
+    for (prefix, kind) in [
+        ("endpoint:", Kind::Endpoint),
+        ("service:", Kind::Service),
+        ("svc/", Kind::Service),
+    ] {
+        if let Some(name) = text.strip_prefix(prefix) {
+            return (Some(kind), name);
+        }
+    }
+    (None, text)
+}
+
+/// Is this `namespace/name` meant by `text`, which may leave the namespace out?
+fn is_called(name: &str, text: &str) -> bool {
+    name == text || name.split('/').next_back() == Some(text)
+}
+
+/// A port by its number; for ICMP the type, which is a byte.
+fn number(text: &str, protocol: Option<u8>) -> Result<u16, String> {
+    let (what, least, most) = match protocol {
+        Some(proto::ICMP | proto::ICMPV6) => ("ICMP type", 0, u16::from(u8::MAX)),
+        _ => ("port", 1, u16::MAX),
+    };
+    let number = text.parse::<u16>().ok();
+    number
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| format!("port: {text} is no {what}; use a number from {least} to {most}"))
 }
 
 fn frontends<'a>(services: impl Iterator<Item = &'a CompiledService>) -> BTreeSet<(u8, u16)> {

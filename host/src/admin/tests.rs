@@ -235,7 +235,7 @@ async fn explain_takes_names_and_says_what_is_wrong_with_them() {
         ("from=frontend&to=backend", "port: missing"),
         (
             "from=frontend&to=backend&port=htpp",
-            "port: \"htpp\" is no port of \"to\"; use a number or one of: http",
+            "port: \"htpp\" is no port of \"backend\"; use a number or one of: http",
         ),
         (
             "from=kube-apiserver&to=backend&port=80",

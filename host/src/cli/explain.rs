@@ -21,8 +21,9 @@ use crate::{
 pub(super) struct Explain {
     /// Who connects: endpoint, `host`, `world`, a DNS name that was learned, or an address
     from: String,
-    /// What it connects to, likewise, or a service; with the port as a number or by its
-    /// name: `web:80`, `web:http`, `world:443`, `10.0.0.7:53`, `[fd00::7]:53`
+    /// What it connects to, likewise, or a service (`service:web` or `svc/web` where an
+    /// endpoint has the name too); with the port as a number or by its name: `web:80`,
+    /// `web:http`, `service:web:80`, `world:443`, `10.0.0.7:53`, `[fd00::7]:53`
     to: String,
     /// `tcp`, `udp`, `icmp`, `icmpv6`; if absent the named port's, else `tcp`, and `udp` for a
     /// DNS name
@@ -97,10 +98,17 @@ pub(super) async fn run(args: Explain, client: &Client, output: Output) -> Resul
     }
 }
 
-/// `name:port`, `address:port`, `[v6]:port`; a bare IPv6 address has no port.
+/// `name:port`, `address:port`, `[v6]:port`; a bare IPv6 address has no port, and a colon
+/// that says what a name is of (`service:web`) begins none.
 fn split_port(text: &str) -> (&str, Option<&str>) {
     if text.parse::<std::net::Ipv6Addr>().is_ok() {
         return (text, None);
+    }
+    for kind in ["service:", "endpoint:", "reserved:"] {
+        if let Some(name) = text.strip_prefix(kind) {
+            let bare = name.find(':').map_or(text, |at| &text[..kind.len() + at]);
+            return (bare, text[bare.len()..].strip_prefix(':'));
+        }
     }
     match text.rsplit_once(':') {
         Some((host, port)) => (
@@ -259,6 +267,11 @@ mod tests {
             ("web:80", ("web", Some("80"))),
             ("shop/web:80", ("shop/web", Some("80"))),
             ("web", ("web", None)),
+            ("service:web:80", ("service:web", Some("80"))),
+            ("service:shop/web", ("service:shop/web", None)),
+            ("endpoint:web:http", ("endpoint:web", Some("http"))),
+            ("reserved:world:443", ("reserved:world", Some("443"))),
+            ("svc/web:80", ("svc/web", Some("80"))),
             ("10.0.0.7:53", ("10.0.0.7", Some("53"))),
             ("[fd00::7]:53", ("fd00::7", Some("53"))),
             ("fd00::7", ("fd00::7", None)),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     record::{FlowRecord, FlowVerdict, L7Summary, Party},
+    similar::similar,
     store::verdict_label,
 };
 
@@ -175,17 +176,8 @@ fn first_unknown<'k>(
         return Ok(());
     };
     let known: Vec<&str> = known.collect();
-    let bare = |name: &'k str| name.rsplit(['/', ':']).next().unwrap_or(name);
-    let similar = |name: &'k str| {
-        strsim::jaro_winkler(value, name).max(strsim::jaro_winkler(value, bare(name)))
-    };
-    let best = known
-        .iter()
-        .map(|name| (similar(name), name))
-        .filter(|(score, _)| *score > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    let expected = match best {
-        Some((_, name)) => format!("did you mean {name:?}?"),
+    let expected = match similar(value, known.iter().copied()) {
+        Some(name) => format!("did you mean {name:?}?"),
         None if known.is_empty() => "there is none yet".to_owned(),
         None => {
             let more = known.len().saturating_sub(LISTED);

@@ -13,4 +13,5 @@ pub mod histogram;
 pub mod log;
 pub mod metrics;
 pub mod record;
+pub mod similar;
 pub mod store;

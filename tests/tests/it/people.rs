@@ -1,10 +1,10 @@
 //! What people see: status, observe, explain, lists, metrics.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use tidegate_tests::harness::{Curl, Place, eventually, world::NODE_V4};
+use tidegate_tests::harness::{Curl, Place, eventually, within, world::NODE_V4};
 
 use crate::shop::{HTTP, PLAIN, POLICY, Shop, together};
 
@@ -110,6 +110,14 @@ fn explain_takes_the_names_people_have_and_judges_requests_as_the_proxy_does() -
         "services/store.yaml",
         NAMED.replace("10.10.0.11", &shop.backend.v4.to_string()),
     )?;
+    // A service that has an endpoint's name.
+    node.write(
+        "services/backend-1.yaml",
+        NAMED
+            .replace("store", "backend-1")
+            .replace("10.96.0.20", "10.96.0.21")
+            .replace("10.10.0.11", &shop.other.v4.to_string()),
+    )?;
     shop.world.node.start()?;
     let node = &shop.world.node;
 
@@ -142,6 +150,30 @@ fn explain_takes_the_names_people_have_and_judges_requests_as_the_proxy_does() -
         "policies/backend.yaml:",
     ] {
         ensure!(text.contains(part), "no `{part}` in\n{text}");
+    }
+
+    // What was asked above is over.
+    within(Duration::from_secs(2), "no flow lives any more", || {
+        let answer = node.json(&["explain", "frontend", &http])?;
+        ensure!(answer["live"].is_null(), "{:#}", answer["live"]);
+        Ok(())
+    })?;
+    // Two things of one name: the endpoint, and it is said; the service, if it is asked for.
+    let answer = node.json(&["explain", "frontend", &http])?;
+    let notes = answer["notes"].to_string();
+    ensure!(notes.contains("is an endpoint and a service"), "{answer:#}");
+    for service in [
+        "service:backend-1:web",
+        "svc/backend-1:80",
+        "service:shop/backend-1:80",
+    ] {
+        let answer = node.json(&["explain", "frontend", service])?;
+        ensure!(
+            answer["service"].to_string().contains("10.96.0.21"),
+            "{service}: {answer:#}"
+        );
+        let address = shop.other.v4.to_string();
+        assert_eq!(answer["destination"]["address"], address, "{service}");
     }
 
     let verdict = |arguments: &[&str]| -> Result<(String, String)> {
@@ -198,7 +230,19 @@ fn explain_takes_the_names_people_have_and_judges_requests_as_the_proxy_does() -
         ),
         (
             &["explain", "frontend", "store:wep"],
-            "use a number or one of: plain, web",
+            "\"wep\" is no port of \"store\"; use a number or one of: plain, web",
+        ),
+        (
+            &["explain", "frontend", "backend-1:99999"],
+            "port: 99999 is no port; use a number from 1 to 65535",
+        ),
+        (
+            &["explain", "frontend", "service:stor:80"],
+            "no service is called \"stor\"; did you mean \"shop/store\"?",
+        ),
+        (
+            &["explain", "service:store", "backend-1:80"],
+            "is a service, which opens no connections",
         ),
         (
             &["explain", "frontend", "wrold:80"],
