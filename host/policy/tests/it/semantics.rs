@@ -73,6 +73,27 @@ fn absent_empty_and_everything() {
         &["ingress: [{toPorts: [{}]}]"],
         &[("a/web < a/client tcp/80", "default-deny")],
     );
+    // Empty lists of names, services or groups are forgotten beside ports, and only there.
+    for peers in ["toFQDNs", "toServices", "toGroups"] {
+        let with_ports =
+            format!("egress: [{{{peers}: [], toPorts: [{{ports: [{{port: '80'}}]}}]}}]");
+        check(
+            &[&with_ports],
+            &[
+                ("a/web > 192.0.2.1 tcp/80", "allow"),
+                ("a/web > a/client tcp/80", "allow"),
+                ("a/web > 192.0.2.1 tcp/81", "default-deny"),
+            ],
+        );
+        check(
+            &[&format!("egress: [{{{peers}: []}}]")],
+            &[("a/web > 192.0.2.1 tcp/80", "default-deny")],
+        );
+    }
+    check(
+        &["egress: [{toFQDNs: [], toCIDR: [], toPorts: [{ports: [{port: '80'}]}]}]"],
+        &[("a/web > 192.0.2.1 tcp/80", "default-deny")],
+    );
     check(
         &["ingress: []\negress: [{}]"],
         &[

@@ -165,12 +165,15 @@ fn read_rule(
         .iter()
         .any(|key| fields.get(key).is_some());
     let says_nothing = !names_peers && matches!(traffic, Traffic::All);
+    let to_ports_is_empty = fields.items("toPorts").unwrap_or_default().is_empty();
     Some(Rule {
         at: at(cursor),
         direction,
         deny,
         peers: if says_nothing {
             Peers::Of(Vec::new())
+        } else if !to_ports_is_empty && peers::are_forgotten(&fields) {
+            Peers::Any
         } else {
             peers
         },

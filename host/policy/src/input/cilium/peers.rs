@@ -88,6 +88,23 @@ pub(super) fn read(
     Some(Peers::Of(selectors))
 }
 
+/// Are the only peers empty lists of the kinds that Cilium makes peers of later on, and
+/// forgets when empty? Beside `toPorts` they mean anybody; empty lists of other kinds, and
+/// these without ports, mean nobody.
+pub(super) fn are_forgotten(fields: &Fields<'_>) -> bool {
+    const FORGOTTEN: [&str; 3] = ["toFQDNs", "toServices", "toGroups"];
+    let mut named = keys(Direction::Egress)
+        .iter()
+        .filter_map(|key| Some((key, fields.get(key)?)));
+    let is_empty = |cursor: &Cursor<'_>| cursor.items().is_some_and(|items| items.is_empty());
+    let mut any = false;
+    let all = named.all(|(key, cursor)| {
+        any = true;
+        FORGOTTEN.contains(key) && is_empty(cursor)
+    });
+    any && all
+}
+
 /// What one entry of a peer list selects.
 enum Item {
     Anybody,
