@@ -139,6 +139,7 @@ fn load(program: &str) -> anyhow::Result<Catalog> {
             config: config.to_owned(),
             fail_mode: FailMode::Closed,
             rules: vec![1],
+            bound: false,
         }],
     };
     let mut snapshot = Snapshot {

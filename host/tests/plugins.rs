@@ -95,6 +95,7 @@ fn snapshot(plugins: &[&Admitted], uses: &[(&str, &str)]) -> (Snapshot, BTreeMap
             config: (*config).to_owned(),
             fail_mode: FailMode::Closed,
             rules: vec![71 + 2 * n, 72 + 2 * n],
+            bound: false,
         }],
     };
     let snapshot = Snapshot {

@@ -1,5 +1,7 @@
 //! Order of the policy lookups, and how their answers combine.
 
+use core::borrow::Borrow;
+
 use tidegate_ebpf_shared::{
     addr::Addr,
     config,
@@ -15,6 +17,9 @@ use crate::tuple::Tuple;
 
 /// The tables a decision reads.
 pub trait Tables {
+    /// How an entry of the FQDN table is held: in the kernel where it lies, it is too
+    /// large for a stack of 512 bytes.
+    type Fqdn: Borrow<FqdnInfo>;
     /// The active generation.
     fn generation(&self) -> u32;
     /// Bits of [`config::flags`].
@@ -22,7 +27,7 @@ pub trait Tables {
     /// Longest match in the address table.
     fn address(&self, addr: &Addr) -> Option<AddrInfo>;
     /// FQDN identities of an address.
-    fn fqdn(&self, addr: &Addr) -> Option<FqdnInfo>;
+    fn fqdn(&self, addr: &Addr) -> Option<Self::Fqdn>;
     /// An endpoint on this node.
     fn endpoint(&self, id: u32) -> Option<EndpointInfo>;
     /// Longest match in the policy table.
@@ -238,6 +243,7 @@ pub fn evaluate_egress(tables: &impl Tables, tuple: &Tuple, age: Age, evaluation
             Age::New => tables.boot_seconds(),
             Age::Live => 0,
         };
+        let info = info.borrow();
         for (identity, expires) in info.identities.into_iter().zip(info.expires) {
             if is_fresh(expires, now) {
                 best = stronger(tables, &mut key, identity, best);

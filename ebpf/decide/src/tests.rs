@@ -223,6 +223,7 @@ struct Memory {
 }
 
 impl Tables for Memory {
+    type Fqdn = FqdnInfo;
     fn generation(&self) -> u32 {
         3
     }

@@ -19,6 +19,8 @@ use crate::{
 pub struct Maps;
 
 impl Tables for Maps {
+    type Fqdn = &'static FqdnInfo;
+
     #[inline(always)]
     fn generation(&self) -> u32 {
         generation()
@@ -37,10 +39,10 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn fqdn(&self, addr: &Addr) -> Option<FqdnInfo> {
+    fn fqdn(&self, addr: &Addr) -> Option<&'static FqdnInfo> {
         // SAFETY: a torn read shows identities of two moments, each of which applied
-        // to the address at its time.
-        unsafe { FQDN.get(addr) }.copied()
+        // to the address at its time; the map is not freed while the program runs.
+        unsafe { FQDN.get(addr) }
     }
 
     #[inline(always)]

@@ -25,7 +25,7 @@ pub struct FqdnInfo {
     /// no longer carries a flow.
     pub expires: [u32; FQDN_IDS_PER_ADDRESS],
 }
-layout!(FqdnInfo, 32);
+layout!(FqdnInfo, 128);
 
 /// Reserved identities, Cilium's numbering.
 pub mod reserved {

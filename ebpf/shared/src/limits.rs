@@ -29,7 +29,11 @@ pub const FQDN_ADDRESSES: u32 = 65_536;
 /// answer and the connection it was asked for, programs take their time, and a TTL may be 0.
 pub const FQDN_GRACE: u32 = 10;
 /// FQDN selectors one address may match at once; more are counted and ignored (denied).
-pub const FQDN_IDS_PER_ADDRESS: usize = 4;
+/// Selectors that no policy has any more, and expired ones, make place.
+pub const FQDN_IDS_PER_ADDRESS: usize = 16;
+/// What part of [`FQDN_ADDRESSES`] one workload's answers may take: a wildcard and a
+/// server that answers with ever new addresses must leave room for the others.
+pub const FQDN_SHARES: u32 = 8;
 /// Steered host sockets in flight (LRU).
 pub const STEERED: u32 = 65_536;
 /// Prefixes on the XDP deny list (default). Full: the generation is refused.

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::peer::reserved;
+
 /// A numeric security identity (Cilium's numbering).
 pub type IdentityId = u32;
 /// An endpoint on this node; never 0.
@@ -33,6 +35,29 @@ pub struct Compiled {
     pub deny_list: BTreeMap<IpNet, RuleId>,
     /// Service frontends with their usable backends.
     pub services: Vec<CompiledService>,
+}
+
+impl Compiled {
+    /// Egress rows about the world outside, of every endpoint for which an address that
+    /// a name resolved to may have several rule sets: what the proxy unites them by.
+    pub fn outward(&self) -> BTreeMap<EndpointId, Vec<PolicyRow>> {
+        let is_outward = |row: &&PolicyRow| {
+            row.direction == Direction::Egress
+                && (row.identity == reserved::ANY || reserved::is_outside(row.identity))
+        };
+        let mut outward = BTreeMap::new();
+        for (id, endpoint) in &self.endpoints {
+            let rows: Vec<PolicyRow> = endpoint.table.iter().filter(is_outward).copied().collect();
+            let names = rows.iter().any(|row| self.fqdn.contains_key(&row.identity));
+            let asks = rows
+                .iter()
+                .any(|row| row.decision.verdict == Verdict::Redirect);
+            if names && asks {
+                outward.insert(*id, rows);
+            }
+        }
+        outward
+    }
 }
 
 /// Identity of an address.
@@ -241,6 +266,10 @@ pub struct PluginUse {
     /// Rule ids the plugin's rule indices refer to: index i of a decision is
     /// `rules[i]`. A denial without an index is attributed to `rules[0]`.
     pub rules: Vec<RuleId>,
+    /// Put there by a `PluginBinding`: it looks at whatever is allowed, by whichever
+    /// rule, and is asked about it even where another row allows without asking.
+    #[serde(default)]
+    pub bound: bool,
 }
 
 /// What happens when something that should decide cannot.
@@ -379,6 +408,7 @@ mod tests {
                     config: serde_json::to_string(&rules).unwrap_or_default(),
                     fail_mode: FailMode::Closed,
                     rules: vec![1, 2],
+                    bound: false,
                 }],
             }
         };

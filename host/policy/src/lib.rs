@@ -28,7 +28,7 @@ pub use self::{
     ids::Ids,
     input::{Document, Input, Mode, fuzz_parse, parse_file},
     lint::lint,
-    lookup::lookup,
+    lookup::{AnyOf, lookup, lookup_any},
     problem::{Problem, Severity},
     schema::{KINDS, schema},
 };

@@ -1,6 +1,6 @@
 //! Reading rows the way the kernel does.
 
-use crate::compiled::{Decision, Direction, IdentityId, PolicyRow, PortMatch, Verdict};
+use crate::compiled::{Decision, Direction, IdentityId, L7Id, PolicyRow, PortMatch, Verdict};
 
 /// Decides for a peer: its own row, or else the wildcard row; within the row the
 /// longest prefix. For ICMP, `port` is `type << 8`. Without any row it is a default deny.
@@ -30,6 +30,37 @@ pub fn lookup(
     )
 }
 
+/// What the rows of several identities of one address allow together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AnyOf {
+    /// Rule sets, any of which may allow; each once.
+    pub sets: Vec<L7Id>,
+    /// A row allows without asking.
+    pub plain: bool,
+}
+
+/// What any of these identities allows: an address that names resolved to has the
+/// rules of each of them, and those of the prefixes it lies in. Where one denies, nothing.
+pub fn lookup_any(
+    rows: &[PolicyRow],
+    identities: &[IdentityId],
+    direction: Direction,
+    protocol: u8,
+    port: u16,
+) -> AnyOf {
+    let mut any = AnyOf::default();
+    for identity in identities {
+        let decision = lookup(rows, *identity, direction, protocol, port);
+        match decision.verdict {
+            Verdict::Redirect if !any.sets.contains(&decision.l7) => any.sets.push(decision.l7),
+            Verdict::Allow => any.plain = true,
+            Verdict::Deny => return AnyOf::default(),
+            Verdict::Redirect | Verdict::DefaultDeny => {}
+        }
+    }
+    any
+}
+
 /// Bits of protocol and port that an entry fixes, if it covers them.
 fn matched_bits(ports: PortMatch, protocol: u8, port: u16) -> Option<u8> {
     match ports {
@@ -43,6 +74,44 @@ fn matched_bits(ports: PortMatch, protocol: u8, port: u16) -> Option<u8> {
             let shift = 16 - u32::from(bits.min(16));
             let same = u32::from(first) >> shift == u32::from(port) >> shift;
             (own == protocol && same).then_some(8 + bits)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_of_several_allows_unless_one_denies() {
+        let row = |identity, verdict, l7| PolicyRow {
+            identity,
+            direction: Direction::Egress,
+            ports: PortMatch::Any,
+            decision: Decision {
+                verdict,
+                rule: 1,
+                l7,
+            },
+        };
+        let rows = [
+            row(0, Verdict::DefaultDeny, 0),
+            row(1, Verdict::Redirect, 7),
+            row(2, Verdict::Redirect, 7),
+            row(3, Verdict::Redirect, 8),
+            row(4, Verdict::Allow, 0),
+            row(5, Verdict::Deny, 0),
+        ];
+        let check = |identities: &[IdentityId], sets: &[L7Id], plain| {
+            let any = lookup_any(&rows, identities, Direction::Egress, 6, 80);
+            let sets = sets.to_vec();
+            assert_eq!(any, AnyOf { sets, plain }, "{identities:?}");
+        };
+        check(&[9], &[], false);
+        check(&[9, 1, 2, 3], &[7, 8], false);
+        check(&[9, 1, 4], &[7], true);
+        for denied in [&[5, 1, 4], &[1, 5, 4], &[1, 4, 5]] {
+            check(denied, &[], false);
         }
     }
 }

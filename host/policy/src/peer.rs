@@ -24,6 +24,14 @@ pub(crate) mod reserved {
     pub(crate) const WORLD_IPV4: IdentityId = 9;
     pub(crate) const WORLD_IPV6: IdentityId = 10;
 
+    /// First of the node's own numbers: prefixes and names.
+    const LOCAL_SCOPE: IdentityId = 1 << 24;
+
+    /// Is it an identity of addresses outside?
+    pub(crate) fn is_outside(identity: IdentityId) -> bool {
+        matches!(identity, WORLD | WORLD_IPV4 | WORLD_IPV6) || identity >= LOCAL_SCOPE
+    }
+
     /// All of them that packets can carry, by label.
     pub(crate) const ALL: [(&str, IdentityId); 10] = [
         ("host", HOST),

@@ -65,6 +65,9 @@ impl Explainer {
             source: SocketAddr::new(query.source, 0),
             destination: SocketAddr::new(asked.destination.0, asked.destination.1),
             source_identity: asked.source_identity,
+            source_endpoint: asked.source_endpoint,
+            destination_identity: asked.destination_identity,
+            transport: query.protocol,
             egress: asked.egress,
             ingress: asked.ingress,
             message: as_sent(message, SocketAddr::new(query.destination, query.port))?,
@@ -104,6 +107,8 @@ const JUDGEMENT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy)]
 pub(super) struct Asked {
     source_identity: u32,
+    source_endpoint: u32,
+    destination_identity: u32,
     /// After service translation.
     destination: (IpAddr, u16),
     /// Rule set and the rule that asks for it.
@@ -122,6 +127,8 @@ impl Asked {
         };
         Self {
             source_identity: answer.source.identity,
+            source_endpoint: answer.source.endpoint,
+            destination_identity: answer.destination.identity,
             destination: (answer.destination.address, answer.port),
             egress: side(Direction::Egress),
             ingress: side(Direction::Ingress),

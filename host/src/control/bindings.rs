@@ -209,6 +209,7 @@ mod tests {
                 config: config.into(),
                 fail_mode: FailMode::Closed,
                 rules: vec![7],
+                bound: true,
             }],
         };
         BTreeMap::from([(1, set)])

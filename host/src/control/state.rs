@@ -272,6 +272,7 @@ impl<S: Sinks> Control<S> {
             plugins,
             fqdn_min_ttl: self.settings.fqdn_min_ttl,
             audit: self.settings.audit,
+            outward: compiled.outward(),
             ..Snapshot::default()
         };
         // Until the kernel flips, flows still carry rule sets of the generation before;

@@ -64,13 +64,18 @@ impl Datapath {
             }
         }
         for (addr, info) in self.tables.fqdn.entries()? {
-            let left = still_valid(&info, now.boot_s);
-            if left == info || in_use.contains(&addr) {
+            // Of an address in use only what no policy names any more goes.
+            let by = if in_use.contains(&addr) {
+                0
+            } else {
+                now.boot_s
+            };
+            if still_valid(&info, by, &self.names) == info {
                 sweep.fqdn += 1;
                 continue;
             }
             sweep.fqdn_expired += 1;
-            if shorten(&self.tables.fqdn, &addr, now.boot_s)? {
+            if shorten(&self.tables.fqdn, &addr, by, &self.names)? {
                 sweep.fqdn += 1;
             }
         }
@@ -96,11 +101,16 @@ fn remove_flow(
 /// The proxy may learn the same address at this moment. So the entry is taken out
 /// as one step, and what is still valid of it goes back only if nobody has put
 /// something newer there.
-fn shorten(fqdn: &Table<Addr, FqdnInfo>, addr: &Addr, now: u32) -> Result<bool, DatapathError> {
+fn shorten(
+    fqdn: &Table<Addr, FqdnInfo>,
+    addr: &Addr,
+    now: u32,
+    names: &Names,
+) -> Result<bool, DatapathError> {
     let Some(info) = fqdn.take(addr)? else {
         return Ok(false);
     };
-    let left = still_valid(&info, now);
+    let left = still_valid(&info, now, names);
     if left == FqdnInfo::default() {
         return Ok(false);
     }
@@ -112,14 +122,36 @@ fn shorten(fqdn: &Table<Addr, FqdnInfo>, addr: &Addr, now: u32) -> Result<bool, 
     Ok(true)
 }
 
-/// The identities that have not expired, moved to the front.
-fn still_valid(info: &FqdnInfo, now: u32) -> FqdnInfo {
+/// Identities of selectors. What a generation does not name yet is not forgotten: the
+/// proxy knows the next one, and learns for it, before the kernel does.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Those of the generation in force.
+    current: HashSet<u32>,
+    /// Those that generations of this process had before.
+    forgotten: HashSet<u32>,
+}
+
+impl Names {
+    /// A generation with these names is in force now.
+    pub(super) fn replace(&mut self, names: impl Iterator<Item = u32>) {
+        self.forgotten.extend(self.current.drain());
+        self.current.extend(names);
+        let Self { current, forgotten } = self;
+        forgotten.retain(|name| !current.contains(name));
+    }
+}
+
+/// The identities that have not expired and stand for a selector, moved to the front.
+fn still_valid(info: &FqdnInfo, now: u32, names: &Names) -> FqdnInfo {
     let mut left = FqdnInfo::default();
     let valid = info
         .identities
         .iter()
         .zip(info.expires)
-        .filter(|(identity, expires)| **identity != 0 && is_fresh(*expires, now));
+        .filter(|(identity, expires)| {
+            **identity != 0 && is_fresh(*expires, now) && !names.forgotten.contains(identity)
+        });
     for (place, (identity, expires)) in valid.enumerate() {
         left.identities[place] = *identity;
         left.expires[place] = expires;
@@ -157,13 +189,28 @@ mod tests {
     #[test]
     fn expired_identities_go_and_the_others_move_up() {
         let check = |given: &[(u32, u32)], now, expected: &[(u32, u32)]| {
-            assert_eq!(still_valid(&info(given), now), info(expected));
+            assert_eq!(
+                still_valid(&info(given), now, &Names::default()),
+                info(expected)
+            );
         };
         check(&[(1, 10), (2, 20)], 5, &[(1, 10), (2, 20)]);
         let grace = tidegate_ebpf_shared::limits::FQDN_GRACE;
         check(&[(1, 10), (2, 20)], 9 + grace, &[(1, 10), (2, 20)]);
         check(&[(1, 10), (2, 20)], 10 + grace, &[(2, 20)]);
         check(&[(1, 10), (2, 20)], 20 + grace, &[]);
+        let mut names = Names::default();
+        let places = info(&[(1, 10), (2, 20), (3, 30)]);
+        for (generation, left) in [
+            (&[1, 2][..], &[(1, 10), (2, 20), (3, 30)][..]),
+            // No policy has the first any more; the third is of a generation to come.
+            (&[2], &[(2, 20), (3, 30)]),
+            (&[3], &[(3, 30)]),
+            (&[1, 3], &[(1, 10), (3, 30)]),
+        ] {
+            names.replace(generation.iter().copied());
+            assert_eq!(still_valid(&places, 5, &names), info(left), "{names:?}");
+        }
     }
 
     #[test]
@@ -172,10 +219,9 @@ mod tests {
             assert_eq!(merged(info(newer), &info(older)), info(expected));
         };
         check(&[(1, 30)], &[(1, 10), (2, 20)], &[(1, 30), (2, 20)]);
-        check(
-            &[(1, 9), (2, 9), (3, 9), (4, 9)],
-            &[(5, 9)],
-            &[(1, 9), (2, 9), (3, 9), (4, 9)],
-        );
+        let full: Vec<(u32, u32)> = (1..=FqdnInfo::default().identities.len() as u32)
+            .map(|identity| (identity, 9))
+            .collect();
+        check(&full, &[(99, 9)], &full);
     }
 }

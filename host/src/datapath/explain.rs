@@ -306,6 +306,8 @@ impl<'a> Recorder<'a> {
 }
 
 impl policy::Tables for Recorder<'_> {
+    type Fqdn = FqdnInfo;
+
     fn generation(&self) -> u32 {
         self.answer(self.tables.generation.get(&0)).unwrap_or(0)
     }

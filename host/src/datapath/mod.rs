@@ -159,6 +159,8 @@ pub struct Datapath {
     last_policy_id: u32,
     /// Services of the generation in force, once this process has published one.
     services: Vec<CompiledService>,
+    /// Identities of names, of the same generation and those before.
+    names: expire::Names,
     cpus: usize,
 }
 
@@ -192,6 +194,7 @@ impl Datapath {
             reach: reach::Reach::default(),
             last_policy_id: 0,
             services: Vec::new(),
+            names: expire::Names::default(),
             cpus,
         };
         datapath.configure(|config| {

@@ -76,6 +76,7 @@ impl Datapath {
         self.tables.generation.put(&0, &step)?;
         self.last_policy_id = plan.policy.last_policy_id;
         self.services.clone_from(&compiled.services);
+        self.names.replace(compiled.fqdn.keys().copied());
         if step != generation {
             self.copy_slots(step)?;
             self.tables.generation.put(&0, &generation)?;

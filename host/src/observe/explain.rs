@@ -255,6 +255,7 @@ mod tests {
                 config: r#"{"rules":[{"method":"GET","path":"/api"},{}]}"#.into(),
                 fail_mode: FailMode::Closed,
                 rules: vec![1, 2],
+                bound: false,
             }],
         };
         assert_eq!(

@@ -332,7 +332,7 @@ fn proxy(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
     )?;
     out.counter(
         "tidegate_fqdn_overflow",
-        "Addresses not learned because the table was full",
+        "Addresses not learned because the table, the address's places or the workload's share was full",
         [([], s.fqdn_overflow)],
     )?;
     out.counter(

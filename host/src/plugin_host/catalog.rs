@@ -67,6 +67,8 @@ pub struct Binding {
     pub fail_mode: FailMode,
     /// What the plugin's rule indices refer to.
     pub rules: Vec<RuleId>,
+    /// It looks at whatever is allowed, by whichever rule; see [`PluginUse::bound`].
+    pub bound: bool,
     pub(super) configured: Result<Arc<Configured>, Failure>,
 }
 
@@ -317,6 +319,7 @@ impl Catalog {
             plugin: place.0,
             fail_mode: used.fail_mode,
             rules: place.1,
+            bound: used.bound,
             configured,
         }
     }

@@ -60,6 +60,7 @@ struct MapInfo {
     id: u32,
     key_size: u32,
     value_size: u32,
+    max_entries: u32,
 }
 
 /// Map types whose lookup writes one value per CPU, more than `value_size`.
@@ -92,6 +93,8 @@ unsafe impl Plain for i32 {}
 #[derive(Debug)]
 pub(super) struct Map<K, V> {
     fd: OwnedFd,
+    /// Entries there is room for.
+    capacity: u32,
     types: PhantomData<fn(K) -> V>,
 }
 
@@ -118,8 +121,14 @@ impl<K: Plain, V: Plain> Map<K, V> {
         }
         Ok(Self {
             fd,
+            capacity: info.max_entries,
             types: PhantomData,
         })
+    }
+
+    /// Entries there is room for.
+    pub(super) fn capacity(&self) -> u32 {
+        self.capacity
     }
 
     /// The value at a key, if there is one.
@@ -220,10 +229,8 @@ pub(super) mod testing {
         let map = Map::<Addr, FqdnInfo>::new(hash::<Addr, FqdnInfo>(1)).unwrap();
         let key = Addr::v4([192, 0, 2, 1]);
         assert_eq!(map.get(&key).unwrap(), None);
-        let value = FqdnInfo {
-            identities: [7, 0, 0, 0],
-            expires: [9, 0, 0, 0],
-        };
+        let mut value = FqdnInfo::default();
+        (value.identities[0], value.expires[0]) = (7, 9);
         map.put(&key, &value).unwrap();
         assert_eq!(map.get(&key).unwrap(), Some(value));
         let full = map.put(&Addr::v4([192, 0, 2, 2]), &value).unwrap_err();

@@ -35,6 +35,9 @@ pub trait Filter {
     /// The rules its answers refer to by index.
     fn rules(&self) -> &[RuleId];
 
+    /// Does it look at whatever is allowed, by whichever rule set?
+    fn is_bound(&self) -> bool;
+
     /// Does it want to see final responses?
     fn sees_responses(&self) -> bool;
 
@@ -68,6 +71,25 @@ pub struct Chain {
     pub filters: Vec<Box<dyn Filter>>,
 }
 
+impl Chain {
+    /// The plugin that knows the rules of policies; without one they allow everything.
+    fn rules(&self) -> Option<&dyn Filter> {
+        let at = self.rules_at()?;
+        self.filters.get(at).map(AsRef::as_ref)
+    }
+
+    fn rules_at(&self) -> Option<usize> {
+        self.filters.iter().position(|filter| !filter.is_bound())
+    }
+
+    /// Plugins that look at what the rules allow: all the others.
+    fn bound(&self) -> impl Iterator<Item = &dyn Filter> {
+        let rules = self.rules_at();
+        let filters = self.filters.iter().map(AsRef::as_ref).enumerate();
+        filters.filter_map(move |(at, filter)| (Some(at) != rules).then_some(filter))
+    }
+}
+
 /// A plugin's answer to a request or response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpAnswer {
@@ -86,11 +108,16 @@ pub struct DnsAnswer {
     pub rule: Option<u32>,
 }
 
-/// One direction's rule set.
-#[derive(Clone, Copy)]
+/// One direction's rule sets.
+#[derive(Clone)]
 pub struct Side<'a> {
     /// The rule set, if this direction's policy asks for one.
     pub chain: Option<&'a Chain>,
+    /// Further ones whose rules may allow what its rules refuse: a destination that names
+    /// resolved to has the rules of each of its names, and of the prefixes it lies in.
+    pub or: Vec<Alternative<'a>>,
+    /// Something allows without asking: no rules are asked, bound plugins still are.
+    pub open: bool,
     /// Rule that asked for it, else 0.
     pub rule: RuleId,
     /// False: the source's egress policy; true: the destination's ingress policy.
@@ -99,6 +126,40 @@ pub struct Side<'a> {
     pub audit: bool,
     /// Some rule of the set plainly allows CONNECT.
     pub tunnels: bool,
+}
+
+/// A rule set beside the first.
+#[derive(Clone, Copy)]
+pub struct Alternative<'a> {
+    /// The rule set.
+    pub chain: &'a Chain,
+    /// Some rule of it plainly allows CONNECT.
+    pub tunnels: bool,
+}
+
+impl<'a> Side<'a> {
+    fn sets(&self) -> impl Iterator<Item = Alternative<'a>> {
+        let tunnels = self.tunnels;
+        let first = self.chain.map(|chain| Alternative { chain, tunnels });
+        first.into_iter().chain(self.or.iter().copied())
+    }
+
+    fn tunnels(&self) -> bool {
+        self.sets().any(|set| set.tunnels)
+    }
+
+    /// The bound plugins of all rule sets, each once: those of one binding are one plugin
+    /// and have its rule.
+    fn bound(&self) -> Vec<&'a dyn Filter> {
+        let mut all: Vec<&dyn Filter> = Vec::new();
+        let name = |plugin: &'a dyn Filter| (plugin.label(), plugin.rules());
+        for plugin in self.sets().flat_map(|set| set.chain.bound()) {
+            if !all.iter().any(|known| name(*known) == name(plugin)) {
+                all.push(plugin);
+            }
+        }
+        all
+    }
 }
 
 /// Status of a request that a plugin failed to decide, fail mode closed: the fault is
@@ -117,12 +178,13 @@ pub fn request(
     facts: &Arc<Facts>,
 ) -> Decision {
     let mut walk = Walk::new(generation);
+    walk.connects = head.method == "CONNECT";
     let mut edit = HeaderEdit::default();
     let mut sees_response = false;
-    if head.method == "CONNECT"
+    if walk.connects
         && let Some(side) = sides
             .iter()
-            .find(|side| side.chain.is_some() && !side.tunnels)
+            .find(|side| side.chain.is_some() && !side.tunnels())
     {
         walk.attribution.rules.push(side.rule);
         walk.attribution.ingress = side.ingress;
@@ -159,6 +221,7 @@ pub fn response(
     facts: &Arc<Facts>,
 ) -> Decision {
     let mut walk = Walk::new(request.generation);
+    walk.of_request = Some(request.set);
     let mut edit = HeaderEdit::default();
     let refused = walk.run(
         sides,
@@ -266,9 +329,50 @@ fn add_edit(edit: &mut HeaderEdit, more: HeaderEdit) {
     edit.set.extend(more.set);
 }
 
+/// What a plugin says, or its fail mode for it.
+enum Answer<R> {
+    /// The index of the rule, or why it could not decide (fail mode open).
+    Passes(Option<u32>, Option<String>),
+    Refuses(Refusal<R>),
+}
+
+struct Refusal<R> {
+    with: R,
+    rule: Option<u32>,
+    /// Why it could not decide (fail mode closed).
+    error: Option<String>,
+}
+
+fn answer<R>(
+    plugin: &dyn Filter,
+    ask: &mut impl FnMut(&dyn Filter) -> Result<(Option<R>, Option<u32>), Fault>,
+    failed: &impl Fn() -> R,
+) -> Answer<R> {
+    match ask(plugin) {
+        Ok((None, rule)) => Answer::Passes(rule, None),
+        Ok((Some(with), rule)) => Answer::Refuses(Refusal {
+            with,
+            rule,
+            error: None,
+        }),
+        Err(fault) if plugin.fail_mode() == FailMode::Open && !fault.of_load => {
+            Answer::Passes(None, Some(fault.why))
+        }
+        Err(fault) => Answer::Refuses(Refusal {
+            with: failed(),
+            rule: None,
+            error: Some(fault.why),
+        }),
+    }
+}
+
 /// A walk over the plugins of both sides, keeping who decided.
 struct Walk {
     attribution: Attribution,
+    /// For a response, the rule set of several that allowed the request.
+    of_request: Option<usize>,
+    /// A tunnel is asked for: only rule sets that plainly allow it have a say.
+    connects: bool,
 }
 
 impl Walk {
@@ -278,11 +382,14 @@ impl Walk {
                 generation,
                 ..Attribution::default()
             },
+            of_request: None,
+            connects: false,
         }
     }
 
-    /// Asks every plugin in order until one refuses. `ask` returns a refusal, if it is
-    /// one, and the index of the rule; `failed` is the refusal of fail mode closed.
+    /// Asks the plugins of both sides in order until one refuses. `ask` returns a
+    /// refusal, if it is one, and the index of the rule; `failed` is the refusal of fail
+    /// mode closed.
     fn run<R>(
         &mut self,
         sides: &[Side<'_>],
@@ -290,21 +397,18 @@ impl Walk {
         failed: impl Fn() -> R,
     ) -> Option<R> {
         for side in sides {
-            for plugin in side.chain.map_or(&[][..], |chain| &chain.filters) {
-                let plugin = plugin.as_ref();
-                match ask(plugin) {
-                    Ok((None, rule)) => self.allowed(plugin, rule),
-                    Ok((Some(_), rule)) if side.audit => self.audited(side, plugin, rule),
-                    Ok((Some(refusal), rule)) => {
-                        self.refused(side, plugin, rule, None);
-                        return Some(refusal);
-                    }
-                    Err(fault) if plugin.fail_mode() == FailMode::Open && !fault.of_load => {
-                        self.attribution.error = Some(fault.why);
-                    }
-                    Err(fault) => {
-                        self.refused(side, plugin, None, Some(fault.why));
-                        return Some(failed());
+            let refused = self.rules(side, &mut ask, &failed);
+            if refused.is_some() {
+                return refused;
+            }
+            for plugin in side.bound() {
+                match answer(plugin, &mut ask, &failed) {
+                    Answer::Passes(rule, error) => self.passed(plugin, rule, error),
+                    Answer::Refuses(refusal) => {
+                        let refused = self.refuse(side, plugin, refusal);
+                        if refused.is_some() {
+                            return refused;
+                        }
                     }
                 }
             }
@@ -312,11 +416,73 @@ impl Walk {
         None
     }
 
+    /// Asks the rules of a side's rule sets until those of one allow. Where all of them
+    /// refuse, the first is the one that is told.
+    fn rules<R>(
+        &mut self,
+        side: &Side<'_>,
+        ask: &mut impl FnMut(&dyn Filter) -> Result<(Option<R>, Option<u32>), Fault>,
+        failed: &impl Fn() -> R,
+    ) -> Option<R> {
+        if side.open && !self.connects {
+            return None;
+        }
+        let mut refused = None;
+        // After a change there may be fewer: then all of them are asked.
+        let of_request = self.of_request.filter(|of| *of <= side.or.len());
+        let connects = self.connects;
+        let sets = side.sets().enumerate().filter(|(set, one)| {
+            of_request.is_none_or(|of| of == *set) && (!connects || one.tunnels)
+        });
+        for (set, one) in sets {
+            // Without rules everything is allowed.
+            let plugin = one.chain.rules();
+            let answer = plugin.map(|plugin| (plugin, answer(plugin, ask, failed)));
+            if !side.or.is_empty() {
+                self.attribution.set = set;
+            }
+            match answer {
+                None => return None,
+                Some((plugin, Answer::Passes(rule, error))) => {
+                    self.passed(plugin, rule, error);
+                    return None;
+                }
+                Some((plugin, Answer::Refuses(refusal))) => {
+                    refused.get_or_insert((plugin, refusal));
+                }
+            }
+        }
+        let (plugin, refusal) = refused?;
+        self.refuse(side, plugin, refusal)
+    }
+
+    /// Notes a refusal, and gives it back unless it is only reported.
+    fn refuse<R>(
+        &mut self,
+        side: &Side<'_>,
+        plugin: &dyn Filter,
+        refusal: Refusal<R>,
+    ) -> Option<R> {
+        if side.audit && refusal.error.is_none() {
+            self.audited(side, plugin, refusal.rule);
+            return None;
+        }
+        self.refused(side, plugin, refusal.rule, refusal.error);
+        Some(refusal.with)
+    }
+
     /// Who would have refused; the first who would stands in the record.
     fn audited(&mut self, side: &Side<'_>, plugin: &dyn Filter, rule: Option<u32>) {
         if !self.attribution.audited {
             self.refused(side, plugin, rule, None);
             self.attribution.audited = true;
+        }
+    }
+
+    fn passed(&mut self, plugin: &dyn Filter, rule: Option<u32>, error: Option<String>) {
+        match error {
+            None => self.allowed(plugin, rule),
+            Some(error) => self.attribution.error = Some(error),
         }
     }
 

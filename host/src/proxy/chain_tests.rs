@@ -12,6 +12,7 @@ pub(crate) struct ByName {
     fail_mode: FailMode,
     rules: Vec<RuleId>,
     responses: bool,
+    bound: bool,
 }
 
 impl ByName {
@@ -52,6 +53,10 @@ impl Filter for ByName {
         &self.rules
     }
 
+    fn is_bound(&self) -> bool {
+        self.bound
+    }
+
     fn sees_responses(&self) -> bool {
         self.responses
     }
@@ -72,14 +77,23 @@ impl Filter for ByName {
     }
 }
 
-/// A chain of plugins by name; the rules of plugin n are n*10 and n*10+1.
-pub(crate) fn chain(first: u32, plugins: &[(&str, FailMode)]) -> Chain {
-    let filter = |((name, fail_mode), n): (&(&str, FailMode), u32)| ByName {
-        name: (*name).to_owned(),
+fn by_name(n: u32, name: &str, fail_mode: FailMode) -> ByName {
+    ByName {
+        name: name.to_owned(),
         label: format!("{name}@1"),
-        fail_mode: *fail_mode,
+        fail_mode,
         rules: vec![n * 10, n * 10 + 1],
         responses: false,
+        bound: false,
+    }
+}
+
+/// A chain of plugins by name; the rules of plugin n are n*10 and n*10+1. The first has
+/// the rules of policies, the others are bound.
+pub(crate) fn chain(first: u32, plugins: &[(&str, FailMode)]) -> Chain {
+    let filter = |((name, fail_mode), n): (&(&str, FailMode), u32)| ByName {
+        bound: n != first,
+        ..by_name(n, name, *fail_mode)
     };
     Chain {
         protocol: L7Protocol::Http,
@@ -101,6 +115,7 @@ fn sees_responses(name: &str) -> Chain {
             fail_mode: FailMode::Closed,
             rules: vec![10, 11],
             responses: true,
+            bound: true,
         })],
     }
 }
@@ -125,6 +140,8 @@ fn facts() -> Arc<Facts> {
 fn egress(chain: &Chain) -> Side<'_> {
     Side {
         chain: Some(chain),
+        or: Vec::new(),
+        open: false,
         rule: 1,
         ingress: false,
         audit: false,
@@ -132,9 +149,19 @@ fn egress(chain: &Chain) -> Side<'_> {
     }
 }
 
+fn alternatives<'a>(chains: &[&'a Chain]) -> Vec<Alternative<'a>> {
+    let alternative = |chain: &&'a Chain| Alternative {
+        chain,
+        tunnels: false,
+    };
+    chains.iter().map(alternative).collect()
+}
+
 fn ingress(chain: &Chain) -> Side<'_> {
     Side {
         chain: Some(chain),
+        or: Vec::new(),
+        open: false,
         rule: 2,
         ingress: true,
         audit: false,
@@ -145,6 +172,92 @@ fn ingress(chain: &Chain) -> Side<'_> {
 /// Decides with an egress chain (asked for by rule 1) and an ingress chain (rule 2).
 fn decide(one: &Chain, other: &Chain) -> Decision {
     request(&[egress(one), ingress(other)], 3, &HEAD, &facts())
+}
+
+/// A destination with several names: what the rules of one set allow, passes; what none
+/// allow is refused by the first. Bound plugins are asked whichever rules allow, once.
+#[test]
+fn any_rule_set_of_a_side_may_allow() {
+    use FailMode::Closed;
+    let [allows, denies, fails, guarded, watched] = [
+        chain(10, &[("allow:0", Closed)]),
+        chain(20, &[("deny", Closed)]),
+        chain(30, &[("fail", Closed)]),
+        chain(40, &[("deny", Closed), ("deny", Closed)]),
+        chain(60, &[("allow:0", Closed), ("allow:0", Closed)]),
+    ];
+    let other = chain(50, &[("allow:1", Closed)]);
+    /// First rule set, the others, open: allowed, rules, failed.
+    type Row<'a> = (&'a Chain, Vec<&'a Chain>, bool, bool, &'a [u32], bool);
+    let rows: [Row<'_>; 10] = [
+        (&denies, vec![&allows], false, true, &[100, 501], false),
+        (&allows, vec![&denies], false, true, &[100, 501], false),
+        (&denies, vec![&fails], false, false, &[200], false),
+        (&fails, vec![&denies], false, false, &[300], true),
+        (&fails, vec![&allows], false, true, &[100, 501], false),
+        (&denies, vec![], true, true, &[501], false),
+        (&allows, vec![&guarded], false, false, &[410], false),
+        (&guarded, vec![&allows], false, false, &[410], false),
+        (&guarded, vec![], true, false, &[410], false),
+        (
+            &watched,
+            vec![&watched],
+            false,
+            true,
+            &[600, 610, 501],
+            false,
+        ),
+    ];
+    for (n, (first, or, open, allowed, rules, failed)) in rows.into_iter().enumerate() {
+        let side = Side {
+            or: alternatives(&or),
+            open,
+            ..egress(first)
+        };
+        let decision = request(&[side, ingress(&other)], 3, &HEAD, &facts());
+        let a = decision.attribution;
+        let got = (decision.verdict == Verdict::Allow, a.rules, a.error);
+        assert_eq!(got.0, allowed, "row {n}: {got:?}");
+        assert_eq!(got.1, rules, "row {n}");
+        assert_eq!(got.2.is_some(), failed, "row {n}: {got:?}");
+    }
+}
+
+/// Two plugins of one binding have its rule, and both are asked; what load brought about
+/// passes by no fail mode, but is no refusal by other rule sets either.
+#[test]
+fn a_union_leaves_no_plugin_out() {
+    use FailMode::{Closed, Open};
+    let decide = |first: &Chain, or: &[&Chain], open: bool| {
+        let side = Side {
+            or: alternatives(or),
+            open,
+            ..egress(first)
+        };
+        request(&[side], 3, &HEAD, &facts()).verdict == Verdict::Allow
+    };
+    let allows = chain(10, &[("allow:0", Closed)]);
+    let bound = |name| Chain {
+        protocol: L7Protocol::Http,
+        filters: vec![Box::new(ByName {
+            bound: true,
+            ..by_name(7, name, Closed)
+        })],
+    };
+    let (one, other) = (bound("allow:0"), bound("deny"));
+    assert!(decide(&one, &[&allows], false));
+    assert!(!decide(&one, &[&other], false), "same rule, other plugin");
+    assert!(!decide(&other, &[&one], true), "same rule, other plugin");
+    let guarded = |name| chain(20, &[("allow:0", Closed), (name, Open)]);
+    assert!(decide(&guarded("fail"), &[&allows], true));
+    assert!(!decide(&guarded("load"), &[&allows], true));
+    assert!(!decide(&allows, &[&guarded("load")], false));
+    assert!(decide(&chain(30, &[("load", Closed)]), &[&allows], false));
+    assert!(!decide(&chain(30, &[("load", Open)]), &[], false));
+    // Rules of a plugin that is not bound are asked too, however many a chain has.
+    let mut two = chain(40, &[("allow:0", Closed)]);
+    two.filters.push(Box::new(by_name(41, "deny", Closed)));
+    assert!(!decide(&two, &[], false));
 }
 
 /// In audit mode what a plugin refuses passes, and the record says who would have
@@ -307,6 +420,7 @@ fn who_decides() {
             audited: false,
             ingress: *side,
             generation: 3,
+            set: 0,
         };
         assert_eq!(decision.attribution, expected, "{case}");
     }
@@ -380,6 +494,37 @@ fn a_response_keeps_the_requests_rules() {
     assert_eq!(answer.attribution.plugin.as_deref(), Some("deny@1"));
 }
 
+/// The rules that allowed a request judge its response, and no others.
+#[test]
+fn the_rule_set_that_allowed_is_asked_about_the_response() {
+    let reader = |first: u32, name: &str| {
+        let mut filter = by_name(first, name, FailMode::Closed);
+        filter.responses = true;
+        Chain {
+            protocol: L7Protocol::Http,
+            filters: vec![Box::new(filter)],
+        }
+    };
+    let (refuses, allows) = (reader(10, "deny"), reader(20, "allow:0"));
+    let or = |first, other| {
+        [Side {
+            or: alternatives(&[other]),
+            ..egress(first)
+        }]
+    };
+    let sides = or(&refuses, &allows);
+    let asked = request(&sides, 3, &HEAD, &facts());
+    assert_eq!((asked.verdict, asked.attribution.set), (Verdict::Allow, 1));
+    let head = ResponseHead {
+        status: 200,
+        headers: &[],
+    };
+    let answer = |sides: &[Side<'_>]| response(sides, asked.attribution.clone(), &head, &facts());
+    assert_eq!(answer(&sides).verdict, Verdict::Allow);
+    let late = answer(&or(&allows, &refuses));
+    assert!(matches!(late.verdict, Verdict::Deny(_)), "{late:?}");
+}
+
 #[test]
 fn queries() {
     use FailMode::{Closed, Open};
@@ -449,4 +594,19 @@ fn connect_needs_a_rule_of_each_side_that_plainly_allows_it() {
     };
     let decision = request(&[alone, silent], 3, &CONNECT, &facts());
     assert_eq!(decision.verdict, Verdict::Allow);
+    // Of several rule sets only those that allow tunnels are asked, whoever else allows.
+    let refuses = chain(3, &[("deny", FailMode::Closed)]);
+    for (tunnels, chain, allowed) in [
+        (false, &one, false),
+        (true, &one, true),
+        (true, &refuses, false),
+    ] {
+        let side = Side {
+            or: vec![Alternative { chain, tunnels }],
+            open: true,
+            ..egress(&one)
+        };
+        let decision = request(&[side], 3, &CONNECT, &facts());
+        assert_eq!(decision.verdict == Verdict::Allow, allowed, "{tunnels}");
+    }
 }

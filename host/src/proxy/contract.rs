@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use tidegate_policy::compiled::{FqdnSelector, IdentityId, L7Id, L7RuleSet};
+use tidegate_policy::compiled::{EndpointId, FqdnSelector, IdentityId, L7Id, L7RuleSet, PolicyRow};
 
 use crate::observe::{histogram::Durations, record::L7Summary};
 
@@ -116,6 +116,12 @@ pub struct Question {
     pub destination: SocketAddr,
     /// Identity of the client.
     pub source_identity: IdentityId,
+    /// Endpoint of the client on this node, or 0.
+    pub source_endpoint: EndpointId,
+    /// Identity of the destination's address.
+    pub destination_identity: IdentityId,
+    /// IANA protocol.
+    pub transport: u8,
     /// The source's egress policy: rule set and the rule that asks for it, 0 if none.
     pub egress: (L7Id, u32),
     /// The destination's ingress policy, likewise.
@@ -192,6 +198,11 @@ pub struct Snapshot {
     /// proxy that has not seen it at work serves them with it until it knows better.
     #[serde(default)]
     pub remembered: Vec<Remembered>,
+    /// Egress rows about the world outside, see [`Compiled::outward`].
+    ///
+    /// [`Compiled::outward`]: tidegate_policy::compiled::Compiled::outward
+    #[serde(default)]
+    pub outward: BTreeMap<EndpointId, Vec<PolicyRow>>,
 }
 
 impl Snapshot {

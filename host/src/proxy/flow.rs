@@ -12,14 +12,16 @@ use std::{
 };
 
 use tidegate_ebpf_shared::{addr::proto, flow::FlowEntry, steer::SteerOrigin};
-use tidegate_policy::compiled::L7Protocol;
+use tidegate_policy::{AnyOf, compiled::L7Protocol};
 use tidegate_wire::http::{HttpHead, ResponseHead};
 use tokio::net::TcpStream;
 
 use super::{
     chain::{self, Chain, Facts, Side},
     contract::L7Record,
+    dns::boot_seconds,
     http::{Attribution, Decision, Inspector},
+    outward::{self, Way},
     places::Client,
     records::shorten,
     state::{Local, View},
@@ -41,6 +43,9 @@ pub(super) struct FlowContext {
     facts: Cell<FlowFacts>,
     /// What plugins may learn, made once and again with a new generation.
     told: RefCell<Option<(u32, Arc<Facts>)>>,
+    /// What all names and prefixes of the destination allow, found out once and again
+    /// with a new generation.
+    outward: RefCell<Option<(u32, Option<Rc<AnyOf>>)>>,
 }
 
 /// How the flow came here.
@@ -166,6 +171,7 @@ impl FlowContext {
             origin: Origin::Workload,
             facts: Cell::new(FlowFacts::from(&entry)),
             told: RefCell::default(),
+            outward: RefCell::default(),
         }))
     }
 
@@ -183,6 +189,7 @@ impl FlowContext {
             origin: Origin::HostService,
             facts: Cell::new(FlowFacts::from(origin)),
             told: RefCell::default(),
+            outward: RefCell::default(),
         }
     }
 
@@ -286,6 +293,8 @@ impl FlowContext {
             };
             Ok(Side {
                 chain,
+                or: Vec::new(),
+                open: false,
                 rule: if chain.is_some() { asked.rule } else { 0 },
                 ingress,
                 audit: local.state.audit,
@@ -293,7 +302,43 @@ impl FlowContext {
             })
         };
         let facts = self.facts.get();
-        Ok([side(facts.egress, false)?, side(facts.ingress, true)?])
+        let mut egress = side(facts.egress, false)?;
+        if egress.chain.is_some()
+            && let Some(any) = self.outward(local)?
+        {
+            outward::unite(&mut egress, facts.egress.l7, &any, local)?;
+        }
+        Ok([egress, side(facts.ingress, true)?])
+    }
+
+    /// The endpoint the client is, on this node, or 0.
+    pub(super) fn source_endpoint(&self) -> u32 {
+        self.facts.get().endpoints.0
+    }
+
+    /// What all names and prefixes of the destination allow together, if it has names.
+    fn outward(&self, local: &Local) -> Result<Option<Rc<AnyOf>>, String> {
+        let (facts, state) = (self.facts.get(), &local.state);
+        let mut known = self.outward.borrow_mut();
+        if let Some((generation, any)) = known.as_ref()
+            && *generation == state.generation
+        {
+            return Ok(any.clone());
+        }
+        let way = Way {
+            endpoint: facts.endpoints.0,
+            identity: facts.identities.1,
+            destination: self.destination,
+            transport: self.transport,
+        };
+        // As in the kernel: what has expired is nothing to begin with, and no reason to end.
+        let now = match *known {
+            None => boot_seconds(),
+            Some(_) => 0,
+        };
+        let any = outward::allowed(state, &way, now)?.map(Rc::new);
+        *known = Some((state.generation, any.clone()));
+        Ok(any)
     }
 
     /// What plugins may learn about the connection.

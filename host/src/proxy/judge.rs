@@ -18,7 +18,9 @@ use tokio::{net::TcpStream, sync::mpsc};
 use super::{
     chain::{self, Facts, Side},
     contract::{Judgement, Message, Question, ToAgent},
+    dns::boot_seconds,
     http::{self, Attribution, Decision, Inspector},
+    outward::{self, Way},
     state::{Local, State},
 };
 use crate::observe::record::L7Summary;
@@ -89,7 +91,7 @@ fn failed(error: &str) -> Judgement {
 /// Decides with the instances of the calling thread.
 fn judge(state: Arc<State>, question: &Question) -> Judgement {
     let local = Local::new(state);
-    let flow = Imagined {
+    let mut flow = Imagined {
         facts: Arc::new(Facts {
             source: question.source,
             destination: question.destination,
@@ -110,6 +112,8 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
                 ingress,
                 audit: local.state.audit,
                 tunnels: local.state.tunnels.contains(&id),
+                or: Vec::new(),
+                open: false,
             }
         }),
         outcome: RefCell::default(),
@@ -119,6 +123,19 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
         .find(|id| *id != 0 && local.chain(*id).is_none());
     if let Some(id) = unknown {
         return failed(&format!("rule set {id} is not known to the proxy"));
+    }
+    let way = Way {
+        endpoint: question.source_endpoint,
+        identity: question.destination_identity,
+        destination: question.destination,
+        transport: question.transport,
+    };
+    let united = outward::allowed(&local.state, &way, boot_seconds()).and_then(|any| match any {
+        Some(any) => outward::unite(&mut flow.sides[0], question.egress.0, &any, &local),
+        None => Ok(()),
+    });
+    if let Err(error) = united {
+        return failed(&error);
     }
     match &question.message {
         Message::Http(head) => {

@@ -16,6 +16,7 @@ pub mod http;
 mod judge;
 mod listener;
 mod masquerade;
+mod outward;
 mod places;
 pub mod plugins;
 mod privileges;

@@ -139,6 +139,10 @@ impl Filter for Bound {
         self.0.fail_mode
     }
 
+    fn is_bound(&self) -> bool {
+        self.0.bound
+    }
+
     fn rules(&self) -> &[RuleId] {
         &self.0.rules
     }

@@ -12,13 +12,14 @@ use std::{
 };
 
 use tidegate_policy::{
-    compiled::{IdentityId, L7Id},
+    compiled::{EndpointId, IdentityId, L7Id, PolicyRow},
     fqdn::Matcher,
 };
 
 use super::{
     chain::Chain,
     contract::{BindingStats, PluginStats, Snapshot},
+    dns::Quotas,
     masquerade::Masquerade,
     records::Records,
     tables::Tables,
@@ -45,6 +46,8 @@ pub(super) struct State {
     pub(super) fqdn_min_ttl: u32,
     /// Denials are only reported.
     pub(super) audit: bool,
+    /// Egress rows about the world outside, by endpoint.
+    pub(super) outward: Arc<BTreeMap<EndpointId, Vec<PolicyRow>>>,
     pub(super) plugins: Arc<dyn Plugins>,
     /// Rule sets with a rule that plainly allows CONNECT; see `L7RuleSet::allows_connect`.
     pub(super) tunnels: BTreeSet<L7Id>,
@@ -82,6 +85,7 @@ impl State {
                 .collect(),
             fqdn_min_ttl: snapshot.fqdn_min_ttl,
             audit: snapshot.audit,
+            outward: Arc::new(snapshot.outward),
             plugins,
             before: before.map(|before| before.plugins.clone()),
             tables,
@@ -105,6 +109,7 @@ impl State {
             fqdn: self.fqdn.clone(),
             fqdn_min_ttl: self.fqdn_min_ttl,
             audit: self.audit,
+            outward: self.outward.clone(),
             tunnels: self.tunnels.clone(),
             plugins,
             before: self.before.clone(),
@@ -120,6 +125,8 @@ pub(super) struct Shared {
     version: AtomicU64,
     state: RwLock<Option<Arc<State>>>,
     pub(super) records: Records,
+    /// What each workload's answers have taken of the table of learned addresses.
+    pub(super) quotas: Quotas,
 }
 
 impl Shared {

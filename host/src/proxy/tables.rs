@@ -11,6 +11,7 @@ use tidegate_ebpf_shared::{
     addr::Addr,
     flow::{FlowEntry, FlowKey, flags},
     identity::FqdnInfo,
+    limits::FQDN_SHARES,
     steer::{PeerKey, SteerOrigin},
 };
 
@@ -98,6 +99,24 @@ impl Tables {
         let seen = self.steer_by_tuple.get(&PeerKey::probe(cookie))?;
         let seen = seen.filter(|seen| seen.protocol != 0);
         Ok(seen.map(|seen| socket_addr(seen.dst, seen.dst_port).ip()))
+    }
+
+    /// The identities that names gave an address; none if it has no entry.
+    pub(super) fn names_of(&self, address: IpAddr) -> io::Result<FqdnInfo> {
+        let map = self
+            .fqdn
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        Ok(map.get(&kernel_addr(address))?.unwrap_or_default())
+    }
+
+    /// Addresses that one workload's answers may take of the table.
+    pub(super) fn fqdn_share(&self) -> usize {
+        let map = self
+            .fqdn
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        map.capacity().div_ceil(FQDN_SHARES) as usize
     }
 
     /// Lets `change` edit the entry of an address, which it gets as it is now (empty

@@ -101,11 +101,14 @@ impl World {
             "10.0.0.1",
         ] {
             if random.one_in(2) {
+                // Any of its places may be the one that decides, the last one too.
                 let mut info = FqdnInfo::default();
-                info.identities[0] = NAME_IDENTITIES[0];
-                info.identities[3] = random.pick(&[0, NAME_IDENTITIES[1], 77]);
-                info.expires[0] = random.pick(&[EXPIRED, u32::MAX]);
-                info.expires[3] = random.pick(&[EXPIRED, u32::MAX]);
+                let last = info.identities.len() - 1;
+                for identity in [NAME_IDENTITIES[0], NAME_IDENTITIES[1], 77] {
+                    let place = random.pick(&[0, 1, last / 2, last - 1, last]);
+                    info.identities[place] = identity;
+                    info.expires[place] = random.pick(&[EXPIRED, u32::MAX]);
+                }
                 world.fqdn.insert(addr.parse().expect("literal"), info);
             }
         }

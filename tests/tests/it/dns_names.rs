@@ -121,6 +121,70 @@ fn a_name_opens_neither_the_node_nor_an_endpoint() -> Result<()> {
     Ok(())
 }
 
+/// Many names on one address of a delivery network, each with rules of its own, and a
+/// prefix that covers it: their rules unite. Nobody is forgotten because others are there.
+#[test]
+fn the_rules_of_all_names_of_an_address_unite() -> Result<()> {
+    const ADDRESS: &str = "198.51.100.10";
+    const NAMES: u16 = 9;
+    let mut shop = Shop::open()?;
+    shop.world.outside_address(ADDRESS.parse()?)?;
+    let names: Vec<String> = (1..=NAMES)
+        .map(|n| format!("n{n}.partner.example"))
+        .collect();
+    let answers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), ADDRESS)).collect();
+    let _dns = server::dns(&shop.world.outside, &answers)?;
+    let _web = [80, 90].map(|port| server::nginx(&shop.world.outside, port, &shop.world.dir()));
+    shop.frontend.set_resolver(V4)?;
+    let (dns_rule, _) = POLICY.split_once("  - toFQDNs").expect("the names' rule");
+    let mut policy = dns_rule.to_owned();
+    let mut rule = |peers: &str, port: u16, path: &str| {
+        policy += &format!(
+            "  - {peers}\n    toPorts:\n    - ports: [{{port: \"{port}\", protocol: TCP}}]\n      \
+             rules: {{http: [{{path: {path}}}]}}\n"
+        );
+    };
+    for (n, name) in names.iter().enumerate() {
+        rule(
+            &format!("toFQDNs: [{{matchName: {name}}}]"),
+            80,
+            &format!("/n{n}"),
+        );
+    }
+    rule(&format!("toCIDR: [{ADDRESS}/32]"), 80, "/prefix");
+    // A plain allow by name beside rules by prefix opens the port.
+    rule(&format!("toCIDR: [{ADDRESS}/32]"), 90, "/prefix");
+    policy += &format!(
+        "  - toFQDNs: [{{matchName: {}}}]\n    toPorts: [{{ports: [{{port: \"90\", protocol: TCP}}]}}]\n",
+        names[0]
+    );
+    shop.world.node.write("policies/names.yaml", &policy)?;
+    shop.world.node.start()?;
+
+    let ask = |port: u16, path: &str| Curl::get(format!("http://{ADDRESS}:{port}{path}"));
+    ask(80, "/prefix").expect(&shop.frontend, 200)?;
+    ask(80, "/n8").expect(&shop.frontend, 403)?;
+    ask(90, "/other").expect(&shop.frontend, 403)?;
+    for name in &names {
+        dig(&shop.frontend, V4, &[name])?;
+    }
+    for n in 0..NAMES {
+        ask(80, &format!("/n{n}")).expect(&shop.frontend, 200)?;
+    }
+    ask(80, "/prefix").expect(&shop.frontend, 200)?;
+    ask(80, "/other").expect(&shop.frontend, 403)?;
+    ask(90, "/other").expect(&shop.frontend, 200)?;
+    for (path, passes) in [("/n8", true), ("/other", false)] {
+        let to = format!("{ADDRESS}:80");
+        let answer = shop
+            .world
+            .node
+            .text(&["explain", "frontend", &to, "http", "GET", path])?;
+        ensure!(answer.contains("REFUSED") != passes, "{path}: {answer}");
+    }
+    Ok(())
+}
+
 #[test]
 fn names_are_still_shown_after_a_restart() -> Result<()> {
     let (mut shop, _servers) = shop_with_names()?;

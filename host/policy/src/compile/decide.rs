@@ -150,6 +150,7 @@ impl Context<'_, '_> {
                 config: bound.binding.config.clone(),
                 fail_mode: bound.binding.fail_mode,
                 rules: vec![bound.rule],
+                bound: true,
             });
         }
         let rule = match (found.rule, allowed, bound.first()) {
@@ -264,6 +265,7 @@ impl<'p> Gathered<'p> {
             config,
             fail_mode: FailMode::Closed,
             rules,
+            bound: false,
         })
     }
 }

@@ -6,7 +6,7 @@ use tidegate_policy::{
     Ids, Input, compile,
     compiled::{Compiled, Decision, Direction, L7RuleSet, Verdict},
     fqdn::Matcher,
-    lookup,
+    lookup, lookup_any,
     model::{self, L7, Query},
     parse_file, protocol,
 };
@@ -92,14 +92,8 @@ impl Question {
         !self.names.is_empty()
     }
 
-    /// The answer of the tables: the address's identity, and those of its names; the
-    /// largest verdict wins.
-    pub(crate) fn ask_tables(&self, compiled: &Compiled) -> Decision {
-        let endpoint = compiled
-            .endpoints
-            .values()
-            .find(|e| e.name == self.subject)
-            .unwrap();
+    /// The identities of the peer: the address's own, and those of its names.
+    fn identities(&self, compiled: &Compiled) -> Vec<u32> {
         let found = compiled
             .ipcache
             .iter()
@@ -114,6 +108,50 @@ impl Question {
                 }
             }
         }
+        identities
+    }
+
+    /// Is the proxy told rows of the subject about the world outside?
+    pub(crate) fn has_several_rows(&self, compiled: &Compiled) -> bool {
+        let outward = compiled.outward();
+        let mut told = outward.keys().filter_map(|id| compiled.endpoints.get(id));
+        self.direction == Direction::Egress && told.any(|endpoint| endpoint.name == self.subject)
+    }
+
+    /// What the proxy unites for the peer: the L7 rules, each as JSON and sorted; `None`
+    /// if all requests are allowed.
+    pub(crate) fn ask_proxy(&self, compiled: &Compiled) -> Option<Vec<String>> {
+        let outward = compiled.outward();
+        let subject = compiled
+            .endpoints
+            .iter()
+            .find(|(_, e)| e.name == self.subject);
+        let (id, _) = subject.unwrap();
+        let any = lookup_any(
+            &outward[id],
+            &self.identities(compiled),
+            self.direction,
+            self.protocol,
+            self.port,
+        );
+        let mut all = Vec::new();
+        for set in &any.sets {
+            all.extend(l7_of(&compiled.l7[set]).rules?);
+        }
+        all.sort();
+        all.dedup();
+        (!any.plain).then_some(all)
+    }
+
+    /// The answer of the tables: the address's identity, and those of its names; the
+    /// largest verdict wins.
+    pub(crate) fn ask_tables(&self, compiled: &Compiled) -> Decision {
+        let endpoint = compiled
+            .endpoints
+            .values()
+            .find(|e| e.name == self.subject)
+            .unwrap();
+        let identities = self.identities(compiled);
         let ask = |id| {
             lookup(
                 &endpoint.table,
@@ -169,6 +207,7 @@ fn l7_of(set: &L7RuleSet) -> L7 {
             "dns" => config.get("patterns"),
             _ => Some(&config).filter(|config| config.is_array()),
         };
+        assert_eq!(plugin.bound, list.is_none(), "{plugin:?}");
         match list.and_then(|list| list.as_array()) {
             Some(list) => {
                 assert_eq!(list.len(), plugin.rules.len(), "one id per rule");

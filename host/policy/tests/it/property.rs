@@ -9,7 +9,9 @@ use proptest::{
     strategy::{BoxedStrategy, Union},
 };
 use tidegate_policy::{
-    Ids, Input, Mode, compile, compiled::Direction, fuzz_parse, parse_file, protocol,
+    Ids, Input, Mode, compile,
+    compiled::{Direction, L7Protocol},
+    fuzz_parse, parse_file, protocol,
 };
 
 use crate::check::{Question, endpoint, in_words, normal, read};
@@ -344,9 +346,14 @@ proptest! {
             let by_tables = in_words(&compiled, question.ask_tables(&compiled));
             let by_rules = question.ask_model(&input).unwrap();
             prop_assert_eq!(by_tables.verdict, by_rules.verdict, "{:?}", question);
-            // An address with names has several rows, which share no L7 rules.
+            // An address with names has several rows, whose L7 rules the proxy unites.
+            let l7 = normal(&by_rules).l7;
             if !question.has_names() {
                 prop_assert_eq!(normal(&by_tables), normal(&by_rules), "{:?}", question);
+            } else if let Some(l7) = l7.filter(|l7| l7.protocol == L7Protocol::Http)
+                && question.has_several_rows(&compiled)
+            {
+                prop_assert_eq!(question.ask_proxy(&compiled), l7.rules, "{:?}", question);
             }
         }
     }

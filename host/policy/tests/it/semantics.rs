@@ -520,6 +520,52 @@ fn names_open_what_they_resolve_to() {
     );
 }
 
+/// An address has the rules of all its names, and of the prefixes it lies in, together.
+#[test]
+fn names_and_prefixes_unite() {
+    use crate::check::Question;
+    let to = |peers: &str, path: &str| {
+        let rules = if path.is_empty() {
+            String::new()
+        } else {
+            format!(", rules: {{http: [{{path: {path}}}]}}")
+        };
+        format!("{{{peers}, toPorts: [{{ports: [{{port: '80', protocol: TCP}}]{rules}}}]}}")
+    };
+    let name = |number: u32| format!("toFQDNs: [{{matchName: n{number}.example}}]");
+    let prefix = "toCIDR: [192.0.2.0/24]";
+    let check = |rules: &[String], names: &str, expected: Option<usize>| {
+        let mut input = Input::default();
+        let spec = format!("egress: [{}]", rules.join(", "));
+        read(&mut input, "t.yaml", &(endpoints() + &policy("p0", &spec)));
+        let compiled = compiled(&input);
+        let text = format!("a/web > 192.0.2.1={names} tcp/80");
+        let question = Question::parse(&input, &text);
+        let united = question.ask_proxy(&compiled);
+        assert_eq!(united.as_ref().map(Vec::len), expected, "{rules:?} {names}");
+        let by_model = crate::check::normal(&question.ask_model(&input).unwrap());
+        assert_eq!(by_model.l7.unwrap().rules, united, "{rules:?} {names}");
+    };
+    // A plain allow beside rules opens, whichever of the two has the rules.
+    check(&[to(&name(1), ""), to(prefix, "/p")], "n1.example", None);
+    check(&[to(&name(1), "/n"), to(prefix, "")], "n1.example", None);
+    check(
+        &[to(&name(1), "/n"), to(prefix, "/p")],
+        "n1.example",
+        Some(2),
+    );
+    check(
+        &[to(&name(1), "/n"), to("toEntities: [world]", "/w")],
+        "n1.example",
+        Some(2),
+    );
+    // Any number of names.
+    let many: Vec<String> = (1..=9).map(|n| to(&name(n), &format!("/n{n}"))).collect();
+    let names: Vec<String> = (1..=9).map(|n| format!("n{n}.example")).collect();
+    check(&many, &names.join(","), Some(9));
+    check(&many, "n3.example", Some(1));
+}
+
 fn binding(spec: &str) -> String {
     format!(
         "---\napiVersion: tidegate.io/v1alpha1\nkind: PluginBinding\n\

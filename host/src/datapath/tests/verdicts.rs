@@ -14,7 +14,7 @@ use tidegate_ebpf_shared::{
     policy::verdict,
     reason,
 };
-use tidegate_policy::compiled::{Direction, PortMatch, Verdict};
+use tidegate_policy::compiled::{Direction, FqdnSelector, PortMatch, Verdict};
 
 use super::{
     ENDPOINT, IDENTITY, RULE, compiled, policy, row, tcp_port,
@@ -201,10 +201,17 @@ fn time_ends_flows_and_learned_addresses() {
             .unwrap();
         let _listener = TcpListener::bind((NODE, 8080)).unwrap();
         assert!(connects(world, 8080));
-        let learned = |identities: [u32; 4], expires: [u32; 4]| FqdnInfo {
-            identities,
-            expires,
+        let learned = |identities: [u32; 4], expires: [u32; 4]| {
+            let mut info = FqdnInfo::default();
+            info.identities[..4].copy_from_slice(&identities);
+            info.expires[..4].copy_from_slice(&expires);
+            info
         };
+        // Both stand for a name that a policy has.
+        let name = |text: &str| FqdnSelector::MatchName(text.to_owned());
+        let mut content = compiled(policy(Verdict::Allow));
+        content.fqdn = [(8, name("a.")), (9, name("b."))].into();
+        datapath.publish(2, &content).unwrap();
         let now = Clocks::now();
         let later = now.boot_s + 100;
         let used = Addr::v4(NODE.octets());
@@ -222,9 +229,16 @@ fn time_ends_flows_and_learned_addresses() {
         assert_eq!((sweep.flows, sweep.flows_removed), (1, 0));
         assert_eq!((sweep.fqdn, sweep.fqdn_expired), (2, 2));
         let fqdn = datapath.tables.fqdn.content().unwrap();
-        assert_eq!(fqdn[&used].identities, [9, 0, 0, 0], "a flow still uses it");
+        let one = learned([9, 0, 0, 0], [1, 0, 0, 0]);
+        assert_eq!(fqdn[&used], one, "a flow still uses it");
         assert_eq!(fqdn[&mixed], learned([8, 0, 0, 0], [later, 0, 0, 0]));
         assert!(!fqdn.contains_key(&idle));
+
+        // Without the policy the names are nobody's, whoever uses the address.
+        content.fqdn.clear();
+        datapath.publish(3, &content).unwrap();
+        let sweep = datapath.expire(now).unwrap();
+        assert_eq!((sweep.fqdn, sweep.fqdn_expired), (0, 2));
 
         let a_day = 86_400;
         let tomorrow = Clocks {

@@ -130,7 +130,12 @@ impl<'f> Exchange<'f> {
         };
         let first = !pending.answered;
         if is_clear {
-            learn(self.flow.view(), &pending.query.name, &answer);
+            learn(
+                self.flow.view(),
+                self.flow.source_endpoint(),
+                &pending.query.name,
+                &answer,
+            );
         } else if first {
             // The client may make more of it than we do: it has the answer, but no
             // address that was in there.

@@ -5,10 +5,13 @@
 mod datagram;
 mod exchange;
 mod learn;
+mod quotas;
 mod tcp;
 mod udp;
 mod voice;
 
+pub(super) use learn::boot_seconds;
+pub(super) use quotas::Quotas;
 pub(super) use tcp::serve;
 pub(super) use udp::listen;
 

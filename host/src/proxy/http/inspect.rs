@@ -93,4 +93,7 @@ pub struct Attribution {
     pub audited: bool,
     /// Generation that decided.
     pub generation: u32,
+    /// Which of the source's rule sets allowed a request: its rules are asked about the
+    /// response.
+    pub set: usize,
 }
