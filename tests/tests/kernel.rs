@@ -4,6 +4,7 @@
 use tidegate_ebpf_shared::maps::{map, program};
 use tidegate_tests::kernel::{
     compare::{Comparison, Tally},
+    deny_list,
     object::Object,
     random::Random,
 };
@@ -64,4 +65,18 @@ fn programs_agree_with_the_model() {
     for (what, count) in tally.named() {
         assert!(count > 0, "no packet was {what}");
     }
+}
+
+#[test]
+fn the_deny_list_agrees_with_its_model() {
+    let seed = Random::seed();
+    println!("TIDEGATE_SEED={seed}");
+    let mut random = Random::new(seed);
+    let mut tally = deny_list::Tally::default();
+    let mut comparison = deny_list::Comparison::new().expect("load");
+    for _ in 0..CASES {
+        comparison.case(&mut random, &mut tally).expect("maps");
+    }
+    println!("{tally:?}");
+    assert!(tally.nested > 0 && tally.refused > tally.nested && tally.passed > 0);
 }

@@ -111,11 +111,16 @@ async fn start() -> Running {
     let path = dir.path().join("agent.sock");
     let (served, to_serve) = (path.clone(), readers.clone());
     let serving = tokio::spawn(async move { serve_api(&served, to_serve).await });
-    // It runs whenever this test does not.
-    while !path.exists() {
-        assert!(!serving.is_finished(), "the API ended: {:?}", serving.await);
-        tokio::task::yield_now().await;
-    }
+    let comes_up = async {
+        // It runs whenever this test does not.
+        while !path.exists() {
+            assert!(!serving.is_finished(), "the API ended: {:?}", serving.await);
+            tokio::task::yield_now().await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(20);
+    let up = tokio::time::timeout(limit, comes_up).await;
+    up.expect("the API is there in time");
     Running {
         client: Client::new(path),
         readers,

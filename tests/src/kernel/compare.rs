@@ -441,7 +441,7 @@ fn end_address(endpoint: u32, is_v4: bool) -> Addr {
     }
 }
 
-fn without_time(mut events: Vec<Event>) -> Vec<Event> {
+pub(super) fn without_time(mut events: Vec<Event>) -> Vec<Event> {
     for event in &mut events {
         assert!(event.time != 0, "an event without a time");
         event.time = 0;

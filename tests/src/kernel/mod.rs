@@ -3,6 +3,7 @@
 //! leaves nothing behind.
 
 pub mod compare;
+pub mod deny_list;
 pub mod frames;
 pub mod model;
 pub mod object;
