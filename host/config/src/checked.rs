@@ -118,10 +118,25 @@ pub enum PolicyMode {
 
 /// Names learned from DNS answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Fqdn {
     /// Lower bound of a learned address's life, seconds.
     #[serde(rename = "minTTL")]
     pub min_ttl: u32,
+    /// How a query for a name that no rule allows is answered.
+    pub reject_response_code: RejectResponseCode,
+}
+
+/// How a query for a name that no rule allows is answered (RFC 1035 §4.1.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum RejectResponseCode {
+    /// REFUSED: some resolvers give up with it, instead of trying the next name of their
+    /// search list.
+    #[default]
+    Refused,
+    /// NXDOMAIN: there is no such name.
+    NameError,
 }
 
 /// Table sizes in entries; each is at least 1.
@@ -220,6 +235,7 @@ pub(super) fn check(file: &str, raw: RawConfig, folder: &Path) -> Result<Config,
         },
         fqdn: Fqdn {
             min_ttl: checker.number(raw.fqdn.min_ttl, "fqdn.minTTL", 0, 0..=604_800)?,
+            reject_response_code: raw.fqdn.reject_response_code.unwrap_or_default(),
         },
         limits: checker.limits(raw.limits)?,
         metrics: Metrics {

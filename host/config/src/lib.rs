@@ -14,7 +14,7 @@ use std::path::Path;
 pub use checked::Limits;
 pub use checked::{
     Addresses, Config, Folders, Fqdn, Log, LogFormat, Metrics, Node, Policy, PolicyMode, Proxy,
-    ProxyUser,
+    ProxyUser, RejectResponseCode,
 };
 pub use error::ConfigError;
 

@@ -5,7 +5,7 @@ use std::{borrow::Cow, net::IpAddr, path::PathBuf};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{ConfigError, LogFormat, PolicyMode, error};
+use super::{ConfigError, LogFormat, PolicyMode, RejectResponseCode, error};
 
 /// The configuration file of a node.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -95,6 +95,8 @@ pub(super) struct RawFqdn {
     /// Lower bound of a learned address's life, seconds.
     #[serde(rename = "minTTL")]
     pub(super) min_ttl: Option<Located<u32>>,
+    /// How a query for a name that no rule allows is answered.
+    pub(super) reject_response_code: Option<RejectResponseCode>,
 }
 
 /// Sizes of the kernel tables, in entries.

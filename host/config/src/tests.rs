@@ -131,7 +131,7 @@ fn the_effective_configuration_is_a_configuration() {
     let text = "
 node: {name: n1, cgroup: none, outsideDevices: [eth0], addresses: [192.0.2.1, '2001:db8::1']}
 policy: {mode: audit, allowLocalhost: true}
-fqdn: {minTTL: 30}
+fqdn: {minTTL: 30, rejectResponseCode: nameError}
 limits: {flows: 1000}
 metrics: {listen: off}
 log: {format: json, level: 'info,tidegate::proxy=debug'}

@@ -42,7 +42,7 @@ use self::{
 pub use crate::datapath::kernel_features;
 use crate::{
     admin::{self, Readers},
-    config::{Config, PolicyMode},
+    config::{Config, PolicyMode, RejectResponseCode},
     control::{
         event::Event,
         state::{Control, Settings},
@@ -53,7 +53,7 @@ use crate::{
     observe::{directory::LearnedNames, store::FlowStore},
     plugin_host::{PluginStore, StoreOptions},
     proxy::{
-        contract::{ProxyStats, ToAgent},
+        contract::{ProxyStats, Reject, ToAgent},
         supervisor::{ProxyMaps, ProxyOptions, ProxySupervisor},
     },
 };
@@ -348,6 +348,10 @@ fn settings(config: &Config) -> Settings {
         },
         audit: config.policy.mode == PolicyMode::Audit,
         fqdn_min_ttl: config.fqdn.min_ttl,
+        reject: match config.fqdn.reject_response_code {
+            RejectResponseCode::Refused => Reject::Refused,
+            RejectResponseCode::NameError => Reject::NameError,
+        },
     }
 }
 

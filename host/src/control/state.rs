@@ -28,7 +28,10 @@ use super::{
     store::Store,
     view::View,
 };
-use crate::{observe::directory::Directory, proxy::contract::Snapshot};
+use crate::{
+    observe::directory::Directory,
+    proxy::contract::{Reject, Snapshot},
+};
 
 /// What does not change while the agent runs.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ pub struct Settings {
     pub audit: bool,
     /// Lower bound of a learned address's life, seconds.
     pub fqdn_min_ttl: u32,
+    /// How a query for a name that no rule allows is answered.
+    pub reject: Reject,
 }
 
 /// The owner of desired state.
@@ -271,6 +276,7 @@ impl<S: Sinks> Control<S> {
             fqdn: compiled.fqdn.clone(),
             plugins,
             fqdn_min_ttl: self.settings.fqdn_min_ttl,
+            reject: self.settings.reject,
             audit: self.settings.audit,
             outward: compiled.outward(),
             ..Snapshot::default()

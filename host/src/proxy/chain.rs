@@ -7,11 +7,17 @@
 use std::{borrow::Cow, sync::Arc};
 
 use tidegate_policy::compiled::{FailMode, L7Protocol, RuleId};
-use tidegate_wire::http::{HeaderEdit, HttpHead, ResponseHead};
+use tidegate_wire::{
+    dns::rcode,
+    http::{HeaderEdit, HttpHead, ResponseHead},
+};
 
 pub use crate::plugin_host::Facts;
 
-use super::http::{Attribution, Decision, Denial, Verdict};
+use super::{
+    contract::Reject,
+    http::{Attribution, Decision, Denial, Verdict},
+};
 
 /// Why a plugin gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,9 +173,6 @@ impl<'a> Side<'a> {
 const FAILED_STATUS: u16 = 503;
 const FAILED_BODY: &str = "Policy could not be decided\r\n";
 
-/// RCODE for a query that a plugin failed to decide (RFC 1035 §4.1.1).
-const SERVFAIL: u8 = 2;
-
 /// Decides a request by both sides, egress first.
 pub fn request(
     sides: &[Side<'_>],
@@ -251,9 +254,10 @@ pub fn response(
 }
 
 /// Decides a DNS query by both sides: the RCODE to refuse with, or `None` to forward.
+/// `reject` is that of policies' rules; a bound plugin has its own.
 pub fn query(
     sides: &[Side<'_>],
-    generation: u32,
+    (generation, reject): (u32, Reject),
     (name, qtype): (&str, u16),
     facts: &Arc<Facts>,
 ) -> (Option<u8>, Attribution) {
@@ -262,9 +266,13 @@ pub fn query(
         sides,
         |plugin| {
             let answer = plugin.query(name, qtype, facts)?;
-            Ok((answer.refuse, answer.rule))
+            let refuse = match answer.refuse {
+                Some(rcode::REFUSED) if !plugin.is_bound() => Some(reject.rcode()),
+                other => other,
+            };
+            Ok((refuse, answer.rule))
         },
-        || SERVFAIL,
+        || rcode::SERVFAIL,
     );
     (refused, walk.finish(sides))
 }

@@ -437,7 +437,7 @@ fn what_load_brings_about_is_refused_whatever_the_fail_mode() {
         assert_eq!(denial.status, 503);
         let (answer, _) = query(
             &[egress(&chain(1, &[("load", mode)]))],
-            3,
+            (3, Reject::Refused),
             ("a.example.", 1),
             &facts(),
         );
@@ -528,16 +528,24 @@ fn the_rule_set_that_allowed_is_asked_about_the_response() {
 #[test]
 fn queries() {
     use FailMode::{Closed, Open};
-    for (plugin, mode, refuse) in [
-        ("allow", Closed, None),
-        ("deny", Closed, Some(5)),
-        ("fail", Closed, Some(2)),
-        ("fail", Open, None),
+    let ask = |chain: &Chain, reject| {
+        let (answer, _) = query(&[egress(chain)], (3, reject), ("a.example.", 1), &facts());
+        answer
+    };
+    for (plugin, mode, refused, name_error) in [
+        ("allow", Closed, None, None),
+        ("deny", Closed, Some(5), Some(3)),
+        // Not refused by a rule.
+        ("fail", Closed, Some(2), Some(2)),
+        ("fail", Open, None, None),
     ] {
         let chain = chain(1, &[(plugin, mode)]);
-        let (answer, _) = query(&[egress(&chain)], 3, ("a.example.", 1), &facts());
-        assert_eq!(answer, refuse, "{plugin} {mode:?}");
+        assert_eq!(ask(&chain, Reject::Refused), refused, "{plugin} {mode:?}");
+        assert_eq!(ask(&chain, Reject::NameError), name_error, "{plugin}");
     }
+    // A bound plugin has its own way.
+    let bound = chain(1, &[("allow", Closed), ("deny", Closed)]);
+    assert_eq!(ask(&bound, Reject::NameError), Some(5));
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{EndpointId, FqdnSelector, IdentityId, L7Id, L7RuleSet, PolicyRow};
 
+use tidegate_wire::dns::rcode;
+
 use crate::observe::{histogram::Durations, record::L7Summary};
 
 /// Agent to proxy.
@@ -191,6 +193,9 @@ pub struct Snapshot {
     pub plugins: BTreeMap<String, PluginInfo>,
     /// Lower bound of a learned address's life, seconds.
     pub fqdn_min_ttl: u32,
+    /// How a query for a name that no rule allows is answered.
+    #[serde(default)]
+    pub reject: Reject,
     /// Denials are only reported.
     #[serde(default)]
     pub audit: bool,
@@ -212,6 +217,27 @@ impl Snapshot {
         let remembered = self.remembered.iter().map(|kept| &kept.info);
         let all = self.plugins.values().chain(remembered);
         all.map(|info| &info.artifact)
+    }
+}
+
+/// How a query for a name that no rule allows is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reject {
+    /// REFUSED.
+    #[default]
+    Refused,
+    /// NXDOMAIN.
+    NameError,
+}
+
+impl Reject {
+    /// Its RCODE.
+    pub fn rcode(self) -> u8 {
+        match self {
+            Self::Refused => rcode::REFUSED,
+            Self::NameError => rcode::NXDOMAIN,
+        }
     }
 }
 

@@ -248,7 +248,10 @@ impl FlowContext {
         /// RFC 1035 §4.1.1.
         const SERVFAIL: u8 = 2;
         self.with_sides(
-            |local, sides, facts| chain::query(sides, local.state.generation, (name, qtype), facts),
+            |local, sides, facts| {
+                let (generation, reject) = (local.state.generation, local.state.reject);
+                chain::query(sides, (generation, reject), (name, qtype), facts)
+            },
             |failed| (Some(SERVFAIL), failed.attribution),
         )
     }

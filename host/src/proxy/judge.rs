@@ -145,8 +145,8 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
         }
         Message::Dns { name, qtype } => {
             let asked = (name.as_str(), *qtype);
-            let (refused, attribution) =
-                chain::query(&flow.sides, flow.generation, asked, &flow.facts);
+            let how = (flow.generation, local.state.reject);
+            let (refused, attribution) = chain::query(&flow.sides, how, asked, &flow.facts);
             told(attribution, refused.map(u16::from))
         }
     }

@@ -18,7 +18,7 @@ use tidegate_policy::{
 
 use super::{
     chain::Chain,
-    contract::{BindingStats, PluginStats, Snapshot},
+    contract::{BindingStats, PluginStats, Reject, Snapshot},
     dns::Quotas,
     masquerade::Masquerade,
     records::Records,
@@ -44,6 +44,8 @@ pub(super) struct State {
     pub(super) fqdn: Vec<(IdentityId, Matcher)>,
     /// Lower bound of a learned address's life, seconds.
     pub(super) fqdn_min_ttl: u32,
+    /// How a query for a name that no rule allows is answered.
+    pub(super) reject: Reject,
     /// Denials are only reported.
     pub(super) audit: bool,
     /// Egress rows about the world outside, by endpoint.
@@ -84,6 +86,7 @@ impl State {
                 .map(|(id, selector)| (*id, Matcher::new(selector)))
                 .collect(),
             fqdn_min_ttl: snapshot.fqdn_min_ttl,
+            reject: snapshot.reject,
             audit: snapshot.audit,
             outward: Arc::new(snapshot.outward),
             plugins,
@@ -108,6 +111,7 @@ impl State {
             identities: self.identities.clone(),
             fqdn: self.fqdn.clone(),
             fqdn_min_ttl: self.fqdn_min_ttl,
+            reject: self.reject,
             audit: self.audit,
             outward: self.outward.clone(),
             tunnels: self.tunnels.clone(),

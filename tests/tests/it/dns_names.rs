@@ -224,6 +224,37 @@ fn other_names_are_refused_over_udp_and_tcp() -> Result<()> {
     Ok(())
 }
 
+/// A refusal that reads "no such name" lets resolvers go on to the next domain of their
+/// search list.
+#[test]
+fn refused_names_may_be_answered_as_if_they_did_not_exist() -> Result<()> {
+    let mut shop = Shop::open()?;
+    let _servers = serve_names(&shop.world)?;
+    shop.frontend
+        .set_resolver(format!("{V4}\nsearch corp.example partner.example"))?;
+    shop.world.node.configure(
+        "node:\n  name: lab\n  outsideDevices: [uplink]\nfqdn: {rejectResponseCode: nameError}\n",
+    )?;
+    shop.world.node.write("policies/names.yaml", POLICY)?;
+    shop.world.node.start()?;
+    for transport in ["+notcp", "+tcp"] {
+        let refused = dig(&shop.frontend, V4, &[transport, "evil.example"])?;
+        ensure!(refused.contains("status: NXDOMAIN"), "{refused}");
+    }
+    let found = shop.frontend.run("getent", &["ahostsv4", "api"])?;
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    ensure!(
+        found.contains("198.51.100.10"),
+        "the search list ended: {found}"
+    );
+    let told =
+        shop.world
+            .node
+            .text(&["explain", "frontend", "192.0.2.100", "dns", "evil.example"])?;
+    ensure!(told.contains("RCODE 3"), "{told}");
+    Ok(())
+}
+
 /// Port of a server that answers queries in pairs, each with no records.
 const PAIRS: u16 = 5300;
 

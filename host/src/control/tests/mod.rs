@@ -20,7 +20,7 @@ use super::{
     store::Store,
     view::View,
 };
-use crate::proxy::contract::{Limits, PluginInfo, Snapshot, World};
+use crate::proxy::contract::{Limits, PluginInfo, Reject, Snapshot, World};
 
 /// What reached the sinks, and how they answer.
 #[derive(Default)]
@@ -114,6 +114,7 @@ impl Bench {
             mode: Mode::Default,
             audit: false,
             fqdn_min_ttl: 0,
+            reject: Reject::default(),
         };
         let store = Store::open(state.path()).expect("opens");
         Control::new(settings, sinks.clone(), store, Vec::new()).expect("starts")

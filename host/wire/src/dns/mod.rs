@@ -13,6 +13,8 @@ pub mod rcode {
     pub const FORMERR: u8 = 1;
     /// The query could not be processed.
     pub const SERVFAIL: u8 = 2;
+    /// There is no such name.
+    pub const NXDOMAIN: u8 = 3;
     /// This kind of query is not supported.
     pub const NOTIMP: u8 = 4;
     /// Refused for policy reasons.
