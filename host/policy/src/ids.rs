@@ -69,6 +69,17 @@ impl Ids {
         }
     }
 
+    /// Gives no number again that somebody goes by and this does not know: it was lost, or
+    /// is a copy from earlier.
+    pub fn stay_clear_of(&mut self, seen: &NumbersInUse) {
+        self.identities.pass(seen.identities);
+        self.local.pass(seen.local);
+        self.rules.pass(seen.rules);
+        self.l7.pass(seen.l7);
+        self.services.pass(seen.services);
+        self.endpoints.pass(seen.endpoints);
+    }
+
     fn all(&mut self) -> [&mut Interner; 6] {
         [
             &mut self.identities,
@@ -78,6 +89,54 @@ impl Ids {
             &mut self.services,
             &mut self.endpoints,
         ]
+    }
+}
+
+/// The highest number of each kind that somebody still goes by, 0 if nobody does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NumbersInUse {
+    identities: u32,
+    local: u32,
+    rules: u32,
+    l7: u32,
+    services: u32,
+    endpoints: u32,
+}
+
+impl NumbersInUse {
+    /// An identity of labels, a prefix or a name; reserved ones do not matter.
+    pub fn identity(&mut self, number: u32) -> &mut Self {
+        let highest = if number < LOCAL.0 {
+            &mut self.identities
+        } else {
+            &mut self.local
+        };
+        *highest = number.max(*highest);
+        self
+    }
+
+    /// A rule.
+    pub fn rule(&mut self, number: u32) -> &mut Self {
+        self.rules = number.max(self.rules);
+        self
+    }
+
+    /// An L7 rule set.
+    pub fn rule_set(&mut self, number: u32) -> &mut Self {
+        self.l7 = number.max(self.l7);
+        self
+    }
+
+    /// A service frontend.
+    pub fn service(&mut self, number: u32) -> &mut Self {
+        self.services = number.max(self.services);
+        self
+    }
+
+    /// An endpoint.
+    pub fn endpoint(&mut self, number: u32) -> &mut Self {
+        self.endpoints = number.max(self.endpoints);
+        self
     }
 }
 
@@ -161,6 +220,19 @@ impl Interner {
         }
     }
 
+    /// Goes on after a number. Once they have gone round there is no after.
+    fn pass(&mut self, number: u32) {
+        let (_, last) = self.range;
+        if !self.wrapped && number >= self.next {
+            self.wrapped = number >= last;
+            self.next = if self.wrapped {
+                self.range.0
+            } else {
+                number + 1
+            };
+        }
+    }
+
     fn settle(&mut self, clock: u64) {
         for key in &self.used {
             if let Some(given) = self.numbers.get_mut(key) {
@@ -206,6 +278,30 @@ mod tests {
         assert_eq!(ids.identities.get("c").unwrap(), 258);
         assert_eq!(ids.identities.get("b").unwrap(), second);
         assert_eq!(ids.identities.get("a").unwrap(), first);
+    }
+
+    #[test]
+    fn what_was_lost_is_not_given_again() {
+        let mut ids = Ids::default();
+        ids.begin();
+        assert_eq!(ids.l7.get("a").unwrap(), 1);
+        let mut seen = NumbersInUse::default();
+        // Of both kinds of identities; reserved ones are below all.
+        seen.rule_set(7).identity(300).identity(9);
+        seen.identity(16_777_220).identity(0);
+        ids.stay_clear_of(&seen);
+        assert_eq!(ids.l7.get("a").unwrap(), 1, "what is known stays");
+        assert_eq!(ids.l7.get("b").unwrap(), 8);
+        assert_eq!(ids.identities.get("a").unwrap(), 301);
+        assert_eq!(ids.local.get("a").unwrap(), 16_777_221);
+        assert_eq!(ids.rules.get("a").unwrap(), 1);
+        // What is in use and known changes nothing.
+        ids.stay_clear_of(&seen);
+        assert_eq!(ids.l7.get("c").unwrap(), 9);
+
+        let mut round = Interner::new((1, 3));
+        round.pass(3);
+        assert_eq!(round.get("a").unwrap(), 1, "the range has gone round");
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod yaml;
 
 pub use self::{
     compile::compile,
-    ids::Ids,
+    ids::{Ids, NumbersInUse},
     input::{Document, Input, Mode, fuzz_parse, parse_file},
     lint::lint,
     lookup::{AnyOf, lookup, lookup_any},

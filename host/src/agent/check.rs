@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::Context as _;
-use tidegate_policy::compiled::Compiled;
+use tidegate_policy::{NumbersInUse, compiled::Compiled};
 
 use super::{
     plugins::{candidate, examine},
@@ -90,6 +90,10 @@ impl Sinks for Nowhere {
 
     fn kernel_generation(&self) -> u32 {
         0
+    }
+
+    fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {
+        Ok(NumbersInUse::default())
     }
 
     fn status(&mut self) -> Status {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tidegate_policy::compiled::Compiled;
+use tidegate_policy::{NumbersInUse, compiled::Compiled};
 use tokio::{sync::watch, time::timeout};
 
 use super::status;
@@ -108,6 +108,10 @@ impl Sinks for Node {
 
     fn kernel_generation(&self) -> u32 {
         self.datapath.lock().generation()
+    }
+
+    fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {
+        Ok(self.datapath.lock().numbers_in_use()?)
     }
 
     fn status(&mut self) -> Status {

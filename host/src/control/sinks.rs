@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use tidegate_policy::compiled::Compiled;
+use tidegate_policy::{NumbersInUse, compiled::Compiled};
 
 use super::view::{DatapathView, ProxyView};
 use crate::proxy::contract::Snapshot;
@@ -28,6 +28,9 @@ pub trait Sinks: Send {
 
     /// Generation the kernel decides with; 0 if it never had one.
     fn kernel_generation(&self) -> u32;
+
+    /// The numbers the kernel goes by.
+    fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse>;
 
     /// How both are doing.
     fn status(&mut self) -> Status;

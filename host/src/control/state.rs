@@ -125,8 +125,14 @@ impl<S: Sinks> Control<S> {
         };
         first.not_ready = first.obstacles();
         let (view, _) = watch::channel(Arc::new(first));
+        let mut ids = store.ids()?;
+        ids.stay_clear_of(
+            &sinks
+                .numbers_in_use()
+                .context("read the kernel's numbers")?,
+        );
         Ok(Self {
-            ids: store.ids()?,
+            ids,
             documents: Documents::new(past),
             plugins: Plugins::new(built_in, store.plugins()?),
             bindings: Bindings::new(store.bindings()),

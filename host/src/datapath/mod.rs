@@ -28,6 +28,7 @@ mod loader;
 mod maglev;
 mod netlink;
 mod note;
+mod numbers;
 mod owner;
 mod place;
 mod policy_tables;

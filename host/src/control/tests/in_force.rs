@@ -94,6 +94,40 @@ async fn lost_state_and_a_file_or_folder_that_says_nothing_do_not_open_a_node() 
     }
 }
 
+/// Flows, learned addresses and half-written tables go by numbers of before.
+#[tokio::test]
+async fn lost_state_gives_old_numbers_no_new_meaning() {
+    const NAME: &str = "  egress: [{toFQDNs: [{matchName: NAME}], toPorts: [{ports: [{port: '80', \
+                        protocol: TCP}], rules: {http: [{path: /NAME}]}}]}]\n";
+    let named = |name: &str| allow("a", 80) + &NAME.replace("NAME", name);
+    let numbers = |bench: &Bench| {
+        bench.sinks.with(|record| {
+            let (names, sets) = (&record.compiled.fqdn, &record.compiled.l7);
+            assert_eq!((names.len(), sets.len()), (1, 1));
+            (names.keys().max().copied(), sets.keys().max().copied())
+        })
+    };
+    let mut bench = Bench::new();
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &named("api.example"));
+    bench.settle().await;
+    let before = numbers(&bench);
+    bench.write("policies/a.yaml", &named("other.example"));
+    bench.sinks.with(|record| {
+        let (name, set) = before;
+        record
+            .numbers
+            .identity(name.expect("has one"))
+            .rule_set(set.expect("has one"));
+    });
+    bench.restart_without_state();
+    bench.settle().await;
+    let after = numbers(&bench);
+    assert!(after.0 > before.0, "{before:?} {after:?}");
+    assert!(after.1 > before.1, "{before:?} {after:?}");
+}
+
 #[tokio::test]
 async fn lost_state_and_a_broken_policy_do_not_open_a_node() {
     let mut bench = Bench::new();

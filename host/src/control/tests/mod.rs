@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tidegate_policy::{Mode, compiled::Compiled};
+use tidegate_policy::{Mode, NumbersInUse, compiled::Compiled};
 
 use super::{
     event::{Event, Examination, Request},
@@ -33,6 +33,7 @@ struct Record {
     refuse_kernel: bool,
     /// Most endpoints the kernel holds; 0: any number.
     room: usize,
+    numbers: NumbersInUse,
     refuse_plugin: Option<String>,
 }
 
@@ -81,6 +82,10 @@ impl Sinks for Recorder {
 
     fn kernel_generation(&self) -> u32 {
         self.with(|record| record.generation)
+    }
+
+    fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {
+        Ok(self.with(|record| record.numbers))
     }
 
     fn status(&mut self) -> Status {

@@ -14,7 +14,10 @@ use tidegate_ebpf_shared::{
     policy::verdict,
     reason,
 };
-use tidegate_policy::compiled::{Direction, FqdnSelector, PortMatch, Verdict};
+use tidegate_policy::{
+    NumbersInUse,
+    compiled::{Direction, FqdnSelector, PortMatch, Verdict},
+};
 
 use super::{
     ENDPOINT, IDENTITY, RULE, compiled, policy, row, tcp_port,
@@ -218,6 +221,14 @@ fn time_ends_flows_and_learned_addresses() {
         let idle = Addr::v4([192, 0, 2, 1]);
         let mixed = Addr::v4([192, 0, 2, 2]);
         let fqdn = &datapath.tables.fqdn;
+        // What the kernel goes by is no number for something else.
+        let forgotten = (1 << 24) + 5;
+        fqdn.put(&idle, &learned([forgotten, 0, 0, 0], [1, 0, 0, 0]))
+            .unwrap();
+        let mut numbers = NumbersInUse::default();
+        numbers.endpoint(ENDPOINT).identity(IDENTITY).rule(RULE);
+        numbers.identity(forgotten);
+        assert_eq!(datapath.numbers_in_use().unwrap(), numbers);
         fqdn.put(&used, &learned([9, 0, 0, 0], [1, 0, 0, 0]))
             .unwrap();
         fqdn.put(&idle, &learned([9, 0, 0, 0], [1, 0, 0, 0]))
