@@ -5,7 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::socket::{
@@ -20,6 +20,12 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 /// How long an upstream server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the leg of a client's earlier connection may take to go away: it fails or ends
+/// with that connection, which has gone already where the client uses its port again.
+const EARLIER: Duration = Duration::from_secs(5);
+/// Longest pause before it is looked for again; the first is a turn of the other tasks.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Seconds of silence after which a peer is asked whether it is still there.
 const KEEPALIVE_IDLE: u32 = 30;
@@ -44,8 +50,29 @@ pub(super) enum Speaker {
 /// # Errors
 ///
 /// `TimedOut` after [`CONNECT_TIMEOUT`], `AddrInUse` if an earlier connection between
-/// the same ends is not over yet, else the network's.
+/// the same ends is not over after [`EARLIER`], else the network's.
 pub(super) async fn connect_tcp(speaker: Speaker, server: SocketAddr) -> io::Result<TcpStream> {
+    let began = Instant::now();
+    let mut pause = Duration::ZERO;
+    loop {
+        match attempt(speaker, server).await {
+            Err(error)
+                if matches!(speaker, Speaker::As(_))
+                    && error.kind() == io::ErrorKind::AddrInUse
+                    && began.elapsed() < EARLIER => {}
+            ended => return ended,
+        }
+        // Who holds it may be a task of this thread or of another one.
+        if pause.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(pause).await;
+        }
+        pause = (pause * 2).clamp(Duration::from_millis(1), LOOK_AGAIN);
+    }
+}
+
+async fn attempt(speaker: Speaker, server: SocketAddr) -> io::Result<TcpStream> {
     let socket = if server.is_ipv4() {
         TcpSocket::new_v4()
     } else {
@@ -313,7 +340,7 @@ fn busy(error: io::Error, client: SocketAddr) -> io::Error {
     match error.kind() {
         io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => io::Error::new(
             io::ErrorKind::AddrInUse,
-            format!("an earlier connection of {client} is not over yet"),
+            format!("an earlier connection of {client} is not over"),
         ),
         _ => error,
     }
@@ -343,10 +370,22 @@ mod tests {
         assert_eq!(socket::getsockopt(&leg, KeepAlive), Ok(true));
         assert_eq!(socket::getsockopt(&leg, TcpKeepIdle), Ok(KEEPALIVE_IDLE));
 
-        let again = connect_tcp(Speaker::As(client), server.local_addr().unwrap()).await;
-        let error = again.unwrap_err();
+        let again = || connect_tcp(Speaker::As(client), server.local_addr().unwrap());
+        let error = attempt(Speaker::As(client), server.local_addr().unwrap())
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        assert!(error.to_string().contains("not over yet"), "{error}");
+        assert!(error.to_string().contains("not over"), "{error}");
+        // It is waited for, whoever holds it.
+        leg.set_zero_linger().unwrap();
+        let later = std::thread::spawn(move || {
+            std::thread::sleep(LOOK_AGAIN);
+            drop(leg);
+        });
+        let (next, accepted) = tokio::join!(again(), server.accept());
+        assert_eq!(accepted.unwrap().1, client);
+        assert_eq!(next.unwrap().local_addr().unwrap(), client);
+        later.join().unwrap();
     }
 
     #[tokio::test]

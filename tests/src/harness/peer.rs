@@ -11,13 +11,16 @@ use super::{place::Place, process::Running, server::wait_for_tcp, tag::repositor
 /// Debian's interpreter, which has the libraries that `cargo xtask setup` installs.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// One of the programs, which is a client and a server.
+/// One of the programs, each a client and a server unless it says otherwise.
 #[derive(Clone, Copy, Debug)]
 pub enum Peer {
     /// gRPC: `call ADDRESS:PORT`.
     Grpc,
     /// WebSocket: `talk ws://…`.
     WebSocket,
+    /// HTTP, leaving and coming back from one port: `LEAVING ADDRESS,PORT,SOURCE,TIMES`.
+    /// A client only.
+    Returning,
 }
 
 impl Peer {
@@ -25,6 +28,7 @@ impl Peer {
         let name = match self {
             Self::Grpc => "grpc_peer.py",
             Self::WebSocket => "websocket_peer.py",
+            Self::Returning => "returning_client.py",
         };
         repository().join("tests/peers").join(name)
     }

@@ -8,11 +8,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use tidegate_tests::harness::{
-    Curl, eventually, server,
+    Curl, Peer, Place, eventually, server,
     world::{UPLINK, Workload},
 };
 
-use crate::shop::{HTTP, POLICY, Shop};
+use crate::{
+    host_services::shop_with_reporter,
+    shop::{H2, HTTP, PLAIN, POLICY, Shop},
+};
 
 /// Connections each CPU serves in these tests.
 const EACH: usize = 40;
@@ -105,4 +108,60 @@ fn flood(shop: &Shop, from: &Workload, bytes: &[u8]) -> Result<Vec<TcpStream>> {
     }
     ensure!(open.len() > EACH, "only {} were accepted", open.len());
     Ok(open)
+}
+
+/// Visits from one port in each manner of leaving.
+const VISITS: u32 = 25;
+/// The longest that one of them may take: less than a repeated SYN.
+const PROMPT_MS: f64 = 900.0;
+
+/// Host services are judged where they connect.
+const FROM_NODE: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: node, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: backend}}
+  ingress:
+  - fromEntities: [host]
+";
+
+/// A port may be used again as soon as a direct connection would let it be: the leg that
+/// has the same ends upstream is no hindrance.
+#[test]
+fn who_comes_back_from_the_same_port_is_served() -> Result<()> {
+    let (mut shop, reporter) = shop_with_reporter()?;
+    shop.world.node.write("policies/backend.yaml", POLICY)?;
+    shop.world.node.write("policies/node.yaml", FROM_NODE)?;
+    shop.world.node.start()?;
+    // Ports that nobody is given by chance.
+    let mut source = 20_000;
+    let mut visits = |client: &Place, leaving: &str, port: u16| -> Result<()> {
+        for address in [shop.backend.v4.to_string(), shop.backend.v6.to_string()] {
+            source += 1;
+            let target = format!("{address},{port},{source},{VISITS}");
+            let seen = Peer::Returning.client(client, leaving, &target)?;
+            let prompt = seen["slowestMs"].as_f64() < Some(PROMPT_MS);
+            ensure!(
+                seen["failures"] == serde_json::json!([]) && prompt,
+                "{} leaves {address}:{port} by `{leaving}` and returns: {seen:#}",
+                client.name()
+            );
+        }
+        Ok(())
+    };
+    for leaving in ["reset", "unanswered", "server", "first"] {
+        // What is promised is what is so without a proxy.
+        visits(&shop.frontend, leaving, PLAIN)?;
+        visits(&shop.frontend, leaving, HTTP)?;
+        visits(&reporter, leaving, HTTP)?;
+    }
+    visits(&shop.frontend, "http2", H2)?;
+    visits(&reporter, "http2", H2)?;
+    // Without timestamps TIME_WAIT is waited out, so there must be none.
+    shop.backend.sysctl(&["net/ipv4/tcp_timestamps=0"])?;
+    for (leaving, port) in [("reset", PLAIN), ("reset", HTTP), ("http2", H2)] {
+        visits(&shop.frontend, leaving, port)?;
+    }
+    Ok(())
 }

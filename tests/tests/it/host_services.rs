@@ -19,7 +19,7 @@ spec:
   egress:
   - toEndpoints: [{matchLabels: {app: backend, "k8s:io.kubernetes.pod.namespace": shop}}]
     toPorts:
-    - ports: [{port: "8080", protocol: TCP}]
+    - ports: [{port: "8080", protocol: TCP}, {port: "8081", protocol: TCP}]
       rules:
         http: [{path: "/api/.*"}]
   - toEndpoints: [{matchLabels: {app: backend, "k8s:io.kubernetes.pod.namespace": shop}}]
@@ -35,7 +35,7 @@ spec:
 "#;
 
 /// The shop, with a service of the node that this policy selects.
-fn shop_with_reporter() -> Result<(Shop, Place)> {
+pub(crate) fn shop_with_reporter() -> Result<(Shop, Place)> {
     let shop = Shop::open()?;
     let node = &shop.world.node;
     let reporter = node.place().group("reporter")?;

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use tidegate_wire::http1::Asked;
+
 use crate::proxy::http::inspect::Denial;
 
 /// A response we send instead of upstream's.
@@ -26,6 +28,12 @@ impl<'a> Answer<'a> {
             close: true,
             to_head: false,
         }
+    }
+
+    /// The same to this kind of request: to HEAD without its body (RFC 9110 §9.3.2).
+    pub(super) fn to(self, asked: Asked) -> Self {
+        let to_head = asked == Asked::Head;
+        Self { to_head, ..self }
     }
 
     /// A plugin refused.

@@ -58,12 +58,13 @@ pub(super) async fn serve(
         true => (408, "client stopped sending"),
         false => (504, "upstream timed out"),
     };
-    let progress = underway.progress();
+    let (progress, asked) = (underway.progress(), underway.asked());
     underway.failed(status, error);
     match progress {
         Progress::Nothing => {}
         Progress::Asked => {
-            let answer = Answer::error(status, &format!("{error}\r\n")).encode();
+            let body = format!("{error}\r\n");
+            let answer = Answer::error(status, &body).to(asked).encode();
             last_words(connection.client, &answer).await;
         }
         Progress::Answered => connection.cut_off(),
@@ -146,8 +147,13 @@ impl<I: Inspector> Connection<'_, I> {
                 }
             }
             match self.requests.buffer.fill(self.client).await {
-                Ok(0) | Err(_) => return Ok(None),
+                Ok(0) => return Ok(None),
                 Ok(_) => {}
+                Err(_) => {
+                    // A reset stays one.
+                    self.cut_off();
+                    return Ok(None);
+                }
             }
         }
     }
@@ -180,14 +186,17 @@ impl<I: Inspector> Connection<'_, I> {
         let Some(framing) = refuse.keep else {
             return self.say(&refuse.bytes).await;
         };
-        if self.requests.discard(head_len, framing).is_err()
-            || self.client.write_all(&refuse.bytes).await.is_err()
-        {
-            return Next::Close;
+        if self.requests.discard(head_len, framing).is_err() {
+            // Where the next request begins is not known; the answer is due all the same.
+            return self.say(&refuse.bytes).await;
+        }
+        if self.client.write_all(&refuse.bytes).await.is_err() {
+            return Next::CutOff;
         }
         match self.requests.drain(self.client, DRAINABLE).await {
             Ok(true) => Next::Request,
-            Ok(false) => self.close().await,
+            Ok(false) | Err(PumpError::Malformed(_)) => self.close().await,
+            // It has its answer, and needs no more of it than that.
             Err(_) => Next::Close,
         }
     }
@@ -216,6 +225,8 @@ impl<I: Inspector> Connection<'_, I> {
         }
         let upstream = match &mut self.upstream {
             Some(upstream) => upstream,
+            // Not given up if the client resets meanwhile: a handshake that nobody ends
+            // would be in the way of the client's next connection from the same port.
             none => match self.inspector.connect_upstream().await {
                 Ok(stream) => none.insert(stream),
                 Err(error) => {
@@ -298,8 +309,10 @@ impl<I: Inspector> Connection<'_, I> {
 
     /// Tells the client that its request came to nothing.
     async fn fail(&mut self, status: u16, error: &str) -> Next {
+        let asked = self.underway.asked();
         self.underway.failed(status, error);
-        let answer = Answer::error(status, &format!("{error}\r\n")).encode();
+        let body = format!("{error}\r\n");
+        let answer = Answer::error(status, &body).to(asked).encode();
         self.say(&answer).await
     }
 

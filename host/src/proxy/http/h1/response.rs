@@ -262,7 +262,7 @@ fn inspect(
         Verdict::Edit(edit) => {
             let edit = Some(edit);
             pass(response, record, after, Rewrite { edit, ..rewrite }).or_else(|error| {
-                let answer = Answer::error(500, "invalid header edit\r\n");
+                let answer = Answer::error(500, "invalid header edit\r\n").to(underway.asked());
                 Ok(replaced(answer, Record::Failed(500, error)))
             })
         }

@@ -33,7 +33,7 @@ use tokio::{
 use self::{outbox::Outbox, relay::Relay};
 use super::{
     buffer::Buffer,
-    ending::last_words,
+    ending::{cut_off, last_words},
     inspect::{Inspector, no_upstream},
     watchdog::{Activity, Phase},
 };
@@ -104,8 +104,15 @@ pub(super) async fn serve(
             }
         };
     }
-    if let Err(fault) = ended {
-        pair.relay.say_goodbye(fault);
+    match ended {
+        Err(fault) => pair.relay.say_goodbye(fault),
+        Ok(Ended::Reset) => {
+            // A reset stays one.
+            if let Some(upstream) = &pair.upstream {
+                cut_off(upstream.stream);
+            }
+        }
+        Ok(_) => {}
     }
     last_words(pair.client.stream, pair.relay.to_client.unsent()).await;
     let reason = ended.map_or_else(|fault| fault.reason, |_| "connection closed");
@@ -209,8 +216,10 @@ impl<'s> End<'s> {
 enum Ended {
     /// A request may pass, and there is no upstream yet.
     Asks,
-    /// One of the sockets is closed.
+    /// One of the sockets is closed, or upstream's has failed.
     Closed,
+    /// The client has failed.
+    Reset,
 }
 
 impl<I: Inspector> Pair<'_, I> {
@@ -252,7 +261,8 @@ impl<I: Inspector> Pair<'_, I> {
                 }
                 Err(Stop::Fault(fault)) => return Poll::Ready(Err(fault)),
                 // A peer that is gone is not told anything.
-                Err(Stop::Socket) => return Poll::Ready(Ok(Some(Ended::Closed))),
+                Err(Stop::Upstream) => return Poll::Ready(Ok(Some(Ended::Closed))),
+                Err(Stop::Client) => return Poll::Ready(Ok(Some(Ended::Reset))),
             }
         }
     }
@@ -272,9 +282,9 @@ impl<I: Inspector> Pair<'_, I> {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>, steps: &mut u32) -> Result<Turn, Stop> {
-        let mut moved = self.client.poll_fill(cx)?;
+        let mut moved = self.client.poll_fill(cx).map_err(|_| Stop::Client)?;
         if let Some(upstream) = &mut self.upstream {
-            moved |= upstream.poll_fill(cx)?;
+            moved |= upstream.poll_fill(cx).map_err(|_| Stop::Upstream)?;
         }
         // A busy client leaves half of a turn to upstream.
         let most = steps.div_ceil(2);
@@ -299,10 +309,12 @@ impl<I: Inspector> Pair<'_, I> {
                 }
                 spent += 1;
             }
-            moved |= upstream.poll_flush(cx, &mut self.relay.to_upstream)?;
+            let flushed = upstream.poll_flush(cx, &mut self.relay.to_upstream);
+            moved |= flushed.map_err(|_| Stop::Upstream)?;
         }
         moved |= spent > 0;
-        moved |= self.client.poll_flush(cx, &mut self.relay.to_client)?;
+        let flushed = self.client.poll_flush(cx, &mut self.relay.to_client);
+        moved |= flushed.map_err(|_| Stop::Client)?;
         *steps = steps.saturating_sub(spent.max(1));
         if self.upstream.is_none() && self.relay.greeting().is_some() {
             return Ok(Turn::Asks);
@@ -347,17 +359,12 @@ enum Turn {
 
 enum Stop {
     Fault(Fault),
-    Socket,
+    Client,
+    Upstream,
 }
 
 impl From<Fault> for Stop {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
-    }
-}
-
-impl From<io::Error> for Stop {
-    fn from(_: io::Error) -> Self {
-        Self::Socket
     }
 }

@@ -2,6 +2,7 @@
 
 mod h1;
 mod h2;
+mod records;
 mod watchdog;
 
 use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
