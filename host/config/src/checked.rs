@@ -203,6 +203,8 @@ pub struct Proxy {
     pub user: ProxyUser,
     /// Connections served at once by each CPU.
     pub connections_per_cpu: u32,
+    /// Seconds without a sign of life after which it is replaced.
+    pub hung_after_seconds: u32,
 }
 
 /// A user that exists and is not root.
@@ -383,6 +385,12 @@ impl Checker<'_> {
             defaults::CONNECTIONS_PER_CPU,
             16..=65_536,
         )?;
+        let hung_after_seconds = self.number(
+            raw.hung_after_seconds,
+            "proxy.hungAfterSeconds",
+            defaults::HUNG_AFTER_SECONDS,
+            2..=600,
+        )?;
         let refuse = |message, hint: &str| self.refuse(at, "proxy.user", &name, message, hint);
         let user = match name.parse::<u32>() {
             Ok(id) => Some((id, id)),
@@ -399,6 +407,7 @@ impl Checker<'_> {
             Some((uid, gid)) => Ok(Proxy {
                 user: ProxyUser { name, uid, gid },
                 connections_per_cpu,
+                hung_after_seconds,
             }),
             None => Err(refuse(
                 "no such user:",

@@ -154,6 +154,9 @@ pub(super) struct RawProxy {
     /// Connections served at once by each CPU, if there are descriptors for so many
     /// (`LimitNOFILE`). One client gets three quarters of them at most.
     pub(super) connections_per_cpu: Option<Located<u32>>,
+    /// The proxy is replaced when it, or one of its threads that serve, has shown no sign
+    /// of life for so many seconds; six times as many if the thread is not asleep.
+    pub(super) hung_after_seconds: Option<Located<u32>>,
 }
 
 /// A value and where it was written.

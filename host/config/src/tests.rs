@@ -49,6 +49,10 @@ fn errors_name_place_key_value_and_what_would_be_right() {
             "tidegate.yaml:2:9: proxy.user: the proxy must not run as `root`; it needs none of root's powers; leave the key out for `nobody`",
         ),
         (
+            "proxy:\n  hungAfterSeconds: 1\n",
+            "tidegate.yaml:2:21: proxy.hungAfterSeconds: out of range: `1`; expected 2 to 600",
+        ),
+        (
             "proxy:\n  connectionsPerCpu: 4\n",
             "tidegate.yaml:2:22: proxy.connectionsPerCpu: out of range: `4`; expected 16 to 65536",
         ),
@@ -135,7 +139,7 @@ fqdn: {minTTL: 30, rejectResponseCode: nameError}
 limits: {flows: 1000}
 metrics: {listen: off}
 log: {format: json, level: 'info,tidegate::proxy=debug'}
-proxy: {user: 65534, connectionsPerCpu: 100}
+proxy: {user: 65534, connectionsPerCpu: 100, hungAfterSeconds: 20}
 ";
     let config = parse("t", text, Path::new("/etc/tidegate")).expect("valid");
     let effective = serde_saphyr::to_string(&config).expect("serialises");

@@ -43,6 +43,10 @@ pub(super) fn proxy(status: &ProxyStatus, stats: &ProxyStats) -> ProxyView {
             ..
         } => format!("gone: {problem}"),
         ProxyStatus { pid: 0, .. } => "gone".to_owned(),
+        ProxyStatus {
+            silence: Some(silence),
+            ..
+        } => format!("hanging: {silence}"),
         ProxyStatus { serving: true, .. } => "serving".to_owned(),
         _ => "starting".to_owned(),
     };
@@ -50,6 +54,7 @@ pub(super) fn proxy(status: &ProxyStatus, stats: &ProxyStats) -> ProxyView {
         pid: status.pid,
         state,
         starts: status.starts,
+        hung: status.hung,
         other_binary: runs_other_binary(status.pid),
         stats: stats.clone(),
     }

@@ -46,12 +46,16 @@ pub(super) fn render(view: &View) -> String {
     line(
         "proxy",
         format!(
-            "{} (pid {}, started {} time{}), {} of {} connections ({} evicted, {} turned away), \
+            "{} (pid {}, started {} time{}{}), {} of {} connections ({} evicted, {} turned away), \
              {} allowed, {} denied, {} failed",
             p.state,
             p.pid,
             p.starts,
             if p.starts == 1 { "" } else { "s" },
+            match p.hung {
+                0 => String::new(),
+                hung => format!(", {hung} of them because it hung"),
+            },
             p.stats.connections,
             p.stats.connection_limit,
             p.stats.evicted,

@@ -237,10 +237,12 @@ pub struct TableView {
 pub struct ProxyView {
     /// Process id, 0 if it is not running.
     pub pid: u32,
-    /// `serving`, `starting`, `gone`.
+    /// `serving`, `starting`, `hanging` with what is silent, `gone` with the reason.
     pub state: String,
     /// Starts since this agent began, the first included.
     pub starts: u64,
+    /// Times it was ended and replaced because it hung, since this agent began.
+    pub hung: u64,
     /// It runs another binary than the agent: it was started before an upgrade.
     pub other_binary: bool,
     /// Its own counters.

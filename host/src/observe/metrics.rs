@@ -294,6 +294,11 @@ fn proxy(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
         "Proxy starts since the agent began",
         [([], p.starts)],
     )?;
+    out.counter(
+        "tidegate_proxy_hung",
+        "Times the proxy was replaced because it, or one of its workers, hung",
+        [([], p.hung)],
+    )?;
     let s = &p.stats;
     out.gauge(
         "tidegate_proxy_connections",

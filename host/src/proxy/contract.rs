@@ -385,6 +385,8 @@ pub struct ProxyStats {
     pub records_lost: u64,
     /// Names refused in the `FQDN` table because it was full.
     pub fqdn_overflow: u64,
+    /// Turns of the workers; empty of a proxy that does not count them.
+    pub workers: Vec<WorkerTurns>,
     /// From request head to response head.
     pub http: Durations,
     /// From query to answer.
@@ -394,6 +396,18 @@ pub struct ProxyStats {
     /// Per binding.
     #[serde(default)]
     pub bindings: Vec<BindingStats>,
+}
+
+/// How often a worker has come round to what it does again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerTurns {
+    /// Its CPU.
+    pub cpu: u32,
+    /// Its thread id.
+    pub thread: u32,
+    /// Turns since it began, about two a second.
+    pub turns: u64,
 }
 
 /// How one binding is doing.

@@ -361,6 +361,7 @@ impl<L: Loader> Control<L> {
     fn send_stats(&self, agent: &Channel) {
         let mut stats = ProxyStats {
             generation: self.generation(),
+            workers: self.shared.turns.read(),
             ..self.shared.records.counters.stats()
         };
         if let Some(state) = self.shared.latest() {

@@ -21,6 +21,7 @@ mod places;
 pub mod plugins;
 mod privileges;
 mod process;
+mod pulse;
 mod records;
 mod sealed;
 mod state;
@@ -28,6 +29,7 @@ pub mod supervisor;
 mod tables;
 #[cfg(test)]
 mod testing;
+mod turns;
 mod upstream;
 mod worker;
 

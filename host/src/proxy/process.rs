@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
+    sys::socket::{Backlog, listen},
     unistd::{Gid, Uid},
 };
 
@@ -14,6 +15,9 @@ use super::{
     places::Resources,
     privileges,
 };
+
+/// Agents that may wait to be heard.
+const AGENTS: i32 = 8;
 
 /// Arguments of `tidegate proxy`, which the agent runs. The socket to listen on for
 /// agents is standard input.
@@ -46,9 +50,9 @@ pub fn run<L: Loader>(
     loader: impl FnOnce() -> anyhow::Result<L>,
 ) -> anyhow::Result<()> {
     let (uid, gid) = (Uid::from_raw(args.uid), Gid::from_raw(args.gid));
+    let listening = listening_socket().context("standard input is no listening socket")?;
     let descriptors = privileges::drop_all_but_network(uid, gid)?;
     crate::observe::log::start(args.log_json, &args.log_level)?;
-    let listening = listening_socket().context("standard input is no listening socket")?;
     let resources = Resources {
         descriptors,
         connections_per_cpu: args.connections_per_cpu,
@@ -68,5 +72,8 @@ fn listening_socket() -> io::Result<OwnedFd> {
     let socket = nix::unistd::dup(io::stdin())?;
     fcntl(&socket, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
     fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    // From now on agents that connect see this process behind it (`SO_PEERCRED`), and not
+    // the one that made it.
+    listen(&socket, Backlog::new(AGENTS)?)?;
     Ok(socket)
 }

@@ -23,6 +23,7 @@ use super::{
     masquerade::Masquerade,
     records::Records,
     tables::Tables,
+    turns::Turns,
 };
 
 /// The plugins of one generation, from which every worker makes its own instances.
@@ -131,6 +132,7 @@ pub(super) struct Shared {
     pub(super) records: Records,
     /// What each workload's answers have taken of the table of learned addresses.
     pub(super) quotas: Quotas,
+    pub(super) turns: Turns,
 }
 
 impl Shared {

@@ -14,21 +14,30 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use nix::sys::socket::{
-    self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen,
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        socket::{
+            self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt,
+            listen, sockopt::PeerCredentials,
+        },
+    },
+    unistd::Pid,
 };
 use tidegate_ebpf_shared::{limits::MAX_CPUS, steer::class};
 use tokio::{
     process::{Child, Command},
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
-    time::timeout,
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
     channel::{Channel, MAX_DESCRIPTORS},
     contract::{Judgement, ListenerInfo, PROTOCOL_VERSION, Question, Snapshot, ToAgent, ToProxy},
-    listener, sealed,
+    listener,
+    pulse::{self, Finding, Pulse},
+    sealed,
     tables::TABLES,
 };
 
@@ -44,6 +53,10 @@ const SHORT_LIFE: Duration = Duration::from_secs(5);
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Questions that may wait for the proxy.
 const QUESTIONS: usize = 16;
+/// Seconds the proxy may take, besides, to put a generation into use.
+const BUSY_TICKS: u32 = 15;
+/// How long a proxy that was killed may take to be gone.
+const DYING: Duration = Duration::from_secs(5);
 /// Compiled plugins sent in one message ahead of a generation.
 const ARTIFACTS_AT_ONCE: usize = 64;
 /// Messages of the proxy that may wait for the agent; then the proxy's socket fills, and
@@ -63,6 +76,8 @@ pub struct ProxyOptions {
     pub workers: Option<u32>,
     /// Connections each worker serves at once.
     pub connections_per_cpu: u32,
+    /// Without a sign of life for so long it is replaced; at least 1 s.
+    pub hung_after: Duration,
     /// Arguments for its log.
     pub log: (bool, String),
 }
@@ -89,8 +104,12 @@ pub struct ProxyStatus {
     pub since: Option<SystemTime>,
     /// Starts since this supervisor began; 0 if it only took one over.
     pub starts: u64,
+    /// Times it was ended because it hung.
+    pub hung: u64,
     /// A generation is in use, and connections are accepted.
     pub serving: bool,
+    /// What shows no sign of life at present.
+    pub silence: Option<String>,
     /// Why there is none, if so.
     pub problem: Option<String>,
 }
@@ -169,6 +188,7 @@ impl ProxySupervisor {
             status: told,
             latest: None,
             pending: None,
+            hung: 0,
         };
         let supervisor = Self {
             publications,
@@ -301,6 +321,19 @@ struct Session {
     artifacts: BTreeSet<String>,
 }
 
+/// Why there is no session.
+enum Unmet {
+    /// The proxy hung, and was ended.
+    Ended(io::Error),
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Unmet {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// Finds and starts proxies.
 struct Keeper {
     options: ProxyOptions,
@@ -311,8 +344,19 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// A proxy that has greeted: the living one if there is one, else a new one.
+    /// A proxy that has greeted: the living one if there is one, else a new one. One that
+    /// hangs is ended and replaced.
     async fn session(&mut self) -> io::Result<Session> {
+        match self.meet().await {
+            Err(Unmet::Ended(_)) => self.meet().await,
+            met => met,
+        }
+        .map_err(|unmet| match unmet {
+            Unmet::Ended(error) | Unmet::Failed(error) => error,
+        })
+    }
+
+    async fn meet(&mut self) -> Result<Session, Unmet> {
         let path = self.options.run_dir.join(SOCKET);
         let socket = match dial(&path) {
             Ok(socket) => socket,
@@ -321,8 +365,10 @@ impl Keeper {
                 dial(&path)?
             }
         };
+        let behind = process_behind(&socket);
         let proxy = Channel::new(socket)?;
-        match timeout(HELLO_TIMEOUT, self.greet(&proxy)).await {
+        let patience = HELLO_TIMEOUT.min(self.options.hung_after);
+        match timeout(patience, self.greet(&proxy)).await {
             Ok(greeted) => {
                 let (pid, artifacts) = greeted?;
                 Ok(Session {
@@ -332,18 +378,34 @@ impl Keeper {
                 })
             }
             Err(_) => {
-                // One of ours that does not answer is not worth waiting for.
-                if let Some(child) = &mut self.child {
-                    let _ = child.start_kill();
-                }
-                Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!(
-                        "the proxy did not answer within {} s",
-                        HELLO_TIMEOUT.as_secs()
-                    ),
-                ))
+                // It is not worth waiting for, whoever started it.
+                let seconds = patience.as_secs();
+                let silence = format!("the proxy did not answer within {seconds} s");
+                let error = io::Error::new(io::ErrorKind::TimedOut, silence);
+                let Some(pid) = behind else {
+                    return Err(Unmet::Failed(error));
+                };
+                tracing::error!(pid, %error, "the proxy hangs and is replaced");
+                self.end(proxy, pid).await;
+                Err(Unmet::Ended(error))
             }
+        }
+    }
+
+    /// Kills a proxy that hangs, and waits until it is gone. One that the kernel cannot end
+    /// (asleep in a device) is left behind, without its socket and without flows: the next
+    /// one has its listeners.
+    async fn end(&mut self, proxy: Channel, pid: u32) {
+        let killed = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+        // Its end of the socket is closed when it is gone.
+        let gone = async { while let Ok(Some(_)) = proxy.receive::<ToAgent>().await {} };
+        if killed.is_err() || timeout(DYING, gone).await.is_err() {
+            tracing::error!(pid, ?killed, "the proxy that hangs does not end");
+            let _ = std::fs::remove_file(self.options.run_dir.join(SOCKET));
+        }
+        if let Some(child) = &mut self.child {
+            // Takes its exit status, so that no zombie is left.
+            let _ = timeout(DYING, child.wait()).await;
         }
     }
 
@@ -457,14 +519,32 @@ struct Run {
     latest: Option<Arc<Publication>>,
     /// Who waits for the answer to `latest`.
     pending: Option<Reply>,
+    hung: u64,
 }
 
 /// Why a session ended.
 enum End {
     /// The proxy is gone.
     Died,
+    /// It hangs, and is to be ended.
+    Hung(Session),
     /// It was asked to end, or nobody needs it any more.
     Wanted,
+}
+
+/// Why something could not be handed to the proxy.
+enum Broken {
+    Died,
+    Hung,
+}
+
+impl Broken {
+    fn end(self, session: Session) -> End {
+        match self {
+            Self::Died => End::Died,
+            Self::Hung => End::Hung(session),
+        }
+    }
 }
 
 impl Run {
@@ -485,14 +565,11 @@ impl Run {
                     }
                 },
             };
-            // Whoever waits for an answer of this proxy learns that it is gone.
-            self.judging.clear();
-            self.status.send_modify(|s| {
-                s.pid = 0;
-                s.serving = false;
-            });
-            if let End::Wanted = end {
-                return;
+            self.gone();
+            match end {
+                End::Wanted => return,
+                End::Hung(session) => self.keeper.end(session.proxy, session.pid).await,
+                End::Died => {}
             }
             if begun.elapsed() < SHORT_LIFE {
                 tokio::time::sleep(pause).await;
@@ -503,22 +580,46 @@ impl Run {
         }
     }
 
+    /// There is no proxy.
+    fn gone(&mut self) {
+        // Whoever waits for an answer of this one learns that it is gone.
+        self.judging.clear();
+        self.status.send_modify(|s| {
+            s.pid = 0;
+            s.serving = false;
+            s.silence = None;
+        });
+    }
+
     /// Serves one proxy until it is gone.
     async fn serve(&mut self, mut session: Session) -> End {
         self.status.send_replace(ProxyStatus {
             pid: session.pid,
             since: Some(SystemTime::now()),
             starts: self.keeper.starts,
+            hung: self.hung,
             serving: false,
+            silence: None,
             problem: None,
         });
-        if self.latest.is_some() && self.bring(&mut session).await.is_err() {
-            return End::Died;
+        if self.latest.is_some()
+            && let Some(broken) = self.hand_over(&mut session).await
+        {
+            return broken.end(session);
         }
+        let mut pulse = Pulse::new(self.keeper.options.hung_after);
+        let mut looks = interval(pulse::TICK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = looks.tick() => {
+                    if self.hangs(&session, &mut pulse) {
+                        return End::Hung(session);
+                    }
+                }
                 message = session.proxy.receive() => match message {
                     Ok(Some((message, _))) => {
+                        pulse.heard(&message);
                         self.forget_refused(&mut session, &message);
                         self.heard(message).await;
                     }
@@ -534,8 +635,8 @@ impl Run {
                     };
                     self.latest = Some(Arc::new(publication));
                     self.pending = Some(reply);
-                    if self.bring(&mut session).await.is_err() {
-                        return End::Died;
+                    if let Some(broken) = self.hand_over(&mut session).await {
+                        return broken.end(session);
                     }
                 }
                 Some((question, reply)) = self.asked.recv() => {
@@ -546,9 +647,13 @@ impl Run {
                         id: self.last_question,
                         question: Box::new(question),
                     };
-                    match session.proxy.send(&question, &[]).await {
-                        // Too long for a message: the proxy is well.
-                        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    match session.proxy.try_send(&question) {
+                        // Too long for a message, or it has not read those before: whoever
+                        // asked is told, and the proxy's pulse is taken elsewhere.
+                        Err(error) if matches!(
+                            error.kind(),
+                            io::ErrorKind::InvalidInput | io::ErrorKind::WouldBlock
+                        ) => {
                             self.judging.remove(&self.last_question);
                         }
                         Err(_) => return End::Died,
@@ -563,6 +668,57 @@ impl Run {
                     }
                     return End::Wanted;
                 }
+            }
+        }
+    }
+
+    /// Looks for signs of life, and tells what it finds. True if there are none any more.
+    fn hangs(&mut self, session: &Session, pulse: &mut Pulse) -> bool {
+        // It is busy with what it was given, and does not talk meanwhile.
+        let patience = if self.pending.is_some() {
+            BUSY_TICKS
+        } else {
+            0
+        };
+        let pid = session.pid;
+        let finding = pulse.tick(pid, patience, |thread| pulse::can_run(pid, thread));
+        let (silence, hung) = match finding {
+            Finding::Well => (None, false),
+            Finding::Silent(silence) => (Some(silence.to_string()), false),
+            Finding::Hung(silence) => (Some(silence.to_string()), true),
+        };
+        if self.status.borrow().silence != silence {
+            match &silence {
+                Some(silence) => tracing::warn!(pid, "the proxy hangs: {silence}"),
+                None => tracing::info!(pid, "the proxy is back"),
+            }
+            self.status.send_modify(|s| s.silence = silence.clone());
+        }
+        if let (true, Some(silence)) = (hung, silence) {
+            self.note_hung(pid, &silence);
+        }
+        hung
+    }
+
+    fn note_hung(&mut self, pid: u32, silence: &str) {
+        self.hung += 1;
+        tracing::error!(pid, "the proxy hangs and is replaced: {silence}");
+        self.status.send_modify(|s| {
+            s.hung = self.hung;
+            s.problem = Some(format!("it hung, {silence}, and was ended"));
+        });
+    }
+
+    /// Sends the latest publication; why the session ends, if it does.
+    async fn hand_over(&mut self, session: &mut Session) -> Option<Broken> {
+        let patience = self.keeper.options.hung_after;
+        match timeout(patience, self.bring(session)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(_)) => Some(Broken::Died),
+            Err(_) => {
+                let silence = format!("it has read nothing for {} s", patience.as_secs());
+                self.note_hung(session.pid, &silence);
+                Some(Broken::Hung)
             }
         }
     }
@@ -694,6 +850,16 @@ async fn next(proxy: &Channel) -> io::Result<(ToAgent, Vec<OwnedFd>)> {
         .receive()
         .await?
         .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the proxy hung up"))
+}
+
+/// The process that listens at the other end: a proxy, which says so itself with its
+/// arguments. `None` if it is none, as of a version that left the listening to the agent.
+fn process_behind(socket: &OwnedFd) -> Option<u32> {
+    let credentials = getsockopt(socket, PeerCredentials).ok()?;
+    let pid = u32::try_from(credentials.pid()).ok()?;
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let is_proxy = arguments.split(|byte| *byte == 0).nth(1) == Some(b"proxy");
+    (is_proxy && pid != std::process::id()).then_some(pid)
 }
 
 /// Connects to a living proxy.

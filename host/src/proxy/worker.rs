@@ -32,6 +32,7 @@ use super::{
     plugins,
     records::Counters,
     state::{Shared, View},
+    turns::{Counter, INTERVAL},
     upstream::keep_alive,
 };
 use crate::observe::record::L7Summary;
@@ -40,8 +41,8 @@ use crate::observe::record::L7Summary;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// How long a connection may take to end in order once its place is needed.
 const EVICTION: Duration = Duration::from_secs(1);
-/// How often a thread looks whether it holds something for nobody.
-const TIDY: Duration = Duration::from_secs(2);
+/// Turns between two looks whether the thread holds something for nobody: 2 s.
+const TURNS_A_TIDY: u32 = 4;
 
 /// Starts the worker of a CPU with its listeners. It accepts until `stop` says true and
 /// serves what it accepted until the process ends. A state must have been published.
@@ -60,7 +61,7 @@ pub(super) fn spawn(
         .name(format!("worker-{cpu}"))
         .spawn(move || {
             pin(cpu);
-            if let Err(error) = run(listeners, shared, capacity, stop) {
+            if let Err(error) = run(cpu, listeners, shared, capacity, stop) {
                 // Without this CPU's worker its flows are refused, not let through.
                 tracing::error!(cpu, %error, "a worker could not start");
             }
@@ -81,6 +82,7 @@ fn pin(cpu: u32) {
 }
 
 fn run(
+    cpu: u32,
     listeners: Vec<(ListenerInfo, OwnedFd)>,
     shared: Arc<Shared>,
     capacity: Capacity,
@@ -110,14 +112,18 @@ fn run(
             runtime.spawn_local(dns::listen(socket, address, view.clone(), stop.clone()));
         }
     }
-    runtime.block_on(tidy(&view))
+    let turns = view.shared.turns.enrol(cpu);
+    runtime.block_on(tidy(&view, &turns))
 }
 
-/// Takes up what was published also when no message comes, and gives back what plugins
-/// hold for nobody.
-async fn tidy(view: &View) -> io::Result<()> {
+/// Shows that the thread is alive, takes up what was published also when no message
+/// comes, and gives back what plugins hold for nobody.
+async fn tidy(view: &View, turns: &Counter) -> io::Result<()> {
     loop {
-        tokio::time::sleep(TIDY).await;
+        for _ in 0..TURNS_A_TIDY {
+            turns.turn();
+            tokio::time::sleep(INTERVAL).await;
+        }
         view.current();
         plugins::sweep();
     }

@@ -1,4 +1,4 @@
-//! `kill -9`, and what goes on.
+//! `kill -9`, and what goes on; and what neither lives nor dies.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -15,9 +15,10 @@ use tidegate_tests::harness::{
     Capture, Curl, eventually,
     load::{Outcome, Requests, Steady, Visits},
     server,
+    world::UPLINK,
 };
 
-use crate::shop::{ECHO, HTTP, PEER, PLAIN, Shop, read_head};
+use crate::shop::{ECHO, HTTP, PEER, PLAIN, POLICY, Shop, read_head};
 
 /// The outside world, which no policy lets in either.
 const DENY_LIST: &str = "\
@@ -189,5 +190,96 @@ fn without_agent_and_proxy_nothing_passes_uninspected() -> Result<()> {
         0,
         "uninspected at the backend"
     );
+    Ok(())
+}
+
+/// Sends a signal to a process.
+fn signal(pid: u32, signal: Signal) -> Result<()> {
+    Ok(kill(Pid::from_raw(pid.cast_signed()), signal)?)
+}
+
+/// Stops one thread of a process as a debugger does, and leaves the others alone.
+fn freeze(pid: u32, thread_name: &str) -> Result<()> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))?;
+    let named = tasks.flatten().find(|task| {
+        let name = std::fs::read_to_string(task.path().join("comm"));
+        name.is_ok_and(|name| name.trim() == thread_name)
+    });
+    let task = named.with_context(|| format!("no thread {thread_name} in {pid}"))?;
+    let thread: libc::pid_t = task.file_name().to_string_lossy().parse()?;
+    for request in [libc::PTRACE_SEIZE, libc::PTRACE_INTERRUPT] {
+        let nothing = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: neither request reads or writes memory of this process.
+        let result = unsafe { libc::ptrace(request, thread, nothing, nothing) };
+        nix::errno::Errno::result(result)?;
+    }
+    Ok(())
+}
+
+/// Told, and replaced: a proxy that is stopped, one of whose threads stands still, or that
+/// a new agent finds so. One that stood still with everything else is left alone.
+#[test]
+fn a_proxy_that_hangs_is_told_and_replaced() -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(3);
+    let mut shop = Shop::open()?;
+    shop.world.node.configure(&format!(
+        "node:\n  name: lab\n  outsideDevices: [{UPLINK}]\nproxy:\n  hungAfterSeconds: {}\n",
+        LIMIT.as_secs()
+    ))?;
+    shop.world.node.write("policies/backend.yaml", POLICY)?;
+    shop.world.node.start()?;
+    let served = |shop: &Shop| {
+        Curl::get(shop.url(HTTP, "/api/x"))
+            .give_up_after(20)
+            .expect(&shop.frontend, 200)
+    };
+    let replaced = |shop: &Shop, old: u32, said: &str| -> Result<u32> {
+        eventually("another proxy serves", || {
+            ensure!(shop.world.node.proxy_pid()? != old, "still {old}");
+            ensure!(shop.world.node.status()?["proxy"]["state"] == "serving");
+            Ok(())
+        })?;
+        served(shop)?;
+        let log = shop.world.node.agent_log();
+        ensure!(log.contains(said), "no {said:?} in\n{log}");
+        shop.world.node.proxy_pid()
+    };
+
+    let first = shop.world.node.proxy_pid()?;
+    signal(first, Signal::SIGSTOP)?;
+    eventually("it is told", || {
+        let ready = Curl::get("http://127.0.0.1:9965/readyz").from(shop.world.node.place())?;
+        ensure!(
+            ready.status == 503 && ready.body.contains("hanging: it has said nothing"),
+            "{ready:?}"
+        );
+        Ok(())
+    })?;
+    let second = replaced(
+        &shop,
+        first,
+        "the proxy hangs and is replaced: it has said nothing",
+    )?;
+
+    // As when the machine was suspended.
+    let agent = shop.world.node.agent()?;
+    agent.signal(Signal::SIGSTOP)?;
+    signal(second, Signal::SIGSTOP)?;
+    // Longer than the limit, which this is about.
+    std::thread::sleep(LIMIT + Duration::from_secs(1));
+    agent.signal(Signal::SIGCONT)?;
+    signal(second, Signal::SIGCONT)?;
+    served(&shop)?;
+    assert_eq!(shop.world.node.proxy_pid()?, second, "it was well");
+
+    freeze(second, "worker-0")?;
+    let third = replaced(&shop, second, "its worker on CPU 0 has done nothing")?;
+    let hung = &shop.world.node.status()?["proxy"]["hung"];
+    assert_eq!(hung.as_u64(), Some(2), "told in numbers");
+
+    shop.world.node.kill_agent()?;
+    signal(third, Signal::SIGSTOP)?;
+    shop.world.node.start()?;
+    replaced(&shop, third, "the proxy did not answer within 3 s")?;
     Ok(())
 }
