@@ -53,6 +53,7 @@ async fn supervise(run_dir: &Path) -> (ProxySupervisor, mpsc::Receiver<ToAgent>)
         user: (USER, USER),
         workers: Some(1),
         connections_per_cpu: 1_024,
+        memory_per_cpu_mib: 64,
         hung_after: Duration::from_secs(10),
         log: (false, "warn".to_owned()),
     };

@@ -203,6 +203,9 @@ pub struct Proxy {
     pub user: ProxyUser,
     /// Connections served at once by each CPU.
     pub connections_per_cpu: u32,
+    /// Memory of each CPU for bytes on their way, MiB.
+    #[serde(rename = "memoryPerCpuMiB")]
+    pub memory_per_cpu_mib: u32,
     /// Seconds without a sign of life after which it is replaced.
     pub hung_after_seconds: u32,
 }
@@ -385,6 +388,12 @@ impl Checker<'_> {
             defaults::CONNECTIONS_PER_CPU,
             16..=65_536,
         )?;
+        let memory_per_cpu_mib = self.number(
+            raw.memory_per_cpu_mib,
+            "proxy.memoryPerCpuMiB",
+            defaults::MEMORY_PER_CPU_MIB,
+            4..=65_536,
+        )?;
         let hung_after_seconds = self.number(
             raw.hung_after_seconds,
             "proxy.hungAfterSeconds",
@@ -407,6 +416,7 @@ impl Checker<'_> {
             Some((uid, gid)) => Ok(Proxy {
                 user: ProxyUser { name, uid, gid },
                 connections_per_cpu,
+                memory_per_cpu_mib,
                 hung_after_seconds,
             }),
             None => Err(refuse(

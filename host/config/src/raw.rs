@@ -154,6 +154,10 @@ pub(super) struct RawProxy {
     /// Connections served at once by each CPU, if there are descriptors for so many
     /// (`LimitNOFILE`). One client gets three quarters of them at most.
     pub(super) connections_per_cpu: Option<Located<u32>>,
+    /// Memory of each CPU for bytes that were read and not passed on yet, MiB. One client
+    /// gets three quarters at most of what the others leave.
+    #[serde(rename = "memoryPerCpuMiB")]
+    pub(super) memory_per_cpu_mib: Option<Located<u32>>,
     /// The proxy is replaced when it, or one of its threads that serve, has shown no sign
     /// of life for so many seconds; six times as many if the thread is not asleep.
     pub(super) hung_after_seconds: Option<Located<u32>>,

@@ -387,6 +387,7 @@ fn proxy_options(config: &Config) -> anyhow::Result<ProxyOptions> {
         user: (user.uid, user.gid),
         workers: None,
         connections_per_cpu: config.proxy.connections_per_cpu,
+        memory_per_cpu_mib: config.proxy.memory_per_cpu_mib,
         hung_after: Duration::from_secs(config.proxy.hung_after_seconds.into()),
         log: (
             config.log.format == crate::config::LogFormat::Json,

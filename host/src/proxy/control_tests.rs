@@ -10,6 +10,7 @@ use super::*;
 const RESOURCES: Resources = Resources {
     descriptors: 4_096,
     connections_per_cpu: 1_024,
+    memory_per_cpu_mib: 64,
 };
 use crate::proxy::{
     channel::testing::pair,

@@ -6,12 +6,14 @@
 //! move the bytes; [`supervisor`] is the agent's side of it all.
 
 mod bpf;
+mod budget;
 pub mod chain;
 mod channel;
 pub mod contract;
 mod control;
 mod dns;
 mod flow;
+mod heap;
 pub mod http;
 mod judge;
 mod listener;

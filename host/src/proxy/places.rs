@@ -11,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{http::Activity, records::Counters};
+use super::{
+    budget::{Budget, Memory},
+    http::Activity,
+    records::Counters,
+};
 
 /// Descriptors of the process for anything but relayed connections: listeners, maps,
 /// plugins, and the sockets of DNS queries under way.
@@ -28,6 +32,8 @@ pub(super) struct Resources {
     pub(super) descriptors: u64,
     /// Most connections each worker shall serve at once.
     pub(super) connections_per_cpu: u32,
+    /// Memory of each worker for bytes on their way, MiB.
+    pub(super) memory_per_cpu_mib: u32,
 }
 
 /// How many connections a worker serves at once.
@@ -37,6 +43,8 @@ pub(super) struct Capacity {
     limit: usize,
     /// Most of one client. Below the limit, so that others need not wait for places.
     share: usize,
+    /// Bytes of memory for what is on its way.
+    memory: usize,
 }
 
 impl Capacity {
@@ -49,6 +57,7 @@ impl Capacity {
         let Resources {
             descriptors,
             connections_per_cpu,
+            memory_per_cpu_mib,
         } = resources;
         let connections = descriptors.saturating_sub(RESERVED) / PER_CONNECTION;
         // A ninth is for those that are about to leave.
@@ -62,7 +71,11 @@ impl Capacity {
                  LimitNOFILE to 65536"
             )));
         }
-        Ok(Self { limit, share })
+        Ok(Self {
+            limit,
+            share,
+            memory: (memory_per_cpu_mib as usize) << 20,
+        })
     }
 
     /// Connections of so many workers together.
@@ -101,6 +114,7 @@ impl Client {
 /// The places of one worker.
 pub(super) struct Places {
     capacity: Capacity,
+    memory: Rc<Memory>,
     table: RefCell<Table>,
 }
 
@@ -112,11 +126,14 @@ struct Table {
     /// All connections.
     open: usize,
     next: u64,
+    /// Most that were open since [`Places::has_emptied`] said so.
+    peak: usize,
 }
 
 /// The connections of one client, in the order in which they came.
-#[derive(Default)]
 struct Seats {
+    /// Its part of the memory.
+    budget: Budget,
     seats: BTreeMap<u64, Rc<Activity>>,
     staying: usize,
     /// Nothing was idle when it was searched; not before then again.
@@ -141,6 +158,7 @@ impl Place {
 impl Places {
     pub(super) fn new(capacity: Capacity) -> Self {
         Self {
+            memory: Memory::new(capacity.memory),
             capacity,
             table: RefCell::default(),
         }
@@ -149,6 +167,16 @@ impl Places {
     /// Are so many about to leave that nobody gets a place before they had their turn?
     pub(super) fn is_crowded(&self) -> bool {
         self.table.borrow().open >= self.capacity.ceiling()
+    }
+
+    /// Have so many connections gone that the allocator should look what it keeps?
+    pub(super) fn has_emptied(&self) -> bool {
+        let mut table = self.table.borrow_mut();
+        let emptied = table.peak >= 2 * table.open + 64;
+        if emptied {
+            table.peak = table.open;
+        }
+        emptied
     }
 
     /// A place for one more connection of a client; `None` if there is none for it.
@@ -167,7 +195,7 @@ impl Places {
             places: self.clone(),
             client,
             number: table.next,
-            activity: table.seat(client),
+            activity: table.seat(client, &self.memory),
         })
     }
 }
@@ -208,13 +236,19 @@ impl Table {
         (evicted > 0).then_some(evicted)
     }
 
-    fn seat(&mut self, client: Client) -> Rc<Activity> {
-        let activity = Rc::new(Activity::default());
-        let seats = self.clients.entry(client).or_default();
+    fn seat(&mut self, client: Client, memory: &Rc<Memory>) -> Rc<Activity> {
+        let seats = self.clients.entry(client).or_insert_with(|| Seats {
+            budget: memory.budget(),
+            seats: BTreeMap::new(),
+            staying: 0,
+            searched_until: None,
+        });
+        let activity = Rc::new(Activity::of(&seats.budget));
         seats.seats.insert(self.next, activity.clone());
         seats.staying += 1;
         self.staying += 1;
         self.open += 1;
+        self.peak = self.peak.max(self.open);
         self.next += 1;
         activity
     }

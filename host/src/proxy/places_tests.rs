@@ -11,6 +11,7 @@ fn places(limit: usize) -> (Rc<Places>, Counters) {
     let capacity = Capacity {
         limit,
         share: limit * 3 / 4,
+        memory: 1 << 20,
     };
     (Rc::new(Places::new(capacity)), Counters::default())
 }
@@ -117,6 +118,7 @@ fn descriptors_bound_the_places() {
         let resources = Resources {
             descriptors,
             connections_per_cpu: 8_192,
+            memory_per_cpu_mib: 64,
         };
         Capacity::of(resources, workers).ok()
     };

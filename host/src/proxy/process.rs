@@ -12,6 +12,7 @@ use nix::{
 
 use super::{
     control::{Control, Loader},
+    heap,
     places::Resources,
     privileges,
 };
@@ -32,6 +33,9 @@ pub struct ProxyArgs {
     /// Connections each CPU serves at once, if there are descriptors for so many.
     #[arg(long, default_value_t = 8_192)]
     pub connections_per_cpu: u32,
+    /// Memory of each CPU for bytes on their way, MiB.
+    #[arg(long, default_value_t = 64)]
+    pub memory_per_cpu_mib: u32,
     /// Write the log as JSON.
     #[arg(long)]
     pub log_json: bool,
@@ -51,11 +55,13 @@ pub fn run<L: Loader>(
 ) -> anyhow::Result<()> {
     let (uid, gid) = (Uid::from_raw(args.uid), Gid::from_raw(args.gid));
     let listening = listening_socket().context("standard input is no listening socket")?;
+    heap::configure();
     let descriptors = privileges::drop_all_but_network(uid, gid)?;
     crate::observe::log::start(args.log_json, &args.log_level)?;
     let resources = Resources {
         descriptors,
         connections_per_cpu: args.connections_per_cpu,
+        memory_per_cpu_mib: args.memory_per_cpu_mib,
     };
     let control = Control::new(loader()?, resources);
     let runtime = tokio::runtime::Builder::new_current_thread()

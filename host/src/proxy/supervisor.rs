@@ -76,6 +76,8 @@ pub struct ProxyOptions {
     pub workers: Option<u32>,
     /// Connections each worker serves at once.
     pub connections_per_cpu: u32,
+    /// Memory of each worker for bytes on their way, MiB.
+    pub memory_per_cpu_mib: u32,
     /// Without a sign of life for so long it is replaced; at least 1 s.
     pub hung_after: Duration,
     /// Arguments for its log.
@@ -421,6 +423,10 @@ impl Keeper {
             .args([
                 "--connections-per-cpu",
                 &self.options.connections_per_cpu.to_string(),
+            ])
+            .args([
+                "--memory-per-cpu-mib",
+                &self.options.memory_per_cpu_mib.to_string(),
             ])
             .args(["--log-level", level])
             .stdin(Stdio::from(listening))

@@ -26,6 +26,7 @@ use super::{
     contract::ListenerInfo,
     dns,
     flow::{FlowContext, Reading},
+    heap,
     http::{self, Activity, Attribution, Inspector as _, Phase, cut_off},
     listener::is_stream,
     places::{Capacity, Places},
@@ -113,12 +114,12 @@ fn run(
         }
     }
     let turns = view.shared.turns.enrol(cpu);
-    runtime.block_on(tidy(&view, &turns))
+    runtime.block_on(tidy(&view, &turns, &places))
 }
 
 /// Shows that the thread is alive, takes up what was published also when no message
-/// comes, and gives back what plugins hold for nobody.
-async fn tidy(view: &View, turns: &Counter) -> io::Result<()> {
+/// comes, and gives back what plugins and the allocator hold for nobody.
+async fn tidy(view: &View, turns: &Counter, places: &Places) -> io::Result<()> {
     loop {
         for _ in 0..TURNS_A_TIDY {
             turns.turn();
@@ -126,6 +127,9 @@ async fn tidy(view: &View, turns: &Counter) -> io::Result<()> {
         }
         view.current();
         plugins::sweep();
+        if places.has_emptied() {
+            heap::trim();
+        }
     }
 }
 
@@ -228,7 +232,7 @@ async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
         Reading::Opaque => {
             activity.enter(Phase::Tunnel);
             tokio::select! {
-                () = carry(client, flow) => {}
+                () = carry(client, flow, activity) => {}
                 () = activity.evicted() => {}
             }
         }
@@ -240,9 +244,9 @@ async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
 }
 
 /// Copies both ways, half-closes and failures included, until both ends have closed.
-async fn carry(mut client: TcpStream, flow: &FlowContext) {
+async fn carry(mut client: TcpStream, flow: &FlowContext, activity: &Activity) {
     match flow.connect_upstream().await {
-        Ok(mut upstream) => http::carry(&mut client, &mut upstream).await,
+        Ok(mut upstream) => http::carry(&mut client, &mut upstream, activity.budget()).await,
         Err(error) => {
             tracing::debug!(destination = %flow.destination, %error, "upstream unreachable");
             cut_off(&client);

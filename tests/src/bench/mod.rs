@@ -6,6 +6,7 @@ mod cpu;
 mod empty;
 pub mod http;
 pub mod kernel;
+pub mod neighbours;
 mod pair;
 pub mod row;
 pub mod swap;

@@ -3,14 +3,14 @@
 use std::{env, process::Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tidegate_tests::bench::{connect, http, kernel, row::Row, swap};
+use tidegate_tests::bench::{connect, http, kernel, neighbours, row::Row, swap};
 
 fn main() -> Result<()> {
     let filter = env::args().nth(1).unwrap_or_default();
     if filter == connect::CHILD {
         return connect::child();
     }
-    let benches: [(&str, fn() -> Result<()>); 5] = [
+    let benches: [(&str, fn() -> Result<()>); 6] = [
         ("kernel", || {
             table("Packet programs (BPF_PROG_TEST_RUN)", &kernel::run()?)
         }),
@@ -20,6 +20,9 @@ fn main() -> Result<()> {
             table("HTTP/1.1 through the proxy", &http::run()?)
         }),
         ("swap", swaps),
+        ("neighbours", || {
+            table("Neighbours in the proxy", &neighbours::run()?)
+        }),
     ];
     let mut measured = 0;
     for (name, bench) in benches {

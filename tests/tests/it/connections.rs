@@ -110,6 +110,65 @@ fn flood(shop: &Shop, from: &Workload, bytes: &[u8]) -> Result<Vec<TcpStream>> {
     Ok(open)
 }
 
+/// Memory of each CPU for bytes on their way in this test, MiB.
+const MEMORY: u64 = 8;
+
+/// One client's heads that never end cost no more than its part of the memory; others have
+/// room for long ones meanwhile, and afterwards the memory is the machine's again.
+#[test]
+fn long_heads_cost_bounded_memory_that_is_given_back() -> Result<()> {
+    let mut shop = Shop::open()?;
+    shop.world.node.configure(&format!(
+        "node:\n  name: lab\n  outsideDevices: [{UPLINK}]\nproxy:\n  memoryPerCpuMiB: {MEMORY}\n"
+    ))?;
+    let all = POLICY.replace("{matchLabels: {app: frontend}}", "{}");
+    shop.world.node.write("policies/backend.yaml", all)?;
+    shop.world.node.start()?;
+    // Longer than what everybody gets.
+    let long = ["a", "b", "c"].map(|name| format!("{name}: {}", "x".repeat(7_000)));
+    let served = || {
+        let request = Curl::get(shop.url(HTTP, "/api/x"));
+        let headers = long.iter().flat_map(|line| ["-H", line.as_str()]);
+        request
+            .with(&headers.collect::<Vec<_>>())
+            .expect(&shop.frontend, 200)
+    };
+    served()?;
+    let proxy = shop.world.node.proxy_pid()?;
+    let before = resident(proxy)?;
+
+    let head = format!("GET /{}", "x".repeat(60_000));
+    let heads = flood(&shop, &shop.stranger, head.as_bytes())?;
+    shop.world.node.record(&["--verdict", "error"], |record| {
+        record["l7"]["status"] == 503
+            && record
+                .to_string()
+                .contains("no memory is left for this client")
+    })?;
+    served().context("beside many long heads")?;
+    let during = resident(proxy)?;
+    let cpus = std::thread::available_parallelism()?.get() as u64;
+    ensure!(
+        during < before + cpus * MEMORY + 8,
+        "{before} MiB before, {during} MiB beside {} heads",
+        heads.len()
+    );
+    drop(heads);
+    eventually("the memory is given back", || {
+        let after = resident(proxy)?;
+        ensure!(after < before + 8, "{before} MiB before, {after} MiB after");
+        Ok(())
+    })
+}
+
+/// Resident memory of a process, MiB.
+fn resident(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let size = line.context("no VmRSS")?.trim().trim_end_matches(" kB");
+    Ok(size.parse::<u64>()? / 1_024)
+}
+
 /// Visits from one port in each manner of leaving.
 const VISITS: u32 = 25;
 /// The longest that one of them may take, on a busy machine: much less than TIME_WAIT.

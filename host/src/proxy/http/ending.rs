@@ -1,12 +1,10 @@
 //! How a connection ends, as its peer sees it: in order, with a FIN, or cut off, with a
 //! RST. What broke off on one leg must not look complete on the other.
 
-use std::{os::fd::AsRawFd as _, time::Duration};
+use std::{cell::RefCell, io, os::fd::AsRawFd as _, time::Duration};
 
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt::Linger};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
-
-use super::buffer::Buffer;
 
 /// How long the end of a connection may take in all.
 const LINGER: Duration = Duration::from_secs(30);
@@ -40,19 +38,33 @@ pub(super) async fn last_words(client: &mut TcpStream, bytes: &[u8]) {
     let end = async {
         client.write_all(bytes).await?;
         client.shutdown().await?;
-        let (mut ignored, mut heard) = (Buffer::default(), 0);
+        let mut heard = 0;
         while heard < HEARD_OUT {
-            let reading = tokio::time::timeout(SILENCE, ignored.fill(client));
-            match reading.await {
+            match tokio::time::timeout(SILENCE, hear(client)).await {
                 Ok(Ok(count @ 1..)) => heard += count as u64,
                 _ => break,
             }
-            ignored.consume(usize::MAX);
         }
-        std::io::Result::Ok(())
+        io::Result::Ok(())
     };
     // The connection is over whatever comes of this.
     let _ = tokio::time::timeout(LINGER, end).await;
+}
+
+thread_local! {
+    /// What is read to be forgotten.
+    static FORGOTTEN: RefCell<Box<[u8]>> = RefCell::new(vec![0; 64 * 1024].into_boxed_slice());
+}
+
+/// Reads and forgets; how much. 0 at the end.
+async fn hear(peer: &TcpStream) -> io::Result<usize> {
+    loop {
+        peer.readable().await?;
+        match FORGOTTEN.with_borrow_mut(|forgotten| peer.try_read(forgotten)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+    }
 }
 
 /// What a peer did that owes us nothing.

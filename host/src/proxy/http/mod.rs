@@ -30,7 +30,7 @@ pub(super) use self::{
 /// Relays one client connection until either side closes. HTTP/2 is recognised by
 /// its preface (RFC 9113 §3.4).
 pub(super) async fn serve(mut client: TcpStream, inspector: &impl Inspector, activity: &Activity) {
-    let mut buffer = Buffer::default();
+    let mut buffer = Buffer::of(activity.budget());
     let speaks = tokio::time::timeout(FIRST_BYTES, speaks_http2(&mut client, &mut buffer));
     let speaks = tokio::select! {
         speaks = speaks => speaks,
@@ -78,9 +78,6 @@ async fn speaks_http2(client: &mut TcpStream, buffer: &mut Buffer) -> io::Result
         }
         if compared == PREFACE.len() {
             return Ok(Speaks::Http2);
-        }
-        if seen.is_empty() {
-            client.readable().await?;
         }
         if buffer.fill(client).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

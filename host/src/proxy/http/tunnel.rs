@@ -1,14 +1,20 @@
 //! Opaque bytes: after an accepted upgrade or CONNECT, or where no policy asks to look.
 
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use std::io;
+
+use tokio::{
+    io::AsyncWriteExt,
+    net::{
+        TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+};
 
 use super::{
     buffer::Buffer,
     ending::{cut_off, in_order},
 };
-
-/// Buffer of each direction, bytes.
-const BUFFER: usize = 64 * 1024;
+use crate::proxy::budget::Budget;
 
 /// Copies both ways, half-closes included, until both ends have closed; a failure of one
 /// end is passed to the other as a reset. `sent` and `received` hold what was read
@@ -21,24 +27,34 @@ pub(super) async fn relay(
 ) {
     cut_off(client);
     cut_off(upstream);
-    let early = async {
-        tokio::try_join!(
-            upstream.write_all(sent.filled()),
-            client.write_all(received.filled())
-        )
-    };
-    if early.await.is_err() {
-        return;
-    }
-    drop((sent, received));
-    let copied = tokio::io::copy_bidirectional_with_sizes(client, upstream, BUFFER, BUFFER).await;
+    let (from_client, to_client) = client.split();
+    let (from_upstream, to_upstream) = upstream.split();
+    let copied = tokio::try_join!(
+        copy(from_client, sent, to_upstream),
+        copy(from_upstream, received, to_client)
+    );
     if copied.is_ok() {
         in_order(client);
         in_order(upstream);
     }
 }
 
+/// One direction, to its end. While nothing comes it holds no memory.
+async fn copy(mut from: ReadHalf<'_>, mut buffer: Buffer, mut to: WriteHalf<'_>) -> io::Result<()> {
+    loop {
+        to.write_all(buffer.filled()).await?;
+        buffer.consume(usize::MAX);
+        if buffer.fill(&mut from).await? == 0 {
+            return to.shutdown().await;
+        }
+    }
+}
+
 /// As [`relay`], from the first byte on.
-pub(in crate::proxy) async fn carry(client: &mut TcpStream, upstream: &mut TcpStream) {
-    relay(client, Buffer::default(), upstream, Buffer::default()).await;
+pub(in crate::proxy) async fn carry(
+    client: &mut TcpStream,
+    upstream: &mut TcpStream,
+    budget: &Budget,
+) {
+    relay(client, Buffer::of(budget), upstream, Buffer::of(budget)).await;
 }

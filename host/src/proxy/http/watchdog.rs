@@ -9,6 +9,8 @@ use std::{
 
 use tokio::sync::Notify;
 
+use crate::proxy::budget::Budget;
+
 /// How often a connection is looked at; every limit is met within one tick.
 pub(super) const TICK: Duration = Duration::from_secs(10);
 
@@ -47,17 +49,24 @@ pub(in crate::proxy) struct Activity {
     steps: Cell<u64>,
     evicted: Cell<bool>,
     told: Notify,
+    budget: Budget,
 }
 
+#[cfg(test)]
 impl Default for Activity {
     fn default() -> Self {
-        Self::new(TICK)
+        Self::of(&Budget::default())
     }
 }
 
 impl Activity {
+    /// Of a connection with this part of the memory.
+    pub(in crate::proxy) fn of(budget: &Budget) -> Self {
+        Self::new(TICK, budget)
+    }
+
     /// For a connection that is looked at every `tick`: [`TICK`], but in tests.
-    pub(super) fn new(tick: Duration) -> Self {
+    pub(super) fn new(tick: Duration, budget: &Budget) -> Self {
         Self {
             tick,
             phase: Cell::new(Phase::Idle),
@@ -65,7 +74,13 @@ impl Activity {
             steps: Cell::new(0),
             evicted: Cell::new(false),
             told: Notify::new(),
+            budget: budget.clone(),
         }
+    }
+
+    /// What its bytes take their memory from.
+    pub(in crate::proxy) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Bytes moved.

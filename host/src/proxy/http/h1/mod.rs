@@ -9,12 +9,12 @@ mod underway;
 
 use std::{cell::Cell, future::poll_fn, io, pin::pin, task::Poll};
 
-use tidegate_wire::http1::{HeadError, HeadScan};
+use tidegate_wire::http1::HeadScan;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use self::{
     answer::Answer,
-    plan::{DRAINABLE, Forward, Plan, Refuse},
+    plan::{DRAINABLE, Forward, Plan, Refuse, Unreadable},
     response::{Expectation, Received, Silence, receive},
     underway::{Progress, UNASKED, Underway},
 };
@@ -40,7 +40,7 @@ pub(super) async fn serve(
         client,
         upstream: None,
         requests: Pump::new(buffer),
-        responses: Pump::new(Buffer::default()),
+        responses: Pump::new(Buffer::of(activity.budget())),
         inspector,
         activity,
         underway: &underway,
@@ -105,7 +105,7 @@ impl<I: Inspector> Connection<'_, I> {
                     (head_len, plan::plan(head, self.inspector))
                 }
                 Ok(None) => return,
-                Err(error) => (0, plan::unreadable(error, self.inspector)),
+                Err(error) => (0, plan::unreadable(&error, self.inspector)),
             };
             self.activity.enter(Phase::Exchange);
             let next = match plan {
@@ -122,7 +122,7 @@ impl<I: Inspector> Connection<'_, I> {
     }
 
     /// Waits for a complete request head; `None` if there will be no other one.
-    async fn next_head(&mut self) -> Result<Option<usize>, HeadError> {
+    async fn next_head(&mut self) -> Result<Option<usize>, Unreadable> {
         let mut scan = HeadScan::default();
         loop {
             let buffer = &mut self.requests.buffer;
@@ -149,6 +149,9 @@ impl<I: Inspector> Connection<'_, I> {
             match self.requests.buffer.fill(self.client).await {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                    return Err(Unreadable::NoMemory);
+                }
                 Err(_) => {
                     // A reset stays one.
                     self.cut_off();
@@ -294,6 +297,8 @@ impl<I: Inspector> Connection<'_, I> {
         // Upstream need not wait for the client's end, and whoever needs the place may
         // have it.
         self.upstream = None;
+        self.requests.buffer.forget();
+        self.responses.buffer.forget();
         self.activity.enter(Phase::Idle);
         last_words(self.client, bytes).await;
         Next::Close
@@ -321,8 +326,9 @@ impl<I: Inspector> Connection<'_, I> {
         let Some(upstream) = &mut self.upstream else {
             return;
         };
-        let sent = std::mem::take(&mut self.requests.buffer);
-        let received = std::mem::take(&mut self.responses.buffer);
+        let empty = || Buffer::of(self.activity.budget());
+        let sent = std::mem::replace(&mut self.requests.buffer, empty());
+        let received = std::mem::replace(&mut self.responses.buffer, empty());
         tunnel::relay(self.client, sent, upstream, received).await;
     }
 }
@@ -373,7 +379,7 @@ async fn watch(
     from_client: &mut (impl tokio::io::AsyncRead + Unpin),
     to_upstream: &mut (impl tokio::io::AsyncWrite + Unpin),
 ) -> PumpError {
-    while !buffer.is_full() {
+    while buffer.has_room() {
         match buffer.fill(from_client).await {
             Ok(0) => {
                 let _ = to_upstream.shutdown().await;

@@ -10,6 +10,7 @@ use tidegate_wire::{
 
 use super::answer::Answer;
 use crate::proxy::http::{
+    buffer::NO_MEMORY,
     exchange::Exchange,
     inspect::{Attribution, Inspector, Verdict},
 };
@@ -53,12 +54,31 @@ pub(super) struct Refuse {
 pub(super) fn plan(head: &[u8], inspector: &impl Inspector) -> Plan {
     let began = Instant::now();
     with_request(head, |request| decide(request, began, inspector))
-        .unwrap_or_else(|error| unreadable(error, inspector))
+        .unwrap_or_else(|error| unreadable(&error.into(), inspector))
+}
+
+/// Why a head could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// It is longer than its client has memory for.
+    #[error("{NO_MEMORY}")]
+    NoMemory,
+}
+
+impl Unreadable {
+    fn status(&self) -> u16 {
+        match self {
+            Self::Head(error) => error.status(),
+            Self::NoMemory => 503,
+        }
+    }
 }
 
 /// Refuses a head that could not be read, and ends the connection: where the next
 /// request begins is not known.
-pub(super) fn unreadable(error: HeadError, inspector: &impl Inspector) -> Plan {
+pub(super) fn unreadable(error: &Unreadable, inspector: &impl Inspector) -> Plan {
     let reason = error.to_string();
     let bytes = Answer::error(error.status(), &format!("{reason}\r\n")).encode();
     Exchange::unreadable("HTTP/1.1", reason).denied(error.status(), inspector);

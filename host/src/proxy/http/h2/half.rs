@@ -95,6 +95,12 @@ impl Half {
         })
     }
 
+    /// Memory of a block that has begun, bytes.
+    pub(super) fn memory(&self) -> usize {
+        let block = self.block.as_ref();
+        block.map_or(0, |block| block.fragments.capacity())
+    }
+
     /// Lets the frame that begins pass in pieces, or forgets it.
     pub(super) fn begin(&mut self, frame: &Frame, discarded: bool, out: &mut Outbox) {
         self.left = frame.length as usize;

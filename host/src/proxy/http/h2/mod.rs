@@ -32,11 +32,12 @@ use tokio::{
 
 use self::{outbox::Outbox, relay::Relay};
 use super::{
-    buffer::Buffer,
+    buffer::{Buffer, NO_MEMORY},
     ending::{cut_off, last_words},
     inspect::{Inspector, no_upstream},
     watchdog::{Activity, Phase},
 };
+use crate::proxy::budget::{Budget, Taken};
 
 /// Why a connection must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,9 @@ const GREETING: Duration = Duration::from_secs(10);
 /// Steps of one turn: then other connections of the worker have theirs.
 const TURN: u32 = 64;
 
+/// What may wait on a connection beside its buffers, bytes, whatever its client has.
+const ALWAYS: usize = 8 * 1024;
+
 /// Relays one client connection whose `buffer` begins with the preface. Upstream is
 /// asked when the first request may pass.
 pub(super) async fn serve(
@@ -82,10 +86,12 @@ pub(super) async fn serve(
         client: End::new(client, buffer),
         upstream: None,
         activity,
+        held: None,
     };
     let mut ended = pair.run().await;
     if let Ok(Ended::Asks) = ended {
-        ended = match greet(inspector, pair.relay.greeting().unwrap_or_default()).await {
+        let greeting = pair.relay.greeting().unwrap_or_default();
+        ended = match greet(inspector, greeting, activity.budget()).await {
             Ok((stream, buffer)) => {
                 pair.relay.open();
                 leg = stream;
@@ -130,9 +136,13 @@ pub(super) async fn reject_preface(client: &mut TcpStream) {
 
 /// Opens the other leg, and waits until it has said that it speaks HTTP/2: a server of
 /// another protocol gets no byte that a client chose.
-async fn greet(inspector: &impl Inspector, greeting: &[u8]) -> io::Result<(TcpStream, Buffer)> {
+async fn greet(
+    inspector: &impl Inspector,
+    greeting: &[u8],
+    budget: &Budget,
+) -> io::Result<(TcpStream, Buffer)> {
     let mut stream = inspector.connect_upstream().await?;
-    let mut buffer = Buffer::default();
+    let mut buffer = Buffer::of(budget);
     let answer = async {
         stream.write_all(greeting).await?;
         loop {
@@ -169,6 +179,8 @@ struct Pair<'p, I> {
     /// Once a request may pass.
     upstream: Option<End<'p>>,
     activity: &'p Activity,
+    /// Memory of what waits beside the buffers.
+    held: Option<Taken>,
 }
 
 impl<'s> End<'s> {
@@ -183,7 +195,7 @@ impl<'s> End<'s> {
 
     /// Reads once if there is room; tells if something changed.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        if self.ended || self.buffer.is_full() {
+        if self.ended || !self.buffer.has_room() {
             return Ok(false);
         }
         match self.buffer.poll_fill(cx, self.stream) {
@@ -255,10 +267,10 @@ impl<I: Inspector> Pair<'_, I> {
                 Ok(Turn::Moved) => self.activity.progress(),
                 Ok(Turn::Asks) => return Poll::Ready(Ok(Some(Ended::Asks))),
                 Ok(Turn::Over) => return Poll::Ready(Ok(Some(Ended::Closed))),
-                Ok(Turn::Still) => {
-                    self.rest();
-                    return Poll::Pending;
-                }
+                Ok(Turn::Still) => match self.rest() {
+                    Ok(()) => return Poll::Pending,
+                    Err(fault) => return Poll::Ready(Err(fault)),
+                },
                 Err(Stop::Fault(fault)) => return Poll::Ready(Err(fault)),
                 // A peer that is gone is not told anything.
                 Err(Stop::Upstream) => return Poll::Ready(Ok(Some(Ended::Closed))),
@@ -268,7 +280,7 @@ impl<I: Inspector> Pair<'_, I> {
     }
 
     /// Nothing is to be done until a socket is ready.
-    fn rest(&mut self) {
+    fn rest(&mut self) -> Result<(), Fault> {
         self.activity.enter(match self.relay.is_idle() {
             true => Phase::Idle,
             false => Phase::Exchange,
@@ -277,8 +289,14 @@ impl<I: Inspector> Pair<'_, I> {
         if let Some(upstream) = &mut self.upstream {
             upstream.buffer.release();
         }
-        self.relay.to_client.release();
-        self.relay.to_upstream.release();
+        self.relay.release();
+        self.held = None;
+        let more = self.relay.waiting().saturating_sub(ALWAYS);
+        if more > 0 {
+            let held = self.activity.budget().take(more);
+            self.held = Some(held.ok_or(Fault::new(code::ENHANCE_YOUR_CALM, NO_MEMORY))?);
+        }
+        Ok(())
     }
 
     fn turn(&mut self, cx: &mut Context<'_>, steps: &mut u32) -> Result<Turn, Stop> {

@@ -33,14 +33,17 @@ impl Outbox {
         }
     }
 
-    /// Gives memory back while nothing waits.
+    /// Gives back memory in which nothing waits.
     pub(super) fn release(&mut self) {
-        if self.bytes.is_empty() {
-            self.bytes = Vec::new();
+        for bytes in [&mut self.bytes, &mut self.own] {
+            // Some room is left, so that it need not grow again for each frame.
+            bytes.shrink_to(2 * bytes.len());
         }
-        if self.own.is_empty() {
-            self.own = Vec::new();
-        }
+    }
+
+    /// Memory it takes, bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.bytes.capacity() + self.own.capacity()
     }
 
     /// Forgets everything.

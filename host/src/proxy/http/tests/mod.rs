@@ -20,7 +20,7 @@ use super::{
     h1 as http1, serve,
     watchdog::{Activity, TICK},
 };
-use crate::observe::record::L7Summary;
+use crate::{observe::record::L7Summary, proxy::budget::Budget};
 
 /// Decides by the first path segment, and keeps every record as one line.
 pub(super) struct Rules {
@@ -223,8 +223,9 @@ fn relay_watched(tick: Duration, test: impl AsyncFnOnce(Ends)) {
             if tick == TICK {
                 return serve(accepted, &*inspector, &Activity::default()).await;
             }
-            let activity = Activity::new(tick);
-            http1::serve(&mut accepted, Buffer::default(), &*inspector, &activity).await;
+            let activity = Activity::new(tick, &Budget::default());
+            let buffer = Buffer::of(activity.budget());
+            http1::serve(&mut accepted, buffer, &*inspector, &activity).await;
         });
         let upstream = Upstream {
             listener,

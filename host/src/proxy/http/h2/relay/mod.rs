@@ -111,7 +111,7 @@ impl Expansion {
     /// heed upstream's smaller table gives one.
     const RATIO: usize = 8;
     /// What may be added at first, bytes.
-    const SLACK: usize = 256 * 1024;
+    const SLACK: usize = 64 * 1024;
 
     fn block(&mut self, received: usize, sent: usize) -> Result<(), Fault> {
         self.0 = (self.0 + sent).saturating_sub(received * Self::RATIO);
@@ -160,6 +160,22 @@ impl<'a, I: Inspector> Relay<'a, I> {
     /// Time has passed.
     pub(super) fn refill(&mut self, now: Instant) {
         self.calm.refill(now);
+    }
+
+    /// Gives back memory in which nothing waits.
+    pub(super) fn release(&mut self) {
+        self.to_client.release();
+        self.to_upstream.release();
+        if self.streams.is_empty() {
+            self.streams.shrink_to_fit();
+        }
+    }
+
+    /// Memory of what waits to be sent or for the rest of its message, bytes. What open
+    /// requests take is counted by their [`Share`].
+    pub(super) fn waiting(&self) -> usize {
+        let outboxes = self.to_client.memory() + self.to_upstream.memory();
+        outboxes + self.requests.memory() + self.responses.memory()
     }
 
     pub(super) fn is_idle(&self) -> bool {
