@@ -28,7 +28,12 @@ use tidegate_ebpf_shared::{
     service::{Backend, ServiceEntry, ServiceKey, SlotKey},
     steer::{PeerKey, SteerOrigin},
 };
-use tidegate_tests::kernel::{object::Object, world::addr};
+use tidegate_tests::kernel::{
+    object::Object,
+    random::Random,
+    sockets::{Comparison, Tally},
+    world::addr,
+};
 
 const HOST_SERVICE: u32 = 20;
 const POLICY: u32 = 1;
@@ -84,9 +89,50 @@ fn socket_hooks_translate_refuse_and_steer() {
         steers_tcp(&mut object, "[::1]:0", "[2001:db8::1]:8080");
         steers_datagrams(&mut object, "127.0.0.1:0", "192.0.2.53:53");
         steers_datagrams(&mut object, "[::1]:0", "[2001:db8::53]:53");
+        drop(object);
+        attempts_agree_with_the_model(&cgroup);
     })
     .join()
     .expect("the test thread");
+}
+
+/// Random worlds, each with 20 attempts.
+const CASES: usize = 300;
+
+fn attempts_agree_with_the_model(cgroup: &Cgroup) {
+    // Everything leads somewhere, and nobody is there.
+    let ip = |line: &str| {
+        let status = Command::new("ip").args(line.split(' ')).status();
+        assert!(status.expect("ip").success(), "{line}");
+    };
+    for line in [
+        "link add away type veth peer name beyond",
+        "link set away up",
+        "link set beyond up",
+        "address add 10.1.0.1/24 dev away",
+        "address add fd01::1/64 dev away nodad",
+        "route add default dev away",
+        "-6 route add default dev away",
+    ] {
+        ip(line);
+    }
+    let proxy = TcpListener::bind("[::]:0").expect("the proxy");
+    let seed = Random::seed();
+    println!("TIDEGATE_SEED={seed}");
+    let (mut random, mut tally) = (Random::new(seed), Tally::default());
+    let mut comparison = Comparison {
+        object: &mut attached(cgroup),
+        cgroup: cgroup.id(),
+        proxy: proxy.local_addr().expect("bound").port(),
+        used: 0,
+    };
+    for _ in 0..CASES {
+        comparison
+            .case(&mut random, &mut tally)
+            .expect("maps and sockets");
+    }
+    println!("{tally:?}");
+    assert_eq!(tally.missing(), Vec::<&str>::new());
 }
 
 fn attached(cgroup: &Cgroup) -> Object {

@@ -441,6 +441,7 @@ fn end_address(endpoint: u32, is_v4: bool) -> Addr {
     }
 }
 
+/// Events as the model has them: that they have a time is all that is asked of it.
 pub(super) fn without_time(mut events: Vec<Event>) -> Vec<Event> {
     for event in &mut events {
         assert!(event.time != 0, "an event without a time");

@@ -8,6 +8,7 @@ pub mod frames;
 pub mod model;
 pub mod object;
 pub mod random;
+pub mod sockets;
 pub mod tagged;
 pub mod wire;
 pub mod world;

@@ -4,6 +4,7 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use tidegate_ebpf_shared::{
+    addr::Addr,
     config::flags as config_flags,
     event::{Event, kind},
     flow::{FlowEntry, FlowKey, flags},
@@ -109,6 +110,8 @@ enum Judged {
     Live,
     /// May it be delivered where NAT has led it?
     Delivery,
+    /// May a host service's socket begin it? Where it leads is its target's affair.
+    Socket,
 }
 
 /// What policy says of a flow.
@@ -206,6 +209,42 @@ impl Model {
             Fate::Drop => (DROP, mark),
         };
         expected
+    }
+
+    /// What policy says of a host service's attempt to reach `packet`'s target, as an
+    /// event tells it, without its kind. The source is an address that the service's
+    /// endpoint has.
+    pub fn attempt(world: &World, packet: Packet) -> Event {
+        let port = match &packet.transport {
+            Ok(transport) => policy_port(packet.protocol, transport),
+            Err(_) => [0; 2],
+        };
+        let (src, dst) = (packet.src, packet.dst);
+        let step = Step {
+            model: &mut Self::default(),
+            world,
+            hook: Hook::FromEndpoint(None),
+            comes: Comes {
+                mark: 0,
+                tag: Tag::None,
+                from_beyond: false,
+            },
+            packet,
+            now: 0,
+            expected: Expected::default(),
+        };
+        let decision = step.judge(src, dst, port, 0, 0, Judged::Socket);
+        let mut event = Event {
+            src: Addr::default(),
+            src_port: [0; 2],
+            ifindex: 0,
+            reason: decision.reason,
+            ..step.event(&decision)
+        };
+        if decision.reason != 0 {
+            event.direction = decision.direction;
+        }
+        event
     }
 
     /// The proxy speaks on a leg of a steered flow, to an end outside.
@@ -620,7 +659,8 @@ impl Step<'_> {
             let names = self.world.fqdn.get(&dst).copied().filter(|_| outside);
             let names = names.unwrap_or_default();
             for (identity, expires) in names.identities.into_iter().zip(names.expires) {
-                if identity == 0 || (judged == Judged::New && expires == EXPIRED) {
+                let begins = matches!(judged, Judged::New | Judged::Socket);
+                if identity == 0 || (begins && expires == EXPIRED) {
                     continue;
                 }
                 let other = self.entry(policy, identity, direction::EGRESS, port);
@@ -633,6 +673,9 @@ impl Step<'_> {
             if decision.reason != 0 {
                 return decision;
             }
+        }
+        if judged == Judged::Socket {
+            return decision;
         }
         let exempt = decision.src.identity == reserved::HOST
             && self.world.config.flags & config_flags::ALLOW_LOCALHOST != 0;
