@@ -24,9 +24,12 @@ pub enum ConfigError {
 /// One complaint about one place.
 #[derive(Debug)]
 pub struct Complaint {
-    file: String,
-    line: u64,
-    column: u64,
+    /// The file, as the caller named it.
+    pub file: String,
+    /// Line, from 1.
+    pub line: u64,
+    /// Column, from 1.
+    pub column: u64,
     /// Path of the key, e.g. `node.outsideDevices[0]`; empty for the file as a whole.
     field: String,
     message: String,
@@ -35,15 +38,26 @@ pub struct Complaint {
 
 impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
-        if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
-        }
-        f.write_str(&self.message)?;
-        match &self.hint {
-            Some(hint) => write!(f, "; {hint}"),
-            None => Ok(()),
-        }
+        write!(
+            f,
+            "{}:{}:{}: {}",
+            self.file,
+            self.line,
+            self.column,
+            self.said()
+        )
+    }
+}
+
+impl Complaint {
+    /// What is wrong, without the place: `field: message; hint`.
+    pub fn said(&self) -> String {
+        let field = match self.field.as_str() {
+            "" => String::new(),
+            field => format!("{field}: "),
+        };
+        let hint = self.hint.iter().map(|hint| format!("; {hint}"));
+        format!("{field}{}{}", self.message, hint.collect::<String>())
     }
 }
 
@@ -192,11 +206,23 @@ fn written_at(text: &str, at: Location) -> String {
         .and_then(|line| text.lines().nth(usize::try_from(line).ok()?));
     let skip = usize::try_from(at.column().saturating_sub(1)).unwrap_or(usize::MAX);
     let rest: String = line.unwrap_or_default().chars().skip(skip).collect();
-    rest.split(" #")
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    let rest = rest.split(" #").next().unwrap_or_default().trim();
+    // In flow style a bare word ends where the next entry, or the end of all, begins.
+    match rest.starts_with(['"', '\'', '[', '{']) {
+        true => rest.to_owned(),
+        false => {
+            let inside = is_flow(line.unwrap_or_default(), skip);
+            let end = rest.find([',', '}', ']']).filter(|_| inside);
+            rest[..end.unwrap_or(rest.len())].trim_end().to_owned()
+        }
+    }
+}
+
+/// Is a bracket open at this place of a line, in characters? One of a line before is not
+/// seen: then the value is shown with what follows it.
+fn is_flow(line: &str, column: usize) -> bool {
+    let before: String = line.chars().take(column).collect();
+    before.matches(['{', '[']).count() > before.matches(['}', ']']).count()
 }
 
 /// The library's message without the place, which we print in front.

@@ -16,7 +16,7 @@ pub use checked::{
     Addresses, Config, Folders, Fqdn, Log, LogFormat, Metrics, Node, Policy, PolicyMode, Proxy,
     ProxyUser, RejectResponseCode,
 };
-pub use error::ConfigError;
+pub use error::{Complaint, ConfigError};
 
 /// Reads and checks a configuration file. Relative paths in it are taken from the
 /// file's own folder.

@@ -69,6 +69,10 @@ fn errors_name_place_key_value_and_what_would_be_right() {
             "tidegate.yaml:3:3: node.name: the key `name` is written twice; keep one of them",
         ),
         (
+            "limits: {flows: many, endpoints: 5}\n",
+            "tidegate.yaml:1:17: limits.flows: `many` does not fit; expected a whole number",
+        ),
+        (
             "node: hello\n",
             "tidegate.yaml:1:7: node: `hello` does not fit; expected keys and values below it",
         ),

@@ -253,6 +253,16 @@ pub enum L7Protocol {
     Dns,
 }
 
+impl L7Protocol {
+    /// As documents name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Dns => "dns",
+        }
+    }
+}
+
 /// One plugin in a chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginUse {

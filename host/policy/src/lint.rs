@@ -13,7 +13,7 @@ use crate::{
 const DNS_PORT: u16 = 53;
 
 /// Looks at everything together; what one document shows alone is in
-/// [`crate::Document::warnings`].
+/// [`crate::Document::warnings`]. A finding that is an error leaves the document in force.
 pub fn lint(input: &Input) -> Vec<Problem> {
     let mut warnings = Vec::new();
     for policy in &input.policies {
@@ -23,7 +23,52 @@ pub fn lint(input: &Input) -> Vec<Problem> {
     }
     lint_selectors(input, &mut warnings);
     lint_addresses(input, &mut warnings);
+    lint_plugins(input, &mut warnings);
     warnings
+}
+
+/// Bindings of plugins that are not there, or read something else: they are in force and
+/// their fail mode decides, which is nobody's wish.
+fn lint_plugins(input: &Input, found: &mut Vec<Problem>) {
+    for binding in &input.bindings {
+        let reads = input.plugins.get(&binding.plugin);
+        let problem = match reads {
+            Some(reads) if *reads == binding.protocol => continue,
+            Some(reads) => {
+                let reads = reads.name();
+                let hint = format!("set `protocol: {reads}`, or bind another plugin");
+                let message = format!(
+                    "the plugin reads {reads}, and the binding hands it {}",
+                    binding.protocol.name()
+                );
+                binding.meta.problem(
+                    binding.plugin_at.line,
+                    &binding.plugin_at.field(),
+                    message,
+                    &hint,
+                )
+            }
+            None => {
+                let installed: Vec<&str> = input.plugins.keys().map(String::as_str).collect();
+                let hint = format!(
+                    "put it into the plugins folder; installed: {}",
+                    installed.join(", ")
+                );
+                let message =
+                    "no plugin of this name is installed, so the fail mode decides".to_owned();
+                binding.meta.problem(
+                    binding.plugin_at.line,
+                    &binding.plugin_at.field(),
+                    message,
+                    &hint,
+                )
+            }
+        };
+        found.push(Problem {
+            value: Some(binding.plugin.clone()),
+            ..problem
+        });
+    }
 }
 
 /// Specs that apply to nobody, which is what a mistyped label looks like.
@@ -76,17 +121,12 @@ fn lint_selectors(input: &Input, warnings: &mut Vec<Problem>) {
 fn lint_addresses(input: &Input, warnings: &mut Vec<Problem>) {
     for endpoint in &input.endpoints {
         let is_workload = matches!(endpoint.location, Location::Interface(_));
-        for address in &endpoint.addresses {
-            if is_workload && (input.node_addresses.contains(address) || address.is_loopback()) {
+        for (address, at) in endpoint.addresses() {
+            if is_workload && (input.node_addresses.contains(&address) || address.is_loopback()) {
                 let message = format!("{address} is the node's own address");
                 let hint =
                     "a workload has addresses of its own; for a process of the node use `cgroup`";
-                warnings.push(warn(
-                    &endpoint.meta,
-                    &addresses_of(&endpoint.meta),
-                    message,
-                    hint,
-                ));
+                warnings.push(warn(&endpoint.meta, at, message, hint));
             }
         }
     }
@@ -120,7 +160,7 @@ fn addresses_of(meta: &Meta) -> At {
 fn warn(meta: &Meta, at: &At, message: String, hint: &str) -> Problem {
     Problem {
         severity: Severity::Warning,
-        ..meta.problem(at.line, &at.path, message, hint)
+        ..meta.problem(at.line, &at.field(), message, hint)
     }
 }
 

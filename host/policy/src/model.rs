@@ -333,7 +333,7 @@ fn union(allows: &[(String, Option<&L7Rules>, bool)]) -> Option<Option<Vec<Strin
                 texts.extend(list.iter().map(|(_, rule): &(_, FqdnSelector)| json(rule)));
                 "dns"
             }
-            Some(L7Rules::Plugin { name, rules }) => {
+            Some(L7Rules::Plugin { name, rules, .. }) => {
                 open |= rules.iter().any(|(_, rule)| *rule == serde_json::json!({}));
                 texts.extend(rules.iter().map(|(_, rule)| json(rule)));
                 name

@@ -45,14 +45,31 @@ impl fmt::Display for Problem {
         if self.severity == Severity::Warning {
             f.write_str("warning: ")?;
         }
-        if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
+        self.said().fmt(f)
+    }
+}
+
+impl Problem {
+    /// What is wrong, without the place and how much it matters, for those who show these
+    /// in another way: `field: message (value); hint`.
+    pub fn said(&self) -> impl fmt::Display {
+        Said(self)
+    }
+}
+
+struct Said<'a>(&'a Problem);
+
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(problem) = self;
+        if !problem.field.is_empty() {
+            write!(f, "{}: ", problem.field)?;
         }
-        f.write_str(&self.message)?;
-        if let Some(value) = &self.value {
+        f.write_str(&problem.message)?;
+        if let Some(value) = &problem.value {
             write!(f, " ({value})")?;
         }
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = &problem.hint {
             write!(f, "; {hint}")?;
         }
         Ok(())

@@ -72,6 +72,18 @@ pub struct At {
     pub line: u32,
 }
 
+impl At {
+    /// The path from the document's root, as messages name fields; empty for the document
+    /// as a whole.
+    pub fn field(&self) -> String {
+        let path = &self.path;
+        match path.is_empty() || path.starts_with("spec.") || path.starts_with("specs[") {
+            true => path.clone(),
+            false => format!("spec.{path}"),
+        }
+    }
+}
+
 /// Who is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peers {
@@ -212,6 +224,8 @@ pub enum L7Rules {
     Dns(Vec<(At, FqdnSelector)>),
     /// `rules.l7proto` with `rules.l7`.
     Plugin {
+        /// Where its name was written.
+        at: At,
         /// Name of the plugin.
         name: String,
         /// The entries of `l7`, as JSON objects.

@@ -60,6 +60,7 @@ pub(super) enum L7Clause<'p> {
     Http(Vec<(RuleId, &'p HttpRule)>),
     Dns(Vec<(RuleId, &'p FqdnSelector)>),
     Plugin {
+        at: &'p At,
         name: &'p str,
         rules: Vec<(RuleId, &'p serde_json::Value)>,
     },
@@ -126,7 +127,8 @@ fn flatten_l7<'p>(
         None => None,
         Some(L7Rules::Http(rules)) => Some(L7Clause::Http(number(meta, rules, register)?)),
         Some(L7Rules::Dns(rules)) => Some(L7Clause::Dns(number(meta, rules, register)?)),
-        Some(L7Rules::Plugin { name, rules }) => Some(L7Clause::Plugin {
+        Some(L7Rules::Plugin { at, name, rules }) => Some(L7Clause::Plugin {
+            at,
             name,
             rules: number(meta, rules, register)?,
         }),

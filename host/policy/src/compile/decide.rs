@@ -16,6 +16,7 @@ use crate::{
     ids::{Exhausted, Interner},
     input::PluginBinding,
     problem::Problem,
+    rule::At,
 };
 
 /// Name of the built-in HTTP matcher.
@@ -200,9 +201,9 @@ impl<'p> Gathered<'p> {
             }
             Some(L7Clause::Http(_)) => (HTTP, L7Protocol::Http),
             Some(L7Clause::Dns(_)) => (DNS, L7Protocol::Dns),
-            Some(L7Clause::Plugin { name, .. }) => match plugins.get(*name) {
+            Some(L7Clause::Plugin { at, name, .. }) => match plugins.get(*name) {
                 Some(protocol) => (*name, *protocol),
-                None => return Err(unknown_plugin(clause, name)),
+                None => return Err(unknown_plugin(clause, at, name)),
             },
         };
         if let Some(other) = self.reader
@@ -291,29 +292,30 @@ fn numbers<T>(rules: &[(RuleId, T)]) -> Vec<RuleId> {
     rules.iter().map(|(id, _)| *id).collect()
 }
 
-fn unknown_plugin(clause: &Clause<'_>, name: &str) -> Box<Problem> {
-    Box::new(clause.meta.problem(
-        clause.at.line,
-        &format!("{}.rules.l7proto", clause.at.path),
-        format!("no plugin of this name is installed: {name}"),
+fn unknown_plugin(clause: &Clause<'_>, at: &At, name: &str) -> Box<Problem> {
+    let problem = clause.meta.problem(
+        at.line,
+        &at.field(),
+        "no plugin of this name is installed".to_owned(),
         "put it into the plugins folder first",
-    ))
+    );
+    Box::new(Problem {
+        value: Some(name.to_owned()),
+        ..problem
+    })
 }
 
 fn rule_conflict(clause: &Clause<'_>, other: &str, own: &str) -> Box<Problem> {
     Box::new(clause.meta.problem(
         clause.at.line,
-        &clause.at.path,
+        &clause.at.field(),
         format!("{own} rules meet {other} rules on the same port for the same peer"),
         "one kind of L7 rules per port",
     ))
 }
 
 fn binding_conflict(bound: &Bound<'_>, protocol: L7Protocol) -> Problem {
-    let protocol = match protocol {
-        L7Protocol::Http => HTTP,
-        L7Protocol::Dns => DNS,
-    };
+    let protocol = protocol.name();
     bound.binding.meta.problem(
         bound.binding.meta.line,
         "spec.protocol",

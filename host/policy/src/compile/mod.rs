@@ -56,6 +56,7 @@ pub fn compile(input: &Input, ids: &mut Ids) -> Result<Compiled, Vec<Problem>> {
     match result {
         Ok(compiled) if problems.is_empty() => Ok(compiled),
         Ok(_) => {
+            names::say_once(&mut problems);
             problems.dedup();
             Err(problems)
         }

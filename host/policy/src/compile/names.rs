@@ -1,6 +1,6 @@
 //! Names, places and frontends that may exist only once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     compiled::Location,
@@ -17,6 +17,19 @@ pub(super) fn check(input: &Input) -> Vec<Problem> {
     problems
 }
 
+/// What else is wrong with a document that exists already, as a copied file does, follows
+/// from that: it is said once.
+pub(super) fn say_once(problems: &mut Vec<Problem>) {
+    type Place = (String, Option<String>);
+    let place = |problem: &Problem| (problem.file.clone(), problem.document.clone());
+    let again = |problem: &&Problem| problem.field == NAME && problem.message.contains(EXISTS);
+    let doubled: BTreeSet<Place> = problems.iter().filter(again).map(place).collect();
+    problems.retain(|problem| again(&problem) || !doubled.contains(&place(problem)));
+}
+
+const NAME: &str = "metadata.name";
+const EXISTS: &str = "exists already in";
+
 fn check_documents(input: &Input, problems: &mut Vec<Problem>) {
     let mut metas: Vec<&Meta> = Vec::new();
     metas.extend(input.endpoints.iter().map(|d| &d.meta));
@@ -29,13 +42,8 @@ fn check_documents(input: &Input, problems: &mut Vec<Problem>) {
         if let Some(first) = seen.get(&meta.key()) {
             problems.push(meta.problem(
                 meta.line,
-                "metadata.name",
-                format!(
-                    "{} exists already in {}:{}",
-                    meta.key(),
-                    first.file,
-                    first.line
-                ),
+                NAME,
+                format!("{} {EXISTS} {}:{}", meta.key(), first.file, first.line),
                 "give one of them another name",
             ));
         } else {
@@ -47,14 +55,15 @@ fn check_documents(input: &Input, problems: &mut Vec<Problem>) {
 fn check_locations(input: &Input, problems: &mut Vec<Problem>) {
     let mut seen: BTreeMap<(bool, &str), &Meta> = BTreeMap::new();
     for endpoint in &input.endpoints {
-        let (place, field) = match &endpoint.location {
-            Location::Interface(name) => ((true, name.as_str()), "spec.interface"),
-            Location::Cgroup(path) => ((false, path.as_str()), "spec.cgroup"),
+        let place = match &endpoint.location {
+            Location::Interface(name) => (true, name.as_str()),
+            Location::Cgroup(path) => (false, path.as_str()),
         };
+        let at = &endpoint.location_at;
         if let Some(first) = seen.get(&place) {
             problems.push(endpoint.meta.problem(
-                endpoint.meta.line,
-                field,
+                at.line,
+                &at.field(),
                 format!("{} already belongs to {}", place.1, first.full_name()),
                 "one endpoint per place",
             ));

@@ -149,22 +149,22 @@ fn add_endpoints(
             peers.len() - 1
         });
         add_ports(&mut peers[index].ports, endpoint);
-        for address in &endpoint.addresses {
-            if let Some(owner) = owners.get(address) {
+        for (address, at) in endpoint.addresses() {
+            if let Some(owner) = owners.get(&address) {
                 problems.push(endpoint.meta.problem(
-                    endpoint.meta.line,
-                    "spec.addresses",
+                    at.line,
+                    &at.field(),
                     format!("{address} already belongs to {}", owner.meta.full_name()),
                     "an address belongs to one endpoint",
                 ));
             } else {
-                owners.insert(*address, endpoint);
+                owners.insert(address, endpoint);
             }
             let info = AddrIdentity {
                 identity,
                 endpoint: Some(id),
             };
-            ipcache.insert(IpNet::from(*address), info);
+            ipcache.insert(IpNet::from(address), info);
         }
     }
     Ok(numbered)

@@ -2,7 +2,7 @@
 
 use super::{
     Meta, Origin,
-    cilium::{Selecting, read_selector},
+    cilium::{Selecting, at, read_selector},
     read_meta,
     reader::{Cursor, Fields},
 };
@@ -10,6 +10,7 @@ use crate::{
     compiled::{Direction, FailMode, L7Protocol},
     labels::Selector,
     protocol,
+    rule::At,
     yaml::Value,
 };
 
@@ -28,8 +29,12 @@ pub struct PluginBinding {
     pub ports: Vec<u16>,
     /// Name of the plugin.
     pub plugin: String,
+    /// Where that was written.
+    pub plugin_at: At,
     /// Configuration, JSON text.
     pub config: String,
+    /// Where that was written; the plugin's place if it was not.
+    pub config_at: At,
     /// What happens when the plugin cannot decide.
     pub fail_mode: FailMode,
     /// How the stream is read.
@@ -76,6 +81,7 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<PluginBindi
         ports.error("needs at least one port", "");
         return None;
     }
+    let plugin = fields.required("plugin")?;
     let fail_modes = [("open", FailMode::Open), ("closed", FailMode::Closed)];
     let protocols = [("http", L7Protocol::Http), ("dns", L7Protocol::Dns)];
     Some(PluginBinding {
@@ -86,7 +92,9 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<PluginBindi
         ])?,
         peers: read_peers(&fields, namespace)?,
         ports: numbers,
-        plugin: fields.required("plugin")?.word()?.to_owned(),
+        plugin: plugin.word()?.to_owned(),
+        plugin_at: at(plugin),
+        config_at: at(fields.get("config").unwrap_or(plugin)),
         config: match fields.get("config") {
             Some(config) => config.node().to_json().to_string(),
             None => "{}".to_owned(),

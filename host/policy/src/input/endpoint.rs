@@ -3,14 +3,16 @@
 use std::net::IpAddr;
 
 use super::{
-    Meta, Origin, read_addr, read_label_map, read_meta, read_protocol,
+    Meta, Origin,
+    cilium::at,
+    read_addr, read_label_map, read_meta, read_protocol,
     reader::{Cursor, Fields},
 };
 use crate::{
     compiled::{BackendState, Location},
     labels::{CLUSTER, Key, LOCAL_CLUSTER, Label, NAMESPACE},
     protocol,
-    rule::PortNames,
+    rule::{At, PortNames},
 };
 
 /// A workload or a host service.
@@ -22,8 +24,12 @@ pub struct Endpoint {
     pub labels: Vec<Label>,
     /// Where it lives.
     pub location: Location,
+    /// Where that was written.
+    pub location_at: At,
     /// Its addresses; a host service uses the node's.
     pub addresses: Vec<IpAddr>,
+    /// Where each of them was written.
+    pub addresses_at: Vec<At>,
     /// Ports that rules may name.
     pub ports: Vec<NamedPort>,
     /// First-byte hints and fast lane.
@@ -44,6 +50,11 @@ pub struct NamedPort {
 }
 
 impl Endpoint {
+    /// Its addresses, each with the place it was written at.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, &At)> {
+        self.addresses.iter().copied().zip(&self.addresses_at)
+    }
+
     /// Its ports by name.
     pub fn port_names(&self) -> PortNames {
         let mut names = PortNames::new();
@@ -66,14 +77,11 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<Endpoint> {
         "fastLane",
         "state",
     ])?;
-    let location = read_location(top.get("spec")?, &fields)?;
-    let addresses: Option<Vec<IpAddr>> = fields
-        .items("addresses")
-        .unwrap_or_default()
-        .iter()
-        .map(read_addr)
-        .collect();
+    let (location, location_at) = read_location(top.get("spec")?, &fields)?;
+    let items = fields.items("addresses").unwrap_or_default();
+    let addresses: Option<Vec<IpAddr>> = items.iter().map(read_addr).collect();
     let addresses = addresses?;
+    let addresses_at = items.iter().map(at).collect();
     if addresses.is_empty() && matches!(location, Location::Interface(_)) {
         root.error(
             "spec.addresses is empty",
@@ -91,7 +99,9 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<Endpoint> {
         labels: read_labels(&top, &meta)?,
         meta,
         location,
+        location_at,
         addresses,
+        addresses_at,
         ports: ports?,
         fast_lane: match fields.get("fastLane") {
             Some(switch) => switch.boolean()?,
@@ -127,7 +137,7 @@ fn read_labels(top: &Fields<'_>, meta: &Meta) -> Option<Vec<Label>> {
     Some(labels)
 }
 
-fn read_location(spec: &Cursor<'_>, fields: &Fields<'_>) -> Option<Location> {
+fn read_location(spec: &Cursor<'_>, fields: &Fields<'_>) -> Option<(Location, At)> {
     /// Longest name of a network interface (`IFNAMSIZ` less the final zero byte).
     const MAX_INTERFACE: usize = 15;
     match (fields.get("interface"), fields.get("cgroup")) {
@@ -137,7 +147,7 @@ fn read_location(spec: &Cursor<'_>, fields: &Fields<'_>) -> Option<Location> {
                 interface.error("not the name of a network interface", "");
                 return None;
             }
-            Some(Location::Interface(name.to_owned()))
+            Some((Location::Interface(name.to_owned()), at(interface)))
         }
         (None, Some(cgroup)) => {
             let path = cgroup.word()?;
@@ -145,7 +155,7 @@ fn read_location(spec: &Cursor<'_>, fields: &Fields<'_>) -> Option<Location> {
                 cgroup.error("must not lead upwards", "");
                 return None;
             }
-            Some(Location::Cgroup(path.to_owned()))
+            Some((Location::Cgroup(path.to_owned()), at(cgroup)))
         }
         _ => {
             spec.error(

@@ -626,9 +626,13 @@ fn rules_for_plugins_need_the_plugin() {
     let mut input = Input::default();
     read(&mut input, "t.yaml", &(endpoints() + &policy("p0", spec)));
     let problems = compile(&input, &mut Ids::default()).unwrap_err();
-    assert_eq!(
-        problems[0].message,
-        "no plugin of this name is installed: robots"
+    let said = problems[0].to_string();
+    assert!(
+        said.ends_with(
+            ": spec.ingress[0].toPorts[0].rules.l7proto: no plugin of this name is installed \
+             (robots); put it into the plugins folder first"
+        ),
+        "{said}"
     );
     assert_eq!(
         problems[0].document.as_deref(),
@@ -636,6 +640,39 @@ fn rules_for_plugins_need_the_plugin() {
     );
     input.plugins.insert("robots".to_owned(), L7Protocol::Http);
     ask(&input, &[("a/web < a/client tcp/80", "redirect 2")]);
+}
+
+#[test]
+fn a_binding_of_a_plugin_that_is_not_there_is_an_error() {
+    let mut input = Input::default();
+    let binding = "apiVersion: tidegate.io/v1alpha1\nkind: PluginBinding\n\
+                   metadata: {name: b, namespace: a}\nspec:\n  endpointSelector: {}\n  \
+                   direction: ingress\n  toPorts: [80]\n  config: {deny: []}\n  plugin: robots\n";
+    read(&mut input, "e.yaml", &endpoints());
+    read(&mut input, "b.yaml", binding);
+    let found = |input: &Input| -> Vec<String> {
+        let errors = tidegate_policy::lint(input).into_iter();
+        let errors = errors.filter(|p| p.severity == tidegate_policy::Severity::Error);
+        errors.map(|p| p.to_string()).collect()
+    };
+    input.plugins.insert("robot".to_owned(), L7Protocol::Http);
+    assert_eq!(
+        found(&input),
+        [
+            "b.yaml:9:1: spec.plugin: no plugin of this name is installed, so the fail mode decides \
+          (robots); put it into the plugins folder; installed: robot"
+        ]
+    );
+    input.plugins.insert("robots".to_owned(), L7Protocol::Dns);
+    assert_eq!(
+        found(&input),
+        [
+            "b.yaml:9:1: spec.plugin: the plugin reads dns, and the binding hands it http (robots); \
+          set `protocol: dns`, or bind another plugin"
+        ]
+    );
+    input.plugins.insert("robots".to_owned(), L7Protocol::Http);
+    assert_eq!(found(&input), [""; 0]);
 }
 
 #[test]
@@ -744,10 +781,15 @@ fn documents_that_do_nothing_are_warned_about() {
         "spec.endpointSelector: selects no endpoint of this node, and so does nothing here; ",
         "spec.endpointSelector: selects no endpoint of this node; ",
         "spec.selector: selects no endpoint of this node; ",
-        "spec.addresses: 10.0.0.1 is the node's own address; ",
+        "spec.addresses[0]: 10.0.0.1 is the node's own address; ",
         "spec.addresses: 10.0.1.1 is the address of a/web, which cannot be reached on these ports any more; ",
     ];
-    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    assert_eq!(said.len(), expected.len() + 1, "{said:#?}");
+    let last = said.last().expect("the plugin of the binding");
+    assert!(
+        last.contains("spec.plugin: no plugin of this name"),
+        "{last}"
+    );
     for (said, expected) in said.iter().zip(expected) {
         assert!(said.contains(&format!("warning: {expected}")), "{said}");
     }

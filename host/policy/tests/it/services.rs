@@ -147,6 +147,11 @@ fn what_exists_twice_is_refused() {
                 + &endpoint("a/two", "10.0.0.2", "").replace("v10.0.0.2", "v10.0.0.1"),
             "v10.0.0.1 already belongs to a/one",
         ),
+        // A copied file: one cause, one message.
+        (
+            endpoint("a/one", "10.0.0.1", "") + &endpoint("a/one", "10.0.0.1", ""),
+            "Endpoint a/one exists already in t.yaml:2",
+        ),
     ] {
         let mut input = Input::default();
         read(&mut input, "t.yaml", &twice);

@@ -35,7 +35,11 @@ pub(super) fn read(cursor: &Cursor<'_>, direction: Direction) -> Option<Option<L
     if let Some(plugin) = plugin {
         let name = plugin.word()?.to_owned();
         let rules = read_all(&entries, read_plugin_rule)?;
-        return Some(Some(L7Rules::Plugin { name, rules }));
+        return Some(Some(L7Rules::Plugin {
+            at: at(plugin),
+            name,
+            rules,
+        }));
     }
     Some(if !http.is_empty() {
         Some(L7Rules::Http(read_all(&http, read_http)?))

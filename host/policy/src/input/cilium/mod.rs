@@ -201,7 +201,7 @@ fn read_traffic(fields: &Fields<'_>, direction: Direction, deny: bool) -> Option
 
 /// Place of a rule: its path below `spec`. A path below `specs[i]` stays whole, so
 /// that the rules of several specs keep apart.
-fn at(cursor: &Cursor<'_>) -> At {
+pub(super) fn at(cursor: &Cursor<'_>) -> At {
     let path = cursor.path();
     At {
         path: path.strip_prefix("spec.").unwrap_or(path).to_owned(),
