@@ -100,8 +100,9 @@ struct Home {
 enum Outside {
     /// Those somebody wrote down.
     Declared(Vec<String>),
-    /// Those that default routes led to, by index, as long as they exist: a route that is
-    /// away for a while must not open what its device lets in.
+    /// Those that default routes led to, and those that were outside devices of an earlier
+    /// run, by index, as long as they exist: a route that is away for a while, or a key
+    /// that is gone from the configuration, must not open what the device lets in.
     ByRoutes(BTreeSet<u32>),
 }
 
@@ -169,10 +170,11 @@ impl Found {
         bindings: &Bindings,
     ) -> Self {
         let mut found = Self::default();
+        let devices = bindings.devices();
         for (id, endpoint) in endpoints {
             match &endpoint.location {
                 Location::Interface(device) => {
-                    let index = bindings.workload_device(device).ok();
+                    let index = devices.of_workload(device).ok();
                     found.devices.extend(index.map(|index| (*id, index)));
                 }
                 Location::Cgroup(path) => {
@@ -186,13 +188,13 @@ impl Found {
 }
 
 impl Bindings {
-    /// For these outside devices, or those of the default routes if none is named, with
-    /// no endpoints known.
-    pub(super) fn new(outside: Vec<String>) -> Self {
+    /// For these outside devices, or those of the default routes and of an earlier run,
+    /// `before`, if none is named; with no endpoints known.
+    pub(super) fn new(outside: Vec<String>, before: BTreeSet<u32>) -> Self {
         Self {
             outside_names: outside.clone(),
             outside: if outside.is_empty() {
-                Outside::default()
+                Outside::ByRoutes(before)
             } else {
                 Outside::Declared(outside)
             },
@@ -212,7 +214,8 @@ impl Bindings {
                 .to_owned()
         } else {
             format!(
-                "node.outsideDevices is not set: by the default routes it is [{}]",
+                "node.outsideDevices is not set: by the default routes, now or before, and by \
+                 what it was set to, it is [{}]",
                 names.join(", ")
             )
         };
@@ -286,28 +289,22 @@ impl Bindings {
         self.name_outside();
     }
 
-    /// Index of the device a workload is behind, or why there is none. The node's own ways
-    /// out are nobody's: policing them as a workload would cut the node off.
-    fn workload_device(&self, device: &str) -> Result<u32, String> {
-        if self.outside_names.iter().any(|outside| outside == device) {
-            return Err(format!(
-                "{device} is an outside device of this node (node.outsideDevices, or a default route leads there), and no workload is behind it"
-            ));
-        }
-        match place::interface_index(device) {
-            Some(_) if place::has_ethernet_header(device) == Some(false) => Err(headerless(device)),
-            Some(place::LOOPBACK) => Err(format!("{device} is the loopback device of the node")),
-            Some(index) => Ok(index),
-            None => Err(format!("no device {device}")),
+    /// The node's devices as they are now, for one round.
+    fn devices(&self) -> NodeDevices {
+        NodeDevices {
+            // Without an answer nothing exists: what is attached stays, nothing is added.
+            all: place::Devices::now().unwrap_or_default(),
+            outside: self.outside_names.iter().cloned().collect(),
         }
     }
 
     /// Endpoints whose device exists.
     pub(super) fn present(&self) -> BTreeSet<EndpointId> {
         let homes = self.homes.iter().flatten();
+        let devices = self.devices();
         homes
             .filter(|(_, home)| match &home.location {
-                Location::Interface(device) => self.workload_device(device).is_ok(),
+                Location::Interface(device) => devices.of_workload(device).is_ok(),
                 Location::Cgroup(_) => false,
             })
             .map(|(id, _)| *id)
@@ -341,14 +338,21 @@ impl Bindings {
             restored: links.audit(programs),
             ..AttachReport::default()
         };
-        self.bind_outside(programs, links, &mut report);
+        self.find_outside(&mut report);
+        let devices = self.devices();
+        self.bind_outside(&devices, programs, links, &mut report);
         self.bind_bridges(tables)?;
         // Nothing is steered on a node that declares no device.
         let guarded = !self.device_names().is_empty();
         if guarded {
-            guard_exits(&self.declared_devices(), programs, links, &mut report);
+            guard_exits(
+                &self.declared_devices(&devices),
+                programs,
+                links,
+                &mut report,
+            );
         }
-        let found = self.bind_endpoints(tables, programs, links, &mut report)?;
+        let found = self.bind_endpoints(&devices, tables, programs, links, &mut report)?;
         if self.homes.is_some() {
             unbind_stale(&found, tables, links, &mut report)?;
         }
@@ -417,6 +421,7 @@ impl Bindings {
     /// without a policy of the active generation is closed from that moment on.
     fn bind_endpoints(
         &self,
+        devices: &NodeDevices,
         tables: &Tables,
         programs: &Programs,
         links: &mut Links,
@@ -426,7 +431,7 @@ impl Bindings {
         let homes = self.homes.as_ref().unwrap_or(&self.remembered);
         for (id, home) in homes {
             match &home.location {
-                Location::Interface(device) => match self.workload_device(device) {
+                Location::Interface(device) => match devices.of_workload(device) {
                     Ok(index) => {
                         found.devices.insert(*id, index);
                         set_device(tables, *id, index)?;
@@ -456,26 +461,34 @@ impl Bindings {
     }
 
     /// Indices of workloads' devices that exist.
-    fn declared_devices(&self) -> BTreeSet<u32> {
+    fn declared_devices(&self, devices: &NodeDevices) -> BTreeSet<u32> {
         let names = self.device_names().into_iter();
         names
-            .filter_map(|name| self.workload_device(&name).ok())
+            .filter_map(|name| devices.of_workload(&name).ok())
             .collect()
     }
 
-    fn bind_outside(&mut self, programs: &Programs, links: &mut Links, report: &mut AttachReport) {
-        self.find_outside(report);
+    fn bind_outside(
+        &mut self,
+        devices: &NodeDevices,
+        programs: &Programs,
+        links: &mut Links,
+        report: &mut AttachReport,
+    ) {
         let mut present = HashMap::new();
         let workloads = self.workload_devices();
-        for device in &self.outside_names {
-            let Some(index) = place::interface_index(device) else {
-                report.wait(None, format!("no outside device {device}"));
-                continue;
+        for device in &devices.outside {
+            let index = match devices.outside(device) {
+                Ok(index) => index,
+                Err(NoOutside::Missing(why)) => {
+                    report.wait(None, why);
+                    continue;
+                }
+                Err(NoOutside::Unfit(why)) => {
+                    report.failed.push(why);
+                    continue;
+                }
             };
-            if place::has_ethernet_header(device) == Some(false) {
-                report.failed.push(headerless(device));
-                continue;
-            }
             let ports = self.bridges.ports(index).filter_map(place::interface_name);
             let (own, others): (Vec<_>, Vec<_>) = ports.partition(|port| workloads.contains(port));
             if !own.is_empty() {
@@ -509,6 +522,93 @@ impl Bindings {
                 report.detached.push(format!("outside device {index}"));
             }
         }
+    }
+}
+
+/// The node's devices in one round.
+struct NodeDevices {
+    all: place::Devices,
+    /// Names of those that lead outside, whether they exist or not.
+    outside: BTreeSet<String>,
+}
+
+/// Why an outside device cannot be attached to.
+enum NoOutside {
+    /// It does not exist (yet).
+    Missing(String),
+    /// Its packets cannot be read.
+    Unfit(String),
+}
+
+impl NodeDevices {
+    /// Index of the device a workload is behind, or why there is none. The node's own ways
+    /// out are nobody's: policing them as a workload would cut the node off.
+    fn of_workload(&self, device: &str) -> Result<u32, String> {
+        if self.outside.contains(device) {
+            return Err(format!(
+                "{device} is an outside device of this node (node.outsideDevices, or a default route leads there), and no workload is behind it"
+            ));
+        }
+        match self.all.get(device) {
+            Some(found) if !found.ethernet => Err(headerless(device)),
+            Some(found) if found.index == place::LOOPBACK => {
+                Err(format!("{device} is the loopback device of the node"))
+            }
+            Some(found) => Ok(found.index),
+            None => Err(format!("no device {device}")),
+        }
+    }
+
+    fn outside(&self, device: &str) -> Result<u32, NoOutside> {
+        match self.all.get(device) {
+            Some(found) if found.ethernet => Ok(found.index),
+            Some(_) => Err(NoOutside::Unfit(headerless(device))),
+            None => Err(NoOutside::Missing(format!("no outside device {device}"))),
+        }
+    }
+}
+
+/// What stands in the way on this node, found without touching it.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Of the node as a whole.
+    pub notes: Vec<Note>,
+    /// Endpoints whose place is not there, by name, and why.
+    pub not_ready: BTreeMap<String, String>,
+}
+
+impl Survey {
+    /// Looks at this node for these endpoints. `outside` are the declared outside devices.
+    pub fn of(outside: &[String], endpoints: &BTreeMap<EndpointId, CompiledEndpoint>) -> Self {
+        let mut bindings = Bindings::new(outside.to_vec(), BTreeSet::new());
+        let mut report = AttachReport::default();
+        bindings.find_outside(&mut report);
+        let devices = bindings.devices();
+        let unfit =
+            devices
+                .outside
+                .iter()
+                .filter_map(|device| match devices.outside(device).err()? {
+                    NoOutside::Missing(why) | NoOutside::Unfit(why) => Some(why),
+                });
+        let mut survey = Self::default();
+        survey.notes.extend(bindings.outside_note());
+        let others = report.failed.into_iter().chain(unfit);
+        let others = others.map(|what| Note::new(Concern::Node, what));
+        survey.notes.extend(others);
+        survey.notes.extend(bindings.find_unreachable());
+        for endpoint in endpoints.values() {
+            let why = match &endpoint.location {
+                Location::Interface(device) => devices.of_workload(device).err(),
+                Location::Cgroup(path) => Cgroup::find(path.as_ref())
+                    .err()
+                    .map(|error| format!("cgroup {path}: {error}")),
+            };
+            survey
+                .not_ready
+                .extend(why.map(|why| (endpoint.name.clone(), why)));
+        }
+        survey
     }
 }
 

@@ -27,7 +27,7 @@ pub enum DatapathError {
     },
     /// Another agent tends these pins, or this network namespace.
     #[error(
-        "another agent (pid {pid}) works with {}; two would overwrite each other's tables: stop it first", path.display()
+        "another agent (pid {pid}) works with {}; two would overwrite each other's tables: stop it first, or give this one its own `node.runDir`, `node.bpffs` and `node.stateDir`, in a network namespace of its own", path.display()
     )]
     Owned {
         /// What both want.

@@ -26,6 +26,7 @@ mod kernel_features;
 mod listeners;
 mod loader;
 mod maglev;
+mod map_pins;
 mod netlink;
 mod note;
 mod numbers;
@@ -46,7 +47,7 @@ mod tables;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -61,7 +62,7 @@ use tidegate_ebpf_shared::{
 use tidegate_policy::compiled::{CompiledService, EndpointId, Location};
 
 pub use self::{
-    binding::{AttachReport, XdpStatus},
+    binding::{AttachReport, Survey, XdpStatus},
     counters::{Counters, DenyCount},
     devices::watch_devices,
     error::DatapathError,
@@ -82,6 +83,7 @@ use self::{
     binding::{Bindings, with_cause},
     bpffs::Pins,
     loader::Programs,
+    map_pins::MapPins,
     place::Cgroup,
     tables::Tables,
 };
@@ -144,6 +146,11 @@ pub struct Datapath {
     tables: Arc<Tables>,
     programs: Programs,
     links: Links,
+    map_pins: MapPins,
+    /// Pins found removed at the start, until they are told.
+    found_at_start: Vec<String>,
+    /// Tables whose content is lost.
+    lost: BTreeSet<&'static str>,
     bindings: Bindings,
     notes: Vec<Note>,
     /// What belongs to the node as a whole, and where it should run.
@@ -176,16 +183,22 @@ impl Datapath {
         let pins = Pins::below(&options.bpffs);
         pins.prepare()?;
         let owner = Owner::claim(&options.bpffs)?;
+        let earlier = map_pins::restore(&pins)?;
         let programs = loader::load(&pins, &options.limits)?;
         let tables = Tables::open(&pins.maps, &options.limits)?;
+        let map_pins = MapPins::hold(&pins.maps)?;
         let links = Links::adopt(&pins.links, &programs)?;
+        let outside = links.devices(&[program::FROM_OUTSIDE]);
         let cpus = aya::util::nr_cpus().map_err(|(_, source)| DatapathError::Cpus(source))?;
         let mut datapath = Self {
             pins,
             tables: Arc::new(tables),
             programs,
             links,
-            bindings: Bindings::new(options.outside),
+            map_pins,
+            found_at_start: earlier.restored,
+            lost: earlier.lost,
+            bindings: Bindings::new(options.outside, outside),
             notes: Vec::new(),
             for_node: Vec::new(),
             not_on_node: Vec::new(),
@@ -204,13 +217,43 @@ impl Datapath {
                 | bit(options.allow_localhost, flags::ALLOW_LOCALHOST);
             config.deny_events_per_second = options.deny_events_per_second;
         })?;
-        // Without tables of theirs endpoints would be closed until there are some.
-        if datapath.generation() != 0 {
+        datapath.continue_numbering()?;
+        // Without tables of theirs endpoints would be closed until there are some: so they
+        // must be where tables were lost, and must not where there never were any.
+        if datapath.generation() != 0 || !datapath.lost.is_empty() {
             datapath.bindings.remember(options.homes);
         }
         datapath.find_hooks_of_node(options.cgroup.as_deref());
+        let found = std::mem::take(&mut datapath.found_at_start);
         datapath.attach_pending()?;
+        datapath.found_at_start = found;
         Ok(datapath)
+    }
+
+    /// A lost number of the generation must not begin anew while flows are known: what was
+    /// decided under a number would count as decided under the next one of its kind.
+    fn continue_numbering(&self) -> Result<(), DatapathError> {
+        if !self.lost.contains(map::GENERATION) {
+            return Ok(());
+        }
+        let flows = self.tables.flows.entries()?;
+        let newest = flows.iter().map(|(_, flow)| flow.generation).max();
+        self.tables.generation.put(&0, &newest.unwrap_or(0))
+    }
+
+    /// Tables that an earlier run left without a pin and that no program used any more:
+    /// what they held is lost, and the next generation fills them.
+    pub fn lost_tables(&self) -> Option<String> {
+        if self.lost.is_empty() {
+            return None;
+        }
+        let lost: Vec<&str> = self.lost.iter().copied().collect();
+        Some(format!(
+            "what the tables {} held is lost: somebody removed their pins, and the programs that \
+             used them, while no agent ran; the next generation fills them, and until then \
+             endpoints without theirs are closed",
+            lost.join(", ")
+        ))
     }
 
     /// The generation in force: what the kernel has, whoever wrote it. 0 before the
@@ -231,6 +274,8 @@ impl Datapath {
             .bindings
             .reconcile(&self.tables, &self.programs, &mut self.links)?;
         self.attach_to_node(&mut report);
+        report.restored.append(&mut self.found_at_start);
+        report.restored.extend(self.map_pins.audit());
         self.restored += report.restored.len() as u64;
         self.refresh_services()?;
         self.interference = routes?;

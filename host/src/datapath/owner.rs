@@ -37,29 +37,29 @@ fn lock(place: &Path) -> Result<Flock<File>, DatapathError> {
         source,
     };
     let file = File::open(place).map_err(failed)?;
-    let inode = file.metadata().map_err(failed)?.ino();
+    let meta = file.metadata().map_err(failed)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         nix::errno::Errno::EWOULDBLOCK => DatapathError::Owned {
             path: place.to_owned(),
-            pid: holder(inode).unwrap_or_else(|| "unknown".to_owned()),
+            pid: holder(meta.dev(), meta.ino()).unwrap_or_else(|| "unknown".to_owned()),
         },
         errno => failed(io::Error::from(errno)),
     })
 }
 
-/// Process that holds a lock on a file with this inode, as `/proc/locks` has it
-/// (proc_locks(5): `id: FLOCK ADVISORY WRITE pid major:minor:inode start end`).
-fn holder(inode: u64) -> Option<String> {
-    let end = format!(":{inode}");
+/// Process that holds a lock on this file, as `/proc/locks` has it (proc_locks(5):
+/// `id: FLOCK ADVISORY WRITE pid major:minor:inode start end`, the first two in hex). Inodes
+/// alone are no names: the roots of all bpffs mounts have the same.
+fn holder(device: u64, inode: u64) -> Option<String> {
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let locked = format!("{major:02x}:{minor:02x}:{inode}");
     fs::read_to_string("/proc/locks")
         .ok()?
         .lines()
         .find_map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
-                [_, "FLOCK", _, _, pid, file, ..] if file.ends_with(&end) => {
-                    Some((*pid).to_owned())
-                }
+                [_, "FLOCK", _, _, pid, file, ..] if *file == locked => Some((*pid).to_owned()),
                 _ => None,
             }
         })

@@ -2,7 +2,7 @@
 //! names people write.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::CString,
     fs::{self, File},
     io,
@@ -37,38 +37,49 @@ pub(super) fn interface_name(index: u32) -> Option<String> {
     Some(name.to_string_lossy().into_owned())
 }
 
-/// Does what passes this device of the caller's network namespace begin with an Ethernet
-/// header? `None` if there is no such device. Tunnels without one (`tun`, WireGuard, IPIP)
-/// say so by their link type (`ARPHRD_*` of `linux/if_arp.h`, asked as netdevice(7) says).
-pub(super) fn has_ethernet_header(name: &str) -> Option<bool> {
-    let socket = nix::sys::socket::socket(
-        nix::sys::socket::AddressFamily::Inet,
-        nix::sys::socket::SockType::Datagram,
-        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .ok()?;
-    // SAFETY: all bytes 0 are a valid value of this structure of numbers.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // One byte less: the name stays terminated.
-    let room = request.ifr_name.len() - 1;
-    for (place, byte) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
-        *place = byte as libc::c_char;
+/// The devices of the caller's network namespace at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Devices(BTreeMap<String, Device>);
+
+/// A network device.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Device {
+    /// Its index.
+    pub(super) index: u32,
+    /// Does what passes it begin with an Ethernet header? Tunnels without one (`tun`,
+    /// WireGuard, IPIP) say so by their link type (`ARPHRD_*` of `linux/if_arp.h`), or have
+    /// no link address at all.
+    pub(super) ethernet: bool,
+}
+
+impl Devices {
+    /// Asks the kernel, once for all of them.
+    pub(super) fn now() -> io::Result<Self> {
+        let names = nix::net::if_::if_nameindex()?;
+        let device = |interface: &nix::net::if_::Interface| {
+            let device = Device {
+                index: interface.index(),
+                ethernet: false,
+            };
+            (interface.name().to_string_lossy().into_owned(), device)
+        };
+        let mut devices: BTreeMap<String, Device> = names.iter().map(device).collect();
+        for interface in nix::ifaddrs::getifaddrs()? {
+            let link = interface.address.as_ref();
+            if let Some(link) = link.and_then(|address| address.as_link_addr())
+                && let Some(device) = devices.get_mut(&interface.interface_name)
+            {
+                let kinds = [libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK];
+                device.ethernet = kinds.contains(&link.hatype());
+            }
+        }
+        Ok(Self(devices))
     }
-    // SAFETY: the request lives through the call, which writes no more than it.
-    let answer = unsafe {
-        libc::ioctl(
-            std::os::fd::AsRawFd::as_raw_fd(&socket),
-            libc::SIOCGIFHWADDR as _,
-            &raw mut request,
-        )
-    };
-    if answer != 0 {
-        return None;
+
+    /// The device of this name, if there is one (yet).
+    pub(super) fn get(&self, name: &str) -> Option<Device> {
+        self.0.get(name).copied()
     }
-    // SAFETY: this is the member that the call fills in.
-    let link_type = unsafe { request.ifr_ifru.ifru_hwaddr.sa_family };
-    Some([libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK].contains(&link_type))
 }
 
 /// Indices of all devices of the caller's network namespace.

@@ -69,6 +69,8 @@ impl Datapath {
         }));
         let missed = missing.iter().cloned();
         notes.extend(missed.map(|what| Note::new(Concern::Node, what)));
+        let lost = self.lost_tables();
+        notes.extend(lost.map(|what| Note::new(Concern::Node, what)));
         notes.extend(self.bindings.outside_note());
         notes.extend(self.bindings.unreachable().iter().cloned());
         notes.extend(self.reach.note());

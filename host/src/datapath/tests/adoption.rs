@@ -78,6 +78,74 @@ fn another_capacity_is_refused_with_a_way_out() {
     });
 }
 
+#[test]
+fn pins_of_tables_that_somebody_removes_are_made_again_or_told() {
+    world::test(|world| {
+        let pin = |name: &str| {
+            let mut pins = world::files(&world.bpffs()).into_iter();
+            let found = pins.find(|pin| pin.file_name().is_some_and(|file| file == name));
+            found.unwrap_or_else(|| panic!("no pin {name}"))
+        };
+        let mut first = world.open();
+        first.publish(1, &compiled(policy(Verdict::Allow))).unwrap();
+        let _listener = TcpListener::bind((NODE, 8080)).unwrap();
+        let connect = || {
+            let to = (NODE, 8080).into();
+            TcpStream::connect_timeout(&to, std::time::Duration::from_millis(300)).is_ok()
+        };
+        assert!(world.in_workload(connect));
+
+        // A running agent holds what it needs.
+        std::fs::remove_file(pin("POLICY")).unwrap();
+        std::fs::remove_file(pin("EVENTS")).unwrap();
+        let report = first.attach_pending().unwrap();
+        let both = ["EVENTS", "POLICY"].map(|name| format!("the pin of table {name} was removed"));
+        assert_eq!(report.restored, both);
+        assert!(first.attach_pending().unwrap().is_unchanged());
+        drop(first);
+
+        // The next one finds it with the programs.
+        let maps = pin("POLICY");
+        let maps = maps.parent().expect("a folder").to_owned();
+        world::files(&maps)
+            .iter()
+            .for_each(|pin| std::fs::remove_file(pin).unwrap());
+        let mut second = world.open();
+        assert_eq!(second.generation(), 1);
+        assert_eq!(second.flows().unwrap().count(), 1);
+        // No program of this world's uses services.
+        let lost = second.lost_tables().unwrap_or_default();
+        let restored = second.attach_pending().unwrap().restored.join("\n");
+        for name in [
+            "GENERATION",
+            "ENDPOINTS",
+            "POLICY",
+            "IPCACHE",
+            "FLOWS",
+            "EVENTS",
+        ] {
+            assert!(!lost.contains(name), "{lost}");
+            assert!(restored.contains(name), "{restored}");
+        }
+        assert!(world.in_workload(connect));
+        drop(second);
+
+        // Without programs there is nothing to find: that is said, and numbers go on.
+        let links = pin("from_endpoint-2");
+        let links = links.parent().expect("a folder").to_owned();
+        world::files(&links)
+            .iter()
+            .for_each(|pin| std::fs::remove_file(pin).unwrap());
+        std::fs::remove_file(pin("GENERATION")).unwrap();
+        std::fs::remove_file(pin("POLICY")).unwrap();
+        let third = world.open();
+        let lost = third.lost_tables().expect("told");
+        assert!(lost.contains("GENERATION, POLICY held is lost"), "{lost}");
+        assert!(third.status().notes.iter().any(|note| note.message == lost));
+        assert_eq!(third.generation(), 1, "that of the flows");
+    });
+}
+
 /// Whatever its run folder: same pins, or same network namespace.
 #[test]
 fn a_second_agent_is_refused() {

@@ -77,6 +77,41 @@ fn outside_devices_say_how_the_deny_list_runs() {
     });
 }
 
+/// A key that is gone says nothing about what it said; a list does.
+#[test]
+fn an_outside_device_stays_one_until_a_list_says_otherwise() {
+    world::test(|world| {
+        world::run("ip link add tg-outside type veth peer name tg-beyond");
+        let open = |outside: &[&str]| {
+            let mut options = world.options();
+            options.outside = outside.iter().map(ToString::to_string).collect();
+            world.try_open(options).unwrap()
+        };
+        let is_outside = |datapath: &Datapath| {
+            let status = datapath.status();
+            let mut programs = status.programs.iter();
+            let program = programs.find(|program| program.name == "from_outside");
+            let attached = !program.unwrap().attached.is_empty();
+            assert_eq!(attached, status.xdp.len() == 1, "{:?}", status.xdp);
+            attached
+        };
+        assert!(is_outside(&open(&["tg-outside"])));
+        for _ in 0..2 {
+            let without = open(&[]);
+            assert!(is_outside(&without));
+            let notes = without.status().notes;
+            assert!(
+                notes
+                    .iter()
+                    .any(|note| note.message.contains("[tg-outside]")),
+                "{notes:?}"
+            );
+        }
+        assert!(!is_outside(&open(&["tg-missing"])));
+        assert!(!is_outside(&open(&[])));
+    });
+}
+
 /// A deny list that reads nothing would be said to be attached, and let everything pass.
 #[test]
 fn a_bridge_of_workloads_is_no_outside_device() {
