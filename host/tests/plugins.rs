@@ -636,6 +636,15 @@ fn nothing_of_one_bindings_messages_is_seen_by_another() {
     assert_eq!(before(&bound[1], "/"), "before: ");
     // It does remember, within its own binding.
     assert_eq!(before(&bound[0], "/"), "before: /secret");
+
+    // Nor by the same binding's other workloads, if the operator says so.
+    let word = bench.dir.path().join("plugin.yaml");
+    fs::write(word, "limits: {callsPerInstance: 1}\n").expect("the operator's word");
+    let gossip = bench.admit_artifact("guests/gossip.wasm");
+    let (_, bound) = bindings(&[&gossip], &[("gossip", "")]);
+    for path in ["/secret", "/other", "/"] {
+        assert_eq!(before(&bound[0], path), "before: ");
+    }
 }
 
 /// A peer's endless loops are asked about twice, not eighty times a second; the same
@@ -728,8 +737,12 @@ fn memory_of_all_instances_together_is_bounded_and_given_back() {
     let mut trap = bench.admit_artifact("guests/trap.wasm");
     // Room for about three instances of a little more than a MiB.
     trap.info.limits.total_memory_bytes = 4 << 20;
-    let empty = Catalog::empty(Runtime::start().expect("an engine"));
     let (wanted, artifacts) = snapshot(&[&trap], &[("trap", ""); 10]);
+    // Or for all plugins of the proxy.
+    let little = Catalog::empty(Runtime::with_memory(1 << 20).expect("an engine"));
+    let (_, refused) = next(&little, &wanted, &artifacts);
+    assert_eq!(refused, [("trap".to_owned(), Failure::NoRoom.to_string())]);
+    let empty = Catalog::empty(Runtime::start().expect("an engine"));
     let (catalog, refused) = next(&empty, &wanted, &artifacts);
     assert_eq!(refused, [("trap".to_owned(), Failure::NoRoom.to_string())]);
     let stats = &catalog.stats()["trap"];

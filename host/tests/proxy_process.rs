@@ -55,6 +55,7 @@ async fn supervise(run_dir: &Path) -> (ProxySupervisor, mpsc::Receiver<ToAgent>)
         connections_per_cpu: 1_024,
         memory_per_cpu_mib: 64,
         hung_after: Duration::from_secs(10),
+        plugin_memory_bytes: None,
         log: (false, "warn".to_owned()),
     };
     let maps = ProxyMaps {

@@ -208,6 +208,8 @@ pub struct Proxy {
     pub memory_per_cpu_mib: u32,
     /// Seconds without a sign of life after which it is replaced.
     pub hung_after_seconds: u32,
+    /// Memory of all dropped-in plugins together, bytes.
+    pub plugin_memory_bytes: u32,
 }
 
 /// A user that exists and is not root.
@@ -400,6 +402,12 @@ impl Checker<'_> {
             defaults::HUNG_AFTER_SECONDS,
             2..=600,
         )?;
+        let plugin_memory_bytes = self.number(
+            raw.plugin_memory_bytes,
+            "proxy.pluginMemoryBytes",
+            defaults::PLUGIN_MEMORY_BYTES,
+            1 << 20..=u32::MAX,
+        )?;
         let refuse = |message, hint: &str| self.refuse(at, "proxy.user", &name, message, hint);
         let user = match name.parse::<u32>() {
             Ok(id) => Some((id, id)),
@@ -418,6 +426,7 @@ impl Checker<'_> {
                 connections_per_cpu,
                 memory_per_cpu_mib,
                 hung_after_seconds,
+                plugin_memory_bytes,
             }),
             None => Err(refuse(
                 "no such user:",

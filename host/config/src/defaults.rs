@@ -41,3 +41,6 @@ pub(super) fn cgroup_mount() -> Option<&'static str> {
                 .exists()
         })
 }
+
+/// Memory of all dropped-in plugins together, bytes.
+pub(super) const PLUGIN_MEMORY_BYTES: u32 = 512 << 20;

@@ -161,6 +161,8 @@ pub(super) struct RawProxy {
     /// The proxy is replaced when it, or one of its threads that serve, has shown no sign
     /// of life for so many seconds; six times as many if the thread is not asleep.
     pub(super) hung_after_seconds: Option<Located<u32>>,
+    /// Memory of all instances of all dropped-in plugins together, bytes.
+    pub(super) plugin_memory_bytes: Option<Located<u32>>,
 }
 
 /// A value and where it was written.

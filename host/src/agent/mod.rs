@@ -389,6 +389,7 @@ fn proxy_options(config: &Config) -> anyhow::Result<ProxyOptions> {
         connections_per_cpu: config.proxy.connections_per_cpu,
         memory_per_cpu_mib: config.proxy.memory_per_cpu_mib,
         hung_after: Duration::from_secs(config.proxy.hung_after_seconds.into()),
+        plugin_memory_bytes: Some(config.proxy.plugin_memory_bytes.into()),
         log: (
             config.log.format == crate::config::LogFormat::Json,
             config.log.level.clone(),

@@ -32,7 +32,7 @@ pub(super) enum ClientCommand {
     Policy(ListVerb),
     /// Plugins, their state and cost
     #[command(subcommand)]
-    Plugin(ListVerb),
+    Plugin(plugin::Verb),
     /// Names learned through the DNS proxy
     #[command(subcommand)]
     Fqdn(ListVerb),
@@ -94,8 +94,11 @@ pub(super) async fn run(command: ClientCommand, options: ClientOptions) -> Resul
         ClientCommand::Policy(ListVerb::List) => {
             show(&client, output, |v| &v.policies, policy::render).await
         }
-        ClientCommand::Plugin(ListVerb::List) => {
+        ClientCommand::Plugin(plugin::Verb::List { bindings: false }) => {
             show(&client, output, |v| &v.plugins, plugin::render).await
+        }
+        ClientCommand::Plugin(plugin::Verb::List { bindings: true }) => {
+            show(&client, output, |v| &v.bindings, plugin::render_bindings).await
         }
     }
 }

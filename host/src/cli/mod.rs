@@ -82,7 +82,8 @@ impl Cli {
             Command::Config(command) => command.run(self.options.output),
             Command::Version(args) => Ok(version::run(&args, self.options.output)?),
             Command::Proxy(args) => {
-                proxy::run(&args, proxy::plugins::CatalogLoader::new)?;
+                let memory = args.plugin_memory_bytes;
+                proxy::run(&args, || proxy::plugins::CatalogLoader::new(memory))?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::CompilePlugin => {

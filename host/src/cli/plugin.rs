@@ -1,7 +1,49 @@
-//! `tidegate plugin list`
+//! `tidegate plugin list [--bindings]`
+
+use clap::Subcommand;
 
 use super::table::Table;
 use crate::control::view::View;
+
+/// What can be done with plugins.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum Verb {
+    /// List them
+    List {
+        /// A row for each place where one is used, with what became of its configuration
+        #[arg(long)]
+        bindings: bool,
+    },
+}
+
+pub(super) fn render_bindings(view: &View) -> String {
+    let header = [
+        "BINDING",
+        "PLUGIN",
+        "VERSION",
+        "STATE",
+        "CALLS",
+        "FAILURES",
+        "HELD BACK",
+        "FILE",
+        "REASON",
+    ];
+    let mut table = Table::new(&header);
+    for b in &view.bindings {
+        table.row([
+            b.binding.clone(),
+            b.plugin.clone(),
+            b.version.clone(),
+            b.state.clone(),
+            b.calls.to_string(),
+            b.failures.to_string(),
+            b.held_back.to_string(),
+            b.file.clone(),
+            b.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    table.or_if_empty("No plugin is used.")
+}
 
 pub(super) fn render(view: &View) -> String {
     let header = [

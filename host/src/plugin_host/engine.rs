@@ -77,13 +77,26 @@ struct Clock {
     ended: AtomicBool,
 }
 
+/// Memory of all dropped-in plugins together, bytes, where nobody says otherwise.
+pub const USUAL_MEMORY: u64 = 512 << 20;
+
 impl Runtime {
-    /// Starts the clock thread.
+    /// With the usual memory for plugins, see [`Self::with_memory`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn start() -> anyhow::Result<Arc<Self>> {
+        Self::with_memory(USUAL_MEMORY)
+    }
+
+    /// Starts the clock thread. `memory` is for all dropped-in plugins together, bytes; the
+    /// built-in matchers do not count: policy must not fail because a stranger is greedy.
     ///
     /// # Errors
     ///
     /// If the machine cannot run compiled plugins, or has no thread left.
-    pub fn start() -> anyhow::Result<Arc<Self>> {
+    pub fn with_memory(memory: u64) -> anyhow::Result<Arc<Self>> {
         let engine = engine()?;
         let clock = Arc::new(Clock::default());
         let started = Instant::now();
@@ -102,7 +115,7 @@ impl Runtime {
                 .clone(),
             started,
             board: Board::start()?,
-            memory: Pot::of_all(),
+            memory: Pot::new(memory),
         }))
     }
 

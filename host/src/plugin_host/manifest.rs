@@ -58,6 +58,7 @@ pub(super) struct AskedLimits {
     configure_ms: Option<u64>,
     total_memory_bytes: Option<u64>,
     share_percent: Option<u8>,
+    calls_per_instance: Option<u32>,
 }
 
 impl AskedLimits {
@@ -69,6 +70,7 @@ impl AskedLimits {
             configure_ms: self.configure_ms.unwrap_or(base.configure_ms),
             total_memory_bytes: self.total_memory_bytes.unwrap_or(base.total_memory_bytes),
             share_percent: self.share_percent.unwrap_or(base.share_percent),
+            calls_per_instance: self.calls_per_instance.unwrap_or(base.calls_per_instance),
         }
     }
 }
@@ -132,6 +134,16 @@ pub(super) fn limits(asked: AskedLimits, sidecar: AskedLimits) -> Result<Limits,
             (wish.share_percent.into(), usual.share_percent.into()),
         )?
         .filter(|_| sidecar.share_percent.is_none()),
+        check(
+            "callsPerInstance",
+            limits.calls_per_instance.into(),
+            (1, usual.calls_per_instance.into()),
+            (
+                wish.calls_per_instance.into(),
+                usual.calls_per_instance.into(),
+            ),
+        )?
+        .filter(|_| sidecar.calls_per_instance.is_none()),
     ];
     let wanted: Vec<String> = rows.into_iter().flatten().collect();
     if wanted.is_empty() {

@@ -9,10 +9,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// Memory of all dropped-in plugins together, bytes. The built-in matchers do not count:
-/// policy must not fail because a stranger is greedy.
-const ALL: u64 = 512 << 20;
-
 /// Something memory is taken from and given back to.
 #[derive(Debug)]
 pub(super) struct Pot {
@@ -30,11 +26,6 @@ impl Pot {
             used: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         })
-    }
-
-    /// The pot of all dropped-in plugins.
-    pub(super) fn of_all() -> Arc<Self> {
-        Self::new(ALL)
     }
 
     /// Bytes taken now.

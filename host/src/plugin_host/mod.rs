@@ -32,7 +32,7 @@ mod worker;
 pub use answer::{Denial, DnsDecision, Failure, HttpDecision};
 pub use bindings::VERSION as CONTRACT_VERSION;
 pub use catalog::{Binding, Catalog, RuleSet};
-pub use engine::Runtime;
+pub use engine::{Runtime, USUAL_MEMORY};
 pub use host_calls::Facts;
 pub use store::{Admitted, PluginStore, Refusal, StoreOptions};
 pub use worker::Worker;

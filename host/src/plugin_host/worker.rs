@@ -25,8 +25,6 @@ use super::{
 
 /// Instances a thread keeps; the one used longest ago makes room.
 const INSTANCES: usize = 256;
-/// Calls after which an instance is replaced, so that a slow leak stays harmless.
-const CALLS: u32 = 100_000;
 /// Idle time after which an instance is given back: of a configuration that is in use,
 /// and of one that is not any more.
 const IDLE: Duration = Duration::from_secs(60);
@@ -195,7 +193,8 @@ impl Worker {
 
     /// The instance for a configuration, taken from the spare ones if there is none.
     fn slot(&mut self, configured: &Arc<Configured>, now: Instant) -> Result<&mut Slot, Failure> {
-        let worn = |slot: &Slot| slot.calls >= CALLS;
+        let most = configured.version.info.limits.calls_per_instance;
+        let worn = |slot: &Slot| slot.calls >= most;
         if self.slots.get(&configured.id).is_none_or(worn) {
             self.slots.remove(&configured.id);
             self.make_room();

@@ -300,6 +300,10 @@ pub struct Limits {
     /// Part of each serving thread's time that one binding may use, percent.
     #[serde(default = "usual_share")]
     pub share_percent: u8,
+    /// Messages an instance decides before another takes its place: 1 has none of them
+    /// leave anything in memory that a later one could read.
+    #[serde(default = "usual_calls")]
+    pub calls_per_instance: u32,
 }
 
 /// Of each limit that files of an older version lack.
@@ -311,6 +315,11 @@ const fn usual_share() -> u8 {
     50
 }
 
+/// So that a slow leak stays harmless.
+const fn usual_calls() -> u32 {
+    100_000
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -319,6 +328,7 @@ impl Default for Limits {
             configure_ms: 1_000,
             total_memory_bytes: usual_total_memory(),
             share_percent: usual_share(),
+            calls_per_instance: usual_calls(),
         }
     }
 }

@@ -37,13 +37,13 @@ pub struct CatalogLoader {
 }
 
 impl CatalogLoader {
-    /// Starts with nothing loaded.
+    /// Starts with nothing loaded. `memory` is for all dropped-in plugins together, bytes.
     ///
     /// # Errors
     ///
     /// If this machine cannot run compiled plugins.
-    pub fn new() -> anyhow::Result<Self> {
-        let runtime = Runtime::start()?;
+    pub fn new(memory: u64) -> anyhow::Result<Self> {
+        let runtime = Runtime::with_memory(memory)?;
         Ok(Self {
             catalog: Arc::new(Catalog::empty(runtime.clone())),
             runtime,

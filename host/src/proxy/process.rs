@@ -36,6 +36,9 @@ pub struct ProxyArgs {
     /// Memory of each CPU for bytes on their way, MiB.
     #[arg(long, default_value_t = 64)]
     pub memory_per_cpu_mib: u32,
+    /// Memory of all dropped-in plugins together.
+    #[arg(long, default_value_t = crate::plugin_host::USUAL_MEMORY)]
+    pub plugin_memory_bytes: u64,
     /// Write the log as JSON.
     #[arg(long)]
     pub log_json: bool,

@@ -80,6 +80,8 @@ pub struct ProxyOptions {
     pub memory_per_cpu_mib: u32,
     /// Without a sign of life for so long it is replaced; at least 1 s.
     pub hung_after: Duration,
+    /// Memory of all dropped-in plugins together, bytes; `None`: the usual.
+    pub plugin_memory_bytes: Option<u64>,
     /// Arguments for its log.
     pub log: (bool, String),
 }
@@ -435,6 +437,9 @@ impl Keeper {
             .kill_on_drop(false);
         if *json {
             command.arg("--log-json");
+        }
+        if let Some(bytes) = self.options.plugin_memory_bytes {
+            command.args(["--plugin-memory-bytes", &bytes.to_string()]);
         }
         let child = command.spawn()?;
         tracing::info!(pid = child.id(), "the proxy was started");

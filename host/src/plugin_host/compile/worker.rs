@@ -83,7 +83,12 @@ fn check_preamble(bytes: &[u8]) -> Result<(), String> {
             Err("it is WebAssembly of a version this host does not know".into())
         }
         Some(_) => Err("it is not a WebAssembly file".into()),
-        None => Err("it is incomplete".into()),
+        None if bytes.is_empty() => Err("it is empty".into()),
+        None if b"\0asm".starts_with(&bytes[..bytes.len().min(4)]) => Err(format!(
+            "it ends after {} bytes: write it anew",
+            bytes.len()
+        )),
+        None => Err("it is not a WebAssembly file".into()),
     }
 }
 
@@ -150,5 +155,25 @@ fn world(engine: &Engine, component: &Component) -> Result<World, String> {
         (false, false) => Err(format!(
             "it exports neither `{PACKAGE}http@{VERSION}` nor `{PACKAGE}dns@{VERSION}`, but {exports:?}"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_component_is_told_for_what_it_is() {
+        for (bytes, why) in [
+            (&b""[..], "empty"),
+            (b"\0as", "ends after 3 bytes"),
+            (b"\0asm\x0d", "ends after 5 bytes"),
+            (b"junk", "not a WebAssembly file"),
+            (b"more junk", "not a WebAssembly file"),
+            (b"\0asm\x02\0\0\0", "of a version"),
+        ] {
+            let said = check_preamble(bytes).expect_err("refused");
+            assert!(said.contains(why), "{bytes:?}: {said}");
+        }
     }
 }
