@@ -1,7 +1,12 @@
 //! What an agent with this configuration would make of its folders: the same control over
-//! sinks that take everything and keep nothing. The node is not touched.
+//! sinks that ask the plugins and keep nothing. The node is not touched.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 use tidegate_policy::{NumbersInUse, compiled::Compiled};
@@ -20,7 +25,8 @@ use crate::{
         store::Store,
         view::View,
     },
-    plugin_host::{PluginStore, StoreOptions},
+    datapath::Survey,
+    plugin_host::{Catalog, PluginStore, Runtime, StoreOptions},
     proxy::contract::Snapshot,
 };
 
@@ -46,14 +52,17 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
     let store = Store::open(state.path())?;
     // What is in force already, so that newcomers and emptied files are told as the agent
     // would. Read only; whoever may not read it checks the files as if they were new.
-    let past = Store::at(&config.node.state_dir).past().unwrap_or_default();
+    let kept = Store::at(&config.node.state_dir);
+    let past = kept.past().unwrap_or_default();
+    let origins = kept.origins().unwrap_or_default();
+    let nowhere = Nowhere::new(config)?;
     let mut control =
-        Control::with_past(settings(config), Nowhere, store, built_in.collect(), past)?;
+        Control::with_past(settings(config), nowhere, store, built_in.collect(), past)?;
     let addresses = sources::node_addresses(&config.node.addresses);
     control.apply(Event::NodeAddresses(addresses));
     control.apply(Event::NodeDevices(sources::node_devices(config)));
 
-    let mut scanner = Scanner::new(&config.folders);
+    let mut scanner = Scanner::new(&config.folders, &origins);
     for _ in 0..PATIENCE {
         if !scanner.scan(SystemTime::now()).unsettled {
             break;
@@ -68,23 +77,53 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
     Ok(control.view().borrow().clone())
 }
 
-/// No kernel and no proxy.
-struct Nowhere;
+/// How long plugins may take to accept or refuse what is bound: the built-in matchers, and
+/// others, whose `configure` has a limit of its own.
+const BUILT_IN: Duration = Duration::from_secs(60);
+const OTHERS: Duration = Duration::from_secs(30);
+
+/// No kernel and no proxy: plugins are asked as the proxy would, and that is all.
+struct Nowhere {
+    catalog: Catalog,
+    outside: Vec<String>,
+    survey: Survey,
+}
+
+impl Nowhere {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        let runtime = Runtime::start().context("start what runs plugins")?;
+        Ok(Self {
+            catalog: Catalog::empty(runtime),
+            outside: config.node.outside_devices.clone(),
+            survey: Survey::default(),
+        })
+    }
+}
 
 impl Sinks for Nowhere {
     async fn publish_proxy(
         &mut self,
-        _snapshot: Snapshot,
-        _artifacts: BTreeMap<String, PathBuf>,
+        snapshot: Snapshot,
+        artifacts: BTreeMap<String, PathBuf>,
     ) -> anyhow::Result<Vec<(String, String)>> {
-        Ok(Vec::new())
+        let read = |(digest, path): (String, PathBuf)| {
+            let code = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            Ok((digest, code))
+        };
+        let code = artifacts.into_iter().map(read);
+        let code: BTreeMap<_, _> = code.collect::<anyhow::Result<_>>()?;
+        let next = self.catalog.next(&snapshot, &code);
+        next.wait(BUILT_IN, OTHERS);
+        self.catalog = next.refreshed();
+        Ok(self.catalog.broken().collect())
     }
 
     fn too_much(&self, _compiled: &Compiled) -> Option<String> {
         None
     }
 
-    fn publish_kernel(&mut self, _generation: u32, _compiled: &Compiled) -> anyhow::Result<()> {
+    fn publish_kernel(&mut self, _generation: u32, compiled: &Compiled) -> anyhow::Result<()> {
+        self.survey = Survey::of(&self.outside, &compiled.endpoints);
         Ok(())
     }
 
@@ -97,6 +136,10 @@ impl Sinks for Nowhere {
     }
 
     fn status(&mut self) -> Status {
-        Status::default()
+        let mut status = Status::default();
+        status.proxy.stats.bindings = self.catalog.bindings();
+        status.datapath.notes = self.survey.notes.clone();
+        status.not_ready = self.survey.not_ready.clone();
+        status
     }
 }

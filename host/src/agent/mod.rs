@@ -93,7 +93,7 @@ pub fn run(config: Config, after: After) -> anyhow::Result<()> {
 
 /// Removes everything an agent with this configuration left behind.
 pub fn cleanup(config: &Config) -> anyhow::Result<()> {
-    let _only = OnlyAgent::claim(&config.node.run_dir)?;
+    let _only = OnlyAgent::claim(&config.node.run_dir, &config.node.state_dir)?;
     let _owner = match config.node.bpffs.exists() {
         true => Some(Owner::claim(&config.node.bpffs)?),
         false => None,
@@ -105,7 +105,7 @@ pub fn cleanup(config: &Config) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config, after: After) -> anyhow::Result<()> {
-    let only = OnlyAgent::claim(&config.node.run_dir)?;
+    let only = OnlyAgent::claim(&config.node.run_dir, &config.node.state_dir)?;
     let mut signals = Signals::listen().context("listen to signals")?;
     tracing::info!(
         node = config.node.name,
@@ -121,6 +121,9 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
         ..datapath_options(&config)
     };
     let mut datapath = Datapath::open(options).context("take over the kernel side")?;
+    if let Some(lost) = datapath.lost_tables() {
+        tracing::error!("{lost}");
+    }
     let kernel_events = datapath.take_events()?;
     let tables = datapath.reader();
 
@@ -156,6 +159,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
         proxy: proxy.clone(),
         stats: stats.clone(),
     };
+    let origins = store.origins()?;
     let learned = Arc::new(Mutex::new(LearnedNames::new(LEARNED_NAMES)));
     let names = NameKeeper::restore(store.clone(), learned.clone());
     let mut control = Control::new(settings(&config), node, store, built_in)?;
@@ -224,7 +228,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     let scans = events_in.clone();
     let folders = config.folders.clone();
     tasks.spawn(async move {
-        sources::folders(folders, rescans, scans).await;
+        sources::folders(folders, origins, rescans, scans).await;
         Ok(())
     });
     let examiner = Examiner::new(plugins.clone(), events_in);

@@ -1,10 +1,12 @@
 //! Where events come from: folders, addresses of the node, time.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     time::{Duration, SystemTime},
 };
 
+use ipnet::IpNet;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -14,7 +16,7 @@ use crate::{
     config::{Addresses, Config, Folders},
     control::{
         event::{Event, NodeDevices},
-        folder::{QUIET, Scanner},
+        folder::{Origins, QUIET, Scanner},
         watch::{Nudge, Watch},
     },
 };
@@ -30,6 +32,7 @@ const NUDGES: usize = 64;
 /// asks for one now. Ends when nobody listens any more.
 pub(super) async fn folders(
     folders: Folders,
+    origins: Origins,
     mut rescan: mpsc::Receiver<()>,
     events: mpsc::Sender<Event>,
 ) {
@@ -41,7 +44,7 @@ pub(super) async fn folders(
             None
         }
     };
-    let mut scanner = Scanner::new(&folders);
+    let mut scanner = Scanner::new(&folders, &origins);
     let mut last = None;
     loop {
         let scan = scanner.scan(SystemTime::now()).clone();
@@ -114,25 +117,12 @@ pub(super) fn node_addresses(configured: &Addresses) -> Vec<IpAddr> {
 /// Devices that no workload is behind, and why: loopback, the declared outside devices,
 /// bridges, and what default routes lead through.
 pub(super) fn node_devices(config: &Config) -> NodeDevices {
-    let mut devices = NodeDevices::from([(
-        "lo".to_owned(),
-        "it is the node's loopback device".to_owned(),
-    )]);
+    let mut devices = BTreeMap::new();
     for device in default_route_devices() {
         devices.insert(
             device,
             "a default route of the node leads through it".to_owned(),
         );
-    }
-    for device in std::fs::read_dir("/sys/class/net")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        if device.path().join("bridge").is_dir() {
-            let name = device.file_name().to_string_lossy().into_owned();
-            devices.insert(name, "it is a bridge; its ports are workloads'".to_owned());
-        }
     }
     for device in &config.node.outside_devices {
         devices.insert(
@@ -140,7 +130,46 @@ pub(super) fn node_devices(config: &Config) -> NodeDevices {
             "it leads outside (node.outsideDevices)".to_owned(),
         );
     }
-    devices
+    let networks = networks_behind(&devices);
+    let loopback = "it is the node's loopback device".to_owned();
+    devices.insert("lo".to_owned(), loopback);
+    for device in std::fs::read_dir("/sys/class/net")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if device.path().join("bridge").is_dir() {
+            let name = device.file_name().to_string_lossy().into_owned();
+            let bridge = "it is a bridge; its ports are workloads'".to_owned();
+            devices.entry(name).or_insert(bridge);
+        }
+    }
+    NodeDevices {
+        own: devices,
+        networks,
+    }
+}
+
+/// Networks right behind these devices, by their addresses.
+fn networks_behind(devices: &BTreeMap<String, String>) -> BTreeMap<IpNet, String> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return BTreeMap::new();
+    };
+    let of_devices = interfaces.filter(|i| devices.contains_key(&i.interface_name));
+    let networks = of_devices.filter_map(|interface| {
+        let (address, mask) = (interface.address?, interface.netmask?);
+        let v4 = address.as_sockaddr_in().zip(mask.as_sockaddr_in());
+        let v6 = address.as_sockaddr_in6().zip(mask.as_sockaddr_in6());
+        let (address, mask): (IpAddr, IpAddr) = match (v4, v6) {
+            (Some((address, mask)), _) => (address.ip().into(), mask.ip().into()),
+            (_, Some((address, mask))) => (address.ip().into(), mask.ip().into()),
+            _ => return None,
+        };
+        let network = IpNet::with_netmask(address, mask).ok()?.trunc();
+        let is_network = network.prefix_len() < network.max_prefix_len();
+        (is_network && is_routable(&address)).then_some((network, interface.interface_name))
+    });
+    networks.collect()
 }
 
 /// `/proc/net/route` (device, destination in hex, …, mask) and `/proc/net/ipv6_route`

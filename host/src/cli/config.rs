@@ -1,12 +1,16 @@
 //! `tidegate config check|effective|schema`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use tidegate_policy::KINDS;
 
 use super::{ask::Output, end_with_the_reader, status};
-use crate::{agent, config};
+use crate::{
+    agent,
+    config::{self, ConfigError},
+    control::view::{ProblemView, View},
+};
 
 /// What to do with the file.
 #[derive(Debug, Subcommand)]
@@ -52,8 +56,38 @@ impl Command {
     }
 }
 
+/// The configuration file itself cannot be used.
+fn of_the_file(file: &File, error: &ConfigError) -> ProblemView {
+    let whole = ProblemView {
+        file: file.config.display().to_string(),
+        severity: "error".to_owned(),
+        ..ProblemView::default()
+    };
+    // No file has so many lines.
+    let place = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    match error {
+        ConfigError::Invalid(complaint) => ProblemView {
+            line: place(complaint.line),
+            column: place(complaint.column),
+            message: complaint.said(),
+            ..whole
+        },
+        ConfigError::Unreadable { source, .. } => ProblemView {
+            message: format!("{error}: {source}"),
+            ..whole
+        },
+    }
+}
+
 fn check(file: &File, output: Output) -> anyhow::Result<ExitCode> {
-    let view = agent::check(&config::load(&file.config)?)?;
+    let view = match (config::load(&file.config), output) {
+        (Ok(config), _) => agent::check(&config)?,
+        (Err(error), Output::Table) => return Err(error.into()),
+        (Err(error), Output::Json) => Arc::new(View {
+            problems: vec![of_the_file(file, &error)],
+            ..View::default()
+        }),
+    };
     end_with_the_reader();
     let refused = view.plugins.iter().any(|plugin| plugin.reason.is_some());
     let ok = !refused && view.problems.iter().all(|p| p.severity != "error");
@@ -63,6 +97,7 @@ fn check(file: &File, output: Output) -> anyhow::Result<ExitCode> {
             serde_json::json!({
                 "ok": ok,
                 "problems": view.problems,
+                "notes": view.datapath.notes,
                 "plugins": view.plugins,
                 "endpoints": view.endpoints.len(),
                 "policies": view.policies.len(),
@@ -72,6 +107,13 @@ fn check(file: &File, output: Output) -> anyhow::Result<ExitCode> {
         Output::Table => {
             for what in status::wrong(&view) {
                 println!("{what}");
+            }
+            // Of this node as it is now; the files may be meant for another one.
+            for note in &view.datapath.notes {
+                println!("note: {note}");
+            }
+            for endpoint in view.endpoints.iter().filter(|e| e.state != "ready") {
+                println!("note: endpoint {}: {}", endpoint.name, endpoint.state);
             }
             if ok {
                 println!(

@@ -46,12 +46,15 @@ pub(super) fn render(view: &View) -> String {
     line(
         "proxy",
         format!(
-            "{} (pid {}, started {} time{}{}), {} of {} connections ({} evicted, {} turned away), \
+            "{} (pid {}, {}{}), {} of {} connections ({} evicted, {} turned away), \
              {} allowed, {} denied, {} failed",
             p.state,
             p.pid,
-            p.starts,
-            if p.starts == 1 { "" } else { "s" },
+            match p.starts {
+                0 => "taken over from the agent before".to_owned(),
+                1 => "started once".to_owned(),
+                n => format!("started {n} times"),
+            },
             match p.hung {
                 0 => String::new(),
                 hung => format!(", {hung} of them because it hung"),
@@ -140,14 +143,7 @@ pub(super) fn wrong(view: &View) -> impl Iterator<Item = String> {
         };
         format!("{}: {}{}{last_good}", p.severity, place(p), p.message)
     });
-    let bindings = view.bindings.iter().filter_map(|b| {
-        let reason = b.reason.as_ref()?;
-        Some(format!(
-            "{} ({} of {}): {reason}",
-            b.binding, b.state, b.plugin
-        ))
-    });
-    plugins.chain(bindings).chain(files)
+    plugins.chain(files)
 }
 
 /// `file:line:column: `, as far as known; editors jump to it.

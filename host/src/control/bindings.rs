@@ -7,7 +7,12 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tidegate_policy::compiled::{Compiled, L7Id, L7RuleSet, RuleId};
+use tidegate_policy::{
+    Document, Problem, Severity,
+    compiled::{Compiled, L7Id, L7RuleSet, RuleId},
+    input::{Body, PluginBinding},
+    rule::At,
+};
 
 use super::view::BindingView;
 use crate::proxy::contract::{
@@ -145,6 +150,67 @@ impl Bindings {
         self.good.retain(|place, _| places.contains(place));
     }
 }
+
+/// What bindings of the generation in force were refused, and where that was written; true
+/// for those that go on with what they accepted last. That a plugin is not there is found
+/// with the documents.
+pub fn refusals<'a>(
+    stats: &[BindingStats],
+    published: (&Compiled, &Snapshot),
+    documents: impl Iterator<Item = &'a Document> + Clone,
+) -> Vec<(Problem, bool)> {
+    let (compiled, snapshot) = published;
+    let mut refusals = Vec::new();
+    for row in stats {
+        let Some(reason) = &row.reason else { continue };
+        let uses = compiled.l7.values().flat_map(|set| &set.chain);
+        let mut uses = uses.filter(|used| {
+            used.plugin == row.plugin
+                && used.rules == row.rules
+                && config_id(&used.config) == row.config
+        });
+        let rule = row.rules.first().and_then(|id| compiled.rules.get(id));
+        let (Some(used), Some(rule)) = (uses.next(), rule) else {
+            continue;
+        };
+        if !snapshot.plugins.contains_key(&row.plugin) {
+            continue;
+        }
+        let of_rule = |binding: &&PluginBinding| {
+            let meta = &binding.meta;
+            meta.kind == rule.kind && meta.name == rule.policy && meta.namespace == rule.namespace
+        };
+        let mut bindings = documents
+            .clone()
+            .filter_map(|document| match &document.body {
+                Body::PluginBinding(binding) => Some(binding),
+                _ => None,
+            });
+        let at = match bindings.find(of_rule) {
+            Some(binding) => binding.config_at.clone(),
+            None => At {
+                path: rule.path.clone(),
+                line: rule.line,
+            },
+        };
+        let problem = Problem {
+            file: rule.file.clone(),
+            document: Some(format!("{} {}", rule.kind, rule.document())),
+            line: at.line,
+            column: 1,
+            field: at.field(),
+            value: Some(used.config.chars().take(SHOWN).collect()),
+            message: format!("the plugin {} does not take this: {reason}", row.plugin),
+            hint: None,
+            severity: Severity::Error,
+        };
+        refusals.push((problem, row.state == BindingState::LastGood));
+    }
+    refusals
+}
+
+/// Longest configuration shown in a message, in characters.
+const SHOWN: usize = 60;
 
 /// How the bindings of the generation in force are doing, by name.
 pub fn view(stats: &[BindingStats], compiled: &Compiled) -> Vec<BindingView> {

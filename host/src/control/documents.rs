@@ -11,24 +11,30 @@ use std::{
     sync::Arc,
 };
 
-use tidegate_policy::{Document, Problem, Severity, compiled::Compiled, parse_file};
+use tidegate_policy::{Document, Problem, Severity, compiled::Compiled, input::Body, parse_file};
 
-use super::folder::{FolderId, Scan, folder_of};
+use super::{
+    absence::Absence,
+    folder::{FolderId, Scan, folder_of},
+};
 
 /// All document files.
 #[derive(Debug, Default)]
 pub struct Documents {
     files: BTreeMap<String, File>,
-    /// Folders as they were when their files were last known.
-    folders: BTreeMap<String, FolderId>,
+    /// Where files were last read from: see [`super::folder::Origins`].
+    origins: BTreeMap<String, FolderId>,
+    /// Files and folders that are not where they were and were not removed, and why what
+    /// they said stays.
+    held: BTreeMap<String, String>,
     /// Files and folders that may have been in force and of which nothing usable is
     /// left: what they said is not known. Filled by the first scan, and by last good
     /// texts this version cannot read.
     unknown: BTreeSet<String>,
-    /// Nothing is known of an earlier run, and the folders have not been looked at yet.
-    without_past: bool,
-    /// Nothing is known of an earlier run, whatever the folders hold now.
+    /// Nothing is known of an earlier run.
     past_is_lost: bool,
+    /// The folders were looked at.
+    scanned: bool,
 }
 
 /// What an earlier run left behind.
@@ -36,8 +42,8 @@ pub struct Documents {
 pub struct Past {
     /// Last good texts by file name.
     pub texts: BTreeMap<String, Arc<str>>,
-    /// Folders they came from.
-    pub folders: BTreeMap<String, FolderId>,
+    /// Folders they came from: see [`super::folder::Origins`].
+    pub origins: BTreeMap<String, FolderId>,
     /// There was no earlier run, or its state is lost.
     pub lost: bool,
 }
@@ -103,8 +109,7 @@ impl Documents {
     /// that turn out to be broken.
     pub fn new(past: Past) -> Self {
         let mut documents = Self {
-            folders: past.folders,
-            without_past: past.lost,
+            origins: past.origins,
             past_is_lost: past.lost,
             ..Self::default()
         };
@@ -123,14 +128,11 @@ impl Documents {
     /// from a folder that could be listed.
     pub fn update(&mut self, scan: &Scan) -> Vec<String> {
         let texts = &scan.documents;
-        let kept = self.vanished(scan);
-        let gone: Vec<String> = self
-            .files
-            .keys()
-            .filter(|name| !texts.contains_key(*name) && !kept.contains_key(folder_of(name)))
-            .cloned()
-            .collect();
-        for name in &gone {
+        let in_force = |name: &str| {
+            self.unknown.contains(name) || self.files.get(name).is_some_and(|f| f.good.is_some())
+        };
+        let absence = Absence::of(self.files.keys(), in_force, &self.origins, scan);
+        for name in &absence.gone {
             self.files.remove(name);
         }
         for (name, text) in texts {
@@ -139,79 +141,56 @@ impl Documents {
                 .or_insert_with(|| File::of(None))
                 .update(name, text);
         }
-        for (folder, id) in &scan.folders {
-            if !kept.contains_key(folder) {
-                self.folders.insert(folder.clone(), *id);
-            }
-        }
-        if std::mem::take(&mut self.without_past) {
+        if !std::mem::replace(&mut self.scanned, true) && self.past_is_lost {
             let broken = self.files.iter().filter(|(_, file)| file.newest.is_none());
             self.unknown.extend(broken.map(|(name, _)| name.clone()));
-            self.unknown.extend(kept.keys().cloned());
+            self.unknown.extend(absence.held.keys().cloned());
         }
         self.unknown.retain(|name| match self.files.get(name) {
             Some(file) => file.newest.is_none() && file.good.is_none(),
-            None => kept.contains_key(name),
+            None => absence.held.contains_key(name),
         });
-        gone
+        self.held = absence.held;
+        self.origins = absence.origins;
+        absence.gone
     }
 
-    /// Folders of which nothing can be said now, and why: their files stay as they are.
-    ///
-    /// One that cannot be listed is such a folder, and so is one without any file in the
-    /// place of one that had some: what was mounted there is gone, or the folder was moved
-    /// away and made anew. One file in it, if only with a comment, shows that it is meant.
-    pub fn vanished(&self, scan: &Scan) -> BTreeMap<String, String> {
-        let mut vanished = scan.unreadable.clone();
-        vanished.remove("plugins");
-        for (folder, id) in &scan.folders {
-            let of_folder = |name: &&String| folder_of(name) == folder;
-            let replaced = self.folders.get(folder).is_some_and(|known| known != id);
-            let had_files = self.files.keys().any(|name| of_folder(&name));
-            let has_files = scan.documents.keys().any(|name| of_folder(&name));
-            if replaced && had_files && !has_files {
-                vanished.insert(
-                    folder.clone(),
-                    "the folder is another one than before and has no file in it; what it held \
-                     stays in force: bring the files back (is a file system not mounted?), or put \
-                     a file with a comment in it to say that nothing else is meant to be there"
-                        .to_owned(),
-                );
-            }
-        }
-        vanished
+    /// Files and folders that are not where they were and were not removed: why what they
+    /// said stays, and the way out.
+    pub fn held(&self) -> &BTreeMap<String, String> {
+        &self.held
     }
 
-    /// The folders as last known, to be kept for the next run.
-    pub fn folders(&self) -> &BTreeMap<String, FolderId> {
-        &self.folders
+    /// Where files were last read from, to be kept for the next run.
+    pub fn origins(&self) -> &BTreeMap<String, FolderId> {
+        &self.origins
     }
 
     /// Files and folders that may have been in force and of which nothing usable is left.
-    pub fn unknown(&self) -> &BTreeSet<String> {
-        &self.unknown
+    /// On a node whose kernel still enforces what an earlier run published, `enforced`,
+    /// also what says nothing now and may have said something to that run, if nothing is
+    /// known of it; elsewhere that means nothing.
+    pub fn unknown(&self, enforced: bool) -> BTreeSet<&str> {
+        let unknown = self.unknown.iter().map(String::as_str);
+        match enforced && self.past_is_lost {
+            true => unknown.chain(self.silent()).collect(),
+            false => unknown.collect(),
+        }
     }
 
-    /// What may have said something to an earlier run of which nothing is known: files that
-    /// say nothing now, and folders of policies or endpoints without a file. For a node
-    /// whose kernel still enforces what that run published; elsewhere they mean nothing.
-    pub fn silent(&self) -> BTreeSet<String> {
-        if !self.past_is_lost {
-            return BTreeSet::new();
-        }
+    /// Files that say nothing, and folders of policies or endpoints without a file.
+    fn silent(&self) -> impl Iterator<Item = &str> {
         let says_nothing = |file: &File| {
             let newest = file.newest.as_ref();
             file.good.is_none() && newest.is_some_and(|version| version.documents.is_empty())
         };
-        let files = self.files.iter().filter(|(_, file)| says_nothing(file));
+        let files = self.files.iter();
+        let files = files.filter(move |(_, file)| says_nothing(file));
         let empty = ["policies", "endpoints"].into_iter().filter(|folder| {
             let mut names = self.files.keys();
             !names.any(|name| folder_of(name) == *folder)
         });
-        files
-            .map(|(name, _)| name.clone())
-            .chain(empty.map(str::to_owned))
-            .collect()
+        files.map(|(name, _)| name.as_str()).chain(empty)
     }
 
     /// Files in force before that had to be left out, as nothing of them fits any more.
@@ -350,7 +329,7 @@ impl Documents {
     }
 
     /// Documents of the chosen versions: what is in force, what changed, newcomers.
-    pub fn in_use(&self) -> impl Iterator<Item = &Document> {
+    pub fn in_use(&self) -> impl Iterator<Item = &Document> + Clone {
         let mut files: Vec<&File> = self.files.values().collect();
         // Stable: files of one rank stay in the order of their names.
         files.sort_by_key(|file| (file.changed(), file.good.is_none()));
@@ -454,7 +433,7 @@ impl File {
             Ok(version) => {
                 self.own = match *version.documents {
                     [] => vec![says_nothing(name)],
-                    _ => Vec::new(),
+                    _ => misfiled(name, &version.documents),
                 };
                 self.newest = Some(version);
                 self.absent = false;
@@ -515,6 +494,30 @@ fn whole_file(name: &str, message: &str) -> Problem {
         hint: None,
         severity: Severity::Error,
     }
+}
+
+/// Documents in another folder than that of their kind. They count all the same; but what a
+/// file may have said that cannot be read is judged by its folder.
+fn misfiled(name: &str, documents: &[Document]) -> Vec<Problem> {
+    let misfiled = documents.iter().filter_map(|document| {
+        let meta = document.meta();
+        let right = match document.body {
+            Body::Endpoint(_) => "endpoints",
+            Body::Service(_) => "services",
+            Body::Policy(_) | Body::DenyList(_) | Body::PluginBinding(_) => "policies",
+        };
+        (folder_of(name) != right).then(|| Problem {
+            document: Some(meta.key()),
+            line: meta.line,
+            field: "kind".to_owned(),
+            value: Some(meta.kind.to_owned()),
+            message: "this kind belongs into another folder".to_owned(),
+            hint: Some(format!("move it to {right}/")),
+            severity: Severity::Warning,
+            ..whole_file(name, "")
+        })
+    });
+    misfiled.collect()
 }
 
 fn says_nothing(name: &str) -> Problem {

@@ -2,14 +2,21 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
+use ipnet::IpNet;
+
 use super::{
     folder::{PluginStamp, Scan},
     plugins::Candidate,
 };
 
-/// Devices that are the node's own, and what each is, in words: `it leads outside
-/// (node.outsideDevices)`.
-pub type NodeDevices = BTreeMap<String, String>;
+/// Devices that are the node's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeDevices {
+    /// What each is, in words: `it leads outside (node.outsideDevices)`.
+    pub own: BTreeMap<String, String>,
+    /// Networks right behind those that lead outside, and the device.
+    pub networks: BTreeMap<IpNet, String>,
+}
 
 /// The only way in.
 #[derive(Debug)]

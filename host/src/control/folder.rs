@@ -7,7 +7,7 @@
 //! has closed it, or which was moved here, is complete and seen at once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -42,20 +42,54 @@ pub struct Scan {
     pub folders: BTreeMap<String, FolderId>,
     /// What looks like a document and is not read, by name, and why.
     pub ignored: BTreeMap<String, String>,
+    /// Files that are not read for their names or for the folder they are in, by
+    /// [`stem`]: where they are.
+    pub astray: BTreeMap<String, String>,
+    /// Folders that are not watched any more and that files in force came from.
+    pub former: BTreeMap<PathBuf, Result<FormerFolder, String>>,
+    /// Plugins in use whose file is, or may be, in a folder that is not watched any more.
+    pub plugins_elsewhere: BTreeSet<PathBuf>,
     /// Some file is still being written: scan again after [`QUIET`].
     pub unsettled: bool,
 }
 
-/// Tells one folder from another that took its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Tells one folder from another that took its name, or that is named instead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FolderId {
+    /// As `tidegate.yaml` names it.
+    #[serde(default)]
+    path: PathBuf,
     device: u64,
     inode: u64,
+}
+
+/// A folder that is not watched any more, as it is now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FormerFolder {
+    /// Which it is.
+    pub id: FolderId,
+    /// Names of the documents in it.
+    pub files: BTreeSet<String>,
+}
+
+/// Where an earlier run read files from.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    /// By watched folder, or by file for one of a folder that is not watched any more.
+    pub documents: BTreeMap<String, FolderId>,
+    /// Plugin files.
+    pub plugins: Vec<PathBuf>,
 }
 
 /// The watched folder a document file is in: `policies` of `policies/web.yaml`.
 pub fn folder_of(name: &str) -> &str {
     name.split('/').next().unwrap_or(name)
+}
+
+/// What is left of a document file's name when people mistype the rest of it.
+pub fn stem(name: &str) -> String {
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    stem.to_lowercase()
 }
 
 /// Tells one version of a plugin file from another without reading it.
@@ -84,6 +118,9 @@ struct Known {
 pub struct Scanner {
     documents: [(&'static str, PathBuf); 3],
     plugins: PathBuf,
+    /// Folders and plugin files that files in force came from and that are not watched.
+    former: BTreeSet<PathBuf>,
+    former_plugins: Vec<PathBuf>,
     known: BTreeMap<String, Known>,
     /// Plugin files as they were when somebody said that they are complete.
     complete: BTreeMap<PathBuf, Stamp>,
@@ -91,14 +128,32 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// A scanner that has not looked yet.
-    pub fn new(folders: &Folders) -> Self {
+    /// A scanner that has not looked yet. `origins` are where files in force came from.
+    pub fn new(folders: &Folders, origins: &Origins) -> Self {
+        let documents = [
+            ("endpoints", folders.endpoints.clone()),
+            ("services", folders.services.clone()),
+            ("policies", folders.policies.clone()),
+        ];
+        let watched = |name: &str| {
+            documents
+                .iter()
+                .find(|(label, _)| *label == folder_of(name))
+        };
+        let former = origins.documents.iter().filter(|(name, origin)| {
+            origin.path != Path::new("")
+                && watched(name).is_some_and(|(_, path)| *path != origin.path)
+        });
+        let is_elsewhere = |file: &&PathBuf| file.parent() != Some(&*folders.plugins);
         Self {
-            documents: [
-                ("endpoints", folders.endpoints.clone()),
-                ("services", folders.services.clone()),
-                ("policies", folders.policies.clone()),
-            ],
+            former: former.map(|(_, origin)| origin.path.clone()).collect(),
+            former_plugins: origins
+                .plugins
+                .iter()
+                .filter(is_elsewhere)
+                .cloned()
+                .collect(),
+            documents,
             plugins: folders.plugins.clone(),
             known: BTreeMap::new(),
             complete: BTreeMap::new(),
@@ -134,6 +189,23 @@ impl Scanner {
                 scan.plugins = self.last.plugins.clone();
             }
         }
+        let former = self.former.iter();
+        scan.former = former
+            .map(|folder| (folder.clone(), former_folder(folder)))
+            .collect();
+        let is_kept = |file: &&PathBuf| {
+            let folder = file
+                .parent()
+                .and_then(|folder| list(folder, &["wasm"]).ok());
+            // Of a folder that is not there nothing is known.
+            folder.is_none_or(|listing| listing.files.contains(file))
+        };
+        scan.plugins_elsewhere = self
+            .former_plugins
+            .iter()
+            .filter(is_kept)
+            .cloned()
+            .collect();
         self.known
             .retain(|name, _| scan.documents.contains_key(name));
         self.complete.clear();
@@ -157,9 +229,14 @@ impl Scanner {
             self.document(&mut part, label, path, now);
         }
         scan.unsettled |= part.unsettled;
-        if FolderId::of(folder).ok() == Some(listing.id) {
+        if FolderId::of(folder).ok().as_ref() == Some(&listing.id) {
             scan.documents.extend(part.documents);
             scan.folders.insert(label.to_owned(), listing.id);
+            let astray = listing.astray.into_iter();
+            scan.astray.extend(astray.map(|file| {
+                let name = file.rsplit('/').next().unwrap_or(&file);
+                (stem(&format!("{label}/{name}")), format!("{label}/{file}"))
+            }));
             let ignored = listing.ignored.into_iter();
             scan.ignored
                 .extend(ignored.map(|(file, why)| (format!("{label}/{file}"), why)));
@@ -245,7 +322,7 @@ impl Scanner {
             self.last.unreadable.get(label),
         ) {
             (Some(id), _) => {
-                scan.folders.insert(label.to_owned(), *id);
+                scan.folders.insert(label.to_owned(), id.clone());
             }
             (None, Some(why)) => {
                 scan.unreadable.insert(label.to_owned(), why.clone());
@@ -280,10 +357,41 @@ impl FolderId {
     fn of(folder: &Path) -> io::Result<Self> {
         let meta = fs::metadata(folder)?;
         Ok(Self {
+            path: folder.to_owned(),
             device: meta.dev(),
             inode: meta.ino(),
         })
     }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Is it the same folder, wherever it is by now.
+    pub fn is(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// Is it where the other one is. That of an earlier version did not say where it was.
+    pub fn is_at(&self, other: &Self) -> bool {
+        self.path == other.path || [&self.path, &other.path].contains(&&PathBuf::new())
+    }
+}
+
+/// A folder that is not watched any more, for what is not in it any more.
+fn former_folder(folder: &Path) -> Result<FormerFolder, String> {
+    let listing = list(folder, &["yaml", "yml"]).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => "it is not there".to_owned(),
+        _ => format!("it cannot be listed: {error}"),
+    })?;
+    let names = listing.files.iter().filter_map(|file| file.file_name());
+    Ok(FormerFolder {
+        id: listing.id,
+        files: names
+            .map(|name| printable(&name.to_string_lossy()))
+            .collect(),
+    })
 }
 
 /// A folder's files of interest.
@@ -292,7 +400,12 @@ struct Listing {
     files: Vec<PathBuf>,
     /// Names that look like files of interest and are not read, and why.
     ignored: Vec<(String, String)>,
+    /// The files that these are, or that are in them, relative to the folder.
+    astray: Vec<String>,
 }
+
+/// Folders in folders that are looked into for files that are not read.
+const DEPTH: usize = 4;
 
 /// Files of a folder with one of these extensions, sorted. Hidden files are editors'
 /// and tools' own.
@@ -301,6 +414,7 @@ fn list(folder: &Path, extensions: &[&str]) -> io::Result<Listing> {
         id: FolderId::of(folder)?,
         files: Vec::new(),
         ignored: Vec::new(),
+        astray: Vec::new(),
     };
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -317,23 +431,58 @@ fn list(folder: &Path, extensions: &[&str]) -> io::Result<Listing> {
                 .as_deref()
                 .is_some_and(|e| e.eq_ignore_ascii_case(wanted))
         };
-        let why = if extensions.iter().any(is) {
+        let name = printable(&name);
+        if extensions.iter().any(is) {
             listing.files.push(path.clone());
-            continue;
         } else if extensions.iter().any(resembles) {
-            format!(
+            let why = format!(
                 "not read because of its name: only *.{} is; rename it",
                 extensions.join(" and *.")
-            )
-        } else if list(&path, extensions).is_ok_and(|inner| !inner.files.is_empty()) {
-            "folders in this folder are not read; move its files up".to_owned()
+            );
+            listing.astray.push(name.clone());
+            listing.ignored.push((name, why));
         } else {
-            continue;
-        };
-        listing.ignored.push((printable(&name), why));
+            let within = files_within(&path, extensions, DEPTH);
+            if !within.is_empty() {
+                let why = "folders in this folder are not read; move its files up".to_owned();
+                let within = within.iter().map(|file| format!("{name}/{file}"));
+                listing.astray.extend(within);
+                listing.ignored.push((name, why));
+            }
+        }
     }
     listing.files.sort();
     Ok(listing)
+}
+
+/// Files of interest in a folder and the folders in it, relative to it; none if it is no
+/// folder.
+fn files_within(folder: &Path, extensions: &[&str], depth: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    // Links to folders may lead anywhere, also back.
+    let is_folder = fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir());
+    let entries = is_folder.then(|| fs::read_dir(folder).ok()).flatten();
+    for entry in entries.into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let extension = path.extension().map(|e| e.to_string_lossy());
+        if name.starts_with('.') {
+            continue;
+        }
+        let name = printable(&name);
+        if extensions.iter().any(|wanted| {
+            extension
+                .as_deref()
+                .is_some_and(|e| e.eq_ignore_ascii_case(wanted))
+        }) {
+            found.push(name);
+        } else if depth > 1 {
+            let within = files_within(&path, extensions, depth - 1);
+            found.extend(within.iter().map(|file| format!("{name}/{file}")));
+        }
+    }
+    found.sort();
+    found
 }
 
 /// Why a folder's files count as before, and what to do about it.
@@ -384,8 +533,12 @@ fn read(path: &Path, size: u64) -> Result<Arc<str>, String> {
 #[cfg(test)]
 impl FolderId {
     /// A folder that differs from those of other numbers.
-    pub(super) fn made_up(inode: u64) -> Self {
-        Self { device: 0, inode }
+    pub(super) fn made_up(path: &str, inode: u64) -> Self {
+        Self {
+            path: path.into(),
+            device: 0,
+            inode,
+        }
     }
 }
 
@@ -427,7 +580,7 @@ mod tests {
     fn what_is_not_there_is_told_from_what_was_removed() {
         let root = tempfile::tempdir().expect("a folder");
         let at = |name: &str| root.path().join(name);
-        let mut scanner = Scanner::new(&folders(root.path()));
+        let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
         fs::write(at("policies/a.yaml"), "a").expect("written");
         std::os::unix::fs::symlink("nowhere", at("policies/link.yaml")).expect("linked");
         let scan = scanner.scan(later(1)).clone();
@@ -447,10 +600,10 @@ mod tests {
 
         // One that is back is the same, another one is not.
         fs::rename(at("policies.x"), at("policies")).expect("moved");
-        let back = scanner.scan(later(3)).folders["policies"];
+        let back = scanner.scan(later(3)).folders["policies"].clone();
         fs::rename(at("policies"), at("policies.x")).expect("moved");
         fs::create_dir(at("policies")).expect("made");
-        assert_ne!(scanner.scan(later(4)).folders["policies"], back);
+        assert!(!scanner.scan(later(4)).folders["policies"].is(&back));
     }
 
     /// As the node agent of Kubernetes does it: files are links through `..data`, which is
@@ -459,7 +612,7 @@ mod tests {
     fn a_mounted_config_map_may_be_swapped() {
         let root = tempfile::tempdir().expect("a folder");
         let at = |name: &str| root.path().join("policies").join(name);
-        let mut scanner = Scanner::new(&folders(root.path()));
+        let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
         for (version, text) in [("..1", "one"), ("..2", "two")] {
             fs::create_dir(at(version)).expect("made");
             fs::write(at(version).join("a.yaml"), text).expect("written");
@@ -478,16 +631,44 @@ mod tests {
     #[test]
     fn what_looks_like_a_document_and_is_not_read_is_named() {
         let root = tempfile::tempdir().expect("a folder");
-        let mut scanner = Scanner::new(&folders(root.path()));
-        fs::write(root.path().join("policies/A.YAML"), "a").expect("written");
+        let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+        fs::write(root.path().join("policies/B.YAML"), "a").expect("written");
         fs::create_dir(root.path().join("policies/team")).expect("made");
         fs::create_dir(root.path().join("policies/lost+found")).expect("made");
         fs::write(root.path().join("policies/team/a.yaml"), "a").expect("written");
         fs::write(root.path().join("policies/notes.txt"), "a").expect("written");
         let scan = scanner.scan(later(1));
-        assert!(scan.ignored["policies/A.YAML"].contains("rename it"));
+        assert!(scan.ignored["policies/B.YAML"].contains("rename it"));
         assert!(scan.ignored["policies/team"].contains("move its files up"));
         assert_eq!(scan.ignored.len(), 2, "{scan:?}");
+        assert_eq!(scan.astray["policies/a"], "policies/team/a.yaml");
+        assert_eq!(scan.astray["policies/b"], "policies/B.YAML");
+    }
+
+    #[test]
+    fn folders_that_are_not_watched_any_more_are_looked_at_for_what_is_gone() {
+        let root = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| root.path().join(name);
+        let before = folders(&at("before"));
+        let mut scanner = Scanner::new(&before, &Origins::default());
+        fs::write(before.policies.join("a.yaml"), "a").expect("written");
+        fs::write(before.plugins.join("p.wasm"), "p").expect("written");
+        let origins = Origins {
+            documents: scanner.scan(later(1)).folders.clone(),
+            plugins: vec![before.plugins.join("p.wasm")],
+        };
+        let mut scanner = Scanner::new(&folders(&at("after")), &origins);
+        let scan = scanner.scan(later(1)).clone();
+        let former = scan.former[&before.policies].clone().expect("listed");
+        assert!(former.files.contains("a.yaml") && former.id.is(&origins.documents["policies"]));
+        assert_eq!(scan.plugins_elsewhere.len(), 1);
+        fs::remove_dir_all(&before.policies).expect("removed");
+        fs::remove_file(before.plugins.join("p.wasm")).expect("removed");
+        let scan = scanner.scan(later(2));
+        assert!(scan.former[&before.policies].is_err());
+        assert!(scan.plugins_elsewhere.is_empty(), "its folder is there");
+        fs::remove_dir_all(&before.plugins).expect("removed");
+        assert_eq!(scanner.scan(later(3)).plugins_elsewhere.len(), 1);
     }
 
     fn later(seconds: u64) -> SystemTime {
@@ -510,7 +691,7 @@ mod tests {
             fs::create_dir_all(path.parent().expect("a parent")).expect("made");
             fs::write(path, text).expect("written");
         }
-        let mut scanner = Scanner::new(&folders(root.path()));
+        let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
         let scan = scanner.scan(later(1));
         let names: Vec<_> = scan.documents.keys().map(String::as_str).collect();
         assert_eq!(names, ["policies/a.yaml", "policies/b.yml"]);
@@ -524,7 +705,7 @@ mod tests {
         let file = root.path().join("policies/a.yaml");
         fs::create_dir_all(file.parent().expect("a parent")).expect("made");
         fs::write(&file, "old").expect("written");
-        let mut scanner = Scanner::new(&folders(root.path()));
+        let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
         let content = |scan: &Scan| scan.documents["policies/a.yaml"].clone();
         assert_eq!(content(scanner.scan(later(1))).as_deref(), Ok("old"));
 
@@ -546,7 +727,7 @@ mod tests {
         let file = root.path().join("plugins/a.wasm");
         fs::create_dir_all(file.parent().expect("a parent")).expect("made");
         fs::write(&file, "one").expect("written");
-        let mut scanner = Scanner::new(&folders(root.path()));
+        let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
         let modified = || {
             let meta = fs::metadata(&file).expect("a file");
             meta.modified().expect("a time")
@@ -566,7 +747,7 @@ mod tests {
     fn a_folder_in_the_place_of_a_file_is_refused() {
         let root = tempfile::tempdir().expect("a folder");
         fs::create_dir_all(root.path().join("policies/a.yaml")).expect("made");
-        let mut scanner = Scanner::new(&folders(root.path()));
+        let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
         let content = scanner.scan(later(1)).documents["policies/a.yaml"].clone();
         assert!(content.expect_err("refused").contains("regular file"));
     }
@@ -577,7 +758,7 @@ mod tests {
         fs::create_dir_all(root.path().join("policies")).expect("made");
         let file = fs::File::create(root.path().join("policies/big.yaml")).expect("made");
         file.set_len(MAX_DOCUMENT_BYTES + 1).expect("grown");
-        let mut scanner = Scanner::new(&folders(root.path()));
+        let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
         let content = scanner.scan(later(1)).documents["policies/big.yaml"].clone();
         assert!(content.expect_err("refused").contains("split it"));
     }

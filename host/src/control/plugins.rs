@@ -39,6 +39,8 @@ pub struct Plugins {
 struct File {
     /// Version on disk; `None` when the file is gone.
     stamp: Option<PluginStamp>,
+    /// It came from a folder that is not watched any more, and was not removed there.
+    elsewhere: bool,
     /// That version is still being examined.
     pending: bool,
     /// Version to publish.
@@ -74,10 +76,23 @@ impl Plugins {
         }
     }
 
-    /// Takes in which files there are; asks for the examination of new versions.
-    pub fn update(&mut self, stamps: &BTreeMap<PathBuf, PluginStamp>) -> Vec<Request> {
+    /// Takes in which files there are, and which are in use and in a folder that is not
+    /// watched any more, `elsewhere`; asks for the examination of new versions.
+    pub fn update(
+        &mut self,
+        stamps: &BTreeMap<PathBuf, PluginStamp>,
+        elsewhere: &BTreeSet<PathBuf>,
+    ) -> Vec<Request> {
         for (path, file) in &mut self.files {
-            if !stamps.contains_key(path) {
+            file.elsewhere =
+                elsewhere.contains(path) && !stamps.contains_key(path) && file.candidate.is_some();
+            if file.elsewhere {
+                file.reason = Some(
+                    "`folders.plugins` in tidegate.yaml names another folder now; it stays in \
+                     use: move its file there, or delete it to remove the plugin"
+                        .to_owned(),
+                );
+            } else if !stamps.contains_key(path) {
                 file.stamp = None;
                 file.pending = false;
                 file.candidate = None;
@@ -179,6 +194,14 @@ impl Plugins {
                 continue;
             };
             let owner = self.owner(&name).filter(|owner| *owner != path);
+            // What is in the watched folder is meant.
+            let owner = owner.filter(|owner| match self.files.get_mut(owner) {
+                Some(file) if file.elsewhere => {
+                    *file = File::default();
+                    false
+                }
+                _ => true,
+            });
             let Some(file) = self.files.get_mut(&path) else {
                 continue;
             };
@@ -309,7 +332,7 @@ impl Plugins {
             return Some("the built-in plugin".into());
         }
         let owner = self.files.iter().find(|(_, file)| {
-            file.stamp.is_some()
+            (file.stamp.is_some() || file.elsewhere)
                 && file
                     .candidate
                     .as_ref()

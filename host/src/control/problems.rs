@@ -15,6 +15,7 @@ use super::{
 pub struct Problems {
     documents: Vec<ProblemView>,
     folders: Vec<ProblemView>,
+    bindings: Vec<ProblemView>,
     unknown: Option<ProblemView>,
     generation: Option<ProblemView>,
 }
@@ -36,14 +37,15 @@ impl Problems {
         replace(&mut self.documents, found);
     }
 
-    /// Folders of which nothing can be said, `vanished`, and entries that are not read.
-    pub fn folders(&mut self, vanished: &BTreeMap<String, String>, scan: &Scan, now_s: u64) {
-        let mut vanished = vanished.clone();
+    /// Files and folders that are not where they were and were not removed, `held`, and
+    /// entries that are not read.
+    pub fn folders(&mut self, held: &BTreeMap<String, String>, scan: &Scan, now_s: u64) {
+        let mut held = held.clone();
         // Plugins are not documents, but their folder is one of ours.
         if let Some(why) = scan.unreadable.get("plugins") {
-            vanished.insert("plugins".to_owned(), why.clone());
+            held.insert("plugins".to_owned(), why.clone());
         }
-        let vanished = vanished.into_iter().map(|(folder, message)| ProblemView {
+        let held = held.into_iter().map(|(folder, message)| ProblemView {
             last_good: true,
             unready: true,
             ..whole(&folder, message, now_s)
@@ -52,7 +54,14 @@ impl Problems {
             severity: severity(Severity::Warning).to_owned(),
             ..whole(name, why.clone(), now_s)
         });
-        replace(&mut self.folders, vanished.chain(ignored).collect());
+        replace(&mut self.folders, held.chain(ignored).collect());
+    }
+
+    /// What bindings were refused; true where what was accepted last goes on.
+    pub fn bindings(&mut self, refusals: &[(Problem, bool)], now_s: u64) {
+        let found = refusals.iter();
+        let found = found.map(|(problem, last_good)| of_document(problem, *last_good, now_s));
+        replace(&mut self.bindings, found.collect());
     }
 
     /// What may have been in force and is not known any more, and what is done about it.
@@ -67,7 +76,7 @@ impl Problems {
 
     /// All of them, errors first.
     pub fn view(&self) -> Vec<ProblemView> {
-        let mut all: Vec<_> = [&self.folders, &self.documents]
+        let mut all: Vec<_> = [&self.folders, &self.documents, &self.bindings]
             .into_iter()
             .flatten()
             .chain(&self.unknown)
@@ -111,7 +120,25 @@ fn replace(held: &mut Vec<ProblemView>, mut found: Vec<ProblemView>) {
             ),
         }
     }
+    for problem in ended(held, &found) {
+        tracing::info!(
+            file = problem.file,
+            line = problem.line,
+            "mended: {}",
+            problem.message
+        );
+    }
     *held = found;
+}
+
+/// Problems that are there no more; one that only moved to another line still is.
+fn ended<'a>(
+    held: &'a [ProblemView],
+    found: &'a [ProblemView],
+) -> impl Iterator<Item = &'a ProblemView> {
+    let is = |a: &ProblemView, b: &ProblemView| (&a.file, &a.message) == (&b.file, &b.message);
+    held.iter()
+        .filter(move |old| !found.iter().any(|new| is(old, new)))
 }
 
 /// As [`replace`], for a problem there is at most one of; it keeps `/readyz` at 503.
@@ -126,15 +153,13 @@ fn replace_one(held: &mut Option<ProblemView>, message: Option<String>, now_s: u
 }
 
 fn of_document(problem: &Problem, last_good: bool, now_s: u64) -> ProblemView {
-    // The view has the place in fields of its own.
-    let text = problem.to_string();
-    let place = format!("{}:{}:{}: ", problem.file, problem.line, problem.column);
     ProblemView {
         file: problem.file.clone(),
         severity: severity(problem.severity).to_owned(),
         line: problem.line,
         column: problem.column,
-        message: text.strip_prefix(&place).unwrap_or(&text).to_owned(),
+        // The view has the place and the severity in fields of its own.
+        message: problem.said().to_string(),
         last_good: last_good && problem.severity == Severity::Error,
         unready: false,
         since_s: now_s,
@@ -158,5 +183,39 @@ fn whole(file: &str, message: String, now_s: u64) -> ProblemView {
         last_good: false,
         unready: false,
         since_s: now_s,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_ends_when_it_is_found_no_more() {
+        let at = |file: &str, line, message: &str| ProblemView {
+            line,
+            ..whole(file, message.to_owned(), 0)
+        };
+        let held = [at("a", 1, "x"), at("a", 2, "y"), at("b", 1, "x")];
+        let found = [at("a", 7, "x"), at("b", 1, "z")];
+        let ended: Vec<_> = ended(&held, &found).collect();
+        assert_eq!(ended, [&held[1], &held[2]]);
+    }
+
+    #[test]
+    fn how_much_it_matters_is_said_once() {
+        let problem = Problem {
+            file: "a.yaml".into(),
+            document: None,
+            line: 3,
+            column: 5,
+            field: "spec".into(),
+            value: None,
+            message: "odd".into(),
+            hint: None,
+            severity: Severity::Warning,
+        };
+        let view = of_document(&problem, false, 0);
+        assert_eq!((&*view.severity, &*view.message), ("warning", "spec: odd"));
     }
 }

@@ -8,12 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tidegate_policy::{
-    Document, Ids, Input, Mode, Problem, Severity, compile,
-    compiled::{Compiled, Location},
-    input::Body,
-    lint,
-};
+use tidegate_policy::{Ids, Input, Mode, Problem, Severity, compile, compiled::Compiled, lint};
 use tokio::sync::watch;
 
 use super::{
@@ -21,6 +16,7 @@ use super::{
     documents::{Documents, Keep, Past},
     event::{Event, NodeDevices, Request},
     folder::folder_of,
+    misplaced::{misplaced, outside},
     plugins::{Candidate, Plugins, printable},
     problems::Problems,
     readers,
@@ -167,19 +163,26 @@ impl<S: Sinks> Control<S> {
                 self.scanned = true;
                 self.first_wait
                     .get_or_insert_with(|| Instant::now() + FIRST_WAIT);
-                let vanished = self.documents.vanished(&scan);
-                self.problems.folders(&vanished, &scan, seconds_now());
-                for name in self.documents.update(&scan) {
+                let gone = self.documents.update(&scan);
+                let held = self.documents.held();
+                self.problems.folders(held, &scan, seconds_now());
+                for name in gone {
                     tracing::info!(
                         file = name,
                         "the file was removed, and what it said with it"
                     );
                     self.keep(Keep::Forget(name));
                 }
+                if let Err(error) = self.store.save_origins(self.documents.origins()) {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "cannot keep which folders the files came from"
+                    );
+                }
                 self.dirty = true;
                 // Of a folder that is not there nothing is known.
                 if !scan.unreadable.contains_key("plugins") {
-                    return self.plugins.update(&scan.plugins);
+                    return self.plugins.update(&scan.plugins, &scan.plugins_elsewhere);
                 }
             }
             Event::Examined(examination) => {
@@ -324,21 +327,20 @@ impl<S: Sinks> Control<S> {
     fn compile(&mut self, ids: &mut Ids) -> Option<Compiled> {
         let now = seconds_now();
         let enforced = self.sinks.kernel_generation();
-        let mut unknown = self.documents.unknown().clone();
-        unknown.extend(self.documents.silent());
+        let unknown = self.documents.unknown(enforced != 0);
         if self.published.is_none() && enforced != 0 && !unknown.is_empty() {
-            let unknown = unknown.into_iter().collect::<Vec<_>>().join(", ");
             let message = format!(
-                "{unknown}: nothing usable is left of what may have been in force, so the kernel \
+                "{}: nothing usable is left of what may have been in force, so the kernel \
                  keeps generation {enforced} as it is, and no change takes effect; mend these or \
                  bring their files back, delete files to remove what they said, or begin anew \
-                 after `tidegate cleanup`"
+                 after `tidegate cleanup`",
+                joined(unknown)
             );
             self.problems.documents(&self.documents, &[], now);
             self.problems.unknown(Some(message), now);
             return None;
         }
-        let mut closed = self.unknown_policies();
+        let mut closed = self.documents.unknown(false).into_iter().any(is_policy);
         let mut settled = self.settle_documents(ids, closed);
         // Rules that were in force and fit no more must not leave open what they closed.
         if settled.is_ok() && !closed && self.documents.left_out().any(is_policy) {
@@ -349,7 +351,12 @@ impl<S: Sinks> Control<S> {
             format!(
                 "{}: nothing usable is left of what may have been in force, so every endpoint is \
                  in default deny both ways; mend these, or delete them to remove what they said",
-                self.unknown()
+                joined(
+                    self.documents
+                        .unknown(false)
+                        .into_iter()
+                        .chain(self.documents.left_out())
+                )
             )
         });
         self.problems.unknown(message, now);
@@ -396,7 +403,7 @@ impl<S: Sinks> Control<S> {
         let may_drop = self.published.is_none() && sinks.kernel_generation() == 0;
         let compiled = self.documents.settle(
             may_drop,
-            |document| misplaced(document, devices),
+            |document| misplaced(document, devices, &base.node_addresses),
             |documents| {
                 let mut input = base.clone();
                 documents
@@ -412,19 +419,9 @@ impl<S: Sinks> Control<S> {
                 Ok(compiled)
             },
         )?;
+        let in_use = self.documents.in_use();
+        warnings.extend(in_use.flat_map(|document| outside(document, devices)));
         Ok((compiled, warnings))
-    }
-
-    /// Is a policy, deny list or binding among what is not known any more?
-    fn unknown_policies(&self) -> bool {
-        self.documents.unknown().iter().any(|name| is_policy(name))
-    }
-
-    /// What is not known any more, for people.
-    fn unknown(&self) -> String {
-        let unknown = self.documents.unknown().iter().map(String::as_str);
-        let all: BTreeSet<&str> = unknown.chain(self.documents.left_out()).collect();
-        all.into_iter().collect::<Vec<_>>().join(", ")
     }
 
     fn plugin_set(&self) -> (PluginSet, BTreeMap<String, std::path::PathBuf>) {
@@ -473,12 +470,6 @@ impl<S: Sinks> Control<S> {
             tracing::warn!(
                 error = format!("{error:#}"),
                 "cannot keep where endpoints live"
-            );
-        }
-        if let Err(error) = self.store.save_folders(self.documents.folders()) {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "cannot keep which folders the files came from"
             );
         }
         self.plugins.commit(&compiled);
@@ -558,6 +549,14 @@ impl<S: Sinks> Control<S> {
     fn refresh(&mut self) {
         self.status = self.sinks.status();
         self.learn();
+        let published = self.published.as_ref();
+        let refusals = published.map(|published| {
+            let stats = &self.status.proxy.stats.bindings;
+            let what = (&*published.compiled, &published.snapshot);
+            bindings::refusals(stats, what, self.documents.in_use())
+        });
+        let refusals = refusals.unwrap_or_default();
+        self.problems.bindings(&refusals, seconds_now());
         let compiled = self
             .published
             .as_ref()
@@ -609,28 +608,13 @@ fn seconds_now() -> u64 {
         .map_or(0, |elapsed| elapsed.as_secs())
 }
 
-/// An endpoint behind a device that is the node's own: policing it as a workload would
-/// cut off the node, or everybody behind a bridge.
-fn misplaced(document: &Document, devices: &NodeDevices) -> Option<Problem> {
-    let Body::Endpoint(endpoint) = &document.body else {
-        return None;
-    };
-    let Location::Interface(device) = &endpoint.location else {
-        return None;
-    };
-    let why = devices.get(device)?;
-    Some(Problem {
-        file: endpoint.meta.file.clone(),
-        document: Some(endpoint.meta.key()),
-        line: endpoint.meta.line,
-        field: "spec.interface".to_owned(),
-        value: Some(device.clone()),
-        message: format!("{why}: no workload is behind it"),
-        hint: Some("name the node's end of the workload's own veth".to_owned()),
-        ..of_no_file(String::new())
-    })
+/// Names for people, each once.
+fn joined<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: BTreeSet<&str> = names.into_iter().collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
+/// Is it a file of policies, deny lists or bindings, or their folder?
 fn is_policy(name: &str) -> bool {
     folder_of(name) == "policies"
 }

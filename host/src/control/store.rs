@@ -19,7 +19,12 @@ use tidegate_policy::{
     compiled::{EndpointId, Location},
 };
 
-use super::{bindings::KeptBinding, documents::Past, folder::FolderId, plugins::Candidate};
+use super::{
+    bindings::KeptBinding,
+    documents::Past,
+    folder::{FolderId, Origins},
+    plugins::Candidate,
+};
 
 /// The state folder.
 #[derive(Clone, Debug)]
@@ -73,25 +78,36 @@ impl Store {
 
     /// What the last run left of document files.
     pub fn past(&self) -> anyhow::Result<Past> {
-        let path = self.folder.join(FOLDERS);
-        let folders = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .with_context(|| format!("{} is damaged; remove it", path.display()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        };
         Ok(Past {
             texts: self.last_good()?,
-            folders,
+            origins: self.document_origins()?,
             // It is written before the first generation is in force.
             lost: !self.folder.join(IDS).exists(),
         })
     }
 
-    /// Keeps which folders the document files came from.
-    pub fn save_folders(&self, folders: &BTreeMap<String, FolderId>) -> anyhow::Result<()> {
+    /// Where the files in force came from.
+    pub fn origins(&self) -> anyhow::Result<Origins> {
+        Ok(Origins {
+            documents: self.document_origins()?,
+            plugins: self.plugins()?.into_keys().collect(),
+        })
+    }
+
+    fn document_origins(&self) -> anyhow::Result<BTreeMap<String, FolderId>> {
         let path = self.folder.join(FOLDERS);
-        let bytes = serde_json::to_vec(folders).context("encode the folders")?;
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is damaged; remove it", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Keeps which folders the document files came from.
+    pub fn save_origins(&self, origins: &BTreeMap<String, FolderId>) -> anyhow::Result<()> {
+        let path = self.folder.join(FOLDERS);
+        let bytes = serde_json::to_vec(origins).context("encode the folders")?;
         if fs::read(&path).is_ok_and(|kept| kept == bytes) {
             return Ok(());
         }

@@ -9,11 +9,11 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// Held while this process is the agent of its run folder; the kernel lets go of it
-/// when the process ends, however that happens.
+/// Held while this process is the agent of its run and state folders; the kernel lets go
+/// of it when the process ends, however that happens.
 #[derive(Debug)]
 pub struct OnlyAgent {
-    _lock: Flock<File>,
+    _locks: [Flock<File>; 2],
 }
 
 /// Why this process cannot be the agent.
@@ -21,14 +21,16 @@ pub struct OnlyAgent {
 pub enum OnlyAgentError {
     /// There is one.
     #[error(
-        "another agent runs (pid {pid}); stop it first, or give this one its own `node.runDir`, `node.bpffs` and `node.stateDir`, in a network namespace of its own"
+        "another agent (pid {pid}) works with {}; stop it first, or give this one its own `node.runDir`, `node.bpffs` and `node.stateDir`, in a network namespace of its own", folder.display()
     )]
     Running {
+        /// What both want.
+        folder: PathBuf,
         /// Its process id, as it wrote it down.
         pid: String,
     },
-    /// The run folder cannot be used.
-    #[error("cannot use the run folder file {}", path.display())]
+    /// A folder cannot be used.
+    #[error("cannot use the file {}", path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
@@ -38,9 +40,16 @@ pub enum OnlyAgentError {
 }
 
 impl OnlyAgent {
-    /// Claims the run folder, and makes it (for root alone) if needed.
-    pub fn claim(run_dir: &Path) -> Result<Self, OnlyAgentError> {
-        let path = run_dir.join("agent.lock");
+    /// Claims both folders, and makes them (for root alone to write) if needed: two agents
+    /// with one state folder would number different things alike.
+    pub fn claim(run_dir: &Path, state_dir: &Path) -> Result<Self, OnlyAgentError> {
+        Ok(Self {
+            _locks: [Self::lock(run_dir)?, Self::lock(state_dir)?],
+        })
+    }
+
+    fn lock(folder: &Path) -> Result<Flock<File>, OnlyAgentError> {
+        let path = folder.join("agent.lock");
         let unusable = |source| OnlyAgentError::Unusable {
             path: path.clone(),
             source,
@@ -48,7 +57,7 @@ impl OnlyAgent {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o755)
-            .create(run_dir)
+            .create(folder)
             .map_err(unusable)?;
         let file = File::options()
             .read(true)
@@ -62,13 +71,16 @@ impl OnlyAgent {
                 lock.set_len(0).map_err(unusable)?;
                 lock.rewind().map_err(unusable)?;
                 write!(lock, "{}", std::process::id()).map_err(unusable)?;
-                Ok(Self { _lock: lock })
+                Ok(lock)
             }
             Err((mut file, _)) => {
                 let mut pid = String::new();
                 // Only for the message; an unreadable file leaves it empty.
                 let _ = file.read_to_string(&mut pid);
-                Err(OnlyAgentError::Running { pid })
+                Err(OnlyAgentError::Running {
+                    folder: folder.to_owned(),
+                    pid,
+                })
             }
         }
     }
@@ -81,14 +93,16 @@ mod tests {
     #[test]
     fn a_second_agent_is_told_about_the_first() {
         let folder = tempfile::tempdir().expect("a folder");
-        let run = folder.path().join("run");
-        let first = OnlyAgent::claim(&run).expect("the first");
-        let error = OnlyAgent::claim(&run).expect_err("a second").to_string();
-        assert!(
-            error.contains(&format!("pid {}", std::process::id())),
-            "{error}"
-        );
+        let at = |name: &str| folder.path().join(name);
+        let first = OnlyAgent::claim(&at("run"), &at("state")).expect("the first");
+        for (run, state, both) in [("run", "other", "run"), ("another", "state", "state")] {
+            let error = OnlyAgent::claim(&at(run), &at(state)).expect_err("a second");
+            let error = error.to_string();
+            let pid = format!("pid {}", std::process::id());
+            assert!(error.contains(&pid), "{error}");
+            assert!(error.contains(&at(both).display().to_string()), "{error}");
+        }
         drop(first);
-        OnlyAgent::claim(&run).expect("the next");
+        OnlyAgent::claim(&at("run"), &at("state")).expect("the next");
     }
 }

@@ -176,6 +176,39 @@ fn config_check_finds_the_same_without_an_agent() -> Result<()> {
         node.remove(file)?;
     }
     node.remove("plugins/broken.wasm")?;
+
+    // What a running agent would find out when it binds plugins.
+    let repository = tidegate_tests::harness::tag::repository();
+    node.copy(
+        &repository.join("target/artifacts/examples/bot-filter.wasm"),
+        "plugins/bot-filter.wasm",
+    )?;
+    node.write("policies/refused.yaml", BINDING)?;
+    node.write(
+        "policies/missing.yaml",
+        BINDING
+            .replace("name: bots", "name: none")
+            .replace("bot-filter", "no-filter"),
+    )?;
+    let away = "apiVersion: tidegate.io/v1alpha1\nkind: Endpoint\nmetadata: {name: away, \
+                namespace: shop}\nspec: {interface: tg-away, addresses: [10.10.0.99]}\n";
+    node.write("endpoints/away.yaml", away)?;
+    let wrong = check()?;
+    let said = String::from_utf8_lossy(&wrong.stdout);
+    assert!(!wrong.status.success(), "{said}");
+    for part in [
+        "error: policies/missing.yaml:8:1: spec.plugin: no plugin of this name is installed",
+        "(no-filter); put it into the plugins folder; installed: bot-filter, dns, http",
+        "error: policies/refused.yaml:9:1: spec.config: the plugin bot-filter does not take this",
+        "deni",
+        "note: endpoint shop/away: no device tg-away",
+    ] {
+        assert!(said.contains(part), "no {part:?} in\n{said}");
+    }
+    node.remove("policies/missing.yaml")?;
+    node.remove("policies/refused.yaml")?;
+    node.remove("endpoints/away.yaml")?;
+
     node.write("policies/backend.yaml", POLICY)?;
     let right = check()?;
     let said = String::from_utf8_lossy(&right.stdout);
@@ -183,6 +216,19 @@ fn config_check_finds_the_same_without_an_agent() -> Result<()> {
     assert!(said.contains("policies 1"), "{said}");
     Ok(())
 }
+
+/// A binding whose configuration has a mistake that only the plugin knows.
+const BINDING: &str = "\
+apiVersion: tidegate.io/v1alpha1
+kind: PluginBinding
+metadata: {name: bots, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: backend}}
+  direction: ingress
+  toPorts: [9000]
+  plugin: bot-filter
+  config: {deni: [badbot]}
+";
 
 /// Does a line say what is wrong with the file, and where?
 fn named(lines: &str, file: &str, message: &str) -> Result<bool> {
@@ -236,6 +282,21 @@ fn an_unknown_key_is_an_error_with_its_place_and_a_suggestion() -> Result<()> {
     assert!(!check.status.success());
     let said = String::from_utf8_lossy(&check.stderr);
     assert!(said.contains("`outsideDevices`"), "{said}");
+    let arguments = ["config", "check", "-c", "tidegate.yaml", "-o", "json"];
+    let check = world.node.tidegate(&arguments)?;
+    assert!(!check.status.success());
+    let said: serde_json::Value =
+        serde_json::from_slice(&check.stdout).context("not JSON on standard output")?;
+    let problem = &said["problems"][0];
+    ensure!(
+        said["ok"] == false && problem["file"] == "tidegate.yaml",
+        "{said:#}"
+    );
+    let message = problem["message"].as_str().unwrap_or_default();
+    ensure!(
+        message.contains("`outsideDevices`") && problem["line"].as_u64() > Some(1),
+        "{said:#}"
+    );
     Ok(())
 }
 
@@ -306,6 +367,20 @@ fn what_vanishes_stays_in_force_and_is_told() -> Result<()> {
     let said: serde_json::Value = serde_json::from_slice(&check.stdout)?;
     ensure!(!check.status.success() && said["ok"] == false, "{said:#}");
     ensure!(said.to_string().contains("delete it to remove"), "{said:#}");
+
+    // Another folder, which is there and has other files.
+    let node = &mut shop.world.node;
+    node.write("policies/backend.yaml", POLICY)?;
+    node.stop_agent()?;
+    let text = std::fs::read_to_string(node.config_dir().join("tidegate.yaml"))?;
+    node.write(
+        "tidegate.yaml",
+        format!("{text}folders: {{policies: other}}\n"),
+    )?;
+    std::fs::create_dir(node.config_dir().join("other"))?;
+    node.write("other/none.yaml", "# nothing yet\n")?;
+    node.start()?;
+    still_closed(&shop, "policies/backend.yaml: it came from")?;
 
     shop.world
         .node

@@ -1,6 +1,6 @@
 //! What is in force stays until it is plainly removed.
 
-use super::{Bench, WEB, allow};
+use super::{Bench, FolderId, FormerFolder, WEB, allow};
 
 #[tokio::test]
 async fn what_is_in_force_stays_until_it_is_plainly_removed() {
@@ -66,6 +66,126 @@ async fn what_is_in_force_stays_until_it_is_plainly_removed() {
     bench.settle().await;
     assert_eq!(bench.rules(), [""; 0]);
     bench.expect_ready();
+}
+
+/// Another folder in tidegate.yaml, which takes a restart.
+#[tokio::test]
+async fn a_change_of_folder_removes_nothing_by_itself() {
+    let new = allow("new", 81);
+    for files in [&[][..], &[("new.yaml", &*new)][..]] {
+        let mut bench = Bench::new();
+        bench
+            .folder("policies", 1)
+            .write("endpoints/web.yaml", WEB)
+            .write("policies/a.yaml", &allow("a", 80))
+            .write("policies/b.yaml", &allow("b", 82));
+        bench.settle().await;
+        bench.move_to("policies", "other", 2, files);
+        let new: &[&str] = if files.is_empty() { &[] } else { &["new"] };
+        for _ in 0..2 {
+            bench.restart();
+            bench.settle().await;
+            assert_eq!(bench.rules(), [&["a", "b"][..], new].concat());
+            bench.expect_not_ready("policies/a.yaml: it came from policies");
+            bench.expect_not_ready("delete policies/b.yaml");
+        }
+
+        // Nothing is known of a folder that is gone, or emptied by another in its place.
+        let former = bench.scan.former.clone();
+        let path = std::path::PathBuf::from("policies");
+        let empty = FormerFolder {
+            id: FolderId::made_up("policies", 3),
+            files: Default::default(),
+        };
+        for what in [Err("it is not there".to_owned()), Ok(empty.clone())] {
+            bench.scan.former.insert(path.clone(), what);
+            bench.settle().await;
+            assert_eq!(bench.rules(), [&["a", "b"][..], new].concat());
+            bench.expect_not_ready("policies/a.yaml");
+        }
+
+        // Each goes when it is plainly removed: brought along and then deleted, or deleted
+        // where it was.
+        bench.scan.former = former;
+        bench.write("policies/a.yaml", &allow("a", 80));
+        bench.settle().await;
+        bench.remove("policies/a.yaml");
+        bench.settle().await;
+        assert_eq!(bench.rules(), [&["b"][..], new].concat());
+        let Some(Ok(former)) = bench.scan.former.get_mut(&path) else {
+            panic!("no former folder")
+        };
+        former.files.clear();
+        bench.settle().await;
+        assert_eq!(bench.rules(), new);
+        bench.expect_ready();
+    }
+}
+
+#[tokio::test]
+async fn a_document_in_the_wrong_folder_is_told() {
+    let mut bench = Bench::new();
+    bench
+        .write("endpoints/web.yaml", &format!("{WEB}---{}", allow("a", 80)))
+        .write("policies/none.yaml", "# nothing yet\n");
+    bench.settle().await;
+    assert_eq!(bench.rules(), ["a"], "it counts");
+    let view = bench.view();
+    let problem = view
+        .problems
+        .iter()
+        .find(|p| p.file == "endpoints/web.yaml");
+    let problem = problem.expect("a warning");
+    assert_eq!(
+        (&*problem.severity, problem.line, &*problem.message),
+        (
+            "warning",
+            7,
+            "kind: this kind belongs into another folder (CiliumNetworkPolicy); move it to policies/"
+        )
+    );
+}
+
+#[tokio::test]
+async fn the_same_folder_under_another_name_is_the_same() {
+    let mut bench = Bench::new();
+    bench
+        .folder("policies", 1)
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("a", 80))
+        .write("policies/b.yaml", &allow("b", 82));
+    bench.settle().await;
+    bench.move_to("policies", "renamed", 1, &[("a.yaml", &allow("a", 80))]);
+    bench.restart();
+    bench.settle().await;
+    assert_eq!(bench.rules(), ["a"], "b was deleted");
+    bench.expect_ready();
+}
+
+#[tokio::test]
+async fn a_file_that_went_where_it_is_not_read_stays_in_force() {
+    for place in ["policies/a.YAML", "policies/team/a.yaml"] {
+        let mut bench = Bench::new();
+        bench
+            .folder("policies", 1)
+            .write("endpoints/web.yaml", WEB)
+            .write("policies/a.yaml", &allow("a", 80));
+        bench.settle().await;
+        bench.remove("policies/a.yaml");
+        bench.scan.astray.insert("policies/a".into(), place.into());
+        for restart in [false, true] {
+            if restart {
+                bench.restart();
+            }
+            bench.settle().await;
+            assert_eq!(bench.rules(), ["a"], "{place}, restart: {restart}");
+            bench.expect_not_ready(&format!("delete {place} too"));
+        }
+        bench.scan.astray.clear();
+        bench.settle().await;
+        assert_eq!(bench.rules(), [""; 0], "{place}");
+        bench.expect_ready();
+    }
 }
 
 #[tokio::test]

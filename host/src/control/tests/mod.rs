@@ -13,12 +13,12 @@ use tidegate_policy::{Mode, NumbersInUse, compiled::Compiled};
 
 use super::{
     event::{Event, Examination, Request},
-    folder::{FolderId, PluginStamp, Scan},
+    folder::{FolderId, FormerFolder, PluginStamp, Scan},
     plugins::Candidate,
     sinks::{Sinks, Status},
     state::{Control, Settings},
     store::Store,
-    view::View,
+    view::{ProblemView, View},
 };
 use crate::proxy::contract::{Limits, PluginInfo, Reject, Snapshot, World};
 
@@ -191,9 +191,30 @@ impl Bench {
     fn folder(&mut self, label: &str, inode: u64) -> &mut Self {
         self.scan
             .folders
-            .insert(label.into(), FolderId::made_up(inode));
+            .insert(label.into(), FolderId::made_up(label, inode));
         self.scan.unreadable.remove(label);
         self
+    }
+
+    /// tidegate.yaml names another folder, with these files; the former one is as it was.
+    fn move_to(&mut self, label: &str, path: &str, inode: u64, files: &[(&str, &str)]) {
+        let former = self
+            .scan
+            .folders
+            .insert(label.into(), FolderId::made_up(path, inode));
+        let of_folder = |name: &String| name.starts_with(&format!("{label}/"));
+        let names = self.scan.documents.keys().filter(|name| of_folder(name));
+        let names = names.filter_map(|name| Some(name.split_once('/')?.1.to_owned()));
+        if let Some(id) = former {
+            let files = names.collect();
+            let former = FormerFolder { id, files };
+            let path = former.id.path().to_owned();
+            self.scan.former.insert(path, Ok(former));
+        }
+        self.scan.documents.retain(|name, _| !of_folder(name));
+        for (file, text) in files {
+            self.write(&format!("{label}/{file}"), text);
+        }
     }
 
     /// The folder is moved away.
@@ -502,6 +523,34 @@ async fn a_name_given_up_goes_to_the_next_file_that_has_it() {
     assert_eq!(bench.plugin().0.as_deref(), Some("2"), "without a new copy");
     assert_eq!(reason(&bench), None);
     assert!(bench.view().plugins.iter().all(|row| row.source != first));
+}
+
+#[tokio::test]
+async fn plugins_of_a_folder_that_is_watched_no_more_stay_in_use() {
+    let (former, now) = ("/former/bot.wasm", "/plugins/bot.wasm");
+    for taken_over in [true, false] {
+        let mut bench = Bench::new();
+        bench.drop_file(former, 1, Ok(candidate("1"))).await;
+        bench.restart();
+        bench.scan.plugins.clear();
+        bench.scan.plugins_elsewhere.insert(former.into());
+        bench.settle().await;
+        let (published, version, _, reason) = bench.plugin();
+        assert_eq!((published.as_deref(), &*version), (Some("1"), "1"));
+        assert!(reason.is_some_and(|why| why.contains("names another folder now")));
+        if taken_over {
+            bench.drop_file(now, 2, Ok(candidate("2"))).await;
+            assert_eq!(bench.plugin().0.as_deref(), Some("2"), "it is meant");
+            bench.restart();
+            bench.settle().await;
+            assert_eq!(bench.view().plugins.len(), 1);
+        } else {
+            // Deleted there.
+            bench.scan.plugins_elsewhere.clear();
+            bench.settle().await;
+            assert!(bench.view().plugins.is_empty());
+        }
+    }
 }
 
 #[tokio::test]
