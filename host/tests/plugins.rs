@@ -803,7 +803,7 @@ fn code_that_a_snapshot_names_is_held_in_use_or_not() {
         answers(&gone),
         ("bot-filter".to_owned(), Err(Failure::Missing))
     );
-    assert_eq!(gone.artifacts(), [v1.info.artifact.clone()]);
+    assert_eq!(gone.artifacts(), [&*v1.info.artifact]);
     let (back, refused) = next(&gone, &first, &nothing);
     assert_eq!(refused, []);
     assert_eq!(answers(&back), ("bot-filter@1.0.0".to_owned(), ALLOW));
@@ -819,7 +819,7 @@ fn code_that_a_snapshot_names_is_held_in_use_or_not() {
         answers(&rolled_back),
         ("bot-filter@1.0.0".to_owned(), ALLOW)
     );
-    assert_eq!(rolled_back.artifacts(), [v1.info.artifact.clone()]);
+    assert_eq!(rolled_back.artifacts(), [&*v1.info.artifact]);
 }
 
 #[test]
