@@ -141,8 +141,14 @@ impl<L: Loader> Control<L> {
         loop {
             tokio::select! {
                 message = agent.receive() => {
-                    let Some((message, attached)) = message? else {
-                        return Ok(End::AgentGone);
+                    let (message, attached) = match message {
+                        Ok(Some(message)) => message,
+                        Ok(None) => return Ok(End::AgentGone),
+                        // It left before it had read all that it was told.
+                        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                            return Ok(End::AgentGone);
+                        }
+                        Err(error) => return Err(error),
                     };
                     if let ToProxy::Drain { deadline_ms } = message {
                         self.drain(Duration::from_millis(deadline_ms)).await;

@@ -117,6 +117,8 @@ fn latencies(from: &Workload, to: SocketAddr) -> Result<(f64, f64)> {
 enum Flood {
     /// HEADERS of requests that no rule allows.
     Refused,
+    /// HEADERS on a stream that was refused.
+    MoreHeaders,
     /// Empty DATA on a stream that was refused.
     EmptyData,
     /// `RST_STREAM` of streams that never were.
@@ -126,15 +128,24 @@ enum Flood {
 }
 
 impl Flood {
+    const ALL: [Self; 5] = [
+        Self::Refused,
+        Self::MoreHeaders,
+        Self::EmptyData,
+        Self::IdleReset,
+        Self::Priority,
+    ];
+
     /// Frames of about a batch, the streams from `first` on.
     fn batch(self, first: u32, out: &mut Vec<u8>) {
         for n in 0..500 {
             let id = first + 2 * n;
             match self {
-                Self::Refused => frame(1, 5, id, b"\x82\x86\x84\x41\x01a", out),
-                Self::EmptyData if first == 1 && n == 0 => {
-                    frame(1, 4, 1, b"\x82\x86\x84\x41\x01a", out);
+                Self::Refused => frame(1, 5, id, b"\x82\x86\x84\x01\x01a", out),
+                Self::MoreHeaders | Self::EmptyData if first == 1 && n == 0 => {
+                    frame(1, 4, 1, b"\x82\x86\x84\x01\x01a", out);
                 }
+                Self::MoreHeaders => frame(1, 4, 1, b"\x82\x86\x84\x01\x01a", out),
                 Self::EmptyData => frame(0, 0, 1, b"", out),
                 Self::IdleReset => frame(3, 0, id, &[0, 0, 0, 8], out),
                 Self::Priority => frame(2, 0, 1, &[0, 0, 0, 0, 16], out),
@@ -250,7 +261,7 @@ fn open_requests(
         let mut stream = server::connect(from, to)?;
         let mut bytes = GREETING.to_vec();
         // `x: …` goes into the table (RFC 7541 §6.2.1), and is 0xbe from then on.
-        let mut block = b"\x82\x86\x04\x06/api/x\x41\x01a\x40\x01x\x7f\x81\x1e".to_vec();
+        let mut block = b"\x82\x86\x04\x06/api/x\x01\x01a\x40\x01x\x7f\x81\x1e".to_vec();
         block.extend_from_slice(&[b'x'; 3_968]);
         frame(1, 5, 1, &block, &mut bytes);
         stream.write_all(&bytes)?;
@@ -259,7 +270,7 @@ fn open_requests(
         std::thread::sleep(Duration::from_millis(50));
         bytes.clear();
         for n in 1..OPEN.1 {
-            let again = b"\x82\x86\x04\x06/api/x\x41\x01a\xbe\xbe\xbe\xbe\xbe\xbe\xbe\xbe";
+            let again = b"\x82\x86\x04\x06/api/x\x01\x01a\xbe\xbe\xbe\xbe\xbe\xbe\xbe\xbe";
             frame(1, 5, 2 * n + 1, again, &mut bytes);
         }
         sent += bytes.len();

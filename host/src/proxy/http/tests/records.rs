@@ -177,3 +177,18 @@ fn a_client_that_resets_resets_upstream_too() {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     });
 }
+
+#[test]
+fn a_server_that_does_not_greet_is_a_504() {
+    relay(async |mut ends| {
+        ends.client.write_all(HTTP2).await.expect("send");
+        let upstream = ends.upstream.stream().await;
+        upstream.readable().await.expect("a greeting of ours");
+        let mut got = Vec::new();
+        let end = ends.client.read_to_end(&mut got);
+        let end = tokio::time::timeout(Duration::from_secs(5), end).await;
+        end.expect("the client is left waiting").expect("in order");
+        assert!(got.windows(3).any(|piece| piece == b"504"), "{got:?}");
+        ends.expect_records(&["HTTP/2 GET http://a/api/x 504 refused (upstream timed out)"]);
+    });
+}

@@ -71,6 +71,8 @@ pub(super) struct Relay<'a, I> {
     upstream_owes: VecDeque<bool>,
     calm: Calm,
     share: Share,
+    /// Requests decided since somebody asked.
+    decided: u32,
 }
 
 /// How far the other leg has come.
@@ -149,12 +151,18 @@ impl<'a, I: Inspector> Relay<'a, I> {
             upstream_owes: VecDeque::new(),
             calm: Calm::new(now),
             share: Share::default(),
+            decided: 0,
         };
         let greeting = Settings::greeting();
         relay
             .to_client
             .own(|out| frame::write_settings(&greeting, out));
         relay
+    }
+
+    /// How many requests were decided since this was asked last.
+    pub(super) fn take_decided(&mut self) -> u32 {
+        std::mem::take(&mut self.decided)
     }
 
     /// Time has passed.

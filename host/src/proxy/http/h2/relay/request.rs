@@ -88,6 +88,7 @@ impl<I: Inspector> Relay<'_, I> {
                 return Ok(());
             }
         }
+        self.decided += 1;
         let decision = self.inspector.decide_request(&head);
         let edit = match &decision.verdict {
             Verdict::Allow => None,
