@@ -3,16 +3,19 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
 };
 
 use anyhow::Context;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{MsgFlags, recv},
+};
 
 use super::place::Place;
 
@@ -25,6 +28,7 @@ const PAUSE_MS: u8 = 50;
 /// Counts frames on all devices of a place, each by the first text it contains.
 pub struct Capture {
     counts: Arc<[(Vec<u8>, AtomicU64)]>,
+    longest: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -44,10 +48,12 @@ impl Capture {
             .map(|text| (text.as_bytes().to_vec(), AtomicU64::new(0)))
             .collect();
         let stop = Arc::new(AtomicBool::new(false));
-        let (seen, stopped) = (Arc::clone(&counts), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || watch(&socket, &seen, &stopped));
+        let longest = Arc::new(AtomicUsize::new(0));
+        let (seen, stopped, length) = (counts.clone(), stop.clone(), longest.clone());
+        let thread = std::thread::spawn(move || watch(&socket, &seen, &length, &stopped));
         Ok(Self {
             counts,
+            longest,
             stop,
             thread: Some(thread),
         })
@@ -60,6 +66,11 @@ impl Capture {
             .find(|(wanted, _)| wanted == text.as_bytes())
             .with_context(|| format!("{text:?} is not looked for"))?;
         Ok(count.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of the longest frame so far, before segmentation.
+    pub fn longest(&self) -> usize {
+        self.longest.load(Ordering::Relaxed)
     }
 }
 
@@ -89,14 +100,22 @@ fn packet_socket() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn watch(socket: &OwnedFd, counts: &[(Vec<u8>, AtomicU64)], stop: &AtomicBool) -> io::Result<()> {
+fn watch(
+    socket: &OwnedFd,
+    counts: &[(Vec<u8>, AtomicU64)],
+    longest: &AtomicUsize,
+    stop: &AtomicBool,
+) -> io::Result<()> {
     let mut frame = vec![0; FRAME];
     while !stop.load(Ordering::Relaxed) {
         let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
         if poll(&mut ready, PollTimeout::from(PAUSE_MS))? == 0 {
             continue;
         }
-        let n = nix::unistd::read(socket, &mut frame)?;
+        // The frame's true length, whatever fits.
+        let length = recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_TRUNC)?;
+        longest.fetch_max(length, Ordering::Relaxed);
+        let n = length.min(frame.len());
         let found = counts
             .iter()
             .find(|(text, _)| frame[..n].windows(text.len()).any(|part| part == text));

@@ -1,8 +1,8 @@
 //! A world to test in. Reading order: [`tag`] (names, and how everything is removed
 //! again), [`place`] (where a process runs), [`process`], [`world`] (the topology),
 //! [`node`] (files, agent, command line), `compiled` (what it need not compile again),
-//! [`server`], [`peer`], [`traffic`] and [`load`] (what it talks to), [`capture`] (what
-//! arrived), [`flows`] (what the kernel remembers), [`eventually()`].
+//! [`server`], [`peer`], [`traffic`] and [`load`] (what it talks to), [`raw`] (packets of any
+//! make), [`capture`] (what arrived), [`flows`] (what the kernel remembers), [`eventually()`].
 //!
 //! Nothing here touches devices, routes or firewall of the root namespace, nor the
 //! root control group: all of it lives in namespaces and groups named after a
@@ -17,6 +17,7 @@ pub mod node;
 pub mod peer;
 pub mod place;
 pub mod process;
+pub mod raw;
 pub mod server;
 pub mod tag;
 pub mod traffic;

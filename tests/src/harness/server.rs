@@ -190,7 +190,7 @@ pub fn udp_echo(place: &Place, port: u16) -> anyhow::Result<()> {
     let name = place.name().to_owned();
     let socket = place.within(|| UdpSocket::bind(("::", port)))??;
     std::thread::spawn(move || -> io::Result<()> {
-        let mut bytes = [0; 2048];
+        let mut bytes = vec![0; 65_535];
         loop {
             let (n, peer) = socket.recv_from(&mut bytes)?;
             let answer = [name.as_bytes(), b" ", &bytes[..n]].concat();
@@ -218,7 +218,7 @@ pub fn ask_udp(place: &Place, to: impl Into<SocketAddr>, text: &str) -> anyhow::
     let to = to.into();
     let socket = datagram_socket(place, to)?;
     socket.send_to(text.as_bytes(), to)?;
-    let mut bytes = [0; 2048];
+    let mut bytes = vec![0; 65_535];
     let (n, from) = socket.recv_from(&mut bytes)?;
     anyhow::ensure!(from == to, "asked {to}, answered by {from}");
     Ok(String::from_utf8_lossy(&bytes[..n]).into_owned())

@@ -184,6 +184,14 @@ impl World {
         Ok(())
     }
 
+    /// Makes a workload's veth anew, as a container engine does when it starts it again:
+    /// the same name and addresses, another device.
+    pub fn plug_again(&self, workload: &Workload) -> anyhow::Result<()> {
+        let remove = format!("link delete {}", workload.interface);
+        self.node.place().configure(&[remove])?;
+        self.plug(workload)
+    }
+
     /// Makes a workload's veth and routes.
     fn plug(&self, workload: &Workload) -> anyhow::Result<()> {
         let Workload {
