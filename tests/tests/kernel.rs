@@ -33,6 +33,7 @@ fn the_verifier_accepts_every_program() {
         program::SOCKOPS,
         program::OPEN_SOCKET,
         program::HOST_PACKET,
+        program::TO_SOCKET,
         program::FIRST_BYTES,
     ];
     expected.sort_unstable();

@@ -5,7 +5,7 @@ use tidegate_ebpf_shared::reason;
 
 use crate::{
     admit::{Origin, admit, refuse},
-    interface,
+    fragment, interface,
     packet::{Kind, parse},
     scratch::scratch,
     verdict::Outcome,
@@ -20,10 +20,13 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let problem = match parse(ctx, &mut work.packet) {
         Kind::Arp | Kind::NeighbourDiscovery => return Outcome::Pass,
         Kind::Other | Kind::Broken => reason::INVALID_PACKET,
-        Kind::Ip => match interface::endpoint(work.packet.ifindex) {
-            Some(endpoint) => return admit(ctx, work, Origin::Endpoint(endpoint)),
-            None => reason::ENDPOINT_NOT_READY,
-        },
+        Kind::Ip => {
+            fragment::resolve(work, fragment::Seen::FromEndpoint);
+            match interface::endpoint(work.packet.ifindex) {
+                Some(endpoint) => return admit(ctx, work, Origin::Endpoint(endpoint)),
+                None => reason::ENDPOINT_NOT_READY,
+            }
+        }
     };
     refuse(work, problem)
 }

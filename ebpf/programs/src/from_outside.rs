@@ -6,6 +6,7 @@ use tidegate_decide::Tables as _;
 
 use crate::{
     admit::{Origin, first, live, see},
+    fragment,
     packet::{Kind, parse},
     scratch::scratch,
     tables::Maps,
@@ -23,6 +24,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
         // no endpoint to protect.
         return Outcome::Pass;
     }
+    fragment::resolve(work, fragment::Seen::FromOutside);
     // The flow table first: it costs half of what the address table does, and knows
     // flows of workloads only.
     let seen = see(work);

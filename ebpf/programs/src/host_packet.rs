@@ -80,7 +80,7 @@ fn is_odd(ctx: &SkBuffContext) -> bool {
 /// Reads ends and protocol of the packet, which starts with its IP header; the reason if
 /// it cannot be read that far.
 #[inline(always)]
-fn read(ctx: &SkBuffContext, tuple: &mut Tuple) -> u8 {
+pub fn read(ctx: &SkBuffContext, tuple: &mut Tuple) -> u8 {
     let Ok(first) = ctx.load::<u8>(0) else {
         return reason::INVALID_PACKET;
     };

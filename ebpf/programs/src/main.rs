@@ -16,6 +16,7 @@ mod counters;
 mod deny_list;
 mod events;
 mod first_bytes;
+mod fragment;
 mod from_endpoint;
 mod from_outside;
 mod host_packet;
@@ -36,6 +37,7 @@ mod stream;
 mod tables;
 mod to_endpoint;
 mod to_outside;
+mod to_socket;
 mod translate;
 mod verdict;
 
@@ -150,6 +152,12 @@ pub fn open_socket(ctx: SockContext) -> i32 {
 #[cgroup_skb(egress)]
 pub fn host_packet(ctx: SkBuffContext) -> i32 {
     verdict::cgroup_packet(host_packet::run(&ctx))
+}
+
+/// Packets for sockets in the node's cgroup.
+#[cgroup_skb(ingress)]
+pub fn to_socket(ctx: SkBuffContext) -> i32 {
+    verdict::cgroup_packet(to_socket::run(&ctx))
 }
 
 /// TCP state changes of sockets in the node's cgroup.

@@ -14,6 +14,7 @@ use tidegate_ebpf_shared::{
     endpoint::EndpointInfo,
     event::{Counter, counter},
     flow::{FlowEntry, FlowKey},
+    fragment::{FragmentEntry, FragmentKey},
     identity::{AddrInfo, FqdnInfo},
     limits,
     policy::PolicyEntry,
@@ -45,6 +46,9 @@ pub static INTERFACES: HashMap<u32, u32> = HashMap::with_max_entries(limits::END
 #[map]
 pub static BRIDGE_PORTS: HashMap<u32, BridgePort> =
     HashMap::with_max_entries(limits::ENDPOINTS, ON_DEMAND);
+/// Interface index by endpoint id, of those whose packets are decided. The agent writes.
+#[map]
+pub static GUARDED: HashMap<u32, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
 /// Endpoint id by cgroup id. The agent writes.
 #[map]
 pub static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
@@ -62,6 +66,10 @@ pub static POLICY: LpmTrie<[u8; 12], PolicyEntry> =
 /// Live flows. Programs write; agent and proxy read.
 #[map]
 pub static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(limits::FLOWS, 0);
+/// What first fragments said. Programs write.
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =
+    LruHashMap::with_max_entries(limits::FRAGMENTS, 0);
 /// The proxy's listeners, `class * MAX_CPUS + cpu`. The agent writes.
 #[map]
 pub static LISTENERS: SockMap = SockMap::with_max_entries(class::COUNT * limits::MAX_CPUS, 0);

@@ -23,9 +23,14 @@ use crate::addr::{is_v4, set_v4, set_v6};
 const HEADERS: u32 = 256;
 /// Ethernet header.
 const ETHERNET: usize = 14;
+/// IPv6 Fragment header (RFC 8200 §4.5).
+const FRAGMENT: u8 = 44;
 /// IPv6 extension headers we walk over (RFC 8200 §4.1 recommends an order of at
 /// most seven; more than three are not seen in practice).
 const EXTENSIONS: usize = 4;
+/// The same in the packet that an ICMP error carries: how long a "BIG TCP" packet is, and
+/// that it is a fragment.
+const INNER_EXTENSIONS: usize = 2;
 
 /// What a frame is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,6 +71,26 @@ pub struct Packet {
     pub ifindex: u32,
     /// Where the transport header starts in the frame.
     transport: u32,
+    /// Identification of the datagram, if this is a fragment.
+    pub id: u32,
+    /// Of a first fragment, where its data ends in the datagram; of a later one, where
+    /// they begin. In bytes.
+    pub at: u32,
+    /// One of [`part`].
+    pub part: u8,
+    pad: [u8; 3],
+}
+
+/// How much of a datagram a packet is.
+pub mod part {
+    /// All of it.
+    pub const WHOLE: u8 = 0;
+    /// Its beginning, with the transport header.
+    pub const FIRST: u8 = 1;
+    /// Not its beginning: without ports.
+    pub const LATER: u8 = 2;
+    /// All of it, and it says so in an IPv6 Fragment header (RFC 6946).
+    pub const ATOMIC: u8 = 3;
 }
 
 impl Packet {
@@ -254,9 +279,18 @@ fn ipv4(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
     set_v4(&mut packet.tuple.src, u32::from_ne_bytes(ip.src));
     set_v4(&mut packet.tuple.dst, u32::from_ne_bytes(ip.dst));
     packet.tuple.protocol = ip.protocol;
-    if u16::from_be_bytes(ip.fragment) & 0x1fff != 0 {
-        packet.problem = reason::FRAGMENT;
-        return Kind::Ip;
+    // "More fragments", and the offset.
+    let fragment = u16::from_be_bytes(ip.fragment) & 0x3fff;
+    if fragment != 0 {
+        packet.id = u32::from(u16::from_be_bytes(ip.id));
+        packet.at = u32::from(fragment & 0x1fff) * 8;
+        if packet.at != 0 {
+            packet.part = part::LATER;
+            packet.problem = reason::NO_FIRST_FRAGMENT;
+            return Kind::Ip;
+        }
+        packet.part = part::FIRST;
+        packet.at = total - header;
     }
     if ip.protocol == proto::ICMPV6 {
         packet.problem = reason::UNKNOWN_L4;
@@ -301,25 +335,40 @@ fn ipv6(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
                 next = header[0];
                 offset += (u32::from(header[1]) + 1) * 8;
             }
-            // Fragment.
-            44 => {
+            FRAGMENT => {
                 let Some(header) = bytes.at::<[u8; 8]>(at) else {
                     packet.problem = reason::INVALID_PACKET;
                     return Kind::Ip;
                 };
                 next = header[0];
-                if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
-                    packet.tuple.protocol = next;
-                    packet.problem = reason::FRAGMENT;
+                offset += 8;
+                if packet.part != part::WHOLE {
+                    // A fragment of fragments: which of the two would be judged?
+                    packet.problem = reason::INVALID_PACKET;
                     return Kind::Ip;
                 }
-                offset += 8;
+                // The offset in units of eight bytes, and "more fragments".
+                let fragment = u16::from_be_bytes([header[2], header[3]]) & 0xfff9;
+                packet.id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+                packet.at = u32::from(fragment & 0xfff8);
+                if packet.at != 0 {
+                    packet.tuple.protocol = next;
+                    packet.part = part::LATER;
+                    packet.problem = reason::NO_FIRST_FRAGMENT;
+                    return Kind::Ip;
+                }
+                packet.at = total.saturating_sub(offset);
+                packet.part = if fragment == 0 {
+                    part::ATOMIC
+                } else {
+                    part::FIRST
+                };
             }
             _ => break,
         }
     }
     packet.tuple.protocol = next;
-    if matches!(next, 0 | 43 | 44 | 60) || offset > total {
+    if matches!(next, 0 | 43 | FRAGMENT | 60) || offset > total {
         packet.problem = reason::INVALID_PACKET;
         return Kind::Ip;
     }
@@ -330,6 +379,8 @@ fn ipv6(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
     transport(bytes, ETHERNET + offset as usize, total - offset, packet);
     let discovery = packet.problem == 0
         && next == proto::ICMPV6
+        // Neighbours ignore it in fragments (RFC 6980).
+        && packet.part == part::WHOLE
         // Only a neighbour's packet can still have all its hops (RFC 4861 §11.2).
         && ip.hops == 255
         && matches!(
@@ -449,7 +500,7 @@ pub fn head<'a, const N: usize>(start: usize, end: usize) -> Option<&'a [u8; N]>
 }
 
 /// Reads the tuple of the packet that an ICMP error carries; false if it is not one
-/// we can read: with extension headers, or a later fragment.
+/// we can read: with many extension headers, or a later fragment.
 #[inline(always)]
 pub fn inner(ctx: &TcContext, packet: &Packet, room: &mut Room, tuple: &mut Tuple) -> bool {
     read_inner(ctx, packet, room, tuple).is_some()
@@ -480,7 +531,27 @@ fn read_inner(ctx: &TcContext, packet: &Packet, room: &mut Room, tuple: &mut Tup
         set_v6(&mut tuple.src, words(&ip.src));
         set_v6(&mut tuple.dst, words(&ip.dst));
         tuple.protocol = ip.next;
-        ports_at = start + size_of::<Ipv6>() as u32;
+        let mut behind = start + size_of::<Ipv6>() as u32;
+        for _ in 0..INNER_EXTENSIONS {
+            match tuple.protocol {
+                0 | 43 | 60 => {
+                    let header: &[u8; 2] = load(ctx, behind, room)?;
+                    tuple.protocol = header[0];
+                    behind += (u32::from(header[1]) + 1) * 8;
+                }
+                // "Packet too big" is about fragments, too.
+                FRAGMENT => {
+                    let header: &[u8; 4] = load(ctx, behind, room)?;
+                    if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
+                        return None;
+                    }
+                    tuple.protocol = header[0];
+                    behind += 8;
+                }
+                _ => break,
+            }
+        }
+        ports_at = behind;
     }
     match tuple.protocol {
         proto::TCP | proto::UDP | proto::SCTP => {

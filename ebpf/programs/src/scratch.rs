@@ -1,7 +1,10 @@
 //! What a packet program works on: more than the 512 bytes of stack it has.
 
 use tidegate_decide::{Evaluation, Tuple};
-use tidegate_ebpf_shared::flow::{FlowEntry, FlowKey};
+use tidegate_ebpf_shared::{
+    flow::{FlowEntry, FlowKey},
+    fragment::{FragmentEntry, FragmentKey},
+};
 
 use crate::{
     clock::Tick,
@@ -27,6 +30,10 @@ pub struct Scratch {
     pub asked: Evaluation,
     /// A header that is not in the frame's linear part for certain.
     pub room: Room,
+    /// Which datagram a fragment is of.
+    pub datagram: FragmentKey,
+    /// What its first fragment says.
+    pub head: FragmentEntry,
     /// The clock; alone here in keeping its value from packet to packet.
     pub tick: Tick,
 }

@@ -13,7 +13,7 @@ use tidegate_ebpf_shared::{
 
 use crate::{
     admit::{Origin, Relation, Seen, admit, refuse, refuse_unsteered, relation, relayed, see},
-    interface,
+    fragment, interface,
     maker::{self, Maker},
     maps::FLOWS,
     packet::{Kind, parse},
@@ -31,7 +31,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
     match parse(ctx, &mut work.packet) {
         Kind::Arp | Kind::NeighbourDiscovery => return Outcome::Pass,
         Kind::Other | Kind::Broken => return refuse(work, reason::INVALID_PACKET),
-        Kind::Ip => {}
+        Kind::Ip => fragment::resolve(work, fragment::Seen::ToEndpoint),
     }
     let tag = tag_of(ctx);
     if tag & tag::KIND == tag::TO_PROXY || mark_of(ctx) == mark::TO_PROXY {

@@ -1,33 +1,42 @@
 //! Packets that leave the node. Policy was decided where they entered it; here it only
-//! matters that nothing leaves which still has to meet the proxy. That is asked of the
-//! tag, which says what was decided of this packet: marks may have been changed since,
-//! and addresses translated.
+//! matters that nothing leaves which still has to meet the proxy, or which a workload sent
+//! past the program of its device. Both are asked of the tag, which says what was decided of
+//! this packet: marks may have been changed since, and addresses translated.
 
 use aya_ebpf::programs::TcContext;
+use tidegate_decide::Tables as _;
 use tidegate_ebpf_shared::{
+    addr::Addr,
     mark::{self, tag},
     reason,
 };
 
 use crate::{
-    admit::{refuse_unsteered, relayed},
+    admit::{refuse, refuse_unsteered, relayed},
+    maps::GUARDED,
     packet::{Kind, parse},
     probe,
     scratch::scratch,
+    tables::Maps,
     verdict::{Outcome, mark_of, tag_of},
 };
 
-/// Refuses a steered packet on any device but a workload's: our `ip rule` or its route is gone,
-/// or the packet never met routing (a bridge).
+/// Refuses, on any device but a workload's, a steered packet (our `ip rule` or its route is
+/// gone, or the packet never met routing: a bridge), and one of a workload that no program
+/// has decided: its device was made anew and has none yet.
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> Outcome {
     let mark = mark_of(ctx);
-    let must_stay = tag_of(ctx) & tag::KIND == tag::TO_PROXY || mark == mark::TO_PROXY;
+    let kind = tag_of(ctx) & tag::KIND;
+    let must_stay = kind == tag::TO_PROXY || mark == mark::TO_PROXY;
+    // SAFETY: the kernel hands the program a valid context.
+    let from_beyond = unsafe { (&raw const (*ctx.skb.skb).ingress_ifindex).read_volatile() } != 0;
+    let unseen = kind == 0 && from_beyond;
     // A forged mark makes no probe of what must stay.
-    if mark == mark::PROBE && !must_stay {
+    if mark == mark::PROBE && !must_stay && !unseen {
         return probe::answer(ctx);
     }
-    if !must_stay && mark != mark::FROM_PROXY {
+    if !must_stay && !unseen && mark != mark::FROM_PROXY {
         return Outcome::Pass;
     }
     let Some(work) = scratch() else {
@@ -37,11 +46,22 @@ pub fn run(ctx: &TcContext) -> Outcome {
         // Between neighbours, and never steered: the mark is somebody else's.
         Kind::Arp | Kind::NeighbourDiscovery => Outcome::Pass,
         _ if must_stay => refuse_unsteered(work, reason::NOT_STEERED),
+        Kind::Ip if unseen && is_guarded(&work.packet.tuple.src) => {
+            refuse(work, reason::ENDPOINT_NOT_READY)
+        }
         // What the proxy sends to an end outside keeps the flow alive, or ends it.
-        Kind::Ip => {
+        Kind::Ip if mark == mark::FROM_PROXY => {
             relayed(work);
             Outcome::Pass
         }
-        Kind::Other | Kind::Broken => Outcome::Pass,
+        Kind::Ip | Kind::Other | Kind::Broken => Outcome::Pass,
     }
+}
+
+/// Is it the address of a workload whose device had its programs once?
+#[inline(always)]
+fn is_guarded(src: &Addr) -> bool {
+    // SAFETY: the agent replaces values as a whole.
+    Maps.address(src)
+        .is_some_and(|info| info.endpoint != 0 && unsafe { GUARDED.get(&info.endpoint) }.is_some())
 }

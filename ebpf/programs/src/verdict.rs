@@ -29,7 +29,7 @@ pub enum Outcome {
 pub fn entry(ctx: &TcContext, outcome: Outcome) -> i32 {
     match outcome {
         Outcome::Pass => {
-            set_tag(ctx, 0);
+            set_tag(ctx, tag::SEEN);
             tcx_action_base::TCX_NEXT
         }
         Outcome::Checked(fingerprint) => {
@@ -155,7 +155,7 @@ fn refused_with(errno: i32) -> i32 {
     0
 }
 
-/// The code for a cgroup's egress; refused, the sender gets `EPERM`.
+/// The code for a cgroup's packets; refused on the way out, the sender gets `EPERM`.
 #[inline(always)]
 pub fn cgroup_packet(may_go: bool) -> i32 {
     i32::from(may_go)

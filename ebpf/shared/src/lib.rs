@@ -14,6 +14,7 @@ pub mod config;
 pub mod endpoint;
 pub mod event;
 pub mod flow;
+pub mod fragment;
 pub mod identity;
 pub mod limits;
 pub mod maps;

@@ -5,6 +5,8 @@
 pub const MAX_CPUS: u32 = 256;
 /// Tracked flows (default). LRU: the oldest flow is evicted and re-evaluated when it speaks again.
 pub const FLOWS: u32 = 262_144;
+/// Datagrams whose later fragments are awaited (LRU): those of the oldest are then unknown.
+pub const FRAGMENTS: u32 = 16_384;
 /// Policy entries of all endpoints together (default). Full: the generation is refused.
 pub const POLICY_ENTRIES: u32 = 131_072;
 /// Prefixes with an identity (default). Full: the generation is refused.
@@ -55,6 +57,9 @@ pub mod timeout {
     pub const TCP_SYN: u64 = 60;
     /// TCP after both FINs or a RST.
     pub const TCP_CLOSED: u64 = 10;
+    /// The later fragments of a datagram (`net.ipv4.ipfrag_time`: after this long Linux
+    /// itself gives a datagram up).
+    pub const FRAGMENTS: u64 = 30;
     /// Everything else.
     pub const ANY: u64 = 60;
 }

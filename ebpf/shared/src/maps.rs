@@ -12,6 +12,9 @@ pub mod map {
     pub const INTERFACES: &str = "INTERFACES";
     /// `BRIDGE_PORTS: HashMap<u32 (ifindex), BridgePort>`. Agent writes.
     pub const BRIDGE_PORTS: &str = "BRIDGE_PORTS";
+    /// `GUARDED: HashMap<u32 (endpoint id), u32 (ifindex)>`: endpoints whose device has had
+    /// `from_endpoint`; what comes from their addresses by any other way is not theirs. Agent writes.
+    pub const GUARDED: &str = "GUARDED";
     /// `CGROUPS: HashMap<u64 (cgroup id), u32 (endpoint id)>`. Agent writes.
     pub const CGROUPS: &str = "CGROUPS";
     /// `IPCACHE: LpmTrie<Addr, AddrInfo>`. Agent writes.
@@ -22,6 +25,8 @@ pub mod map {
     pub const POLICY: &str = "POLICY";
     /// `FLOWS: LruHashMap<FlowKey, FlowEntry>`. Programs write; agent and proxy read.
     pub const FLOWS: &str = "FLOWS";
+    /// `FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry>`. Programs write.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
     /// `LISTENERS: SockMap`, see `steer::class`. Agent writes.
     pub const LISTENERS: &str = "LISTENERS";
     /// `STEER_BY_COOKIE: LruHashMap<u64, SteerOrigin>`. Connect hook writes.
@@ -54,17 +59,19 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
 
     /// Every map the agent pins, in the order `tidegate status` lists them.
-    pub const ALL: [&str; 25] = [
+    pub const ALL: [&str; 27] = [
         CONFIG,
         GENERATION,
         ENDPOINTS,
         INTERFACES,
         BRIDGE_PORTS,
+        GUARDED,
         CGROUPS,
         IPCACHE,
         FQDN,
         POLICY,
         FLOWS,
+        FRAGMENTS,
         LISTENERS,
         STEER_BY_COOKIE,
         STEER_BY_TUPLE,
@@ -120,6 +127,8 @@ pub mod program {
     pub const OPEN_SOCKET: &str = "open_socket";
     /// cgroup egress: packets of sockets whose kind has no hook at `connect`.
     pub const HOST_PACKET: &str = "host_packet";
+    /// cgroup ingress: what needs the proxy is for no other socket.
+    pub const TO_SOCKET: &str = "to_socket";
     /// sk_msg on `FAST_SOCKETS`.
     pub const FIRST_BYTES: &str = "first_bytes";
 }

@@ -29,4 +29,7 @@ pub mod tag {
     /// Allowed. The other bits are a hash of the flow key it was decided for, which
     /// tells (not for security: it is short) whether NAT has changed the ends since.
     pub const CHECKED: u16 = 0x4000;
+    /// A program of ours has seen it come in, and it is not ours to decide. What comes from
+    /// beyond the node with none of these came in by a device that has no program.
+    pub const SEEN: u16 = 0xc000;
 }

@@ -9,10 +9,12 @@ pub const POLICY_DENIED: u8 = 133;
 pub const INVALID_PACKET: u8 = 134;
 /// Layer 4 protocol is not supported.
 pub const UNKNOWN_L4: u8 = 142;
-/// A fragment without ports reached a port-dependent decision.
+/// A raw socket of a host service sent a fragment of its own making.
 pub const FRAGMENT: u8 = 157;
 /// Service has no usable backend.
 pub const NO_BACKEND: u8 = 158;
+/// A later fragment whose first was not seen, or too long ago: nobody knows its ports.
+pub const NO_FIRST_FRAGMENT: u8 = 174;
 /// The rule needs the proxy and no proxy listener is there (fail closed).
 pub const PROXY_UNAVAILABLE: u8 = 180;
 /// A deny rule matched.
@@ -36,6 +38,7 @@ pub const fn phrase(reason: u8) -> &'static str {
         INVALID_PACKET => "Invalid packet",
         UNKNOWN_L4 => "Unknown L4 protocol",
         FRAGMENT => "IP fragmentation not supported",
+        NO_FIRST_FRAGMENT => "First logical datagram fragment not found",
         NO_BACKEND => "Service backend not found",
         PROXY_UNAVAILABLE => "Proxy redirection not supported or unavailable",
         POLICY_DENY => "Policy denied by denylist",

@@ -19,8 +19,9 @@ use super::{
 
 /// Every program with the hook it is made for. Links are replaced in this order,
 /// so that what a steered flow meets late is new before what it meets early.
-const HOOKS: [(&str, AttachType); 18] = [
+const HOOKS: [(&str, AttachType); 19] = [
     (program::PICK_LISTENER, AttachType::SkLookup),
+    (program::TO_SOCKET, AttachType::CgroupIngress),
     (program::SOCKOPS, AttachType::SockOps),
     (program::FIRST_BYTES, AttachType::SkMsg),
     (program::RECVMSG4, AttachType::RecvMsg4),
@@ -42,7 +43,8 @@ const HOOKS: [(&str, AttachType); 18] = [
 
 /// The programs of a cgroup, in the order they are attached: answers are
 /// translated before questions are.
-pub(super) const CGROUP_PROGRAMS: [&str; 11] = [
+pub(super) const CGROUP_PROGRAMS: [&str; 12] = [
+    program::TO_SOCKET,
     program::SOCKOPS,
     program::RECVMSG4,
     program::RECVMSG6,
@@ -314,6 +316,7 @@ pub(super) fn hook_name(program: &str) -> &'static str {
         Some(AttachType::SockOps) => "cgroup sockops",
         Some(AttachType::SkMsg) => "sk_msg",
         Some(AttachType::SockCreate) => "cgroup sock_create",
+        Some(AttachType::CgroupIngress) => "cgroup ingress",
         Some(AttachType::CgroupEgress) => "cgroup egress",
         Some(AttachType::Connect4) => "cgroup connect4",
         Some(AttachType::Connect6) => "cgroup connect6",

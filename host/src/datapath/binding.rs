@@ -355,6 +355,7 @@ impl Bindings {
         let found = self.bind_endpoints(&devices, tables, programs, links, &mut report)?;
         if self.homes.is_some() {
             unbind_stale(&found, tables, links, &mut report)?;
+            self.release_undeclared(tables)?;
         }
         if guarded {
             // What is a workload's no more may be a way out now, and the other way round.
@@ -458,6 +459,21 @@ impl Bindings {
             }
         }
         Ok(found)
+    }
+
+    /// Endpoints that are declared no more are not guarded any more. Those whose device is
+    /// away are: it may come back at any time, without its programs.
+    fn release_undeclared(&self, tables: &Tables) -> Result<(), DatapathError> {
+        for (id, _) in tables.guarded.entries()? {
+            if !self
+                .homes
+                .as_ref()
+                .is_some_and(|homes| homes.contains_key(&id))
+            {
+                tables.guarded.delete(&id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Indices of workloads' devices that exist.
@@ -697,6 +713,13 @@ fn bind_device(
     }
     if fresh {
         report.attached.push(what.to_owned());
+    }
+    // From now on nothing leaves in its name that did not come this way. Not before: those
+    // who talk while everything is attached for the first time are not cut off.
+    if links.has(program::FROM_ENDPOINT, &Place::Device(index))
+        && tables.guarded.get(&id)? != Some(index)
+    {
+        tables.guarded.put(&id, &index)?;
     }
     Ok(())
 }

@@ -42,6 +42,8 @@ enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum AttachType {
+    /// Packets that sockets of a cgroup receive.
+    CgroupIngress = 0,
     /// Packets that sockets of a cgroup send.
     CgroupEgress = 1,
     /// `socket` on a cgroup.

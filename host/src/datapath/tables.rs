@@ -67,7 +67,9 @@ impl TableLimits {
             map::FLOWS => self.flows,
             map::POLICY => self.policy_entries,
             map::IPCACHE => self.ipcache_entries,
-            map::ENDPOINTS | map::INTERFACES | map::BRIDGE_PORTS | map::CGROUPS => self.endpoints,
+            map::ENDPOINTS | map::INTERFACES | map::BRIDGE_PORTS | map::GUARDED | map::CGROUPS => {
+                self.endpoints
+            }
             map::SERVICES => self.services,
             map::BACKENDS => self.backends,
             map::SLOTS => self.service_slots,
@@ -92,6 +94,7 @@ pub(super) struct Tables {
     pub(super) endpoints: Table<u32, EndpointInfo>,
     pub(super) interfaces: Table<u32, u32>,
     pub(super) bridge_ports: Table<u32, BridgePort>,
+    pub(super) guarded: Table<u32, u32>,
     pub(super) cgroups: Table<u64, u32>,
     pub(super) ipcache: Table<AddrPrefix, AddrInfo>,
     pub(super) fqdn: Table<Addr, FqdnInfo>,
@@ -125,6 +128,7 @@ impl Tables {
             endpoints: open!(map::ENDPOINTS),
             interfaces: open!(map::INTERFACES),
             bridge_ports: open!(map::BRIDGE_PORTS),
+            guarded: open!(map::GUARDED),
             cgroups: open!(map::CGROUPS),
             ipcache: open!(map::IPCACHE),
             fqdn: open!(map::FQDN),

@@ -40,16 +40,25 @@ impl Flows {
 
     /// Steered flows that are not over.
     pub fn open(&self) -> usize {
+        self.live().count()
+    }
+
+    /// Is a steered flow with this port at either end not over?
+    pub fn is_open(&self, port: u16) -> bool {
+        let port = port.to_be_bytes();
+        self.live()
+            .any(|key| key.low_port == port || key.high_port == port)
+    }
+
+    fn live(&self) -> impl Iterator<Item = FlowKey> + '_ {
         let both = flags::TX_FIN | flags::RX_FIN;
-        self.0
-            .iter()
-            .flatten()
-            .filter(|(_, entry)| {
-                entry.flags & flags::REDIRECT != 0
-                    && entry.flags & flags::RST == 0
-                    && entry.flags & both != both
-            })
-            .count()
+        let live = move |entry: &FlowEntry| {
+            entry.flags & flags::REDIRECT != 0
+                && entry.flags & flags::RST == 0
+                && entry.flags & both != both
+        };
+        let entries = self.0.iter().flatten();
+        entries.filter_map(move |(key, entry)| live(&entry).then_some(key))
     }
 }
 

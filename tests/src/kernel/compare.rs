@@ -9,6 +9,7 @@ use tidegate_ebpf_shared::{
     addr::Addr,
     event::Event,
     flow::{FlowEntry, FlowKey, flags},
+    fragment::{FragmentEntry, FragmentKey},
     limits::MAX_CPUS,
     maps::{map, program},
     mark, reason,
@@ -38,12 +39,14 @@ pub struct Tally {
     kept_in: u64,
     translated: u64,
     reopened: u64,
+    fragments: u64,
+    unseen: u64,
     refused_frames: u64,
 }
 
 impl Tally {
     /// Each count with what it counts.
-    pub fn named(&self) -> [(&'static str, u64); 10] {
+    pub fn named(&self) -> [(&'static str, u64); 12] {
         [
             ("left alone", self.passed),
             ("checked", self.checked),
@@ -55,6 +58,11 @@ impl Tally {
             ("kept in by its tag alone", self.kept_in),
             ("delivered after NAT", self.translated),
             ("steered again after its flow was forgotten", self.reopened),
+            ("let pass as its first fragment was", self.fragments),
+            (
+                "a workload's that came by no device of its own",
+                self.unseen,
+            ),
         ]
     }
 }
@@ -111,6 +119,11 @@ impl Comparison {
                 self.journey(random, &mut talk, tally)?;
                 continue;
             }
+            if random.one_in(8) {
+                talk = talk.next(random);
+                self.datagram(random, &talk, tally)?;
+                continue;
+            }
             let frame = if random.one_in(25) {
                 garbage(random)
             } else if random.one_in(12) {
@@ -144,6 +157,13 @@ impl Comparison {
         for key in old {
             flows.remove(&key)?;
         }
+        let mut heads = self
+            .object
+            .hash::<FragmentKey, FragmentEntry>(map::FRAGMENTS)?;
+        let old: Vec<FragmentKey> = heads.keys().collect::<Result<_, _>>()?;
+        for key in old {
+            heads.remove(&key)?;
+        }
         Ok(())
     }
 
@@ -175,6 +195,30 @@ impl Comparison {
         Ok(())
     }
 
+    /// The fragments of one datagram at one hook.
+    fn datagram(&mut self, random: &mut Random, talk: &Spec, tally: &mut Tally) -> Result<()> {
+        let hook = self.hook(random, talk)?;
+        // Few ids: datagrams of the same ends may have the same.
+        let id = random.below(2) as u8;
+        for frame in talk.fragments(random, id) {
+            let comes = Comes {
+                mark: random.pick(&[0, 0x5000_0001]),
+                tag: random.pick(&[Tag::None, Tag::Checked { same_ends: true }]),
+                from_beyond: random.one_in(2),
+            };
+            let passed = self.meet(hook, comes, talk, &frame, tally)?;
+            let later = matches!(
+                wire::read(&frame),
+                wire::Frame::Ip(wire::Packet {
+                    part: wire::Part::Later { .. },
+                    ..
+                })
+            );
+            tally.fragments += u64::from(later && passed.is_some_and(|(code, _)| code == NEXT));
+        }
+        Ok(())
+    }
+
     fn packet(
         &mut self,
         random: &mut Random,
@@ -187,7 +231,7 @@ impl Comparison {
             mark: random.pick(&MARKS),
             tag: random.pick(&[
                 Tag::None,
-                Tag::None,
+                Tag::Seen,
                 Tag::ToProxy,
                 Tag::Checked { same_ends: true },
                 Tag::Checked { same_ends: false },
@@ -212,7 +256,7 @@ impl Comparison {
         };
         let arrival = Arrival {
             mark: comes.mark,
-            tag: tag_bits(comes.tag, frame),
+            tag: tag_bits(comes.tag, frame, hook, &mut self.model),
             ingress_ifindex: u32::from(comes.from_beyond),
         };
         let run = match hook {
@@ -250,6 +294,10 @@ impl Comparison {
         tally.bypassed += denies
             .iter()
             .filter(|event| event.reason == reason::NOT_STEERED && event.src_identity != 0)
+            .count() as u64;
+        tally.unseen += denies
+            .iter()
+            .filter(|event| hook == Hook::ToOutside && event.reason == reason::ENDPOINT_NOT_READY)
             .count() as u64;
         for event in events {
             if event.kind == tidegate_ebpf_shared::event::kind::FLOW_NEW {
@@ -312,7 +360,7 @@ impl Comparison {
             tag: match (steered, checked) {
                 (true, _) => Tag::ToProxy,
                 (_, true) => Tag::Checked { same_ends },
-                _ => Tag::None,
+                _ => Tag::Seen,
             },
             from_beyond: true,
         };
@@ -405,16 +453,21 @@ const MARKS: [u32; 7] = [
 ];
 
 /// The tag as the hooks where packets enter would have written it.
-fn tag_bits(tag: Tag, frame: &[u8]) -> u16 {
-    let fingerprint = match wire::read(frame) {
-        wire::Frame::Ip(packet) => packet
+fn tag_bits(tag: Tag, frame: &[u8], hook: Hook, model: &mut Model) -> u16 {
+    let mut assembled = |packet| {
+        let packet = model.assemble(packet, hook);
+        packet
             .transport
             .as_ref()
-            .map_or(0, |transport| fingerprint(&key_of(&packet, transport).0)),
+            .map_or(0, |transport| fingerprint(&key_of(&packet, transport).0))
+    };
+    let fingerprint = match wire::read(frame) {
+        wire::Frame::Ip(packet) => assembled(packet),
         _ => 0,
     };
     match tag {
         Tag::None => 0,
+        Tag::Seen => mark::tag::SEEN,
         Tag::ToProxy => mark::tag::TO_PROXY,
         Tag::Checked { same_ends: true } => mark::tag::CHECKED | fingerprint,
         Tag::Checked { same_ends: false } => mark::tag::CHECKED | fingerprint ^ 1,

@@ -109,6 +109,55 @@ impl Spec {
         }
     }
 
+    /// The packet in two or three fragments: in order or not, complete or not, and at times
+    /// one that would overwrite what came before.
+    pub fn fragments(&self, random: &mut Random, id: u8) -> Vec<Vec<u8>> {
+        let whole = self.ip(random, false);
+        let fixed = if self.src.is_ipv4() { 20 } else { 40 };
+        let mut data = whole[fixed..].to_vec();
+        data.extend(random.bytes(64));
+        // Too short for some protocols' headers at times.
+        let first = random.pick(&[8, 16, 24, 24, 32, 32, 40]);
+        let second = first + random.pick(&[8, 16]);
+        let mut pieces = vec![
+            (0, first, true),
+            (first, second, true),
+            (second, data.len(), false),
+        ];
+        if random.one_in(4) {
+            pieces.push((random.pick(&[8, 16]), 40, true));
+        }
+        if random.one_in(5) {
+            let at = random.below(pieces.len());
+            pieces.swap(0, at);
+        }
+        if random.one_in(8) {
+            pieces.remove(random.below(pieces.len()));
+        }
+        if random.one_in(8) {
+            // All of it, said to be a fragment: for IPv6 that has a meaning of its own.
+            pieces.insert(0, (0, data.len(), false));
+        }
+        let piece = |(start, end, more): (usize, usize, bool)| {
+            let mut ip = whole[..fixed].to_vec();
+            if self.src.is_ipv4() {
+                let field = (start / 8) as u16 | if more { 0x2000 } else { 0 };
+                ip[2..4].copy_from_slice(&((fixed + end - start) as u16).to_be_bytes());
+                ip[4..6].copy_from_slice(&[0, id]);
+                ip[6..8].copy_from_slice(&field.to_be_bytes());
+            } else {
+                let field = start as u16 | u16::from(more);
+                ip[4..6].copy_from_slice(&((8 + end - start) as u16).to_be_bytes());
+                let next = std::mem::replace(&mut ip[6], 44);
+                let [high, low] = field.to_be_bytes();
+                ip.extend([next, 0, high, low, 0, 0, 0, id]);
+            }
+            ip.extend(&data[start..end]);
+            self.frame(&ip)
+        };
+        pieces.into_iter().map(piece).collect()
+    }
+
     /// An ICMP error about this packet, from whoever is in the way.
     pub fn error(&self, random: &mut Random) -> Vec<u8> {
         let kind = if self.src.is_ipv4() {
@@ -116,7 +165,8 @@ impl Spec {
         } else {
             random.pick(&[1, 2, 3])
         };
-        let inner = self.ip(random, false);
+        let fancy = random.one_in(3);
+        let inner = self.ip(random, fancy);
         let mut error = Self {
             src: self.dst,
             dst: if random.one_in(6) { self.dst } else { self.src },
@@ -136,7 +186,7 @@ impl Spec {
             .expect("literal");
         }
         let mut payload = vec![kind, 0, 0, 0, 0, 0, 0, 0];
-        payload.extend(&inner[..inner.len().min(48)]);
+        payload.extend(&inner[..inner.len().min(64)]);
         error.frame(&error.header(random, &payload, false))
     }
 

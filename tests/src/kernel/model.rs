@@ -18,7 +18,7 @@ use tidegate_ebpf_shared::{
 
 use super::{
     object::LOOPBACK,
-    wire::{self, Frame, Packet, Transport},
+    wire::{self, Frame, Packet, Part, Transport},
     world::{EXPIRED, World, addr},
 };
 
@@ -48,8 +48,10 @@ pub enum Hook {
 /// What the tag of a packet says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {
-    /// Nothing.
+    /// Nothing: it came in by a device without a program, or the node made it.
     None,
+    /// It came in past a program, which had nothing to decide.
+    Seen,
     /// It needs the proxy.
     ToProxy,
     /// It was allowed, under the ends it has now or under others.
@@ -88,6 +90,19 @@ pub struct Expected {
 pub struct Model {
     /// Live and dead flows; times are the caller's.
     pub flows: HashMap<FlowKey, FlowEntry>,
+    /// What first fragments said, by hook and datagram.
+    heads: HashMap<Datagram, Head>,
+}
+
+/// Hook, source, destination, identification and, for IPv4, protocol.
+type Datagram = (&'static str, IpAddr, IpAddr, u32, u8);
+
+/// What a first fragment said.
+struct Head {
+    end: usize,
+    protocol: u8,
+    src_port: [u8; 2],
+    dst_port: [u8; 2],
 }
 
 /// One packet being decided.
@@ -152,6 +167,18 @@ impl Model {
         let ours = mark & mark::MASK;
         let leaves = matches!(hook, Hook::ToEndpoint(_) | Hook::ToOutside);
         let bypass = leaves && (ours == mark::TO_PROXY || comes.tag == Tag::ToProxy);
+        let unseen = hook == Hook::ToOutside && comes.from_beyond && comes.tag == Tag::None;
+        if unseen
+            && !bypass
+            && let Frame::Ip(packet) = wire::read(frame)
+            && let Some(denies) = self.sent_past_its_device(world, packet, hook, comes)
+        {
+            return Expected {
+                code: DROP,
+                denies,
+                ..pass
+            };
+        }
         if hook == Hook::ToOutside && !bypass {
             // What the proxy sends is never refused; here it only advances its flow.
             if let (mark::FROM_PROXY, Frame::Ip(packet)) = (ours, wire::read(frame)) {
@@ -163,7 +190,7 @@ impl Model {
             return pass;
         }
         let packet = match wire::read(frame) {
-            Frame::Ip(packet) => packet,
+            Frame::Ip(packet) => self.assemble(packet, hook),
             Frame::Arp | Frame::Discovery => return pass,
             Frame::Other | Frame::Broken if hook == Hook::FromOutside => return pass,
             Frame::Other | Frame::Broken => {
@@ -245,6 +272,82 @@ impl Model {
             event.direction = decision.direction;
         }
         event
+    }
+
+    /// A packet from a workload's address that no program has seen come in.
+    fn sent_past_its_device(
+        &mut self,
+        world: &World,
+        packet: Packet,
+        hook: Hook,
+        comes: Comes,
+    ) -> Option<Vec<Event>> {
+        let mut step = Step {
+            model: self,
+            world,
+            hook,
+            comes,
+            packet,
+            now: 0,
+            expected: Expected::default(),
+        };
+        let endpoint = step.address(step.packet.src).endpoint;
+        if endpoint == 0 || !world.guarded.contains(&endpoint) {
+            return None;
+        }
+        step.refuse(reason::ENDPOINT_NOT_READY);
+        Some(step.expected.denies)
+    }
+
+    /// Later fragments have the ports of their first one, if it was seen at the same hook.
+    pub fn assemble(&mut self, mut packet: Packet, hook: Hook) -> Packet {
+        let (id, first_end) = match packet.part {
+            Part::First { id, end } => (id, Some(end)),
+            Part::Later { id, .. } => (id, None),
+            Part::Whole | Part::Atomic => return packet,
+        };
+        let place = match hook {
+            Hook::FromEndpoint(_) => "in",
+            Hook::FromOutside => "outside",
+            Hook::ToEndpoint(_) => "out",
+            Hook::ToOutside => return packet,
+        };
+        let protocol = if packet.src.is_ipv4() {
+            packet.protocol
+        } else {
+            0
+        };
+        let datagram = (place, packet.src, packet.dst, id, protocol);
+        if let Some(end) = first_end {
+            match &packet.transport {
+                Ok(transport) if !wire::is_error(packet.protocol, transport.src_port[0]) => {
+                    let head = Head {
+                        end,
+                        protocol: packet.protocol,
+                        src_port: transport.src_port,
+                        dst_port: transport.dst_port,
+                    };
+                    self.heads.insert(datagram, head);
+                }
+                _ => _ = self.heads.remove(&datagram),
+            }
+        } else if let (Some(head), Part::Later { start, .. }) =
+            (self.heads.get(&datagram), packet.part)
+        {
+            if start < head.end {
+                packet.transport = Err(reason::INVALID_PACKET);
+            } else {
+                packet.protocol = head.protocol;
+                packet.transport = Ok(Transport {
+                    src_port: head.src_port,
+                    dst_port: head.dst_port,
+                    tcp_flags: 0,
+                    numbers: (0, 0),
+                    inner: None,
+                });
+            }
+        }
+        packet
     }
 
     /// The proxy speaks on a leg of a steered flow, to an end outside.

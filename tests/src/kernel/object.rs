@@ -69,6 +69,7 @@ impl Object {
             // Walking a table, or mapping a ring, costs its capacity; tests do it all
             // the time.
             .map_max_entries(map::FLOWS, FLOWS)
+            .map_max_entries(map::FRAGMENTS, FLOWS)
             .map_max_entries(map::FQDN, FLOWS)
             .map_max_entries(map::EVENTS, RING)
             .map_max_entries(map::DENIES, RING)

@@ -31,7 +31,7 @@ use super::{
     model::Model,
     object::Object,
     random::Random,
-    wire::{Packet, Transport},
+    wire::{Packet, Part, Transport},
     world::{ENDPOINTS, PORTS, World, addr},
 };
 
@@ -374,6 +374,7 @@ impl Try {
                 numbers: (0, 0),
                 inner: None,
             }),
+            part: Part::Whole,
         }
     }
 }

@@ -33,6 +33,31 @@ pub struct Packet {
     pub len: u32,
     /// Ports, or what stands for them (see `Event`), or why there are none.
     pub transport: Result<Transport, u8>,
+    /// How much of a datagram it is.
+    pub part: Part,
+}
+
+/// How much of a datagram a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// All of it, in an IPv6 Fragment header.
+    Atomic,
+    /// Its beginning.
+    First {
+        /// Identification.
+        id: u32,
+        /// Bytes of the datagram it has.
+        end: usize,
+    },
+    /// Not its beginning.
+    Later {
+        /// Identification.
+        id: u32,
+        /// Bytes of the datagram before it.
+        start: usize,
+    },
 }
 
 /// What is read from the transport header.
@@ -120,8 +145,19 @@ fn read_v4(ip: &[u8]) -> Option<Packet> {
         return None;
     }
     let protocol = ip[9];
-    let transport = if !u16_at(ip, 6).is_multiple_of(0x2000) {
-        Err(reason::FRAGMENT)
+    let (id, start) = (u16_at(ip, 4) as u32, u16_at(ip, 6) % 0x2000 * 8);
+    let part = if start != 0 {
+        Part::Later { id, start }
+    } else if ip[6] & 0x20 != 0 {
+        Part::First {
+            id,
+            end: total - header,
+        }
+    } else {
+        Part::Whole
+    };
+    let transport = if start != 0 {
+        Err(reason::NO_FIRST_FRAGMENT)
     } else if protocol == 58 {
         Err(reason::UNKNOWN_L4)
     } else {
@@ -133,6 +169,7 @@ fn read_v4(ip: &[u8]) -> Option<Packet> {
         protocol,
         len: total as u32,
         transport,
+        part,
     })
 }
 
@@ -151,7 +188,8 @@ fn read_v6(ip: &[u8]) -> Option<(Packet, bool)> {
         return None;
     }
     let visible = &ip[..ip.len().min(VISIBLE - 14)];
-    let (protocol, transport) = match walk(visible, total) {
+    let mut part = Part::Whole;
+    let (protocol, transport) = match walk(visible, total, &mut part) {
         Ok((1, _)) => (1, Err(reason::UNKNOWN_L4)),
         Ok((protocol, at)) => (protocol, read_transport(protocol, ip, at, total)),
         Err((protocol, reason)) => (protocol, Err(reason)),
@@ -162,13 +200,14 @@ fn read_v6(ip: &[u8]) -> Option<(Packet, bool)> {
         protocol,
         len: total as u32,
         transport,
+        part,
     };
-    Some((packet, ip[7] == 255))
+    Some((packet, ip[7] == 255 && part == Part::Whole))
 }
 
 /// Walks over at most four extension headers: the transport protocol and its place,
 /// or the protocol to report and what is wrong.
-fn walk(ip: &[u8], total: usize) -> Result<(u8, usize), (u8, u8)> {
+fn walk(ip: &[u8], total: usize, part: &mut Part) -> Result<(u8, usize), (u8, u8)> {
     let mut next = ip[6];
     let mut at = 40;
     for _ in 0..4 {
@@ -184,11 +223,23 @@ fn walk(ip: &[u8], total: usize) -> Result<(u8, usize), (u8, u8)> {
             }
             44 => {
                 let header = ip.get(at..at + 8).ok_or((0, reason::INVALID_PACKET))?;
-                next = header[0];
-                if u16_at(header, 2) & 0xfff8 != 0 {
-                    return Err((next, reason::FRAGMENT));
+                if *part != Part::Whole {
+                    return Err((0, reason::INVALID_PACKET));
                 }
+                next = header[0];
                 at += 8;
+                let id = (u16_at(header, 4) << 16 | u16_at(header, 6)) as u32;
+                let start = u16_at(header, 2) & 0xfff8;
+                if start != 0 {
+                    *part = Part::Later { id, start };
+                    return Err((next, reason::NO_FIRST_FRAGMENT));
+                }
+                *part = if header[3] & 1 == 0 {
+                    Part::Atomic
+                } else {
+                    let end = total.saturating_sub(at);
+                    Part::First { id, end }
+                };
             }
             _ => break,
         }
@@ -258,7 +309,25 @@ fn read_inner(outer: u8, ip: &[u8]) -> Option<Inner> {
         if ip.len() < 40 || ip[0] >> 4 != 6 {
             return None;
         }
-        (v6(ip, 8), v6(ip, 24), ip[6], 40)
+        let (src, dst) = (v6(ip, 8), v6(ip, 24));
+        let (mut next, mut at) = (ip[6], 40);
+        for _ in 0..2 {
+            match next {
+                0 | 43 | 60 => {
+                    let header = ip.get(at..at + 2)?;
+                    (next, at) = (header[0], at + (usize::from(header[1]) + 1) * 8);
+                }
+                44 => {
+                    let header = ip.get(at..at + 4)?;
+                    if u16_at(header, 2) & 0xfff8 != 0 {
+                        return None;
+                    }
+                    (next, at) = (header[0], at + 8);
+                }
+                _ => break,
+            }
+        }
+        (src, dst, next, at)
     };
     let (src_port, dst_port) = match protocol {
         6 | 17 | 132 => {

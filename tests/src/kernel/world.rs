@@ -16,7 +16,10 @@ use tidegate_ebpf_shared::{
     policy::{PolicyEntry, PolicyKey, direction, verdict},
 };
 
-use super::{object::Object, random::Random};
+use super::{
+    object::{LOOPBACK, Object},
+    random::Random,
+};
 
 /// An address and what the tables say of it.
 pub struct Known {
@@ -42,6 +45,8 @@ pub struct World {
     pub fqdn: HashMap<IpAddr, FqdnInfo>,
     /// Policy table.
     pub policy: Vec<(PolicyKey, PolicyEntry)>,
+    /// Endpoints whose device had its programs.
+    pub guarded: HashSet<u32>,
     /// Classes that have a listener.
     pub listeners: HashSet<u32>,
 }
@@ -72,6 +77,10 @@ impl World {
             known: addresses(),
             fqdn: HashMap::new(),
             policy: Vec::new(),
+            guarded: ENDPOINTS
+                .into_iter()
+                .filter(|_| !random.one_in(4))
+                .collect(),
             listeners: HashSet::new(),
         };
         for (i, &id) in ENDPOINTS.iter().enumerate() {
@@ -179,6 +188,14 @@ impl World {
             object
                 .hash::<u32, EndpointInfo>(map::ENDPOINTS)?
                 .insert(id, info, 0)?;
+        }
+        for id in ENDPOINTS {
+            let mut guarded = object.hash::<u32, u32>(map::GUARDED)?;
+            if self.guarded.contains(&id) {
+                guarded.insert(id, LOOPBACK, 0)?;
+            } else {
+                let _ = guarded.remove(&id);
+            }
         }
         for known in &self.known {
             let key = AddrPrefix {

@@ -15,7 +15,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use tidegate_tests::harness::{
-    Curl, Flows, Place, eventually, server,
+    Capture, Curl, Flows, Place, Running, eventually,
+    raw::{self, Packet},
+    server,
     world::{NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6},
 };
 
@@ -82,6 +84,37 @@ fn listen(place: &Place) -> Result<Arc<AtomicU64>> {
     Ok(count)
 }
 
+/// A port of the node, where `TAKER` listens.
+const TAKEN: u16 = 8081;
+
+/// Says "got" of everything that reaches its ports, of both families.
+const TAKER: &str = r#"
+import socket, select, sys
+take = []
+for family in (socket.AF_INET, socket.AF_INET6):
+    for kind, port in ((socket.SOCK_STREAM, 8080), (socket.SOCK_STREAM, 8081), (socket.SOCK_DGRAM, 53)):
+        s = socket.socket(family, kind)
+        if family == socket.AF_INET6: s.setsockopt(41, 26, 1)
+        s.bind(('', port))
+        if kind == socket.SOCK_STREAM: s.listen()
+        take.append(s)
+print('ready', flush=True)
+while True:
+    for s in select.select(take, [], [])[0]:
+        if s.type == socket.SOCK_STREAM: print('got a connection', s.accept()[1], flush=True)
+        else: print('got', s.recvfrom(2000), flush=True)
+"#;
+
+/// A process of the node that would like to have what is not for it.
+fn take_everything(node: &Place) -> Result<Running> {
+    let taker = node.spawn("taker", "/usr/bin/python3", &["-c", TAKER])?;
+    eventually("the ports are open", || {
+        ensure!(taker.output().contains("ready"), "{}", taker.output());
+        Ok(())
+    })?;
+    Ok(taker)
+}
+
 /// Sends what nobody may get; nobody waits for an answer.
 fn attempt(place: &Place, address: IpAddr) -> Result<()> {
     let any: IpAddr = if address.is_ipv4() {
@@ -112,6 +145,7 @@ fn whatever_becomes_of_marks_and_addresses_what_needs_l7_is_inspected_or_stays()
         "policies/frontend.yaml",
         policy("frontend", "frontend", EGRESS),
     )?;
+    let here = take_everything(&node)?;
     shop.world.node.start()?;
     let outside: [IpAddr; 2] = [OUTSIDE_V4.into(), OUTSIDE_V6.into()];
     for address in outside {
@@ -151,8 +185,69 @@ fn whatever_becomes_of_marks_and_addresses_what_needs_l7_is_inspected_or_stays()
             attempt(&shop.frontend, address)?;
         }
         let arrived = arrived.load(Relaxed);
-        ensure!(arrived == 0, "marks {what}: {arrived} got out");
+        ensure!(arrived == 0, "{what}: {arrived} got out");
+        ensure!(!here.output().contains("got"), "{what}: {}", here.output());
         rules(&node, &["-t mangle -F", "-t nat -F"])?;
+    }
+    // The same beside rules of the older language.
+    for (program, address) in [
+        ("iptables-legacy", outside[0]),
+        ("ip6tables-legacy", outside[1]),
+    ] {
+        rules(&node, &["-t nat -A POSTROUTING -o uplink -j MASQUERADE"])?;
+        let line = "-t mangle -A PREROUTING -j CONNMARK --restore-mark";
+        rule(&node, program, line)?;
+        attempt(&shop.frontend, address)?;
+        rule(&node, program, "-t mangle -F")?;
+        rules(&node, &["-t nat -F"])?;
+    }
+    // NAT that leads it to a workload's address while a process of the node listens there; or
+    // to the node itself, as a transparent proxy and a resolver for everybody do it.
+    for (program, workload, own, address) in [
+        (
+            "iptables",
+            shop.backend.v4.to_string(),
+            NODE_V4.to_string(),
+            outside[0],
+        ),
+        (
+            "ip6tables",
+            format!("[{}]", shop.backend.v6),
+            format!("[{NODE_V6}]"),
+            outside[1],
+        ),
+    ] {
+        for (to, cleared) in [(&workload, false), (&own, false), (&own, true)] {
+            for (protocol, port, other) in [("tcp", HTTP, TAKEN), ("udp", 53, 53)] {
+                let line = format!(
+                    "-t nat -A PREROUTING -p {protocol} --dport {port} -j DNAT --to-destination {to}:{other}"
+                );
+                rule(&node, program, &line)?;
+            }
+            if cleared {
+                let line = "-t mangle -A PREROUTING -j MARK --set-mark 0";
+                rule(&node, program, line)?;
+            }
+            attempt(&shop.frontend, address)?;
+            rule(&node, program, "-t nat -F")?;
+            rule(&node, program, "-t mangle -F")?;
+        }
+    }
+    let arrived = arrived.load(Relaxed);
+    ensure!(arrived == 0, "{arrived} got out");
+    ensure!(!here.output().contains("got"), "{}", here.output());
+    for (protocol, port) in [("tcp", TAKEN), ("udp", 53)] {
+        for address in [IpAddr::from(NODE_V4), NODE_V6.into()] {
+            shop.world
+                .node
+                .record(&["--verdict", "dropped"], |record| {
+                    record["protocol"] == protocol
+                        && record["destination"]["address"] == address.to_string()
+                        && record["destination"]["port"] == port
+                        && record["dropReasonText"] == "Needs L7 and was routed past the proxy"
+                })
+                .context("what the node's NAT led to the node itself")?;
+        }
     }
     for (protocol, address) in [("tcp", outside[0]), ("udp", outside[1])] {
         shop.world
@@ -168,6 +263,53 @@ fn whatever_becomes_of_marks_and_addresses_what_needs_l7_is_inspected_or_stays()
             for (path, status) in [("/api/x", 200), ("/admin", 403)] {
                 Curl::get(url(address, HTTP, path)).expect(&shop.frontend, status)?;
             }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_a_workload_sends_past_the_program_of_its_device_does_not_leave() -> Result<()> {
+    let mut shop = Shop::open()?;
+    server::udp_echo(&shop.world.outside, ECHO)?;
+    shop.world.node.write(
+        "policies/frontend.yaml",
+        policy("frontend", "frontend", EGRESS),
+    )?;
+    shop.world.node.start()?;
+    shop.world.node.kill_agent()?;
+    for workload in [&shop.frontend, &shop.stranger] {
+        shop.world.plug_again(workload)?;
+    }
+    let outside = [IpAddr::from(OUTSIDE_V4), OUTSIDE_V6.into()];
+    for who in [&shop.frontend, &shop.stranger, &shop.other] {
+        for address in outside {
+            // The last one's device is as it was.
+            if who.name() == shop.other.name() {
+                server::ask_udp(who, (address, ECHO), "hello")?;
+            } else {
+                server::expect_udp_dropped(who, (address, ECHO), "hello")?;
+            }
+        }
+    }
+    shop.world.node.start()?;
+    for (own, address) in shop.frontend.addresses().into_iter().zip(outside) {
+        shop.world
+            .node
+            .record(&["--verdict", "dropped"], |record| {
+                record["source"]["address"] == own.to_string()
+                    && record["destination"]["address"] == address.to_string()
+                    && record["dropReasonText"] == "Endpoint not ready"
+            })?;
+        server::ask_udp(&shop.stranger, (address, ECHO), "hello")?;
+    }
+    // A workload that is declared no more is nobody's business.
+    shop.world
+        .node
+        .change(|node| node.remove("endpoints/stranger.yaml"))?;
+    eventually("its packets leave as any other's", || {
+        for address in outside {
+            server::ask_udp(&shop.stranger, (address, ECHO), "hello")?;
         }
         Ok(())
     })
@@ -276,6 +418,7 @@ fn a_flow_the_table_has_forgotten_is_inspected_as_before() -> Result<()> {
     shop.world.node.write("policies/backend.yaml", policy)?;
     shop.world.node.start()?;
     let node = shop.world.node.place().clone();
+    let reached = Capture::start(&shop.backend, &["/forged"])?;
     let mut flows = Flows::of(&shop.world.node)?;
     for (early_demux, address) in [
         (1, shop.backend.addresses()[0]),
@@ -318,5 +461,69 @@ fn a_flow_the_table_has_forgotten_is_inspected_as_before() -> Result<()> {
         let open = flows.open();
         ensure!(open == 0, "{open} flows");
         Ok(())
-    })
+    })?;
+    // Early demultiplexing is off still, so that segments of no socket are routed anew.
+    for address in shop.backend.addresses() {
+        let mut client = server::connect(&shop.frontend, (address, PEER))?;
+        let ask = |client: &mut TcpStream, path: &str| -> Result<()> {
+            Ok(client.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())?)
+        };
+        let forge = |client: &TcpStream, seq: u32, ack: u32, flags, text: &str| {
+            let (from, to) = (client.local_addr()?, client.peer_addr()?);
+            let packet = Packet::tcp(from, to, (seq, ack), flags, text.as_bytes());
+            packet.send(&shop.frontend, &packet.whole())
+        };
+        ask(&mut client, "/api/x")?;
+        ensure!(read_head(&mut client)?.contains("200"));
+        let port = client.local_addr()?.port();
+        // Far from what is acknowledged: nobody believes it. The answer comes after it.
+        let (seq, ack) = raw::tcp::numbers(&client)?;
+        forge(&client, seq.wrapping_add(1 << 30), 0, raw::tcp::RST, "")?;
+        ask(&mut client, "/api/y")?;
+        ensure!(
+            read_head(&mut client)?.contains("200"),
+            "after a wild reset"
+        );
+        ensure!(flows.is_open(port), "a wild reset was believed");
+        // Near it: the table believes what the stack answers with a challenge.
+        let (seq, _) = raw::tcp::numbers(&client)?;
+        forge(&client, seq.wrapping_add(1), ack, raw::tcp::RST, "")?;
+        eventually("a reset near it is believed", || {
+            ensure!(!flows.is_open(port), "still open");
+            Ok(())
+        })?;
+        // What would follow once the entry is gone: the upstream leg's answer, and segments
+        // with numbers that fit and that do not.
+        ask(&mut client, "/api/slow")?;
+        eventually("the request is upstream", || {
+            std::thread::sleep(Duration::from_millis(100));
+            Ok(())
+        })?;
+        flows.forget()?;
+        sender.send(())?;
+        ensure!(read_head(&mut client)?.contains("200"), "the answer");
+        flows.forget()?;
+        let (seq, ack) = raw::tcp::numbers(&client)?;
+        let request = "GET /forged HTTP/1.1\r\nHost: a\r\n\r\n";
+        forge(
+            &client,
+            seq.wrapping_add(1 << 30),
+            7,
+            raw::tcp::DATA,
+            request,
+        )?;
+        forge(&client, seq, ack, raw::tcp::DATA, request)?;
+        // Its answer is to the forger; the client's stack knows nothing of it.
+        shop.world
+            .node
+            .record(&["--from", "frontend"], |record| {
+                record.to_string().contains("/forged") && record.to_string().contains("403")
+            })
+            .context("a forged request with the right numbers is judged")?;
+        flows.forget()?;
+        forge(&client, 7, 7, raw::tcp::DATA, request)?;
+        Curl::get(url(address, PEER, "/api/last")).expect(&shop.frontend, 200)?;
+        ensure!(reached.count("/forged")? == 0, "{address}: past the proxy");
+    }
+    Ok(())
 }

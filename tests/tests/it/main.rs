@@ -9,6 +9,7 @@ mod demo;
 mod deny_list;
 mod dns_names;
 mod files;
+mod fragments;
 mod grpc;
 mod host_services;
 mod hostile;
