@@ -33,6 +33,7 @@ impl Explain for Echo {
             protocol: query.protocol.to_string(),
             service: None,
             steps: Vec::new(),
+            learned: Vec::new(),
             live: None,
             verdict: FlowVerdict::Forwarded,
             reason: None,

@@ -1,11 +1,11 @@
 //! The kernel's explanation of a flow, told in names.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use tidegate_ebpf_shared::{addr::proto, flow::flags, identity::reserved, policy::verdict, reason};
 use tidegate_policy::compiled::{Compiled, Direction, Location, PortMatch};
 
-use super::judge::Asked;
+use super::{judge::Asked, learned};
 use crate::{
     admin,
     control::view::{EndpointView, View},
@@ -13,7 +13,9 @@ use crate::{
     observe::{
         assemble::protocol_name as protocol,
         directory::{Directory, LearnedNames},
-        explain::{ExplainQuery, Explanation, LiveFlow, PolicyStep, ServiceStep, l7_in_words},
+        explain::{
+            ExplainQuery, Explanation, L7Question, LiveFlow, PolicyStep, ServiceStep, l7_in_words,
+        },
         record::{FlowDirection, FlowVerdict, Party},
     },
     proxy::supervisor::ProxySupervisor,
@@ -83,6 +85,13 @@ impl Explainer {
             Some(_) => FlowVerdict::Dropped,
         };
         let asked = (verdict == FlowVerdict::Redirected).then(|| Asked::of(&answer));
+        let mut notes = query.notes.clone();
+        if let Some(L7Question::Dns { name, .. }) = &query.message {
+            let endpoint = answer.source.endpoint;
+            let of_query =
+                learned::of_query(name, endpoint, &view.compiled, &learned, Instant::now());
+            notes.extend(of_query);
+        }
         let explanation = Explanation {
             source: names.party(&answer.source, 0),
             destination: names.party(&answer.destination, port_of(query.protocol, answer.port)),
@@ -93,11 +102,12 @@ impl Explainer {
             } else {
                 Vec::new()
             },
+            learned: learned::selectors(&answer.destination, &view.compiled, &learned),
             live: live(&answer),
             verdict,
             reason: drop.map(|reason| reason::phrase(reason).to_owned()),
             l7: None,
-            notes: query.notes.clone(),
+            notes,
             obstacles: obstacles(view, &answer, verdict, host_service != 0),
             generation: evaluation.generation,
         };

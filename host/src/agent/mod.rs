@@ -11,6 +11,7 @@ mod check;
 mod explain;
 mod flows;
 mod judge;
+mod learned;
 mod names;
 mod plugins;
 mod sinks;

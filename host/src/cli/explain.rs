@@ -180,6 +180,17 @@ fn render(e: &Explanation) -> String {
             let _ = writeln!(out, "           L7     {line}");
         }
     }
+    for one in &e.learned {
+        let left = match one.left_s {
+            0 => "expired, counts for live flows only".to_owned(),
+            left => format!("{left} s left for new flows"),
+        };
+        let names = match &*one.names.join(", ") {
+            "" => String::new(),
+            names => format!(" ({names})"),
+        };
+        let _ = writeln!(out, "  name     {}{names}: {left}", one.selector);
+    }
     if let Some(live) = &e.live {
         let _ = writeln!(
             out,

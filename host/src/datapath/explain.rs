@@ -9,6 +9,7 @@ use tidegate_ebpf_shared::{
     endpoint::EndpointInfo,
     flow::{FlowEntry, FlowKey},
     identity::{AddrInfo, FqdnInfo},
+    limits::FQDN_GRACE,
     policy::{PolicyEntry, PolicyKey, direction},
     service::{ServiceEntry, ServiceKey, SlotKey},
 };
@@ -60,11 +61,20 @@ pub struct Party {
     /// Security identity.
     pub identity: u32,
     /// FQDN identities learned for the address; none count for one that is not outside.
-    pub fqdn_identities: Vec<u32>,
+    pub learned: Vec<Learned>,
     /// Endpoint id on this node, or 0.
     pub endpoint: u32,
     /// Neither the node nor an endpoint.
     pub outside: bool,
+}
+
+/// An identity an address has because of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// Identity of the selector.
+    pub identity: u32,
+    /// Seconds for which it counts for new flows, the grace included; 0 if it has expired.
+    pub left_s: u32,
 }
 
 /// A service frontend.
@@ -122,16 +132,21 @@ impl Reader {
             Age::New,
             &mut evaluation,
         );
+        let now = policy::Tables::boot_seconds(&recorder);
         let party = |address: IpAddr, identity, endpoint| Party {
             address,
             identity,
             endpoint,
             outside: policy::is_outside(identity),
-            fqdn_identities: policy::Tables::fqdn(&recorder, &encode::addr(address))
+            learned: policy::Tables::fqdn(&recorder, &encode::addr(address))
                 .into_iter()
                 .filter(|_| policy::is_outside(identity))
-                .flat_map(|info| info.identities)
-                .filter(|identity| *identity != 0)
+                .flat_map(|info| info.identities.into_iter().zip(info.expires))
+                .filter(|(identity, _)| *identity != 0)
+                .map(|(identity, expires)| Learned {
+                    identity,
+                    left_s: expires.saturating_add(FQDN_GRACE).saturating_sub(now),
+                })
                 .collect(),
         };
         let source = party(

@@ -68,7 +68,7 @@ pub use self::{
     error::DatapathError,
     events::EventStream,
     expire::{Clocks, Sweep},
-    explain::{Explanation, Party, Query, ServiceHit, Step},
+    explain::{Explanation, Learned, Party, Query, ServiceHit, Step},
     kernel_features::{KernelFeature, kernel_features},
     note::{Concern, Family, Note},
     owner::Owner,

@@ -89,6 +89,9 @@ pub struct Explanation {
     pub service: Option<ServiceStep>,
     /// Policies consulted, in the order the kernel does it.
     pub steps: Vec<PolicyStep>,
+    /// Selectors of names that the destination's address has been resolved to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learned: Vec<LearnedSelector>,
     /// The flow as it stands in the flow table, if there is one now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<LiveFlow>,
@@ -142,6 +145,19 @@ pub struct RulePlace {
     /// `file:line`, if the rule is of the generation in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
+}
+
+/// Why an address has the rules of a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LearnedSelector {
+    /// The `toFQDNs` selector.
+    pub selector: String,
+    /// Seconds for which it counts for new flows; 0 if it has expired.
+    pub left_s: u32,
+    /// Names it selects that resolved to the address, as far as they are remembered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
 }
 
 /// What socket load balancing does first.

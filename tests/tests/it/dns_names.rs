@@ -181,6 +181,12 @@ fn the_rules_of_all_names_of_an_address_unite() -> Result<()> {
             .node
             .text(&["explain", "frontend", &to, "http", "GET", path])?;
         ensure!(answer.contains("REFUSED") != passes, "{path}: {answer}");
+        for name in &names {
+            ensure!(
+                answer.contains(&format!("name     {name} ({name}): ")),
+                "{answer}"
+            );
+        }
     }
     Ok(())
 }
@@ -252,6 +258,19 @@ fn refused_names_may_be_answered_as_if_they_did_not_exist() -> Result<()> {
             .node
             .text(&["explain", "frontend", "192.0.2.100", "dns", "evil.example"])?;
     ensure!(told.contains("RCODE 3"), "{told}");
+    ensure!(
+        told.contains("no toFQDNs rule selects evil.example"),
+        "{told}"
+    );
+    let name = "api.partner.example";
+    let told = shop
+        .world
+        .node
+        .text(&["explain", "frontend", "192.0.2.100", "dns", name])?;
+    ensure!(
+        told.contains(&format!("learned for {name}: 198.51.100.10 (")),
+        "{told}"
+    );
     Ok(())
 }
 
