@@ -56,10 +56,11 @@ const LAB_PROGRAMS: [(&str, &str); 13] = [
     ("nft", "nftables"),
 ];
 
-/// Libraries of Debian's Python for real peers in the lab: the module that must exist,
+/// Libraries of Debian's Python for real peers and judges in the lab: the module that must exist,
 /// and the package it is in.
-const LAB_MODULES: [(&str, &str); 2] = [
+const LAB_MODULES: [(&str, &str); 3] = [
     ("grpc", "python3-grpcio"),
+    ("jsonschema", "python3-jsonschema"),
     ("websockets", "python3-websockets"),
 ];
 

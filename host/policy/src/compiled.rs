@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::peer::reserved;
@@ -89,7 +90,7 @@ pub struct CompiledEndpoint {
 }
 
 /// Which directions a policy has switched to default deny.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DefaultDeny {
     /// Towards the endpoint.
     pub ingress: bool,
@@ -98,7 +99,7 @@ pub struct DefaultDeny {
 }
 
 /// Where an endpoint lives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Location {
     /// Behind the veth whose host side has this name.
@@ -336,17 +337,21 @@ pub enum FqdnSelector {
 }
 
 /// A frontend and its backends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct CompiledService {
     /// `namespace/name`, and the port name if the service has several.
     pub name: String,
     /// Stable id, never 0.
     pub id: u32,
     /// Frontend address.
+    #[serde(rename = "address")]
     pub addr: IpAddr,
     /// Frontend port.
     pub port: u16,
-    /// IANA protocol.
+    /// IANA protocol, by its name outside.
+    #[serde(with = "crate::protocol::by_name")]
+    #[schemars(with = "String")]
     pub protocol: u8,
     /// How a backend is chosen.
     pub algorithm: Algorithm,
@@ -355,7 +360,7 @@ pub struct CompiledService {
 }
 
 /// How a backend is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Algorithm {
     /// Uniformly at random per connection.
@@ -366,9 +371,10 @@ pub enum Algorithm {
 }
 
 /// A backend of a service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct CompiledBackend {
     /// Address.
+    #[serde(rename = "address")]
     pub addr: IpAddr,
     /// Port.
     pub port: u16,
@@ -382,7 +388,9 @@ pub struct CompiledBackend {
 }
 
 /// State of a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendState {
     /// Takes new connections.

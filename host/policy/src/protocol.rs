@@ -34,6 +34,36 @@ pub fn name(protocol: u8) -> String {
     }
 }
 
+/// A protocol's number as its name in lower case, or in digits; for serde's `with`.
+pub mod by_name {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    /// Writes the name.
+    ///
+    /// # Errors
+    ///
+    /// The serializer's.
+    // Serde calls it with a reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub fn serialize<S: Serializer>(protocol: &u8, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&super::name(*protocol).to_ascii_lowercase())
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    ///
+    /// If it is neither a name nor a number.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
+        let text = String::deserialize(from)?;
+        let mut known = super::ALL.into_iter();
+        match known.find(|number| super::name(*number).eq_ignore_ascii_case(&text)) {
+            Some(number) => Ok(number),
+            None => text.parse().map_err(D::Error::custom),
+        }
+    }
+}
+
 /// ICMP types by name, as Cilium spells them.
 const ICMP_TYPES: [(&str, u8); 14] = [
     ("EchoReply", 0),

@@ -19,7 +19,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use super::{Readers, error};
 use crate::observe::{
     filter::{FlowFilter, Known},
-    record::FlowRecord,
+    record::{FlowRecord, Line},
 };
 
 /// Query of `/v1/flows`.
@@ -108,7 +108,7 @@ impl Follower {
                 Ok(record) if self.filter.matches(&record) => return line(&*record),
                 Ok(_) => {}
                 Err(RecvError::Lagged(lost)) => {
-                    return line(&serde_json::json!({ "lostEvents": lost }));
+                    return line(&Line::Lost { lost_events: lost });
                 }
                 Err(RecvError::Closed) => return None,
             }

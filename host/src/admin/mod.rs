@@ -40,7 +40,7 @@ use tokio::{
 use crate::{
     control::view::View,
     observe::{
-        directory::LearnedNames,
+        directory::{LearnedName, LearnedNames},
         explain::{ExplainQuery, Explanation},
         metrics,
         store::FlowStore,
@@ -118,7 +118,13 @@ async fn fqdn(State(readers): State<Readers>) -> Response {
         .learned
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    Json(learned.list(Instant::now())).into_response()
+    let list = learned.list(Instant::now()).into_iter();
+    let list = list.map(|(address, name, ttl_seconds)| LearnedName {
+        name,
+        address,
+        ttl_seconds,
+    });
+    Json(list.collect::<Vec<_>>()).into_response()
 }
 
 async fn scrape(State(readers): State<Readers>) -> Response {

@@ -38,6 +38,7 @@ impl Explain for Echo {
             verdict: FlowVerdict::Forwarded,
             reason: None,
             l7: None,
+            upstream_source: None,
             notes: query.notes.clone(),
             obstacles: Vec::new(),
             generation: view.generation,

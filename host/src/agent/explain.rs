@@ -18,12 +18,14 @@ use crate::{
         },
         record::{FlowDirection, FlowVerdict, Party},
     },
-    proxy::supervisor::ProxySupervisor,
+    proxy::{Exits, supervisor::ProxySupervisor},
 };
 
 /// Answers from the kernel's tables.
 pub(super) struct Explainer {
     pub(super) tables: Reader,
+    /// Tell as whom the proxy speaks to servers outside.
+    pub(super) exits: Exits,
     pub(super) learned: std::sync::Arc<std::sync::Mutex<LearnedNames>>,
     /// Asked about requests and queries.
     pub(super) proxy: Arc<ProxySupervisor>,
@@ -35,6 +37,21 @@ impl admin::Explain for Explainer {
     fn explain<'a>(&'a self, query: &'a ExplainQuery, view: &'a View) -> admin::Explaining<'a> {
         Box::pin(async move {
             let (mut explanation, asked) = self.kernel(query, view)?;
+            if let Some(asked) = asked.filter(|asked| asked.leaves) {
+                let way = (query.protocol, query.source, asked.server());
+                match self.exits.source(way.0, way.1, way.2).await {
+                    Ok(Some(source)) => explanation.upstream_source = Some(source),
+                    Ok(None) => explanation.obstacles.push(format!(
+                        "what {} sends to {} comes to no exit of this node: there is no \
+                         neighbour that answers, or a firewall drops it",
+                        way.1, way.2
+                    )),
+                    Err(error) => explanation.obstacles.push(format!(
+                        "nothing can be sent from {} to {}: {error}",
+                        way.1, way.2
+                    )),
+                }
+            }
             if let Some(message) = &query.message {
                 let answer = self
                     .judge(message, query, explanation.verdict, asked, view)
@@ -84,7 +101,12 @@ impl Explainer {
             }
             Some(_) => FlowVerdict::Dropped,
         };
-        let asked = (verdict == FlowVerdict::Redirected).then(|| Asked::of(&answer));
+        let asked = (verdict == FlowVerdict::Redirected).then(|| {
+            let mut asked = Asked::of(&answer);
+            // A host service's connections are the node's own.
+            asked.leaves = answer.destination.outside && host_service == 0;
+            asked
+        });
         let mut notes = query.notes.clone();
         if let Some(L7Question::Dns { name, .. }) = &query.message {
             let endpoint = answer.source.endpoint;
@@ -107,6 +129,7 @@ impl Explainer {
             verdict,
             reason: drop.map(|reason| reason::phrase(reason).to_owned()),
             l7: None,
+            upstream_source: None,
             notes,
             obstacles: obstacles(view, &answer, verdict, host_service != 0),
             generation: evaluation.generation,

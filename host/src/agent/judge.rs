@@ -114,6 +114,8 @@ pub(super) struct Asked {
     /// Rule set and the rule that asks for it.
     egress: (u32, u32),
     ingress: (u32, u32),
+    /// Does the proxy's own connection leave the node?
+    pub(super) leaves: bool,
 }
 
 impl Asked {
@@ -132,7 +134,13 @@ impl Asked {
             destination: (answer.destination.address, answer.port),
             egress: side(Direction::Egress),
             ingress: side(Direction::Ingress),
+            leaves: false,
         }
+    }
+
+    /// The other end of the proxy's own connection.
+    pub(super) fn server(&self) -> SocketAddr {
+        SocketAddr::new(self.destination.0, self.destination.1)
     }
 }
 

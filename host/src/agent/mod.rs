@@ -54,6 +54,7 @@ use crate::{
     observe::{directory::LearnedNames, store::FlowStore},
     plugin_host::{PluginStore, StoreOptions},
     proxy::{
+        Exits,
         contract::{ProxyStats, Reject, ToAgent},
         supervisor::{ProxyMaps, ProxyOptions, ProxySupervisor},
     },
@@ -130,6 +131,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
 
     // The proxy: a living one is taken over with its listeners.
     let maps = datapath.proxy_maps()?;
+    let exits = exits(&datapath)?;
     let maps = ProxyMaps {
         flows: maps.flows,
         fqdn: maps.fqdn,
@@ -182,6 +184,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
         flows: recorder.store.clone(),
         learned: recorder.learned.clone(),
         explain: Arc::new(Explainer {
+            exits,
             tables,
             learned: recorder.learned.clone(),
             proxy: proxy.clone(),
@@ -382,6 +385,13 @@ fn datapath_options(config: &Config) -> Options {
         deny_events_per_second: limits.deny_events_per_second,
         homes: BTreeMap::new(),
     }
+}
+
+/// What tells as whom the proxy would speak.
+fn exits(datapath: &Datapath) -> anyhow::Result<Exits> {
+    let maps = datapath.proxy_maps()?;
+    let tables = vec![maps.flows, maps.fqdn, maps.steered, maps.steer_by_tuple];
+    Exits::open(tables).context("open the tables that tell how packets leave")
 }
 
 fn proxy_options(config: &Config) -> anyhow::Result<ProxyOptions> {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_ebpf_shared::reason;
+use tidegate_ebpf_shared::{event::Counter, reason};
 
 use crate::{
     control::view::{AttachmentView, DatapathView, ProxyView, TableView},
     datapath::{Concern, Counters, Datapath, DatapathError, DatapathStatus, Note},
+    observe::units::Volume,
     proxy::{contract::ProxyStats, supervisor::ProxyStatus},
 };
 
@@ -80,18 +81,13 @@ fn fill(view: &mut DatapathView, datapath: &Datapath) -> Result<(), DatapathErro
     view.drops = counters
         .drops
         .iter()
-        .map(|(reason, count)| {
-            (
-                reason::phrase(*reason).to_owned(),
-                (count.packets, count.bytes),
-            )
-        })
+        .map(|(reason, count)| (reason::phrase(*reason).to_owned(), volume(*count)))
         .collect();
     view.deny_list = datapath
         .reader()
         .deny_counts()?
         .into_iter()
-        .map(|deny| (deny.net.to_string(), (deny.count.packets, deny.count.bytes)))
+        .map(|deny| (deny.net.to_string(), volume(deny.count)))
         .collect();
     view.tables = datapath
         .reader()
@@ -131,7 +127,14 @@ fn attachments(status: &DatapathStatus) -> Vec<AttachmentView> {
     rows
 }
 
-fn by_name(counters: &Counters) -> BTreeMap<String, (u64, u64)> {
+fn volume(counter: Counter) -> Volume {
+    Volume {
+        packets: counter.packets,
+        bytes: counter.bytes,
+    }
+}
+
+fn by_name(counters: &Counters) -> BTreeMap<String, Volume> {
     let volumes = [
         ("forwarded", counters.forwarded),
         ("redirected", counters.redirected),
@@ -150,11 +153,11 @@ fn by_name(counters: &Counters) -> BTreeMap<String, (u64, u64)> {
     ];
     volumes
         .into_iter()
-        .map(|(name, counter)| (name.to_owned(), (counter.packets, counter.bytes)))
+        .map(|(name, counter)| (name.to_owned(), volume(counter)))
         .chain(
             counts
                 .into_iter()
-                .map(|(name, count)| (name.to_owned(), (count, 0))),
+                .map(|(name, packets)| (name.to_owned(), Volume { packets, bytes: 0 })),
         )
         .collect()
 }

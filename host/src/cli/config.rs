@@ -3,13 +3,15 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
+use schemars::JsonSchema;
+use serde::Serialize;
 use tidegate_policy::KINDS;
 
 use super::{ask::Output, end_with_the_reader, status};
 use crate::{
     agent,
     config::{self, ConfigError},
-    control::view::{ProblemView, View},
+    control::view::{Note, PluginView, ProblemView, View},
 };
 
 /// What to do with the file.
@@ -79,6 +81,26 @@ fn of_the_file(file: &File, error: &ConfigError) -> ProblemView {
     }
 }
 
+/// What `config check` found.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Checked {
+    /// Can everything be used? Warnings do not count.
+    ok: bool,
+    /// What is wrong, and what does nothing.
+    problems: Vec<ProblemView>,
+    /// What of this node may stand in the way.
+    notes: Vec<Note>,
+    /// The plugins, with the reason if one cannot be used.
+    plugins: Vec<PluginView>,
+    /// Endpoints declared.
+    endpoints: usize,
+    /// Policies in use.
+    policies: usize,
+    /// Service ports.
+    services: usize,
+}
+
 fn check(file: &File, output: Output) -> anyhow::Result<ExitCode> {
     let view = match (config::load(&file.config), output) {
         (Ok(config), _) => agent::check(&config)?,
@@ -94,15 +116,15 @@ fn check(file: &File, output: Output) -> anyhow::Result<ExitCode> {
     match output {
         Output::Json => println!(
             "{:#}",
-            serde_json::json!({
-                "ok": ok,
-                "problems": view.problems,
-                "notes": view.datapath.notes,
-                "plugins": view.plugins,
-                "endpoints": view.endpoints.len(),
-                "policies": view.policies.len(),
-                "services": view.services.len(),
-            })
+            serde_json::to_value(Checked {
+                ok,
+                problems: view.problems.clone(),
+                notes: view.datapath.notes.clone(),
+                plugins: view.plugins.clone(),
+                endpoints: view.endpoints.len(),
+                policies: view.policies.len(),
+                services: view.services.len(),
+            })?
         ),
         Output::Table => {
             for what in status::wrong(&view) {

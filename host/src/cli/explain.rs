@@ -145,6 +145,13 @@ fn render(e: &Explanation) -> String {
     if let Some(l7) = &e.l7 {
         out.push_str(&render_l7(l7));
     }
+    if let Some(source) = e.upstream_source {
+        let masqueraded = match source == e.source.address {
+            true => "",
+            false => ", for the node masquerades what is sent there",
+        };
+        let _ = writeln!(out, "  upstream the proxy speaks as {source}{masqueraded}");
+    }
     for note in &e.notes {
         let _ = writeln!(out, "  note     {note}");
     }

@@ -12,7 +12,10 @@ mod observe;
 mod plugin;
 mod policy;
 mod run;
+#[cfg(test)]
+mod schema;
 mod service;
+mod shell;
 mod status;
 mod table;
 mod version;
@@ -49,6 +52,11 @@ enum Command {
     Config(config::Command),
     /// What this binary is, and what it wants of this node's kernel.
     Version(version::Version),
+    /// Print a completion script for a shell.
+    Completion(shell::Completion),
+    /// Write the manual pages into a folder.
+    #[command(hide = true)]
+    Man(shell::Man),
     /// The proxy process; the agent runs it.
     #[command(hide = true)]
     Proxy(proxy::ProxyArgs),
@@ -73,7 +81,10 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 impl Cli {
     /// Does what was asked. The exit code is 0, or 1 where a command answers "no".
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        if matches!(self.command, Command::Ask(_) | Command::Version(_)) {
+        if matches!(
+            self.command,
+            Command::Ask(_) | Command::Version(_) | Command::Completion(_)
+        ) {
             end_with_the_reader();
         }
         match self.command {
@@ -81,6 +92,8 @@ impl Cli {
             Command::Cleanup(args) => args.run(),
             Command::Config(command) => command.run(self.options.output),
             Command::Version(args) => Ok(version::run(&args, self.options.output)?),
+            Command::Completion(args) => args.run(),
+            Command::Man(args) => args.run(),
             Command::Proxy(args) => {
                 let memory = args.plugin_memory_bytes;
                 proxy::run(&args, || proxy::plugins::CatalogLoader::new(memory))?;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::observe::{
     filter::FlowFilter,
-    record::{FlowEvent, FlowRecord, L7Summary, Party},
+    record::{FlowEvent, FlowRecord, L7Summary, Line, Party},
     store::verdict_label,
 };
 
@@ -87,17 +87,12 @@ pub(super) async fn run(args: Observe, client: &Client, output: Output) -> Resul
 
 /// One line for people; what is not a record (lost events) is said as it is.
 fn readable(line: &str) -> String {
-    match serde_json::from_str::<FlowRecord>(line) {
-        Ok(record) => format!("{}\n", row(&record)),
-        Err(_) => match serde_json::from_str::<serde_json::Value>(line) {
-            Ok(v) if v.get("lostEvents").is_some() => {
-                format!(
-                    "({} records lost: this reader is too slow)\n",
-                    v["lostEvents"]
-                )
-            }
-            _ => format!("{line}\n"),
-        },
+    match serde_json::from_str::<Line>(line) {
+        Ok(Line::Record(record)) => format!("{}\n", row(&record)),
+        Ok(Line::Lost { lost_events }) => {
+            format!("({lost_events} records lost: this reader is too slow)\n")
+        }
+        Err(_) => format!("{line}\n"),
     }
 }
 
@@ -211,6 +206,8 @@ pub(super) fn party_text(p: &Party) -> String {
     let who = match (&p.endpoint, p.names.first()) {
         (Some(endpoint), _) => with_port(endpoint.clone()),
         (None, Some(name)) => with_port(name.clone()),
+        // A socket that connects has no address yet; the kernel gives it one afterwards.
+        (None, None) if p.address.is_unspecified() => "a local socket".to_owned(),
         (None, None) if p.port == 0 => p.address.to_string(),
         (None, None) => SocketAddr::new(p.address, p.port).to_string(),
     };
@@ -255,6 +252,18 @@ mod tests {
              HTTP/1.1 DELETE http://backend/admin 403 42us [Policy denied] \
              by shop/backend ingress[0] (http@0.1.0)"
         );
+    }
+
+    #[test]
+    fn a_socket_without_an_address_is_called_one() {
+        let mut r = record(80);
+        r.source.endpoint = None;
+        r.source.identity = 0;
+        r.source.labels.clear();
+        for unspecified in ["::", "0.0.0.0"] {
+            r.source.address = unspecified.parse().expect("literal address");
+            assert_eq!(party_text(&r.source), "a local socket");
+        }
     }
 
     #[test]

@@ -194,9 +194,9 @@ fn tables(tables: &[TableView]) -> String {
 }
 
 fn drops(d: &DatapathView) -> String {
-    let all = d.drops.iter().filter(|(_, (packets, _))| *packets > 0);
+    let all = d.drops.iter().filter(|(_, volume)| volume.packets > 0);
     let all: Vec<String> = all
-        .map(|(reason, (n, _))| format!("{reason}: {n}"))
+        .map(|(reason, volume)| format!("{reason}: {}", volume.packets))
         .collect();
     if all.is_empty() {
         "none".into()

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_ebpf_shared::LAYOUT_VERSION;
 
@@ -18,9 +19,9 @@ use crate::{agent::kernel_features, plugin_host, proxy::contract::PROTOCOL_VERSI
 pub(super) struct Version {}
 
 /// Facts that do not depend on where or when it was built.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Facts {
+pub(super) struct Facts {
     version: String,
     /// Of the kernel's tables: another one starts with empty tables.
     table_layout: u32,
@@ -32,7 +33,7 @@ struct Facts {
     kernel: Vec<Feature>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Feature {
     name: String,

@@ -3,20 +3,30 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{Compiled, CompiledService, DefaultDeny, Location};
 
-use crate::{datapath::Note, observe::directory::Directory, proxy::contract::ProxyStats};
+pub use crate::datapath::Note;
+use crate::{
+    observe::{
+        directory::Directory,
+        units::{self, Volume},
+    },
+    proxy::contract::ProxyStats,
+};
 
 /// The agent at one moment.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct View {
     /// Version of this build.
     pub version: String,
     /// Node name.
     pub node: String,
-    /// Wall clock when this agent started, seconds since 1970.
+    /// Wall clock when this agent started; seconds since 1970 inside, RFC 3339 outside.
+    #[serde(rename = "started", with = "units::rfc3339::seconds")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub started_s: u64,
     /// Generation the kernel decides with.
     pub generation: u32,
@@ -54,7 +64,7 @@ pub struct View {
 }
 
 /// An endpoint of this node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointView {
     /// Endpoint id.
@@ -80,19 +90,21 @@ pub struct EndpointView {
 }
 
 /// A port with a name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PortView {
     /// Name, lower case.
     pub name: String,
     /// Number.
     pub port: u16,
-    /// IANA protocol.
+    /// IANA protocol, by its name outside.
+    #[serde(with = "tidegate_policy::protocol::by_name")]
+    #[schemars(with = "String")]
     pub protocol: u8,
 }
 
 /// A policy document in use.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyView {
     /// Kind, e.g. `CiliumNetworkPolicy`.
@@ -112,7 +124,7 @@ pub struct PolicyView {
 }
 
 /// A plugin.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PluginView {
     /// Name.
@@ -134,7 +146,7 @@ pub struct PluginView {
 }
 
 /// A plugin as some rules use it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BindingView {
     /// Kind and name of what binds it, e.g. `PluginBinding shop/bots`.
@@ -161,7 +173,7 @@ pub struct BindingView {
 }
 
 /// Something wrong with what was written.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProblemView {
     /// File, relative to the configuration folder.
@@ -178,12 +190,14 @@ pub struct ProblemView {
     pub last_good: bool,
     /// Does it keep `/readyz` at 503: what should be in force cannot be told.
     pub unready: bool,
-    /// Wall clock when it was first seen, seconds since 1970.
+    /// Wall clock when it was first seen; seconds since 1970 inside, RFC 3339 outside.
+    #[serde(rename = "since", with = "units::rfc3339::seconds")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub since_s: u64,
 }
 
 /// The kernel side.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DatapathView {
     /// Programs and where they are attached.
@@ -191,11 +205,11 @@ pub struct DatapathView {
     /// Tables with fill level and limit.
     pub tables: Vec<TableView>,
     /// Counters by name (`forwarded`, `redirected`, …): packets and bytes.
-    pub counters: BTreeMap<String, (u64, u64)>,
+    pub counters: BTreeMap<String, Volume>,
     /// Drops by reason phrase: packets and bytes.
-    pub drops: BTreeMap<String, (u64, u64)>,
+    pub drops: BTreeMap<String, Volume>,
     /// Hits per deny-list prefix: packets and bytes.
-    pub deny_list: BTreeMap<String, (u64, u64)>,
+    pub deny_list: BTreeMap<String, Volume>,
     /// What needs the operator's eye (sysctls, XDP fallback, foreign rules), and whom it
     /// concerns.
     pub notes: Vec<Note>,
@@ -206,7 +220,7 @@ pub struct DatapathView {
 }
 
 /// A program on a hook.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachmentView {
     /// Program.
@@ -220,7 +234,7 @@ pub struct AttachmentView {
 }
 
 /// A kernel table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TableView {
     /// Map name.
@@ -232,7 +246,7 @@ pub struct TableView {
 }
 
 /// The proxy process.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProxyView {
     /// Process id, 0 if it is not running.

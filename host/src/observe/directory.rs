@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{Compiled, EndpointId, IdentityId, RuleId};
 
 /// Names of one generation, immutable once built.
@@ -73,6 +75,18 @@ impl Directory {
             .get(&(addr, port, protocol))
             .map(String::as_str)
     }
+}
+
+/// A name learned for an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LearnedName {
+    /// The name, without its final dot.
+    pub name: String,
+    /// The address.
+    pub address: IpAddr,
+    /// How long the answer is good for, from now; 0 if it has expired.
+    pub ttl_seconds: u64,
 }
 
 /// DNS names learned for addresses, for display; the kernel's `FQDN` table is what

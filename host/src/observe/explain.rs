@@ -3,6 +3,7 @@
 
 use std::{fmt, net::IpAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{L7Protocol, L7RuleSet};
 use tidegate_wire::dns::type_name;
@@ -75,7 +76,7 @@ impl fmt::Display for L7Question {
 }
 
 /// The answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// The initiator as the kernel knows it.
@@ -103,6 +104,10 @@ pub struct Explanation {
     /// What the proxy would do with the message, if one was asked about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub l7: Option<L7Answer>,
+    /// Address as which the proxy speaks to a server outside: the initiator's own, or the
+    /// node's where the node masquerades what it sends there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_source: Option<IpAddr>,
     /// How the names of the question were understood, where that is not plain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -115,7 +120,7 @@ pub struct Explanation {
 
 /// What becomes of a message, answered by the proxy with the plugins that would decide
 /// about a real one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct L7Answer {
     /// The message: `GET /api/x`, `DNS name.example A`.
@@ -137,7 +142,7 @@ pub struct L7Answer {
 }
 
 /// A rule and where it is written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RulePlace {
     /// Short form.
@@ -148,12 +153,13 @@ pub struct RulePlace {
 }
 
 /// Why an address has the rules of a name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LearnedSelector {
     /// The `toFQDNs` selector.
     pub selector: String,
     /// Seconds for which it counts for new flows; 0 if it has expired.
+    #[serde(rename = "leftSeconds")]
     pub left_s: u32,
     /// Names it selects that resolved to the address, as far as they are remembered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -161,7 +167,7 @@ pub struct LearnedSelector {
 }
 
 /// What socket load balancing does first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceStep {
     /// Frontend, name and address.
@@ -173,7 +179,7 @@ pub struct ServiceStep {
 }
 
 /// One policy table consulted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStep {
     /// Endpoint whose policy it is.
@@ -196,7 +202,7 @@ pub struct PolicyStep {
 }
 
 /// The live flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LiveFlow {
     /// Flows of this kind in the table now.

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::units;
 
 /// Upper bounds of the classes, nanoseconds, each included in its class; what is longer
 /// than the last is in a class of its own. From a plugin's call (about 1 µs) to a request
@@ -39,12 +42,14 @@ pub struct Histogram {
 }
 
 /// What a histogram had counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Durations {
     /// How many were in each class of [`BOUNDS_NS`], the last one longer than all bounds.
     pub counts: Vec<u64>,
-    /// All of them together, nanoseconds.
+    /// All of them together; nanoseconds inside, seconds outside.
+    #[serde(rename = "sumSeconds", with = "units::of_nanoseconds")]
+    #[schemars(with = "f64")]
     pub sum_ns: u64,
 }
 

@@ -14,6 +14,7 @@ use prometheus_client::{
 use super::{
     histogram::{BOUNDS_NS, Durations},
     store::FlowStore,
+    units::Volume,
 };
 use crate::control::view::View;
 
@@ -217,9 +218,9 @@ fn datapath(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
         "Most entries a kernel table holds",
         table(|t| t.limit),
     )?;
-    let packets = |cell: &(u64, u64)| cell.0;
-    let bytes = |cell: &(u64, u64)| cell.1;
-    let by = |label: &'static str, cells: &Cells, value: fn(&(u64, u64)) -> u64| {
+    let packets = |cell: &Volume| cell.packets;
+    let bytes = |cell: &Volume| cell.bytes;
+    let by = |label: &'static str, cells: &Cells, value: fn(&Volume) -> u64| {
         let cells = cells.iter();
         cells
             .map(|(k, cell)| ([(label, k.clone())], value(cell)))
@@ -259,13 +260,13 @@ fn datapath(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
 }
 
 /// Packets and bytes by a label's value.
-type Cells = BTreeMap<String, (u64, u64)>;
+type Cells = BTreeMap<String, Volume>;
 
 /// Hits of the deny list by the document that names the prefix: lists have thousands of
 /// prefixes, a monitoring system should not have a series for each.
 fn deny_lists(view: &View) -> Cells {
     let mut lists = Cells::new();
-    for (prefix, (packets, bytes)) in &view.datapath.deny_list {
+    for (prefix, hits) in &view.datapath.deny_list {
         let rule = prefix
             .parse()
             .ok()
@@ -276,8 +277,8 @@ fn deny_lists(view: &View) -> Cells {
             None => "no longer listed".to_owned(),
         };
         let cell = lists.entry(name).or_default();
-        cell.0 += packets;
-        cell.1 += bytes;
+        cell.packets += hits.packets;
+        cell.bytes += hits.bytes;
     }
     lists
 }
@@ -486,10 +487,17 @@ mod tests {
             entries: 3,
             limit: 10,
         });
-        view.datapath.drops.insert("Policy denied".into(), (5, 300));
+        let dropped = Volume {
+            packets: 5,
+            bytes: 300,
+        };
+        view.datapath.drops.insert("Policy denied".into(), dropped);
         let mut compiled = Compiled::default();
         for (prefix, hits) in [("192.0.2.0/24", 2), ("192.0.2.9/32", 3), ("10.0.0.0/8", 4)] {
-            let hits = (hits, hits);
+            let hits = Volume {
+                packets: hits,
+                bytes: hits,
+            };
             view.datapath.deny_list.insert(prefix.into(), hits);
             if prefix.starts_with("192") {
                 compiled

@@ -15,3 +15,4 @@ pub mod metrics;
 pub mod record;
 pub mod similar;
 pub mod store;
+pub mod units;

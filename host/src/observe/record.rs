@@ -2,13 +2,32 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::units;
+
+/// A line of `tidegate observe -o json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Line {
+    /// What happened.
+    Record(Box<FlowRecord>),
+    /// Something was not told.
+    #[serde(rename_all = "camelCase")]
+    Lost {
+        /// Records that this reader was too slow for.
+        lost_events: u64,
+    },
+}
+
 /// What happened to a flow, a request or a packet, and which rule decided it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FlowRecord {
-    /// Wall-clock time, nanoseconds since 1970-01-01T00:00:00Z.
+    /// Wall-clock time; nanoseconds since 1970-01-01T00:00:00Z inside, RFC 3339 outside.
+    #[serde(rename = "time", with = "units::rfc3339::nanoseconds")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub time_ns: u64,
     /// What the record is about.
     pub event: FlowEvent,
@@ -62,7 +81,7 @@ pub struct FlowRecord {
 }
 
 /// What a record is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FlowEvent {
     /// A flow was admitted.
@@ -84,7 +103,7 @@ pub enum FlowEvent {
 }
 
 /// Hubble's verdict names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum FlowVerdict {
     /// Passed.
@@ -103,7 +122,7 @@ pub enum FlowVerdict {
 }
 
 /// Direction seen from the endpoint whose policy decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum FlowDirection {
     /// Towards the endpoint.
@@ -113,7 +132,7 @@ pub enum FlowDirection {
 }
 
 /// One end of a flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Party {
     /// Address.
@@ -134,7 +153,7 @@ pub struct Party {
 }
 
 /// Volume of a flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Traffic {
     /// Packets from the source.
@@ -148,7 +167,7 @@ pub struct Traffic {
 }
 
 /// What was asked and answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "protocol")]
 pub enum L7Summary {
     /// An HTTP request.
@@ -162,7 +181,9 @@ pub enum L7Summary {
         url: String,
         /// Status sent to the client; 0 if none was.
         status: u16,
-        /// From request head to response head, microseconds.
+        /// From request head to response head; microseconds inside, seconds outside.
+        #[serde(rename = "latencySeconds", with = "units::of_microseconds")]
+        #[schemars(with = "f64")]
         latency_us: u64,
     },
     /// A DNS query.
@@ -179,9 +200,11 @@ pub enum L7Summary {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         ips: Vec<IpAddr>,
         /// Smallest TTL of the answer, seconds.
-        #[serde(default)]
+        #[serde(default, rename = "ttlSeconds")]
         ttl: u32,
-        /// From query to answer, microseconds.
+        /// From query to answer, likewise.
+        #[serde(rename = "latencySeconds", with = "units::of_microseconds")]
+        #[schemars(with = "f64")]
         latency_us: u64,
     },
 }

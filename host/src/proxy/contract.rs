@@ -5,12 +5,13 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{EndpointId, FqdnSelector, IdentityId, L7Id, L7RuleSet, PolicyRow};
 
 use tidegate_wire::dns::rcode;
 
-use crate::observe::{histogram::Durations, record::L7Summary};
+use crate::observe::{histogram::Durations, record::L7Summary, units};
 
 /// Agent to proxy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -106,7 +107,7 @@ pub enum ToAgent {
 }
 
 /// Version of the messages in this file.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// A message nobody sent, and the flow it would come on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -368,7 +369,7 @@ pub struct L7Record {
 }
 
 /// Counters and gauges of the proxy, cumulative since its start.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProxyStats {
     /// Process id.
@@ -409,7 +410,7 @@ pub struct ProxyStats {
 }
 
 /// How often a worker has come round to what it does again and again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerTurns {
     /// Its CPU.
@@ -421,7 +422,7 @@ pub struct WorkerTurns {
 }
 
 /// How one binding is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BindingStats {
     /// Plugin.
@@ -449,7 +450,7 @@ pub struct BindingStats {
 }
 
 /// How it stands with what a binding asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BindingState {
     /// In use.
@@ -475,7 +476,7 @@ pub fn config_id(config: &str) -> String {
 }
 
 /// Counters of one plugin.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PluginStats {
     /// Version in use.
@@ -494,7 +495,10 @@ pub struct PluginStats {
     pub durations: Durations,
     /// Live instances.
     pub instances: u64,
-    /// Longest time until a suspended peer's messages are tried again, milliseconds.
+    /// Longest time until a suspended peer's messages are tried again; milliseconds inside,
+    /// seconds outside.
+    #[serde(rename = "suspendedSeconds", with = "units::of_milliseconds")]
+    #[schemars(with = "f64")]
     pub suspended_ms: u64,
     /// Memory of all its instances, bytes.
     #[serde(default)]

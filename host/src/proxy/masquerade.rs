@@ -79,6 +79,35 @@ impl Masquerade {
     }
 }
 
+/// Answers people who ask, outside the proxy, what it would find out.
+pub struct Exits(Tables);
+
+impl Exits {
+    /// With the tables a proxy has, in the order of `ToProxy::Hello`.
+    ///
+    /// # Errors
+    ///
+    /// If one is missing or has another layout.
+    pub fn open(tables: Vec<OwnedFd>) -> io::Result<Self> {
+        Tables::open(tables).map(Self)
+    }
+
+    /// The source address with which a flow of this client to a server outside would leave
+    /// the node. `None` if what was tried came to no exit; nothing leaves in any case.
+    ///
+    /// # Errors
+    ///
+    /// What a socket that speaks as the client meets: no route, a firewall.
+    pub async fn source(
+        &self,
+        transport: u8,
+        client: IpAddr,
+        server: SocketAddr,
+    ) -> io::Result<Option<IpAddr>> {
+        probe(&self.0, (transport, client, server)).await
+    }
+}
+
 fn speaker(client: SocketAddr, node: Option<IpAddr>) -> Speaker {
     node.map_or(Speaker::As(client), Speaker::NodeAs)
 }

@@ -36,5 +36,6 @@ mod upstream;
 mod worker;
 
 pub use control::{Artifacts, Loader};
+pub use masquerade::Exits;
 pub use process::{ProxyArgs, run};
 pub use state::Plugins;

@@ -23,7 +23,10 @@ fn listed_prefixes_get_no_packet_in_and_are_counted() -> Result<()> {
     request.expect_dropped(&shop.world.outside)?;
     eventually("the hits are counted", || {
         let hits = &shop.world.node.status()?["datapath"]["denyList"];
-        ensure!(hits["192.0.2.96/27"][0].as_u64() > Some(0), "{hits}");
+        ensure!(
+            hits["192.0.2.96/27"]["packets"].as_u64() > Some(0),
+            "{hits}"
+        );
         Ok(())
     })?;
     let record = shop

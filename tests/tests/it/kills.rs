@@ -146,7 +146,7 @@ fn killing_the_proxy_loses_only_what_is_in_flight_and_lets_nothing_pass() -> Res
         0,
         "uninspected at the backend"
     );
-    let hits = &node.status()?["datapath"]["denyList"]["192.0.2.96/27"][0];
+    let hits = &node.status()?["datapath"]["denyList"]["192.0.2.96/27"]["packets"];
     ensure!(hits.as_u64() >= Some(KILLS as u64), "{hits}");
     steady.finish()?;
     Ok(())

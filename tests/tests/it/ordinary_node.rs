@@ -73,6 +73,18 @@ fn works(frontend: &Workload, server: &str) -> Result<String> {
     Ok(seen.to_owned())
 }
 
+/// As whom the proxy would speak to a web server, asked before anything is sent.
+fn upstream_source(world: &World, server: &str) -> Result<String> {
+    let to = if server.contains(':') {
+        format!("[{server}]:80")
+    } else {
+        format!("{server}:80")
+    };
+    let answer = world.node.json(&["explain", "frontend", &to])?;
+    let source = answer["upstreamSource"].as_str();
+    Ok(source.unwrap_or_default().to_owned())
+}
+
 /// Runs a program in a place; it must succeed.
 fn run(place: &Place, program: &str, arguments: &[&str]) -> Result<()> {
     let output = place.run(program, arguments)?;
@@ -100,6 +112,8 @@ fn uplinks_are_found_by_the_default_routes_and_masquerading_is_found_out() -> Re
             own.to_string(),
             "without NAT the client's own address"
         );
+        let told = upstream_source(&world, server)?;
+        assert_eq!(told, own.to_string(), "what explain says of it");
     }
 
     // As container engines do it, in the two languages they speak.
@@ -118,6 +132,7 @@ fn uplinks_are_found_by_the_default_routes_and_masquerading_is_found_out() -> Re
         "route del fd10::/64 via 2001:db8:2::1 dev node",
     ])?;
     for (server, own) in FAR.into_iter().zip(["192.0.2.1", "2001:db8:2::1"]) {
+        assert_eq!(upstream_source(&world, server)?, own, "what explain says");
         let seen = works(&frontend, server)?;
         assert_eq!(seen, own, "the node's address, as for what is not proxied");
     }

@@ -280,6 +280,8 @@ fn explain_takes_the_names_people_have_and_judges_requests_as_the_proxy_does() -
         "records from the past"
     );
 
+    outputs_are_described(&shop)?;
+
     // A failure is found where people look for what did not get through.
     shop.world
         .node
@@ -418,6 +420,97 @@ fn explain_and_observe_give_the_same_reason_for_every_kind_of_denial() -> Result
     let misspelt = node.tidegate(&["explain", "frontned", "backend-1:80"])?;
     let said = String::from_utf8_lossy(&misspelt.stderr);
     assert!(said.contains("did you mean \"shop/frontend\"?"), "{said}");
+    Ok(())
+}
+
+/// Holds what commands printed against the schemas they are documented by.
+const JUDGE: &str = r#"
+import json, pathlib, sys
+from jsonschema import Draft202012Validator
+wrong = 0
+for name, printed in json.load(open(sys.argv[2])):
+    schema = json.loads((pathlib.Path(sys.argv[1]) / f'{name}.json').read_text())
+    Draft202012Validator.check_schema(schema)
+    for error in Draft202012Validator(schema).iter_errors(printed):
+        wrong += 1
+        print(name, list(error.absolute_path), error.message[:600], file=sys.stderr)
+sys.exit(1 if wrong else 0)
+"#;
+
+fn described(place: &Place, printed: &[(&str, Value)]) -> Result<()> {
+    let file = place.dir().join("printed.json");
+    std::fs::write(&file, serde_json::to_string(printed)?)?;
+    let schemas = format!("{}/../docs/schemas/output", env!("CARGO_MANIFEST_DIR"));
+    let file = file.display().to_string();
+    let judged = place.run("/usr/bin/python3", &["-c", JUDGE, &schemas, &file])?;
+    let errors = String::from_utf8_lossy(&judged.stderr);
+    ensure!(judged.status.success(), "{errors}");
+    Ok(())
+}
+
+/// Every command's output, on a node that has something of everything.
+fn outputs_are_described(shop: &Shop) -> Result<()> {
+    let node = &shop.world.node;
+    node.write("policies/broken.yaml", "kind: Nothing\n")?;
+    node.problem("must say what this document is")?;
+    Curl::get(shop.url(HTTP, "/api/x")).expect(&shop.frontend, 200)?;
+    Curl::get(shop.url(HTTP, "/admin")).expect(&shop.frontend, 403)?;
+    Curl::get(shop.url(PLAIN, "/")).expect_dropped(&shop.stranger)?;
+    Curl::get("http://10.96.0.20:80/api/x").expect(&shop.frontend, 200)?;
+    // By socket translation, a request and a drop: every kind of record there is here.
+    for (filter, value) in [
+        ("--protocol", "http"),
+        ("--verdict", "dropped"),
+        ("--verdict", "translated"),
+    ] {
+        node.record(&[filter, value], |_| true)?;
+    }
+    eventually("the view has what happened", || {
+        let status = node.status()?;
+        ensure!(
+            status["proxy"]["stats"]["denied"].as_u64() > Some(0),
+            "{status:#}"
+        );
+        ensure!(
+            status["datapath"]["drops"]
+                .as_object()
+                .is_some_and(|d| !d.is_empty()),
+            "{status:#}"
+        );
+        Ok(())
+    })?;
+    let mut printed = Vec::new();
+    for (name, arguments) in [
+        ("status", &["status"][..]),
+        ("endpoint-list", &["endpoint", "list"]),
+        ("identity-list", &["identity", "list"]),
+        ("service-list", &["service", "list"]),
+        ("policy-list", &["policy", "list"]),
+        ("plugin-list", &["plugin", "list"]),
+        ("plugin-list-bindings", &["plugin", "list", "--bindings"]),
+        ("fqdn-list", &["fqdn", "list"]),
+        ("version", &["version"]),
+        (
+            "explain",
+            &["explain", "frontend", "store:web", "http", "GET", "/admin"],
+        ),
+        ("explain", &["explain", "stranger", "backend-1:9000"]),
+    ] {
+        printed.push((name, node.json(arguments)?));
+    }
+    for record in node.records(&[])? {
+        let time = record["time"].as_str().unwrap_or_default();
+        ensure!(time.starts_with("20") && time.ends_with('Z'), "{record}");
+        printed.push(("observe", record));
+    }
+    let checked = node.tidegate(&["config", "check", "-o", "json", "-c", "tidegate.yaml"])?;
+    let checked: Value = serde_json::from_slice(&checked.stdout)?;
+    ensure!(checked["ok"] == false, "{checked:#}");
+    printed.push(("config-check", checked));
+    described(node.place(), &printed)?;
+    // The judge would say so.
+    printed[0].1["undescribed"] = true.into();
+    ensure!(described(node.place(), &printed[..1]).is_err());
     Ok(())
 }
 

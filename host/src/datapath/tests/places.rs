@@ -3,7 +3,7 @@
 use tidegate_policy::compiled::{Location, Verdict};
 
 use super::{ENDPOINT, compiled, policy, world};
-use crate::datapath::{Datapath, attach, place};
+use crate::datapath::{Concern, Datapath, attach, place};
 
 #[test]
 fn a_workload_may_appear_after_its_policy() {
@@ -113,6 +113,29 @@ fn an_outside_device_stays_one_until_a_list_says_otherwise() {
 }
 
 /// A deny list that reads nothing would be said to be attached, and let everything pass.
+#[test]
+fn a_node_without_a_way_out_is_told() {
+    world::test(|world| {
+        let mut options = world.options();
+        options.outside.clear();
+        let mut datapath = world.try_open(options).unwrap();
+        datapath
+            .publish(1, &compiled(policy(Verdict::Allow)))
+            .unwrap();
+        let told = |datapath: &Datapath| {
+            let notes = datapath.status().notes.into_iter();
+            let mut notes = notes.filter(|note| note.concerns == Concern::Outside);
+            notes.next().unwrap().message
+        };
+        assert!(told(&datapath).contains("there is no default route"));
+        world::run("ip link add way type veth peer name way-peer");
+        world::run("ip link set way up");
+        world::run("ip route add default dev way");
+        datapath.attach_pending().unwrap();
+        assert!(told(&datapath).contains("by the default routes it is [way]"));
+    });
+}
+
 #[test]
 fn a_bridge_of_workloads_is_no_outside_device() {
     world::test(|world| {
