@@ -160,7 +160,7 @@ impl Drop for Reaper {
 }
 
 /// Another program of this package: beside this one, or one up for a test binary.
-pub(crate) fn sibling(name: &str) -> anyhow::Result<PathBuf> {
+pub fn sibling(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find our own program")?;
     own.ancestors()
         .skip(1)

@@ -8,6 +8,7 @@ mod connections;
 mod demo;
 mod deny_list;
 mod dns_names;
+mod docs;
 mod files;
 mod fragments;
 mod grpc;
