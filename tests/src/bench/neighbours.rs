@@ -22,7 +22,7 @@ const HTTP: u16 = 8080;
 const H2: u16 = 8081;
 /// A server that says it speaks HTTP/2, and nothing else.
 const SILENT: u16 = 8082;
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 const SLICE: Duration = Duration::from_millis(1_500);
 /// Connections of a flood.
 const FLOODS: usize = 4;
@@ -63,12 +63,7 @@ pub fn run() -> Result<Vec<Row>> {
 
     let mut rows = Vec::new();
     let to = |port| SocketAddr::from((backend.v4, port));
-    for flood in [
-        Flood::Refused,
-        Flood::EmptyData,
-        Flood::IdleReset,
-        Flood::Priority,
-    ] {
+    for flood in Flood::ALL {
         let mut idle = [const { Vec::new() }; 2];
         let mut beside = [const { Vec::new() }; 2];
         for _ in 0..ROUNDS {
