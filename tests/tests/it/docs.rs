@@ -98,6 +98,10 @@ fn what_the_pages_tell_to_write_is_accepted() -> Result<()> {
         let mut found = 0;
         let blocks = take_apart(&text).blocks.into_iter();
         for (_, yaml) in blocks.filter(|(language, _)| language == "yaml") {
+            // The operator's word on a plugin has no kind; `plugins` tests read it.
+            if !yaml.contains("apiVersion:") && !yaml.contains("node:\n") {
+                continue;
+            }
             found += 1;
             let below = match () {
                 () if yaml.contains("kind: Endpoint\n") => "endpoints",
@@ -117,7 +121,11 @@ fn what_the_pages_tell_to_write_is_accepted() -> Result<()> {
         documents += found;
         let file = folder.path().join("tidegate.yaml");
         if !main.is_empty() {
-            fs::write(&file, &main)?;
+            // Where the hierarchy is mounted is each machine's affair.
+            fs::write(
+                &file,
+                main.replace("cgroup: /sys/fs/cgroup", "cgroup: none"),
+            )?;
             let shown = tidegate()?
                 .args(["config", "effective", "-c"])
                 .arg(&file)
