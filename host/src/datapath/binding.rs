@@ -122,7 +122,8 @@ impl Outside {
             };
             return names.clone();
         };
-        let mut names = Vec::new();
+        // A port may be found by itself as well, before or after it became one.
+        let mut names = BTreeSet::new();
         for index in found {
             let ports = bridges.ports(*index).filter_map(place::interface_name);
             let (own, others): (Vec<_>, Vec<_>) = ports.partition(|port| workloads.contains(port));
@@ -131,7 +132,7 @@ impl Outside {
                 false => names.extend(others),
             }
         }
-        names
+        names.into_iter().collect()
     }
 }
 
