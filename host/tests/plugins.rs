@@ -378,7 +378,7 @@ fn a_file_that_is_no_plugin_is_refused_with_the_reason() {
         let refusal = bench.admit(name, bytes).expect_err(reason);
         assert!(refusal.contains(reason), "{refusal}");
     };
-    check("p.wasm", b"", "incomplete");
+    check("p.wasm", b"", "it is empty");
     check("p.wasm", b"#!/bin/sh\n", "not a WebAssembly file");
     check("p.wasm", b"\0asm\x01\0\0\0", "core module");
     check("p.wasm", &good[..good.len() / 2], "damaged");
