@@ -92,7 +92,7 @@ impl Explainer {
         };
         let evaluation = &answer.evaluation;
         let drop = refusal(&answer, host_service != 0);
-        let reached_policy = drop != Some(reason::NO_BACKEND);
+        let reached_policy = !matches!(drop, Some(reason::NO_BACKEND | reason::DENY_LIST));
         let verdict = match drop {
             None if evaluation.is_steered() => FlowVerdict::Redirected,
             None => FlowVerdict::Forwarded,
@@ -108,6 +108,9 @@ impl Explainer {
             asked
         });
         let mut notes = query.notes.clone();
+        if answer.denied_source {
+            notes.extend(on_deny_list(&view.compiled, answer.source.address));
+        }
         if let Some(L7Question::Dns { name, .. }) = &query.message {
             let endpoint = answer.source.endpoint;
             let of_query =
@@ -144,6 +147,17 @@ pub(super) fn place(compiled: &Compiled, rule: u32) -> Option<String> {
     Some(format!("{}:{}", rule.file, rule.line))
 }
 
+/// The entry of the deny list that covers an address, and where it is written.
+fn on_deny_list(compiled: &Compiled, address: IpAddr) -> Option<String> {
+    let covering = compiled
+        .deny_list
+        .iter()
+        .filter(|(net, _)| net.contains(&address));
+    let (net, rule) = covering.max_by_key(|(net, _)| net.prefix_len())?;
+    let at = place(compiled, *rule).unwrap_or_else(|| "an earlier generation".to_owned());
+    Some(format!("{net} is on the deny list ({at})"))
+}
+
 /// What may stand in the way of a flow that policy allows, or make the answer stale.
 fn obstacles(
     view: &View,
@@ -168,6 +182,10 @@ fn obstacles(
             "the kernel decides with generation {}, the proxy with {}",
             view.generation, view.proxy_generation
         ));
+    }
+    if answer.denied_answers {
+        let rules = on_deny_list(&view.compiled, answer.destination.address);
+        found.extend(rules.map(|rule: String| format!("answers are dropped: {rule}")));
     }
     // Nobody's rule denies it: what nobody can read any more may have.
     let by_no_rule =
@@ -254,6 +272,9 @@ fn refusal(answer: &datapath::Explanation, from_host_service: bool) -> Option<u8
     if answer.service.as_ref().is_some_and(without_backend) {
         // At the socket, before a packet could meet a policy.
         return Some(reason::NO_BACKEND);
+    }
+    if answer.denied_source {
+        return Some(reason::DENY_LIST);
     }
     let evaluation = &answer.evaluation;
     if !evaluation.is_allowed() {

@@ -19,6 +19,7 @@ use crate::{
         folder::{Origins, QUIET, Scanner},
         watch::{Nudge, Watch},
     },
+    datapath,
 };
 
 /// Folders are looked at this often even if nobody says they changed: network file
@@ -133,16 +134,10 @@ pub(super) fn node_devices(config: &Config) -> NodeDevices {
     let networks = networks_behind(&devices);
     let loopback = "it is the node's loopback device".to_owned();
     devices.insert("lo".to_owned(), loopback);
-    for device in std::fs::read_dir("/sys/class/net")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        if device.path().join("bridge").is_dir() {
-            let name = device.file_name().to_string_lossy().into_owned();
-            let bridge = "it is a bridge; its ports are workloads'".to_owned();
-            devices.entry(name).or_insert(bridge);
-        }
+    // Without them no more is lost than a message: no program is attached to a bridge.
+    for name in datapath::bridges().unwrap_or_default() {
+        let bridge = "it is a bridge; its ports are workloads'".to_owned();
+        devices.entry(name).or_insert(bridge);
     }
     NodeDevices {
         own: devices,

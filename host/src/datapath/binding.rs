@@ -215,8 +215,7 @@ impl Bindings {
                 .to_owned()
         } else {
             format!(
-                "node.outsideDevices is not set: by the default routes, now or before, and by \
-                 what it was set to, it is [{}]",
+                "what leads outside, by the default routes: {} (node.outsideDevices is not set)",
                 names.join(", ")
             )
         };
@@ -296,6 +295,7 @@ impl Bindings {
             // Without an answer nothing exists: what is attached stays, nothing is added.
             all: place::Devices::now().unwrap_or_default(),
             outside: self.outside_names.iter().cloned().collect(),
+            bridges: self.bridges.all().clone(),
         }
     }
 
@@ -547,6 +547,8 @@ struct NodeDevices {
     all: place::Devices,
     /// Names of those that lead outside, whether they exist or not.
     outside: BTreeSet<String>,
+    /// Indices of bridges.
+    bridges: BTreeSet<u32>,
 }
 
 /// Why an outside device cannot be attached to.
@@ -571,6 +573,9 @@ impl NodeDevices {
             Some(found) if found.index == place::LOOPBACK => {
                 Err(format!("{device} is the loopback device of the node"))
             }
+            Some(found) if self.bridges.contains(&found.index) => Err(format!(
+                "{device} is a bridge: name the workload's own port of it"
+            )),
             Some(found) => Ok(found.index),
             None => Err(format!("no device {device}")),
         }

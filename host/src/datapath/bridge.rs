@@ -2,7 +2,10 @@
 //! ports without the node's routing, so what needs the proxy is readdressed to the bridge
 //! itself where it comes in, and the node's routing takes it as any other packet of ours.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use tidegate_ebpf_shared::bridge::BridgePort;
@@ -24,6 +27,16 @@ pub(super) struct Bridge {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bridges {
     by_port: BTreeMap<u32, Bridge>,
+    /// Bridges by index, with ports or without.
+    all: BTreeSet<u32>,
+}
+
+/// Names of the bridges in this network namespace. Asked of the kernel: `/sys` may have been
+/// mounted in another one, and would show its devices.
+pub fn bridges() -> io::Result<Vec<String>> {
+    let links = Netlink::open()?.links()?;
+    let found = links.iter().filter_map(bridge);
+    Ok(found.map(|bridge| bridge.name).collect())
 }
 
 impl Bridges {
@@ -49,7 +62,13 @@ impl Bridges {
         };
         Self {
             by_port: links.iter().filter_map(port).collect(),
+            all: bridges.keys().copied().collect(),
         }
+    }
+
+    /// Indices of all bridges.
+    pub(super) fn all(&self) -> &BTreeSet<u32> {
+        &self.all
     }
 
     /// The bridge a device is a port of.

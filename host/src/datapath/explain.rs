@@ -3,6 +3,7 @@
 
 use std::{cell::RefCell, net::IpAddr};
 
+use ipnet::IpNet;
 use tidegate_decide::{Age, Evaluation, Tuple, evaluate, flow, policy};
 use tidegate_ebpf_shared::{
     addr::Addr,
@@ -49,6 +50,10 @@ pub struct Explanation {
     pub steps: Vec<Step>,
     /// What the kernel program decides for the first packet.
     pub evaluation: Evaluation,
+    /// The source is outside and on the deny list: what it sends never meets a policy.
+    pub denied_source: bool,
+    /// The destination is outside and on the deny list: its answers are dropped.
+    pub denied_answers: bool,
     /// Flows like this in the flow table now, latest first.
     pub live: Vec<(FlowKey, FlowEntry)>,
 }
@@ -161,6 +166,8 @@ impl Reader {
         );
         let lookups = recorder.finish()?;
         Ok(Explanation {
+            denied_source: self.is_on_deny_list(&source)?,
+            denied_answers: self.is_on_deny_list(&destination)?,
             service,
             source,
             destination,
@@ -169,6 +176,12 @@ impl Reader {
             evaluation,
             live: self.live(&tuple)?,
         })
+    }
+
+    /// The deny list holds at outside devices only.
+    fn is_on_deny_list(&self, end: &Party) -> Result<bool, DatapathError> {
+        let address = encode::prefix(IpNet::from(end.address));
+        Ok(end.outside && self.raw().deny_list.get(&address)?.is_some())
     }
 
     fn service(&self, query: &Query) -> Result<Option<ServiceHit>, DatapathError> {

@@ -63,6 +63,7 @@ use tidegate_policy::compiled::{CompiledService, EndpointId, Location};
 
 pub use self::{
     binding::{AttachReport, Survey, XdpStatus},
+    bridge::bridges,
     counters::{Counters, DenyCount},
     devices::watch_devices,
     error::DatapathError,

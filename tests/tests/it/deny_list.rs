@@ -34,6 +34,21 @@ fn listed_prefixes_get_no_packet_in_and_are_counted() -> Result<()> {
         .node
         .record(&["--verdict", "dropped"], |r| r["event"] == "deny-list")?;
     assert_eq!(record["source"]["address"], OUTSIDE_V4.to_string());
+    let outside = OUTSIDE_V4.to_string();
+    let node = &shop.world.node;
+    let answer = node.json(&["explain", &outside, "web:80"])?;
+    assert_eq!(answer["verdict"], "DROPPED", "{answer:#}");
+    assert_eq!(answer["reason"], "Source on deny list", "{answer:#}");
+    let note = answer["notes"].to_string();
+    ensure!(
+        note.contains("192.0.2.96/27 is on the deny list (deny.yaml:"),
+        "{note}"
+    );
+    // What the workload sends passes; the answers do not.
+    let answer = node.json(&["explain", "web", &format!("{outside}:80")])?;
+    assert_eq!(answer["verdict"], "FORWARDED", "{answer:#}");
+    let obstacles = answer["obstacles"].to_string();
+    ensure!(obstacles.contains("answers are dropped"), "{obstacles}");
 
     // It needs nobody alive.
     shop.world.node.kill_agent()?;

@@ -101,7 +101,7 @@ fn uplinks_are_found_by_the_default_routes_and_masquerading_is_found_out() -> Re
     let (mut world, frontend, _servers) = node()?;
     world.node.start()?;
     let notes = world.node.status()?["datapath"]["notes"].to_string();
-    ensure!(notes.contains("it is [uplink]"), "{notes}");
+    ensure!(notes.contains("by the default routes: uplink"), "{notes}");
     for (server, own) in NEAR.into_iter().zip(frontend.addresses()) {
         let seen = works(&frontend, server)?;
         assert_eq!(
@@ -406,7 +406,7 @@ fn workloads_on_one_bridge_are_policed_as_others_are() -> Result<()> {
     ])?;
     eventually("the bridge's port leads outside", || {
         let notes = world.node.status()?["datapath"]["notes"].to_string();
-        ensure!(notes.contains("it is [uplink]"), "{notes}");
+        ensure!(notes.contains("by the default routes: uplink"), "{notes}");
         Ok(())
     })?;
     check("the uplink on the bridge")?;

@@ -3,7 +3,7 @@
 use tidegate_policy::compiled::{Location, Verdict};
 
 use super::{ENDPOINT, compiled, policy, world};
-use crate::datapath::{Concern, Datapath, attach, place};
+use crate::datapath::{Concern, Datapath, attach, bridge, place};
 
 #[test]
 fn a_workload_may_appear_after_its_policy() {
@@ -132,7 +132,7 @@ fn a_node_without_a_way_out_is_told() {
         world::run("ip link set way up");
         world::run("ip route add default dev way");
         datapath.attach_pending().unwrap();
-        assert!(told(&datapath).contains("it is [way]"));
+        assert!(told(&datapath).contains("by the default routes: way"));
     });
 }
 
@@ -162,6 +162,7 @@ fn a_bridge_of_workloads_is_no_outside_device() {
             ports.iter().map(|(index, _)| *index).collect::<Vec<_>>(),
             [web]
         );
+        assert_eq!(bridge::bridges().unwrap(), ["br0"]);
         world::run("ip link set web nomaster");
         datapath.attach_pending().unwrap();
         assert_eq!(datapath.tables.bridge_ports.count().unwrap(), 0);
@@ -263,7 +264,9 @@ fn a_workload_is_never_behind_a_way_out_of_the_node() {
         let mut options = world.options();
         options.outside = vec!["tg-outside".into()];
         let mut datapath = world.try_open(options).unwrap();
-        for (generation, device) in [(1, "tg-outside"), (2, "lo")] {
+        world::run("ip link add tg-bridge type bridge");
+        let devices = [(1, "tg-outside"), (2, "lo"), (3, "tg-bridge")];
+        for (generation, device) in devices {
             let mut content = compiled(policy(Verdict::Deny));
             let endpoint = content.endpoints.get_mut(&ENDPOINT).unwrap();
             endpoint.location = Location::Interface(device.into());
