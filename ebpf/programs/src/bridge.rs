@@ -18,3 +18,10 @@ pub fn take(ctx: &TcContext) {
         let _ = ctx.store(0, &port.address, 0);
     }
 }
+
+/// Is it a port of a bridge: are there neighbours that the node is not asked about?
+#[inline(always)]
+pub fn is_port(ifindex: u32) -> bool {
+    // SAFETY: whether there is a value; it is not read.
+    unsafe { BRIDGE_PORTS.get(&ifindex) }.is_some()
+}

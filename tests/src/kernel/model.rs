@@ -190,8 +190,13 @@ impl Model {
             return pass;
         }
         let packet = match wire::read(frame) {
-            Frame::Ip(packet) => self.assemble(packet, hook),
-            Frame::Arp | Frame::Discovery => return pass,
+            Frame::Arp => return pass,
+            Frame::Discovery(packet)
+                if !matches!(hook, Hook::FromEndpoint(_)) || is_of_neighbour(world, packet.dst) =>
+            {
+                return pass;
+            }
+            Frame::Ip(packet) | Frame::Discovery(packet) => self.assemble(packet, hook),
             Frame::Other | Frame::Broken if hook == Hook::FromOutside => return pass,
             Frame::Other | Frame::Broken => {
                 let mut event = Event {
@@ -838,16 +843,7 @@ impl Step<'_> {
     }
 
     fn lookup(&self, wanted: IpAddr) -> Option<AddrInfo> {
-        let bits = u128::from_be_bytes(addr(wanted).0);
-        self.world
-            .known
-            .iter()
-            .filter(|known| {
-                let prefix = u128::from_be_bytes(addr(known.addr).0);
-                (prefix ^ bits).checked_shr(128 - known.bits).unwrap_or(0) == 0
-            })
-            .max_by_key(|known| known.bits)
-            .map(|known| known.info)
+        lookup(self.world, wanted)
     }
 
     fn address(&self, wanted: IpAddr) -> AddrInfo {
@@ -1178,4 +1174,27 @@ fn closed_event(key: &FlowKey, flow: &FlowEntry) -> Event {
         ifindex: LOOPBACK,
         ..Event::default()
     }
+}
+
+/// What the address table knows of an address.
+fn lookup(world: &World, wanted: IpAddr) -> Option<AddrInfo> {
+    let bits = u128::from_be_bytes(addr(wanted).0);
+    let covers = |known: &&super::world::Known| {
+        let prefix = u128::from_be_bytes(addr(known.addr).0);
+        (prefix ^ bits).checked_shr(128 - known.bits).unwrap_or(0) == 0
+    };
+    let covering = world.known.iter().filter(covers);
+    let longest = covering.max_by_key(|known| known.bits)?;
+    Some(longest.info)
+}
+
+/// May neighbour discovery for it be for a neighbour of a workload that is on no bridge?
+fn is_of_neighbour(world: &World, dst: IpAddr) -> bool {
+    let IpAddr::V6(address) = dst else {
+        return false;
+    };
+    let link = address.segments()[0];
+    link == 0xff02
+        || address.is_unicast_link_local()
+        || lookup(world, dst).is_some_and(|info| info.identity == reserved::HOST)
 }

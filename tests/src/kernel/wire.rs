@@ -15,7 +15,7 @@ pub enum Frame {
     /// A broken IP header.
     Broken,
     /// Neighbour discovery.
-    Discovery,
+    Discovery(Packet),
     /// An IP packet.
     Ip(Packet),
 }
@@ -100,7 +100,7 @@ pub fn read(frame: &[u8]) -> Frame {
         Some([0x08, 0x00]) => read_v4(&frame[14..]).map_or(Frame::Broken, Frame::Ip),
         Some([0x86, 0xdd]) => match read_v6(&frame[14..]) {
             None => Frame::Broken,
-            Some((packet, true)) if is_discovery(&packet) => Frame::Discovery,
+            Some((packet, true)) if is_discovery(&packet) => Frame::Discovery(packet),
             Some((packet, _)) => Frame::Ip(packet),
         },
         _ => Frame::Other,
