@@ -61,6 +61,10 @@ pub struct FolderId {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// When it was made, where the file system tells: the top folders of two file systems
+    /// mounted one after the other may have the same numbers.
+    #[serde(default)]
+    made: Option<SystemTime>,
 }
 
 /// A folder that is not watched any more, as it is now.
@@ -360,6 +364,7 @@ impl FolderId {
             path: folder.to_owned(),
             device: meta.dev(),
             inode: meta.ino(),
+            made: meta.created().ok(),
         })
     }
 
@@ -370,7 +375,8 @@ impl FolderId {
 
     /// Is it the same folder, wherever it is by now.
     pub fn is(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
+        let made_apart = self.made.zip(other.made).is_some_and(|(a, b)| a != b);
+        (self.device, self.inode) == (other.device, other.inode) && !made_apart
     }
 
     /// Is it where the other one is. That of an earlier version did not say where it was.
@@ -538,6 +544,15 @@ impl FolderId {
             path: path.into(),
             device: 0,
             inode,
+            made: Some(SystemTime::UNIX_EPOCH),
+        }
+    }
+
+    /// One of another file system that has the same numbers.
+    pub(super) fn made_later(self) -> Self {
+        Self {
+            made: self.made.map(|made| made + Duration::from_secs(1)),
+            ..self
         }
     }
 }

@@ -26,6 +26,10 @@ async fn what_is_in_force_stays_until_it_is_plainly_removed() {
         bench.settle().await;
         assert_eq!(bench.rules(), ["a"], "folder emptied, restart: {restart}");
         bench.expect_not_ready("policies: the folder is another one");
+        bench.remount("policies", 1);
+        bench.settle().await;
+        assert_eq!(bench.rules(), ["a"], "volume exchanged, restart: {restart}");
+        bench.expect_not_ready("policies: the folder is another one");
 
         // The file is emptied, commented out, unreadable, or a link to nowhere.
         bench.folder("policies", 1);

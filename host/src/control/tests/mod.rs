@@ -196,6 +196,13 @@ impl Bench {
         self
     }
 
+    /// Another file system is mounted there, whose top folder has the same numbers.
+    fn remount(&mut self, label: &str, inode: u64) -> &mut Self {
+        let id = FolderId::made_up(label, inode).made_later();
+        self.scan.folders.insert(label.into(), id);
+        self
+    }
+
     /// tidegate.yaml names another folder, with these files; the former one is as it was.
     fn move_to(&mut self, label: &str, path: &str, inode: u64, files: &[(&str, &str)]) {
         let former = self
