@@ -41,7 +41,7 @@ fn listed_prefixes_get_no_packet_in_and_are_counted() -> Result<()> {
     assert_eq!(answer["reason"], "Source on deny list", "{answer:#}");
     let note = answer["notes"].to_string();
     ensure!(
-        note.contains("192.0.2.96/27 is on the deny list (deny.yaml:"),
+        note.contains("192.0.2.96/27 is on the deny list (policies/deny.yaml:"),
         "{note}"
     );
     // What the workload sends passes; the answers do not.
