@@ -215,7 +215,7 @@ impl Bindings {
                 .to_owned()
         } else {
             format!(
-                "what leads outside, by the default routes: {} (node.outsideDevices is not set)",
+                "node.outsideDevices is not set; what leads outside, declared before or by the default routes: {}",
                 names.join(", ")
             )
         };

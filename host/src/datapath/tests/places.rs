@@ -103,7 +103,7 @@ fn an_outside_device_stays_one_until_a_list_says_otherwise() {
             assert!(
                 notes
                     .iter()
-                    .any(|note| note.message.contains("[tg-outside]")),
+                    .any(|note| note.message.contains("routes: tg-outside")),
                 "{notes:?}"
             );
         }
