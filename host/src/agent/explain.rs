@@ -185,7 +185,7 @@ fn obstacles(
     }
     if answer.denied_answers {
         let rules = on_deny_list(&view.compiled, answer.destination.address);
-        found.extend(rules.map(|rule: String| format!("answers are dropped: {rule}")));
+        found.extend(rules.map(|rule| format!("answers are dropped: {rule}")));
     }
     // Nobody's rule denies it: what nobody can read any more may have.
     let by_no_rule =

@@ -295,7 +295,7 @@ impl Bindings {
             // Without an answer nothing exists: what is attached stays, nothing is added.
             all: place::Devices::now().unwrap_or_default(),
             outside: self.outside_names.iter().cloned().collect(),
-            bridges: self.bridges.all().clone(),
+            bridges: self.bridges.all(),
         }
     }
 

@@ -27,16 +27,14 @@ pub(super) struct Bridge {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bridges {
     by_port: BTreeMap<u32, Bridge>,
-    /// Bridges by index, with ports or without.
-    all: BTreeSet<u32>,
+    /// Names of bridges by index, with ports or without.
+    all: BTreeMap<u32, String>,
 }
 
 /// Names of the bridges in this network namespace. Asked of the kernel: `/sys` may have been
 /// mounted in another one, and would show its devices.
 pub fn bridges() -> io::Result<Vec<String>> {
-    let links = Netlink::open()?.links()?;
-    let found = links.iter().filter_map(bridge);
-    Ok(found.map(|bridge| bridge.name).collect())
+    Ok(Bridges::now()?.all.into_values().collect())
 }
 
 impl Bridges {
@@ -62,13 +60,16 @@ impl Bridges {
         };
         Self {
             by_port: links.iter().filter_map(port).collect(),
-            all: bridges.keys().copied().collect(),
+            all: bridges
+                .into_iter()
+                .map(|(index, it)| (index, it.name))
+                .collect(),
         }
     }
 
     /// Indices of all bridges.
-    pub(super) fn all(&self) -> &BTreeSet<u32> {
-        &self.all
+    pub(super) fn all(&self) -> BTreeSet<u32> {
+        self.all.keys().copied().collect()
     }
 
     /// The bridge a device is a port of.
