@@ -67,8 +67,15 @@ fn a_client_with_many_connections_leaves_places_for_the_others() -> Result<()> {
             sample("tidegate_proxy_connections ")? <= limit + limit / 8,
             "{text}"
         );
-        ensure!(sample("tidegate_proxy_evicted_total ")? > 0, "{text}");
-        ensure!(sample("tidegate_proxy_turned_away_total ")? > 0, "{text}");
+        // Whoever found no place took another's or went away; which of the two depends on
+        // whether the others were busy just then.
+        let accepted = sample("tidegate_proxy_accepted_total ")?;
+        let without_place = sample("tidegate_proxy_evicted_total ")?
+            + sample("tidegate_proxy_turned_away_total ")?;
+        ensure!(
+            accepted > FLOOD && without_place >= FLOOD - (limit + limit / 8),
+            "{text}"
+        );
         Ok(())
     })?;
     drop(slow);
