@@ -11,6 +11,9 @@ use tidegate_tests::kernel::{
 
 /// Worlds per run, each with 40 packets.
 const CASES: usize = 1_000;
+/// Instructions the verifier may walk to accept a program. An agent's start waits for it,
+/// a quarter of a second for each hundred thousand.
+const VERIFIED: u32 = 60_000;
 
 #[test]
 fn the_verifier_accepts_every_program() {
@@ -38,9 +41,16 @@ fn the_verifier_accepts_every_program() {
     ];
     expected.sort_unstable();
     assert_eq!(names, expected);
+    let mut slow = Vec::new();
     for name in expected {
-        Object::load(&[name]).unwrap_or_else(|error| panic!("{error:?}"));
+        let object = Object::load(&[name]).unwrap_or_else(|error| panic!("{error:?}"));
+        let verified = object.verified(name).expect("instructions");
+        println!("{name}: {verified}");
+        if verified > VERIFIED {
+            slow.push((name, verified));
+        }
     }
+    assert!(slow.is_empty(), "more than {VERIFIED}: {slow:?}");
 }
 
 #[test]

@@ -431,8 +431,8 @@ fn has_listener(slot: u32) -> bool {
     }
 }
 
-/// [`judge`] over the maps, in a stack frame of its own.
-#[inline(never)]
+/// [`judge`] over the maps.
+#[inline(always)]
 fn decide(
     tuple: &Tuple,
     src_endpoint: u32,
@@ -440,12 +440,34 @@ fn decide(
     asked: Asked,
     evaluation: &mut Evaluation,
 ) {
+    judge_apart(tuple, src_endpoint, dst_endpoint, asked, evaluation);
+}
+
+/// In a stack frame of its own, and a global function: the verifier walks such a one once,
+/// whoever calls it with whatever in hand, where it would walk an inlined or static one again
+/// for every caller and every state of each (up to 250,000 instructions a program, most of
+/// them for the names of an address). It takes for granted nothing that the caller knows: its
+/// arguments may be null, so that is asked; and it must return a number.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn judge_apart(
+    tuple: *const Tuple,
+    src_endpoint: u32,
+    dst_endpoint: u32,
+    asked: Asked,
+    evaluation: *mut Evaluation,
+) -> u32 {
+    // SAFETY: references of `decide`, the only caller.
+    let (Some(tuple), Some(evaluation)) = (unsafe { (tuple.as_ref(), evaluation.as_mut()) }) else {
+        return 0;
+    };
     let age = match asked {
         Asked::New => Some(Age::New),
         Asked::Live => Some(Age::Live),
         Asked::Delivery => None,
     };
     judge(&Maps, tuple, src_endpoint, dst_endpoint, age, evaluation);
+    0
 }
 
 /// Does audit mode let this denial pass?

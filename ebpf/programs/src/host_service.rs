@@ -48,11 +48,24 @@ pub fn decide_as(endpoint: u32, tuple: &Tuple, evaluation: &mut Evaluation) {
         shadow_verdict: verdict::ALLOW,
         ..Evaluation::default()
     };
-    if endpoint == 0 {
-        return;
+    if endpoint != 0 {
+        judge_egress_apart(tuple, evaluation);
     }
-    evaluation.src_identity = Maps.endpoint(endpoint).map_or(0, |info| info.identity);
+}
+
+/// Adds the egress policy of the evaluation's source endpoint. A global function, for the
+/// reasons given at `admit::judge_apart`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn judge_egress_apart(tuple: *const Tuple, evaluation: *mut Evaluation) -> u32 {
+    // SAFETY: references of `decide_as`, the only caller.
+    let (Some(tuple), Some(evaluation)) = (unsafe { (tuple.as_ref(), evaluation.as_mut()) }) else {
+        return 0;
+    };
+    let endpoint = Maps.endpoint(evaluation.src_endpoint);
+    evaluation.src_identity = endpoint.map_or(0, |info| info.identity);
     evaluate_egress(&Maps, tuple, Age::New, evaluation);
+    0
 }
 
 /// Endpoint id of the host service the current process belongs to, the innermost one

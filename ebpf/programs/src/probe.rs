@@ -10,7 +10,7 @@ use tidegate_ebpf_shared::{
 use crate::{
     counters::count,
     maps::STEER_BY_TUPLE,
-    packet::{Kind, parse},
+    packet::{Kind, parse_apart},
     scratch::scratch,
     verdict::Outcome,
 };
@@ -29,7 +29,7 @@ pub fn answer(ctx: &TcContext) -> Outcome {
     let Some(work) = scratch() else {
         return Outcome::Drop;
     };
-    if parse(ctx, &mut work.packet) == Kind::Ip {
+    if parse_apart(ctx) == Kind::Ip {
         let seen = SteerOrigin {
             dst: work.packet.tuple.src,
             dst_port: work.packet.tuple.src_port,

@@ -14,7 +14,7 @@ use tidegate_ebpf_shared::{
 use crate::{
     admit::{refuse, refuse_unsteered, relayed},
     maps::GUARDED,
-    packet::{Kind, parse},
+    packet::{Kind, parse_apart},
     probe,
     scratch::scratch,
     tables::Maps,
@@ -42,7 +42,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let Some(work) = scratch() else {
         return Outcome::Drop;
     };
-    match parse(ctx, &mut work.packet) {
+    match parse_apart(ctx) {
         // Between neighbours, and never steered: the mark is somebody else's.
         Kind::Arp | Kind::NeighbourDiscovery => Outcome::Pass,
         _ if must_stay => refuse_unsteered(work, reason::NOT_STEERED),

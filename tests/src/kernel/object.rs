@@ -98,6 +98,13 @@ impl Object {
         names
     }
 
+    /// How many instructions the verifier walked to accept a loaded program: its time, and
+    /// so the time an agent takes to start (`verified_insns`, `struct bpf_prog_info`).
+    pub fn verified(&self, name: &str) -> Result<u32> {
+        let count = self.program(name)?.info()?.verified_instruction_count();
+        count.context("the kernel does not say how long a program took to verify")
+    }
+
     /// Runs a tcx program over a frame that arrives with `mark`, `repeat` times.
     ///
     /// Returns code and mark.
