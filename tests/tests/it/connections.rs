@@ -70,8 +70,8 @@ fn a_client_with_many_connections_leaves_places_for_the_others() -> Result<()> {
         // Whoever found no place took another's or went away; which of the two depends on
         // whether the others were busy just then.
         let accepted = sample("tidegate_proxy_accepted_total ")?;
-        let without_place = sample("tidegate_proxy_evicted_total ")?
-            + sample("tidegate_proxy_turned_away_total ")?;
+        let without_place =
+            sample("tidegate_proxy_evicted_total ")? + sample("tidegate_proxy_turned_away_total ")?;
         ensure!(
             accepted > FLOOD && without_place >= FLOOD - (limit + limit / 8),
             "{text}"
