@@ -13,7 +13,7 @@ use tidegate_tests::kernel::{
 const CASES: usize = 1_000;
 /// Instructions the verifier may walk to accept a program. An agent's start waits for it,
 /// a quarter of a second for each hundred thousand.
-const VERIFIED: u32 = 60_000;
+const VERIFIED: u32 = 80_000;
 
 #[test]
 fn the_verifier_accepts_every_program() {

@@ -27,6 +27,12 @@ pub mod icmp {
     pub const V6_ECHO: u8 = 128;
     /// IPv6 echo reply.
     pub const V6_ECHO_REPLY: u8 = 129;
+    /// Multicast listener report (RFC 2710).
+    pub const V6_LISTENER_REPORT: u8 = 131;
+    /// Multicast listener done.
+    pub const V6_LISTENER_DONE: u8 = 132;
+    /// Multicast listener report of the second version (RFC 3810).
+    pub const V6_LISTENER_REPORT_2: u8 = 143;
     /// Router solicitation.
     pub const V6_ROUTER_SOLICITATION: u8 = 133;
     /// Neighbour solicitation.

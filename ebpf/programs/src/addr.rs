@@ -28,6 +28,12 @@ pub fn is_v4(addr: &Addr) -> bool {
     first == 0 && second == 0 && third == MAPPED
 }
 
+/// Is it of fe80::/10, known on its link only (RFC 4291 §2.5.6)?
+#[inline(always)]
+pub fn is_link_local(addr: &Addr) -> bool {
+    u32::from_be(word(addr, 0)) >> 22 == 0xfe80 >> 6
+}
+
 /// The four words of an IPv6 address in a context.
 ///
 /// # Safety

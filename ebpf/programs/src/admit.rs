@@ -78,6 +78,17 @@ impl Origin {
         }
     }
 
+    /// May an ICMP error come from here to the end that sent a packet of this flow? To
+    /// whom it is about only, and a workload speaks of what was sent to it.
+    #[inline(always)]
+    fn may_tell(self, entry: &FlowEntry, from_source: bool) -> bool {
+        match self {
+            Self::Endpoint(id) => flow::sender_endpoint(entry, !from_source) == id,
+            Self::Outside => true,
+            Self::Host(id) | Self::Nat(id) => flow::sender_endpoint(entry, from_source) == id,
+        }
+    }
+
     /// The same question for a packet without a flow.
     #[inline(always)]
     fn owns(self, src: &Addr) -> bool {
@@ -252,6 +263,34 @@ pub fn first(ctx: &TcContext, work: &mut Scratch, origin: Origin, seen: Seen) ->
     forward(work, work.evaluation.is_steered())
 }
 
+/// Decides the delivery of a packet to an endpoint that the table's flow of these ends was
+/// not decided for: one frame may reach any number of them. The flow stays what it is, so
+/// that each packet is decided by itself. In a stack frame of its own.
+#[inline(never)]
+pub fn deliver(work: &mut Scratch, origin: Origin) -> Outcome {
+    let (Origin::Endpoint(endpoint) | Origin::Host(endpoint) | Origin::Nat(endpoint)) = origin
+    else {
+        return Outcome::Drop;
+    };
+    decide(
+        &work.packet.tuple,
+        0,
+        endpoint,
+        origin.asks(),
+        &mut work.evaluation,
+    );
+    if work.evaluation.is_steered() {
+        work.evaluation.reason = reason::UNSTEERABLE;
+    }
+    if !work.evaluation.is_allowed() {
+        report(work);
+        if !is_audited(&work.evaluation) {
+            return Outcome::Drop;
+        }
+    }
+    forward(work, false)
+}
+
 /// Is this packet, of no known flow, an answer of one that needs L7? If so the table has
 /// forgotten that flow (it evicts the oldest when full, and believes a reset or a
 /// silence that the ends do not), and the flow is opened again with its true initiator:
@@ -368,10 +407,14 @@ fn related(ctx: &TcContext, work: &mut Scratch, origin: Origin) -> Option<Outcom
     if !packet::inner(ctx, packet, &mut work.room, inner) || inner.src != packet.tuple.dst {
         return None;
     }
-    inner.flow_key(&mut work.key);
+    let src_is_low = inner.flow_key(&mut work.key);
     let entry = FLOWS.get_ptr(&work.key)?;
     // SAFETY: a value of the map, read only.
-    let steered = unsafe { (*entry).flags } & flags::REDIRECT != 0;
+    let entry = unsafe { &*entry };
+    if !origin.may_tell(entry, flow::from_source(entry, src_is_low)) {
+        return None;
+    }
+    let steered = entry.flags & flags::REDIRECT != 0;
     let enters = matches!(origin, Origin::Endpoint(_) | Origin::Outside);
     Some(forward(work, steered && enters))
 }

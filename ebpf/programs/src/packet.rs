@@ -39,7 +39,8 @@ const INNER_EXTENSIONS: usize = 2;
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Kind {
-    /// ARP.
+    /// ARP; the packet's source is the address its sender claims, `::` if it is not about
+    /// IPv4 on Ethernet.
     Arp,
     /// Neither IP nor ARP.
     Other,
@@ -130,6 +131,16 @@ impl Packet {
             unsafe { words.add(i).write_volatile(0) };
         }
     }
+}
+
+/// ARP up to the sender's addresses (RFC 826).
+#[repr(C, packed)]
+struct Arp {
+    /// Kinds and lengths of hardware and protocol addresses.
+    spaces: [u8; 6],
+    operation: [u8; 2],
+    sender_hardware: [u8; 6],
+    sender: [u8; 4],
 }
 
 #[repr(C, packed)]
@@ -273,9 +284,22 @@ fn read(ctx: &TcContext, frame: u32, packet: &mut Packet) -> Kind {
     match *ethertype {
         [0x08, 0x00] => ipv4(&bytes, frame, packet),
         [0x86, 0xdd] => ipv6(&bytes, frame, packet),
-        [0x08, 0x06] => Kind::Arp,
+        [0x08, 0x06] => arp(&bytes, packet),
         _ => Kind::Other,
     }
+}
+
+/// What a neighbour believes of ARP, whatever the operation (RFC 826): that the sender has
+/// this address.
+#[inline(always)]
+fn arp(bytes: &Bytes, packet: &mut Packet) -> Kind {
+    let Some(arp) = bytes.at::<Arp>(ETHERNET) else {
+        return Kind::Broken;
+    };
+    if arp.spaces == [0, 1, 8, 0, 6, 4] {
+        set_v4(&mut packet.tuple.src, u32::from_ne_bytes(arp.sender));
+    }
+    Kind::Arp
 }
 
 /// IP length of a packet that says 0: the rest of the frame if that is longer than any
@@ -526,6 +550,25 @@ pub fn head<'a, const N: usize>(start: usize, end: usize) -> Option<&'a [u8; N]>
     }
     // SAFETY: within the message, as just checked (the verifier checks it again).
     Some(unsafe { &*(start as *const [u8; N]) })
+}
+
+/// Reads the address that a neighbour advertisement is about (RFC 4861 §4.4); false if there
+/// is none.
+#[inline(always)]
+pub fn advertised(ctx: &TcContext, packet: &Packet, room: &mut Room, addr: &mut Addr) -> bool {
+    let Some(target) = load::<Addr16>(ctx, packet.transport + size_of::<Icmp>() as u32, room)
+    else {
+        return false;
+    };
+    set_v6(addr, words(target));
+    true
+}
+
+/// Is the frame for more than one neighbour: broadcast or multicast (IEEE 802, the first bit
+/// on the wire)?
+#[inline(always)]
+pub fn is_for_group(ctx: &TcContext) -> bool {
+    ctx.load::<u8>(0).is_ok_and(|first| first & 1 != 0)
 }
 
 /// Reads the tuple of the packet that an ICMP error carries; false if it is not one

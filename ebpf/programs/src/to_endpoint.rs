@@ -5,6 +5,7 @@
 use aya_ebpf::programs::TcContext;
 use tidegate_decide::{Tables as _, flow};
 use tidegate_ebpf_shared::{
+    addr::Addr,
     config,
     flow::flags,
     mark::{self, tag},
@@ -12,11 +13,15 @@ use tidegate_ebpf_shared::{
 };
 
 use crate::{
-    admit::{Origin, Relation, Seen, admit, refuse, refuse_unsteered, relation, relayed, see},
-    fragment, interface,
+    addr::is_link_local,
+    admit::{
+        Origin, Relation, Seen, deliver, first, live, refuse, refuse_unsteered, relation, relayed,
+        see,
+    },
+    bridge, fragment, interface,
     maker::{self, Maker},
     maps::FLOWS,
-    packet::{Kind, parse},
+    packet::{Kind, is_for_group, parse},
     scratch::{Scratch, scratch},
     tables::{Maps, generation},
     verdict::{Outcome, mark_of, tag_of},
@@ -37,43 +42,70 @@ pub fn run(ctx: &TcContext) -> Outcome {
     if tag & tag::KIND == tag::TO_PROXY || mark_of(ctx) == mark::TO_PROXY {
         return refuse_unsteered(work, reason::NOT_STEERED);
     }
-    let checked = tag & tag::KIND == tag::CHECKED;
-    let seen = see(work);
-    match known(work, checked.then_some(tag), seen) {
-        Known::Decided => return Outcome::Pass,
-        Known::Steered => return steered_leg(ctx, work),
-        Known::No => {}
-    }
     let Some(endpoint) = interface::endpoint(work.packet.ifindex) else {
         return refuse(work, reason::ENDPOINT_NOT_READY);
     };
-    let origin = if checked {
+    let checked = tag & tag::KIND == tag::CHECKED;
+    let seen = see(work);
+    let known = known(work, checked.then_some(tag), seen, endpoint);
+    if known == Known::Decided {
+        return Outcome::Pass;
+    }
+    let elsewhere = known == Known::SteeredElsewhere;
+    if known == Known::Steered || elsewhere {
+        let outcome = steered_leg(ctx, work);
+        if known == Known::Steered || matches!(outcome, Outcome::Drop) {
+            return outcome;
+        }
+    }
+    let whose = whose(ctx, work, endpoint);
+    if whose == Whose::Others {
+        return refuse(work, reason::INVALID_DESTINATION_MAC);
+    }
+    // Egress policy has been applied: where the packet entered, or by the proxy.
+    let origin = if checked || elsewhere {
         Origin::Nat(endpoint)
     } else {
         match maker::of(ctx, &work.packet) {
             Maker::Other | Maker::Stack => Origin::Host(endpoint),
             maker => match relation(work, maker == Maker::Proxy) {
-                Relation::Forgotten => return Outcome::Pass,
-                Relation::Translated => Origin::Nat(endpoint),
+                Relation::Forgotten if whose == Whose::Own => return Outcome::Pass,
+                Relation::Forgotten | Relation::Translated => Origin::Nat(endpoint),
                 Relation::Node => Origin::Host(endpoint),
             },
         }
     };
-    admit(ctx, work, origin)
+    if elsewhere || (known == Known::Elsewhere && whose != Whose::Own) {
+        return deliver(work, origin);
+    }
+    // The address may have become this endpoint's since: then the flow begins anew.
+    if known == Known::No
+        && let Some(outcome) = live(work, origin, seen)
+    {
+        return outcome;
+    }
+    first(ctx, work, origin, seen)
 }
 
 /// What the flow table says of the ends a packet is delivered to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 enum Known {
     /// A live flow that was looked up under these ends where the packet entered.
     Decided,
     /// A steered flow: only the proxy speaks to its ends.
     Steered,
+    /// A flow that was decided for another endpoint than the one behind this device, or for
+    /// none: a frame goes where its hardware address leads it, whatever its IP address is.
+    Elsewhere,
+    /// The same, steered.
+    SteeredElsewhere,
     /// Nothing yet.
     No,
 }
 
 #[inline(always)]
-fn known(work: &mut Scratch, checked: Option<u16>, seen: Seen) -> Known {
+fn known(work: &mut Scratch, checked: Option<u16>, seen: Seen, endpoint: u32) -> Known {
     let packet = &work.packet;
     if packet.problem != 0 || !packet.tuple.is_tracked() {
         // Decided by itself where it entered, and nothing is remembered of it. Its
@@ -86,7 +118,7 @@ fn known(work: &mut Scratch, checked: Option<u16>, seen: Seen) -> Known {
     let Some(entry) = FLOWS.get_ptr(&work.key) else {
         // What audit mode let in is not reported twice.
         let audit = Maps.config_flags() & config::flags::AUDIT != 0;
-        return if same_ends && audit {
+        return if same_ends && audit && is_own(&packet.tuple.dst, endpoint) {
             Known::Decided
         } else {
             Known::No
@@ -94,14 +126,59 @@ fn known(work: &mut Scratch, checked: Option<u16>, seen: Seen) -> Known {
     };
     // SAFETY: a value of the map, read only.
     let entry = unsafe { &*entry };
+    let from_source = seen.from_source(entry);
+    let here = flow::sender_endpoint(entry, !from_source) == endpoint;
     if entry.flags & flags::REDIRECT != 0 {
-        return Known::Steered;
+        return if here {
+            Known::Steered
+        } else {
+            Known::SteeredElsewhere
+        };
+    }
+    if !here {
+        return Known::Elsewhere;
     }
     let decided = same_ends
         && entry.generation == generation()
         && seen.is_of(entry, packet)
-        && !(entry.flags & flags::NATED != 0 && seen.from_source(entry));
+        && !(entry.flags & flags::NATED != 0 && from_source);
     if decided { Known::Decided } else { Known::No }
+}
+
+/// Whose address a packet has as its destination.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Whose {
+    /// That of the endpoint behind the device.
+    Own,
+    /// Nobody's we know: of more than one, or one that the endpoint has not declared.
+    Unknown,
+    /// Another's: it is not for this endpoint.
+    Others,
+}
+
+/// On a bridge, frames for one neighbour alone come by his hardware address, or whoever says
+/// that it is his: what has an address of nobody's is meant for somebody else, as the way
+/// outside. In a stack frame of its own: few packets come here.
+#[inline(never)]
+fn whose(ctx: &TcContext, work: &Scratch, endpoint: u32) -> Whose {
+    let dst = &work.packet.tuple.dst;
+    let info = Maps.address(dst).unwrap_or_default();
+    if info.endpoint == endpoint {
+        Whose::Own
+    } else if info.endpoint != 0
+        || (bridge::is_port(work.packet.ifindex) && !is_for_group(ctx) && !is_link_local(dst))
+    {
+        Whose::Others
+    } else {
+        Whose::Unknown
+    }
+}
+
+#[inline(always)]
+fn is_own(dst: &Addr, endpoint: u32) -> bool {
+    Maps.address(dst)
+        .is_some_and(|info| info.endpoint == endpoint)
 }
 
 /// Something for an end of a steered flow: from the proxy, or past it.

@@ -1,6 +1,9 @@
 //! Why a packet was dropped. Numbers and phrases are Hubble's `DropReason`, so
 //! dashboards and clients that know them need no translation.
 
+/// Brought to a device whose endpoint does not have its destination address: by a forged
+/// hardware address, a bridge that does not know whose it is, or a route that leads astray.
+pub const INVALID_DESTINATION_MAC: u8 = 131;
 /// Source address does not belong to the endpoint that sent the packet.
 pub const INVALID_SOURCE_IP: u8 = 132;
 /// No rule allows it (default deny).
@@ -33,6 +36,7 @@ pub const NOT_STEERED: u8 = 243;
 /// The phrase Hubble clients show for a reason; ours for the numbers from 240.
 pub const fn phrase(reason: u8) -> &'static str {
     match reason {
+        INVALID_DESTINATION_MAC => "Invalid destination mac",
         INVALID_SOURCE_IP => "Invalid source ip",
         POLICY_DENIED => "Policy denied",
         INVALID_PACKET => "Invalid packet",

@@ -212,6 +212,7 @@ fn frame(src: &str, dst: &str, port: u16, tcp_flags: u8) -> Vec<u8> {
         dst_port: port.to_be_bytes(),
         tcp_flags,
         numbers: (1, 0),
+        group: false,
     };
     spec.plain(&mut Random::new(1))
 }

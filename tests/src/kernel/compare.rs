@@ -17,7 +17,7 @@ use tidegate_ebpf_shared::{
 };
 
 use super::{
-    frames::{Spec, garbage},
+    frames::{Spec, arp, garbage, membership},
     model::{Comes, DROP, Hook, Model, NEXT, Tag, key_of},
     object::{Object, TCX},
     random::Random,
@@ -41,12 +41,16 @@ pub struct Tally {
     reopened: u64,
     fragments: u64,
     unseen: u64,
+    elsewhere: u64,
+    astray: u64,
+    claimed: u64,
+    reported: u64,
     refused_frames: u64,
 }
 
 impl Tally {
     /// Each count with what it counts.
-    pub fn named(&self) -> [(&'static str, u64); 12] {
+    pub fn named(&self) -> [(&'static str, u64); 16] {
         [
             ("left alone", self.passed),
             ("checked", self.checked),
@@ -63,6 +67,13 @@ impl Tally {
                 "a workload's that came by no device of its own",
                 self.unseen,
             ),
+            (
+                "of a flow that was decided for another device",
+                self.elsewhere,
+            ),
+            ("brought to a device that it is not for", self.astray),
+            ("a claim to another's address", self.claimed),
+            ("what a host tells its link of its groups", self.reported),
         ]
     }
 }
@@ -126,6 +137,10 @@ impl Comparison {
             }
             let frame = if random.one_in(25) {
                 garbage(random)
+            } else if random.one_in(25) {
+                arp(random)
+            } else if random.one_in(25) {
+                membership(random)
             } else if random.one_in(12) {
                 talk.error(random)
             } else {
@@ -299,6 +314,15 @@ impl Comparison {
             .iter()
             .filter(|event| hook == Hook::ToOutside && event.reason == reason::ENDPOINT_NOT_READY)
             .count() as u64;
+        for event in &denies {
+            tally.astray += u64::from(event.reason == reason::INVALID_DESTINATION_MAC);
+            tally.claimed += u64::from(
+                event.reason == reason::INVALID_SOURCE_IP
+                    && (event.protocol, event.src_port[0]) == (58, 136),
+            );
+        }
+        tally.reported += std::mem::take(&mut self.model.reports);
+        tally.elsewhere += u64::from(self.model.elsewhere);
         for event in events {
             if event.kind == tidegate_ebpf_shared::event::kind::FLOW_NEW {
                 tally.opened += 1;
@@ -401,6 +425,10 @@ impl Comparison {
                 Hook::FromOutside,
             ]),
             _ if random.one_in(20) => Hook::ToOutside,
+            // Who listens to a group may be behind any device.
+            (_, None) if talk.group && random.one_in(6) => {
+                Hook::ToEndpoint(Some(random.pick(&ENDPOINTS)))
+            }
             (Some(from), _) if !random.one_in(4) => Hook::FromEndpoint(Some(from)),
             (_, Some(to)) if random.one_in(3) => Hook::ToEndpoint(Some(to)),
             _ => Hook::FromOutside,

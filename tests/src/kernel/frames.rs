@@ -3,7 +3,10 @@
 
 use std::net::IpAddr;
 
-use super::{random::Random, world::PORTS};
+use super::{
+    random::Random,
+    world::{self, PORTS},
+};
 
 /// What a frame is built from.
 #[derive(Clone, Debug)]
@@ -22,12 +25,14 @@ pub struct Spec {
     pub tcp_flags: u8,
     /// TCP sequence and acknowledgment numbers.
     pub numbers: (u32, u32),
+    /// Is its frame for more than one neighbour?
+    pub group: bool,
 }
 
 /// Numbers around those that ends acknowledge, and far from them.
 const NUMBERS: [u32; 6] = [0, 1, 1000, 1 << 22, 1 << 31, u32::MAX];
 
-const ADDRESSES: [&str; 11] = [
+const ADDRESSES: [&str; 15] = [
     "10.0.0.10",
     "10.0.0.11",
     "10.0.0.10",
@@ -39,6 +44,11 @@ const ADDRESSES: [&str; 11] = [
     "fd00::10",
     "fd00::1",
     "2001:db8::7",
+    // For more than one neighbour, and one that no endpoint declares.
+    "10.0.0.255",
+    "ff05::2",
+    "fe80::9",
+    "ff02::16",
 ];
 
 impl Spec {
@@ -54,7 +64,7 @@ impl Spec {
         let icmp = if src.is_ipv4() { 1 } else { 58 };
         let protocol = random.pick(&[6, 6, 6, 17, 17, icmp, icmp, 132, 59 - icmp, 47]);
         let (src_port, dst_port) = if protocol == 1 || protocol == 58 {
-            let kind = random.pick(&[8, 8, 0, 128, 128, 129, 3, 11, 1, 2, 13, 133, 135, 136]);
+            let kind = random.pick(&[8, 8, 0, 128, 128, 129, 3, 11, 1, 2, 13, 133, 135, 136, 143]);
             ([kind, 0], [0, random.pick(&[1, 2])])
         } else {
             (
@@ -70,6 +80,7 @@ impl Spec {
             dst_port,
             tcp_flags: random.pick(&[2, 2, 2, 16, 24, 17, 18, 4, 20]),
             numbers: (random.pick(&NUMBERS), random.pick(&NUMBERS)),
+            group: random.one_in(2),
         }
     }
 
@@ -175,6 +186,7 @@ impl Spec {
             dst_port: [0, 0],
             tcp_flags: 0,
             numbers: (0, 0),
+            group: self.group,
         };
         if random.one_in(3) {
             error.src = if self.src.is_ipv4() {
@@ -213,6 +225,7 @@ impl Spec {
 
     fn frame(&self, ip: &[u8]) -> Vec<u8> {
         let mut frame = vec![2; 12];
+        frame[0] |= u8::from(self.group);
         frame.extend(if self.src.is_ipv4() {
             [0x08, 0x00]
         } else {
@@ -238,6 +251,10 @@ impl Spec {
                 transport.extend([0, 0]);
                 transport.extend(self.dst_port);
                 transport.extend([0, 1]);
+                if (self.protocol, self.src_port[0]) == (58, 136) {
+                    let target: IpAddr = random.pick(&ADDRESSES[5..]).parse().expect("literal");
+                    transport.extend(world::addr(target).0);
+                }
             }
             _ => {
                 transport.extend(self.src_port);
@@ -306,6 +323,38 @@ fn extension(random: &mut Random, kind: u8, next: u8, body: &[u8]) -> Vec<u8> {
     };
     header.extend(body);
     header
+}
+
+/// What a host tells its link of the groups it listens to.
+pub fn membership(random: &mut Random) -> Vec<u8> {
+    let report = Spec {
+        src: random.pick(&["fe80::9", "::"]).parse().expect("literal"),
+        dst: "ff02::16".parse().expect("literal"),
+        protocol: 58,
+        src_port: [143, 0],
+        dst_port: [0; 2],
+        tcp_flags: 0,
+        numbers: (0, 0),
+        group: true,
+    };
+    report.plain(random)
+}
+
+/// An ARP packet of somebody who has this address, or says so; of a kind that is not about
+/// IPv4 on Ethernet, or cut short, at times.
+pub fn arp(random: &mut Random) -> Vec<u8> {
+    let sender: [u8; 4] = random.pick(&[[10, 0, 0, 10], [10, 0, 0, 11], [10, 0, 0, 1], [0; 4]]);
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 2, 2, 2, 2, 2, 8, 6]);
+    frame.extend([0, random.pick(&[1, 1, 1, 6]), 8, 0, 6, 4]);
+    frame.extend([0, random.pick(&[1, 2])]);
+    frame.extend([2; 6]);
+    frame.extend(sender);
+    frame.extend([0; 10]);
+    if random.one_in(8) {
+        frame.truncate(14 + random.below(20));
+    }
+    frame
 }
 
 /// Bytes that are not even trying.

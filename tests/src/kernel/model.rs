@@ -90,6 +90,10 @@ pub struct Expected {
 pub struct Model {
     /// Live and dead flows; times are the caller's.
     pub flows: HashMap<FlowKey, FlowEntry>,
+    /// Reports of the groups of a link that were let through.
+    pub reports: u64,
+    /// Was the last packet of a flow that was decided for another device, and let through?
+    pub elsewhere: bool,
     /// What first fragments said, by hook and datagram.
     heads: HashMap<Datagram, Head>,
 }
@@ -112,6 +116,8 @@ struct Step<'a> {
     hook: Hook,
     comes: Comes,
     packet: Packet,
+    /// Is its frame for more than one neighbour?
+    group: bool,
     now: u64,
     expected: Expected,
 }
@@ -157,6 +163,7 @@ impl Model {
         comes: Comes,
         now: u64,
     ) -> Expected {
+        self.elsewhere = false;
         let mark = comes.mark;
         let unmarked = mark & !mark::MASK;
         let pass = Expected {
@@ -189,16 +196,65 @@ impl Model {
             }
             return pass;
         }
-        let packet = match wire::read(frame) {
-            Frame::Arp => return pass,
-            Frame::Discovery(packet)
-                if !matches!(hook, Hook::FromEndpoint(_)) || is_of_neighbour(world, packet.dst) =>
+        let packet = match (wire::read(frame), hook) {
+            (Frame::Arp(sender), Hook::FromEndpoint(endpoint)) => {
+                let reason = match endpoint {
+                    None => reason::ENDPOINT_NOT_READY,
+                    Some(own) if sender.is_some_and(|it| may_claim(world, it, own)) => return pass,
+                    Some(_) => reason::INVALID_SOURCE_IP,
+                };
+                let event = Event {
+                    kind: kind::DROP,
+                    reason,
+                    generation: world.generation,
+                    ifindex: LOOPBACK,
+                    src: sender.map_or_else(Addr::default, addr),
+                    ..Event::default()
+                };
+                return Expected {
+                    code: DROP,
+                    denies: vec![event],
+                    ..pass
+                };
+            }
+            (Frame::Discovery(packet), Hook::FromEndpoint(Some(own)))
+                if is_of_neighbour(world, packet.dst) && may_claim(world, packet.src, own) =>
             {
+                let Ok(transport) = &packet.transport else {
+                    return pass;
+                };
+                let about = transport.advertised;
+                if transport.src_port[0] != 136
+                    || about.is_some_and(|about| may_claim(world, about, own))
+                {
+                    return pass;
+                }
+                let mut step = Step {
+                    model: self,
+                    world,
+                    hook,
+                    comes,
+                    packet,
+                    group: false,
+                    now,
+                    expected: Expected::default(),
+                };
+                step.refuse(reason::INVALID_SOURCE_IP);
+                return Expected {
+                    code: DROP,
+                    denies: step.expected.denies,
+                    ..pass
+                };
+            }
+            (Frame::Ip(packet), Hook::FromEndpoint(Some(_))) if is_membership(&packet) => {
+                self.reports += 1;
                 return pass;
             }
-            Frame::Ip(packet) | Frame::Discovery(packet) => self.assemble(packet, hook),
-            Frame::Other | Frame::Broken if hook == Hook::FromOutside => return pass,
-            Frame::Other | Frame::Broken => {
+            (Frame::Arp(_), _) => return pass,
+            (Frame::Discovery(_), hook) if !matches!(hook, Hook::FromEndpoint(_)) => return pass,
+            (Frame::Ip(packet) | Frame::Discovery(packet), _) => self.assemble(packet, hook),
+            (Frame::Other | Frame::Broken, Hook::FromOutside) => return pass,
+            (Frame::Other | Frame::Broken, _) => {
                 let mut event = Event {
                     kind: kind::DROP,
                     reason: reason::INVALID_PACKET,
@@ -225,6 +281,7 @@ impl Model {
             hook,
             comes,
             packet,
+            group: frame[0] & 1 != 0,
             now,
             expected: Expected::default(),
         };
@@ -262,6 +319,7 @@ impl Model {
                 from_beyond: false,
             },
             packet,
+            group: false,
             now: 0,
             expected: Expected::default(),
         };
@@ -293,6 +351,7 @@ impl Model {
             hook,
             comes,
             packet,
+            group: false,
             now: 0,
             expected: Expected::default(),
         };
@@ -349,6 +408,7 @@ impl Model {
                     tcp_flags: 0,
                     numbers: (0, 0),
                     inner: None,
+                    advertised: None,
                 });
             }
         }
@@ -403,12 +463,8 @@ impl Step<'_> {
                 }
                 return self.admit();
             }
-            Hook::ToEndpoint(endpoint) => {
-                if let Some(fate) = self.known_at_delivery() {
-                    return fate;
-                }
-                endpoint
-            }
+            Hook::ToEndpoint(Some(endpoint)) => return self.deliver(endpoint),
+            Hook::ToEndpoint(None) => None,
             Hook::FromEndpoint(endpoint) => endpoint,
             Hook::ToOutside => return Fate::Pass,
         };
@@ -418,29 +474,80 @@ impl Step<'_> {
         }
     }
 
-    /// What the table knows of the ends a packet is delivered to. A test run's packets
-    /// have a socket, which is not the proxy's.
-    fn known_at_delivery(&mut self) -> Option<Fate> {
-        let same_ends = self.comes.tag == Tag::Checked { same_ends: true };
-        let Some((flow, forward)) = self.flow_of_packet() else {
-            // What audit mode let in is not reported twice.
-            let audit = self.world.config.flags & config_flags::AUDIT != 0;
-            return (same_ends && audit && self.is_tracked()).then_some(Fate::Pass);
-        };
-        if flow.flags & flags::REDIRECT != 0 {
-            return Some(self.refuse_bypass(if self.comes.from_beyond {
+    /// A packet on its way to this endpoint. A test run's packets have a socket, which is not
+    /// the proxy's.
+    fn deliver(&mut self, endpoint: u32) -> Fate {
+        let flow = self.flow_of_packet();
+        // Decided for whom?
+        let elsewhere = flow.is_some_and(|(flow, forward)| {
+            endpoint
+                != if forward {
+                    flow.dst_endpoint
+                } else {
+                    flow.src_endpoint
+                }
+        });
+        let owner = self.address(self.packet.dst).endpoint;
+        if flow.is_some_and(|(flow, _)| flow.flags & flags::REDIRECT != 0) {
+            return self.refuse_bypass(if self.comes.from_beyond {
                 reason::NOT_STEERED
             } else {
                 reason::UNSTEERABLE
-            }));
+            });
         }
-        let transport = self.packet.transport.as_ref().ok()?;
-        let decided = same_ends
-            && flow.generation == self.world.generation
-            && !self.is_dead(&flow)
-            && !self.is_opened_again(&flow, forward, transport)
-            && !(forward && flow.flags & flags::NATED != 0);
-        decided.then_some(Fate::Pass)
+        if !elsewhere && self.was_decided(flow, owner == endpoint) {
+            return Fate::Pass;
+        }
+        let alone = self.world.bridged && !self.group && !is_link_local(self.packet.dst);
+        if owner != endpoint && (owner != 0 || alone) {
+            return self.refuse(reason::INVALID_DESTINATION_MAC);
+        }
+        match (elsewhere, owner == endpoint) {
+            (false, _) => self.admit(),
+            (true, true) => self.begin(),
+            (true, false) => self.deliver_apart(endpoint),
+        }
+    }
+
+    /// Was it let through to these ends where it entered?
+    fn was_decided(&self, flow: Option<(FlowEntry, bool)>, own: bool) -> bool {
+        if self.comes.tag != (Tag::Checked { same_ends: true }) {
+            return false;
+        }
+        let (Some((flow, forward)), Ok(transport)) = (flow, &self.packet.transport) else {
+            // What audit mode let in is not reported twice.
+            let audit = self.world.config.flags & config_flags::AUDIT != 0;
+            return audit && own && self.is_tracked();
+        };
+        let brought = forward && flow.flags & flags::NATED != 0;
+        let over = self.is_dead(&flow) || self.is_opened_again(&flow, forward, transport);
+        flow.generation == self.world.generation && !over && !brought
+    }
+
+    /// For an endpoint that its flow was not decided for. Nothing is remembered.
+    fn deliver_apart(&mut self, endpoint: u32) -> Fate {
+        let Ok(transport) = self.packet.transport.clone() else {
+            return self.refuse(reason::INVALID_PACKET);
+        };
+        let judged = if self.is_delivery() {
+            Judged::Delivery
+        } else {
+            Judged::New
+        };
+        let port = policy_port(self.packet.protocol, &transport);
+        let (src, dst) = (self.packet.src, self.packet.dst);
+        let mut decision = self.judge(src, dst, port, 0, endpoint, judged);
+        if decision.reason == 0 && decision.needs_proxy() {
+            decision.reason = reason::UNSTEERABLE;
+        }
+        if decision.reason != 0 {
+            self.deny(&decision);
+            if !self.passes_in_audit(&decision) {
+                return Fate::Drop;
+            }
+        }
+        self.model.elsewhere = true;
+        Fate::Checked
     }
 
     /// Was the packet allowed where it entered, so that only its delivery is judged?
@@ -455,9 +562,14 @@ impl Step<'_> {
     }
 
     fn admit(&mut self) -> Fate {
-        if let Some(fate) = self.continue_flow() {
-            return fate;
+        match self.continue_flow() {
+            Some(fate) => fate,
+            None => self.begin(),
         }
+    }
+
+    /// A packet of no flow that goes on.
+    fn begin(&mut self) -> Fate {
         if !self.may_use_source() {
             return self.refuse(reason::INVALID_SOURCE_IP);
         }
@@ -473,6 +585,7 @@ impl Step<'_> {
             );
             if inner.src == self.packet.dst
                 && let Some(flow) = self.model.flows.get(&key)
+                && self.may_tell(flow, inner)
             {
                 let leaves = matches!(self.hook, Hook::ToEndpoint(_));
                 return fate_of(flow.flags & flags::REDIRECT != 0 && !leaves);
@@ -524,6 +637,23 @@ impl Step<'_> {
             self.open_flow(&decision, is_answer);
         }
         fate_of(decision.needs_proxy())
+    }
+
+    /// May an error come from here, or be delivered here, about what this packet's sender sent?
+    fn may_tell(&self, flow: &FlowEntry, inner: &wire::Inner) -> bool {
+        let from = (addr(inner.src).0, inner.src_port);
+        let from_low = from <= (addr(inner.dst).0, inner.dst_port);
+        let forward = (flow.flags & flags::SRC_IS_LOW != 0) == from_low;
+        let (sender, receiver) = if forward {
+            (flow.src_endpoint, flow.dst_endpoint)
+        } else {
+            (flow.dst_endpoint, flow.src_endpoint)
+        };
+        match self.hook {
+            Hook::FromEndpoint(endpoint) => endpoint == Some(receiver),
+            Hook::ToEndpoint(endpoint) => endpoint == Some(sender),
+            Hook::FromOutside | Hook::ToOutside => true,
+        }
     }
 
     /// A packet of a flow that is known and still alive.
@@ -1188,13 +1318,33 @@ fn lookup(world: &World, wanted: IpAddr) -> Option<AddrInfo> {
     Some(longest.info)
 }
 
-/// May neighbour discovery for it be for a neighbour of a workload that is on no bridge?
+/// May neighbour discovery for it be for a neighbour?
 fn is_of_neighbour(world: &World, dst: IpAddr) -> bool {
     let IpAddr::V6(address) = dst else {
         return false;
     };
-    let link = address.segments()[0];
-    link == 0xff02
-        || address.is_unicast_link_local()
-        || lookup(world, dst).is_some_and(|info| info.identity == reserved::HOST)
+    let of =
+        |info: AddrInfo| info.identity == reserved::HOST || (info.endpoint != 0 && world.bridged);
+    address.segments()[0] == 0xff02 || is_link_local(dst) || lookup(world, dst).is_some_and(of)
+}
+
+/// May this endpoint say that it has the address? Nobody's, one of its link, its own.
+fn may_claim(world: &World, address: IpAddr, endpoint: u32) -> bool {
+    address.is_unspecified()
+        || is_link_local(address)
+        || lookup(world, address).is_some_and(|info| info.endpoint == endpoint)
+}
+
+/// A report of the groups that a host listens to.
+fn is_membership(packet: &Packet) -> bool {
+    let to_link = matches!(packet.dst, IpAddr::V6(dst) if dst.segments()[0] == 0xff02);
+    let reports = |transport: &Transport| [131, 132, 143].contains(&transport.src_port[0]);
+    packet.protocol == 58
+        && packet.transport.as_ref().is_ok_and(reports)
+        && to_link
+        && (is_link_local(packet.src) || packet.src == IpAddr::from([0; 16]))
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

@@ -373,6 +373,7 @@ impl Try {
                 tcp_flags: 0,
                 numbers: (0, 0),
                 inner: None,
+                advertised: None,
             }),
             part: Part::Whole,
         }

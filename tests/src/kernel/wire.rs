@@ -8,8 +8,8 @@ use tidegate_ebpf_shared::reason;
 /// What a frame is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// ARP.
-    Arp,
+    /// ARP: the IPv4 address that its sender claims, if it is of the kind that says so.
+    Arp(Option<IpAddr>),
     /// Not IP.
     Other,
     /// A broken IP header.
@@ -73,6 +73,8 @@ pub struct Transport {
     pub numbers: (u32, u32),
     /// Ends of the packet inside an ICMP error: source, destination, protocol, ports.
     pub inner: Option<Inner>,
+    /// The address that a neighbour advertisement is about.
+    pub advertised: Option<IpAddr>,
 }
 
 /// The packet inside an ICMP error.
@@ -96,7 +98,7 @@ const VISIBLE: usize = 256;
 /// Reads a frame.
 pub fn read(frame: &[u8]) -> Frame {
     match frame.get(12..14) {
-        Some([0x08, 0x06]) => Frame::Arp,
+        Some([0x08, 0x06]) => read_arp(&frame[14..]),
         Some([0x08, 0x00]) => read_v4(&frame[14..]).map_or(Frame::Broken, Frame::Ip),
         Some([0x86, 0xdd]) => match read_v6(&frame[14..]) {
             None => Frame::Broken,
@@ -104,6 +106,14 @@ pub fn read(frame: &[u8]) -> Frame {
             Some((packet, _)) => Frame::Ip(packet),
         },
         _ => Frame::Other,
+    }
+}
+
+fn read_arp(arp: &[u8]) -> Frame {
+    match arp.get(..18) {
+        None => Frame::Broken,
+        Some(start) if start[..6] == [0, 1, 8, 0, 6, 4] => Frame::Arp(Some(v4(start, 14))),
+        Some(_) => Frame::Arp(None),
     }
 }
 
@@ -283,6 +293,8 @@ fn read_transport(protocol: u8, ip: &[u8], at: usize, total: usize) -> Result<Tr
             } else {
                 None
             },
+            advertised: (protocol == 58 && header[0] == 136 && ip.len() >= at + 24)
+                .then(|| v6(ip, at + 8)),
         },
         _ => Transport {
             src_port: pair(0),
@@ -295,6 +307,7 @@ fn read_transport(protocol: u8, ip: &[u8], at: usize, total: usize) -> Result<Tr
                 (0, 0)
             },
             inner: None,
+            advertised: None,
         },
     })
 }

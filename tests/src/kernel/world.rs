@@ -9,6 +9,7 @@ use std::{
 use anyhow::Result;
 use tidegate_ebpf_shared::{
     addr::{Addr, AddrPrefix},
+    bridge::BridgePort,
     config::{DatapathConfig, flags as config_flags},
     endpoint::EndpointInfo,
     identity::{AddrInfo, FqdnInfo, reserved},
@@ -47,6 +48,8 @@ pub struct World {
     pub policy: Vec<(PolicyKey, PolicyEntry)>,
     /// Endpoints whose device had its programs.
     pub guarded: HashSet<u32>,
+    /// Is the device of all hooks a port of a bridge?
+    pub bridged: bool,
     /// Classes that have a listener.
     pub listeners: HashSet<u32>,
 }
@@ -81,6 +84,7 @@ impl World {
                 .into_iter()
                 .filter(|_| !random.one_in(4))
                 .collect(),
+            bridged: random.one_in(3),
             listeners: HashSet::new(),
         };
         for (i, &id) in ENDPOINTS.iter().enumerate() {
@@ -196,6 +200,12 @@ impl World {
             } else {
                 let _ = guarded.remove(&id);
             }
+        }
+        let mut ports = object.hash::<u32, BridgePort>(map::BRIDGE_PORTS)?;
+        if self.bridged {
+            ports.insert(LOOPBACK, BridgePort::default(), 0)?;
+        } else {
+            let _ = ports.remove(&LOOPBACK);
         }
         for known in &self.known {
             let key = AddrPrefix {
