@@ -133,6 +133,7 @@ fn load(program: &str) -> anyhow::Result<Catalog> {
         .build()?;
     let builtin = tokio.block_on(store.builtin())?;
     let rule_set = |config: &str| L7RuleSet {
+        shadow: None,
         protocol: L7Protocol::Http,
         chain: vec![PluginUse {
             plugin: "http".to_owned(),

@@ -160,6 +160,32 @@ pub struct Decision {
     pub rule: RuleId,
     /// L7 rule set if the verdict is redirect, else 0.
     pub l7: L7Id,
+    /// What would be decided if the documents in shadow were enforced, where that is
+    /// something else.
+    #[serde(default)]
+    pub shadow: Option<Rehearsed>,
+}
+
+impl Decision {
+    /// What would be decided if everything were enforced.
+    pub fn rehearsed(&self) -> Rehearsed {
+        self.shadow.unwrap_or(Rehearsed {
+            verdict: self.verdict,
+            rule: self.rule,
+            l7: self.l7,
+        })
+    }
+}
+
+/// What would be decided if the documents in shadow were enforced, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Rehearsed {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Rule that would decide.
+    pub rule: RuleId,
+    /// L7 rule set if the verdict is redirect, else 0.
+    pub l7: L7Id,
 }
 
 /// A policy verdict.
@@ -222,6 +248,11 @@ pub struct L7RuleSet {
     pub protocol: L7Protocol,
     /// Plugins, in order; empty means "read and record, allow everything".
     pub chain: Vec<PluginUse>,
+    /// What would become of the same traffic if the documents in shadow were enforced,
+    /// where that is something else. Part of the content: the kernel names one rule set
+    /// per direction, and that leads to both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Rehearsed>,
 }
 
 impl L7RuleSet {
@@ -428,6 +459,7 @@ mod tests {
                     rules: vec![1, 2],
                     bound: false,
                 }],
+                shadow: None,
             }
         };
         let web = Some("web:443");

@@ -26,9 +26,9 @@ mod yaml;
 pub use self::{
     compile::compile,
     ids::{Ids, NumbersInUse},
-    input::{Document, Input, Mode, fuzz_parse, parse_file},
+    input::{Document, Enforcement, Input, Mode, fuzz_parse, parse_file},
     lint::lint,
-    lookup::{AnyOf, lookup, lookup_any},
+    lookup::{AnyOf, lookup, lookup_any, rehearse_any},
     problem::{Problem, Severity},
     schema::{KINDS, schema},
 };

@@ -231,8 +231,11 @@ fn names_peers(rule: &Rule) -> bool {
     }
 }
 
+/// Egress rules that allow, of the documents that are enforced.
 fn rules_of<'a>(input: &'a Input, endpoint: &'a Endpoint) -> impl Iterator<Item = &'a Rule> {
-    let specs = input.policies.iter().flat_map(|p| &p.specs);
+    // What is in shadow steers nothing, so nothing is learned by it.
+    let enforced = input.policies.iter().filter(|p| !p.meta.is_shadow());
+    let specs = enforced.flat_map(|p| &p.specs);
     specs
         .filter(|spec| spec.subject.matches(&endpoint.labels))
         .flat_map(|spec| &spec.rules)

@@ -1,6 +1,9 @@
 //! Reading rows the way the kernel does.
 
-use crate::compiled::{Decision, Direction, IdentityId, L7Id, PolicyRow, PortMatch, Verdict};
+use crate::{
+    compiled::{Decision, Direction, IdentityId, L7Id, PolicyRow, PortMatch, Rehearsed, Verdict},
+    peer::reserved,
+};
 
 /// Decides for a peer: its own row, or else the wildcard row; within the row the
 /// longest prefix. For ICMP, `port` is `type << 8`. Without any row it is a default deny.
@@ -19,12 +22,13 @@ pub fn lookup(
             .filter_map(|r| Some((matched_bits(r.ports, protocol, port)?, r.decision)))
             .max_by_key(|(bits, _)| *bits)
     };
-    let found = row(identity).or_else(|| row(crate::peer::reserved::ANY));
+    let found = row(identity).or_else(|| row(reserved::ANY));
     found.map_or(
         Decision {
             verdict: Verdict::DefaultDeny,
             rule: 0,
             l7: 0,
+            shadow: None,
         },
         |(_, decision)| decision,
     )
@@ -39,8 +43,9 @@ pub struct AnyOf {
     pub plain: bool,
 }
 
-/// What any of these identities allows: an address that names resolved to has the
-/// rules of each of them, and those of the prefixes it lies in. Where one denies, nothing.
+/// What any of these identities allows, the address's own first: an address that names
+/// resolved to has the rules of each of them, and those of the prefixes it lies in. Where
+/// one denies, nothing.
 pub fn lookup_any(
     rows: &[PolicyRow],
     identities: &[IdentityId],
@@ -48,17 +53,55 @@ pub fn lookup_any(
     protocol: u8,
     port: u16,
 ) -> AnyOf {
+    let ask = |identity| {
+        let decision = lookup(rows, identity, direction, protocol, port);
+        let Decision {
+            verdict, rule, l7, ..
+        } = decision;
+        Rehearsed { verdict, rule, l7 }
+    };
+    unite(identities, ask).1
+}
+
+/// The same if what is in shadow were enforced, and the strongest verdict of all, which
+/// is the kernel's.
+pub fn rehearse_any(
+    rows: &[PolicyRow],
+    identities: &[IdentityId],
+    direction: Direction,
+    protocol: u8,
+    port: u16,
+) -> (Rehearsed, AnyOf) {
+    unite(identities, |identity| {
+        lookup(rows, identity, direction, protocol, port).rehearsed()
+    })
+}
+
+fn unite(identities: &[IdentityId], ask: impl Fn(IdentityId) -> Rehearsed) -> (Rehearsed, AnyOf) {
+    let everybody = ask(reserved::ANY);
+    let mut strongest = everybody;
     let mut any = AnyOf::default();
-    for identity in identities {
-        let decision = lookup(rows, *identity, direction, protocol, port);
-        match decision.verdict {
-            Verdict::Redirect if !any.sets.contains(&decision.l7) => any.sets.push(decision.l7),
+    for (position, identity) in identities.iter().enumerate() {
+        let said = ask(*identity);
+        if position == 0 {
+            strongest = said;
+        } else if (said.verdict, said.l7) == (everybody.verdict, everybody.l7) {
+            // What is said of everybody is in the first row already, together with what
+            // limits it there; a name of which nothing else is said adds nothing.
+            continue;
+        } else if said.verdict > strongest.verdict {
+            strongest = said;
+        }
+        match said.verdict {
+            Verdict::Redirect if !any.sets.contains(&said.l7) => any.sets.push(said.l7),
             Verdict::Allow => any.plain = true,
-            Verdict::Deny => return AnyOf::default(),
-            Verdict::Redirect | Verdict::DefaultDeny => {}
+            Verdict::Deny | Verdict::Redirect | Verdict::DefaultDeny => {}
         }
     }
-    any
+    if strongest.verdict == Verdict::Deny {
+        any = AnyOf::default();
+    }
+    (strongest, any)
 }
 
 /// Bits of protocol and port that an entry fixes, if it covers them.
@@ -92,6 +135,7 @@ mod tests {
                 verdict,
                 rule: 1,
                 l7,
+                shadow: None,
             },
         };
         let rows = [
@@ -107,6 +151,10 @@ mod tests {
             let sets = sets.to_vec();
             assert_eq!(any, AnyOf { sets, plain }, "{identities:?}");
         };
+        // Somebody of whom nothing else is said than of everybody adds nothing to that.
+        let open = [row(0, Verdict::Allow, 0), row(1, Verdict::Redirect, 7)];
+        let any = lookup_any(&open, &[1, 9], Direction::Egress, 6, 80);
+        assert_eq!((any.sets, any.plain), (vec![7], false));
         check(&[9], &[], false);
         check(&[9, 1, 2, 3], &[7, 8], false);
         check(&[9, 1, 4], &[7], true);

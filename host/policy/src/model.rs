@@ -63,7 +63,9 @@ pub fn verdict(input: &Input, query: &Query<'_>) -> Option<Answer> {
     let mut allows: Vec<(String, Option<&L7Rules>, bool)> = Vec::new();
     let mut denies_by_default = None;
     for (policy, spec, prefix) in specs(input) {
-        if input.mode == Mode::Never || !spec.subject.matches(&subject.labels) {
+        // What is in shadow is as if it were not there.
+        let applies = input.mode != Mode::Never && !policy.meta.is_shadow();
+        if !applies || !spec.subject.matches(&subject.labels) {
             continue;
         }
         if spec.denies_by_default(query.direction) {
@@ -292,7 +294,8 @@ fn bindings(
     all.sort_by_key(|binding| binding.meta.key());
     let labels = labels(&who(input, query.peer), query.peer);
     all.into_iter()
-        .filter(|b| b.direction == query.direction && b.subject.matches(&subject.labels))
+        .filter(|b| !b.meta.is_shadow() && b.direction == query.direction)
+        .filter(|b| b.subject.matches(&subject.labels))
         .filter(|b| b.covers(query.protocol, query.port))
         .filter(|b| {
             b.peers

@@ -9,7 +9,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::compiled::Direction;
-use crate::input::{CILIUM, FOREIGN_METADATA, MAX_WEIGHT, TIDEGATE};
+use crate::input::{CILIUM, ENFORCEMENT, ENFORCEMENTS, FOREIGN_METADATA, MAX_WEIGHT, TIDEGATE};
 
 /// Kinds of documents, as `kind:` has them.
 pub const KINDS: [&str; 6] = [
@@ -35,7 +35,7 @@ pub fn schema(kind: &str) -> Option<Value> {
     let mut properties = json!({
         "apiVersion": {"const": version},
         "kind": {"const": kind},
-        "metadata": metadata(namespaced),
+        "metadata": metadata(namespaced, version == CILIUM || kind == "PluginBinding"),
         "spec": spec,
     });
     let mut required = vec!["apiVersion", "kind", "metadata"];
@@ -129,17 +129,31 @@ fn state() -> Value {
     )
 }
 
-fn metadata(namespaced: bool) -> Value {
+fn metadata(namespaced: bool, has_shadow: bool) -> Value {
     let mut properties: Map<String, Value> = FOREIGN_METADATA
         .iter()
         .map(|key| ((*key).to_owned(), json!({})))
         .collect();
     properties.insert("name".into(), word());
     properties.insert("labels".into(), words());
+    properties.insert("annotations".into(), annotations(has_shadow));
     if namespaced {
         properties.insert("namespace".into(), text());
     }
     object(properties.into(), &["name"])
+}
+
+/// Anything, but ours have a meaning.
+fn annotations(has_shadow: bool) -> Value {
+    let mut annotations = json!({"type": ["object", "null"]});
+    if has_shadow {
+        let words = ENFORCEMENTS.map(|(word, _)| word);
+        annotations["properties"] = json!({ENFORCEMENT: about(
+            "`shadow`: not enforced; what would come of it is told. Default: enforce.",
+            json!({"enum": words}),
+        )});
+    }
+    annotations
 }
 
 fn selector() -> Value {

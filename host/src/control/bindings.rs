@@ -277,6 +277,7 @@ mod tests {
                 rules: vec![7],
                 bound: true,
             }],
+            shadow: None,
         };
         BTreeMap::from([(1, set)])
     }

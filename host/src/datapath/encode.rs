@@ -169,6 +169,7 @@ mod tests {
                     verdict: Verdict::Allow,
                     rule: 7,
                     l7: 9,
+                    shadow: None,
                 },
             };
             let (key, entry) = policy_row(5, &row);

@@ -195,6 +195,7 @@ mod tests {
                 verdict: *verdict,
                 rule: 1,
                 l7: 0,
+                shadow: None,
             },
         };
         CompiledEndpoint {

@@ -279,6 +279,7 @@ mod tests {
                 rules: vec![1, 2],
                 bound: false,
             }],
+            shadow: None,
         };
         assert_eq!(
             l7_in_words(&set),
@@ -287,6 +288,7 @@ mod tests {
         let open = L7RuleSet {
             protocol: L7Protocol::Dns,
             chain: Vec::new(),
+            shadow: None,
         };
         assert_eq!(
             l7_in_words(&open),

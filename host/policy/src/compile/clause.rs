@@ -54,6 +54,12 @@ pub(super) struct Clause<'p> {
     pub(super) at: &'p At,
 }
 
+impl Clause<'_> {
+    pub(super) fn is_shadow(&self) -> bool {
+        self.meta.is_shadow()
+    }
+}
+
 /// L7 rules of a clause, each with its number.
 #[derive(Debug)]
 pub(super) enum L7Clause<'p> {
@@ -71,6 +77,8 @@ pub(super) enum L7Clause<'p> {
 #[derive(Debug)]
 pub(super) struct FlatSpec<'p> {
     pub(super) spec: &'p Spec,
+    /// Of a document in shadow.
+    pub(super) shadow: bool,
     pub(super) id: RuleId,
     pub(super) clauses: Vec<Clause<'p>>,
 }
@@ -115,7 +123,12 @@ pub(super) fn flatten<'p>(
             }
         }
     }
-    Ok(FlatSpec { spec, id, clauses })
+    Ok(FlatSpec {
+        spec,
+        shadow: meta.is_shadow(),
+        id,
+        clauses,
+    })
 }
 
 fn flatten_l7<'p>(

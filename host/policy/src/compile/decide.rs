@@ -11,7 +11,7 @@ use super::{
 use crate::{
     compiled::{
         Decision, DnsRules, FailMode, FqdnSelector, HttpRule, HttpRules, L7Id, L7Protocol,
-        L7RuleSet, PluginUse, RuleId, Verdict,
+        L7RuleSet, PluginUse, Rehearsed, RuleId, Verdict,
     },
     ids::{Exhausted, Interner},
     input::PluginBinding,
@@ -39,8 +39,11 @@ impl<'i> RuleSets<'i> {
         }
     }
 
-    /// The number of a rule set: same content, same number.
-    fn id(&mut self, set: L7RuleSet) -> Result<L7Id, Exhausted> {
+    /// The number of a rule set, 0 for none: same content, same number.
+    fn number(&mut self, set: Option<L7RuleSet>) -> Result<L7Id, Exhausted> {
+        let Some(set) = set else {
+            return Ok(0);
+        };
         let digest = Sha256::digest(to_json(&set));
         let key: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         let id = self.numbers.get(&key)?;
@@ -67,14 +70,23 @@ pub(super) struct Bound<'p> {
 pub(super) struct Context<'c, 'p> {
     pub(super) clauses: &'c [&'c Clause<'p>],
     pub(super) bindings: &'c [Bound<'p>],
-    /// What happens to traffic no clause allows.
-    pub(super) otherwise: Decision,
+    pub(super) otherwise: Otherwise,
     pub(super) plugins: &'p BTreeMap<String, L7Protocol>,
+}
+
+/// What happens to traffic no clause allows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Otherwise {
+    /// By the documents that are enforced.
+    pub(super) enforced: Decision,
+    /// By those and the ones in shadow.
+    pub(super) rehearsed: Decision,
 }
 
 /// Why a decision could not be made.
 pub(super) enum Refusal {
-    /// Two documents contradict each other; the problem names the later one.
+    /// Two documents contradict each other; the problem names the later one, or the one
+    /// in shadow.
     Conflict(Box<Problem>),
     /// No number is left for a rule set.
     Exhausted(Exhausted),
@@ -86,14 +98,127 @@ impl From<Exhausted> for Refusal {
     }
 }
 
+/// A decision whose rule set has no number yet.
+#[derive(PartialEq)]
+struct Settled {
+    verdict: Verdict,
+    rule: RuleId,
+    set: Option<L7RuleSet>,
+}
+
+impl Settled {
+    fn plain(verdict: Verdict, rule: RuleId) -> Self {
+        Self {
+            verdict,
+            rule,
+            set: None,
+        }
+    }
+
+    /// Does the same become of traffic? By which rule is not the question.
+    fn is_as(&self, other: &Self) -> bool {
+        (self.verdict, &self.set) == (other.verdict, &other.set)
+    }
+}
+
 impl Context<'_, '_> {
-    /// Decides for packets about which exactly these speak. Deny wins; then, among
-    /// what allows, L7 rules; a bound plugin looks at whatever is allowed.
+    /// Decides for packets about which exactly these speak: by those that are enforced,
+    /// as if there were no others, and beside it what all of them would decide.
     pub(super) fn decide(
         &self,
         speakers: &[Speaker],
         sets: &mut RuleSets<'_>,
     ) -> Result<Decision, Refusal> {
+        let enforced: Vec<Speaker> = speakers
+            .iter()
+            .copied()
+            .filter(|speaker| !self.is_shadow(*speaker))
+            .collect();
+        let mut settled = self
+            .settle(&enforced, self.otherwise.enforced)
+            .map_err(Refusal::Conflict)?;
+        let nothing_else =
+            enforced.len() == speakers.len() && self.otherwise.enforced == self.otherwise.rehearsed;
+        let shadow = if nothing_else {
+            None
+        } else {
+            let rehearsed = self
+                .settle(speakers, self.otherwise.rehearsed)
+                .map_err(|contradiction| self.blame(&enforced, speakers, contradiction))?;
+            if rehearsed.is_as(&settled) {
+                None
+            } else {
+                Some(Rehearsed {
+                    verdict: rehearsed.verdict,
+                    rule: rehearsed.rule,
+                    l7: sets.number(rehearsed.set)?,
+                })
+            }
+        };
+        if let Some(set) = &mut settled.set {
+            set.shadow = shadow;
+        }
+        Ok(Decision {
+            verdict: settled.verdict,
+            rule: settled.rule,
+            l7: sets.number(settled.set)?,
+            shadow,
+        })
+    }
+
+    fn is_shadow(&self, speaker: Speaker) -> bool {
+        match speaker {
+            Speaker::Clause { index, .. } => self.clauses[index].is_shadow(),
+            Speaker::Binding(index) => self.bindings[index].binding.meta.is_shadow(),
+        }
+    }
+
+    /// What is enforced agrees, so a contradiction is the fault of the first document in
+    /// shadow that brings one about: no other may be refused for it.
+    fn blame(
+        &self,
+        enforced: &[Speaker],
+        speakers: &[Speaker],
+        contradiction: Box<Problem>,
+    ) -> Refusal {
+        let mut some = enforced.to_vec();
+        for speaker in speakers.iter().filter(|s| self.is_shadow(**s)) {
+            some.push(*speaker);
+            // In the order of their documents.
+            some.sort_unstable();
+            if let Err(problem) = self.settle(&some, self.otherwise.rehearsed) {
+                let (meta, at) = match *speaker {
+                    Speaker::Clause { index, .. } => {
+                        let clause = self.clauses[index];
+                        (clause.meta, clause.at.clone())
+                    }
+                    Speaker::Binding(index) => {
+                        let meta = &self.bindings[index].binding.meta;
+                        let at = At {
+                            path: "spec.protocol".to_owned(),
+                            line: meta.line,
+                        };
+                        (meta, at)
+                    }
+                };
+                if problem.document.as_deref() == Some(&meta.key()) {
+                    return Refusal::Conflict(problem);
+                }
+                let hint = problem.hint.unwrap_or_default();
+                return Refusal::Conflict(Box::new(meta.problem(
+                    at.line,
+                    &at.field(),
+                    format!("enforced, it would contradict others: {}", problem.message),
+                    &hint,
+                )));
+            }
+        }
+        Refusal::Conflict(contradiction)
+    }
+
+    /// Deny wins; then, among what allows, L7 rules; a bound plugin looks at whatever is
+    /// allowed.
+    fn settle(&self, speakers: &[Speaker], otherwise: Decision) -> Result<Settled, Box<Problem>> {
         let spoken: Vec<(&Clause<'_>, bool)> = speakers
             .iter()
             .filter_map(|speaker| match speaker {
@@ -102,16 +227,12 @@ impl Context<'_, '_> {
             })
             .collect();
         if let Some((deny, _)) = spoken.iter().find(|(clause, _)| clause.deny) {
-            return Ok(Decision {
-                verdict: Verdict::Deny,
-                rule: deny.id,
-                l7: 0,
-            });
+            return Ok(Settled::plain(Verdict::Deny, deny.id));
         }
         let allowed = match spoken.first() {
             Some((clause, _)) => clause.id,
-            None if self.otherwise.verdict == Verdict::Allow => self.otherwise.rule,
-            None => return Ok(self.otherwise),
+            None if otherwise.verdict == Verdict::Allow => otherwise.rule,
+            None => return Ok(Settled::plain(otherwise.verdict, otherwise.rule)),
         };
         let bound: Vec<&Bound<'_>> = speakers
             .iter()
@@ -124,27 +245,19 @@ impl Context<'_, '_> {
         // Where the endpoint is in default deny, only what a rule lists passes. Where no
         // policy switched that on, L7 rules may look at traffic, not refuse it.
         let mut found = Gathered {
-            unrestricted: self.otherwise.verdict == Verdict::Allow,
+            unrestricted: otherwise.verdict == Verdict::Allow,
             ..Gathered::default()
         };
         for (clause, exact) in &spoken {
-            found
-                .add(clause, *exact, self.plugins)
-                .map_err(Refusal::Conflict)?;
+            found.add(clause, *exact, self.plugins)?;
         }
         let Some(protocol) = found.protocol.or(bound.first().map(|b| b.binding.protocol)) else {
-            return Ok(Decision {
-                verdict: Verdict::Allow,
-                rule: allowed,
-                l7: 0,
-            });
+            return Ok(Settled::plain(Verdict::Allow, allowed));
         };
         let mut chain: Vec<PluginUse> = found.plugin().into_iter().collect();
         for bound in &bound {
             if bound.binding.protocol != protocol {
-                return Err(Refusal::Conflict(Box::new(binding_conflict(
-                    bound, protocol,
-                ))));
+                return Err(Box::new(binding_conflict(bound, protocol)));
             }
             chain.push(PluginUse {
                 plugin: bound.binding.plugin.clone(),
@@ -159,10 +272,14 @@ impl Context<'_, '_> {
             (None, 0, Some(bound)) => bound.rule,
             (None, ..) => allowed,
         };
-        Ok(Decision {
+        Ok(Settled {
             verdict: Verdict::Redirect,
             rule,
-            l7: sets.id(L7RuleSet { protocol, chain })?,
+            set: Some(L7RuleSet {
+                protocol,
+                chain,
+                shadow: None,
+            }),
         })
     }
 }

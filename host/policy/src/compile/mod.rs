@@ -17,7 +17,7 @@ use std::{
 
 use self::{
     clause::{Clause, FlatSpec, Register, flatten},
-    decide::{Bound, Context, Refusal, RuleSets},
+    decide::{Bound, Context, Otherwise, Refusal, RuleSets},
     rows::{Speaker, Term},
     universe::Universe,
 };
@@ -38,12 +38,14 @@ const DENY_ALL: Decision = Decision {
     verdict: Verdict::DefaultDeny,
     rule: 0,
     l7: 0,
+    shadow: None,
 };
 /// No rule has anything to say.
 const ALLOW_ALL: Decision = Decision {
     verdict: Verdict::Allow,
     rule: 0,
     l7: 0,
+    shadow: None,
 };
 
 /// Compiles everything. Errors name the document they belong to
@@ -244,8 +246,11 @@ impl<'p> Tables<'_, 'p, '_> {
         let mut rows = Vec::new();
         let mut deny = DefaultDeny::default();
         for direction in [Direction::Ingress, Direction::Egress] {
-            let otherwise = self.otherwise(&key, direction);
-            let denies = otherwise.verdict != Verdict::Allow;
+            let otherwise = Otherwise {
+                enforced: self.otherwise(&key, direction, |spec| !spec.shadow),
+                rehearsed: self.otherwise(&key, direction, |_| true),
+            };
+            let denies = otherwise.enforced.verdict != Verdict::Allow;
             match direction {
                 Direction::Ingress => deny.ingress = denies,
                 Direction::Egress => deny.egress = denies,
@@ -257,12 +262,15 @@ impl<'p> Tables<'_, 'p, '_> {
         Ok(table)
     }
 
-    /// What happens to traffic no rule allows.
-    fn otherwise(&self, key: &TableKey, direction: Direction) -> Decision {
-        let specs = key.specs.iter().map(|index| &self.specs[*index]);
-        let first = specs
-            .into_iter()
-            .find(|s| s.spec.denies_by_default(direction));
+    /// What happens to traffic that no rule of these specs allows.
+    fn otherwise(
+        &self,
+        key: &TableKey,
+        direction: Direction,
+        counts: impl Fn(&FlatSpec<'_>) -> bool,
+    ) -> Decision {
+        let mut specs = key.specs.iter().map(|index| &self.specs[*index]);
+        let first = specs.find(|s| counts(s) && s.spec.denies_by_default(direction));
         match (first, self.input.mode) {
             (_, Mode::Never) => ALLOW_ALL,
             (Some(spec), _) => Decision {
@@ -280,7 +288,7 @@ impl<'p> Tables<'_, 'p, '_> {
         &mut self,
         key: &TableKey,
         direction: Direction,
-        otherwise: Decision,
+        otherwise: Otherwise,
         rows: &mut Vec<PolicyRow>,
     ) -> Result<(), Exhausted> {
         let specs = key.specs.iter().map(|index| &self.specs[*index]);

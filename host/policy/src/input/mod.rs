@@ -13,6 +13,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::reader::{Cursor, Fields, Findings};
@@ -124,9 +125,28 @@ pub struct Meta {
     pub namespace: Option<String>,
     /// Name.
     pub name: String,
+    /// Is it in force, or only rehearsed?
+    pub enforcement: Enforcement,
+}
+
+/// What becomes of what a document says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Enforcement {
+    /// It is in force.
+    #[default]
+    Enforce,
+    /// Everything is decided as if it were not there, and beside every decision stands
+    /// what it would be if it were in force.
+    Shadow,
 }
 
 impl Meta {
+    /// Is it only rehearsed?
+    pub fn is_shadow(&self) -> bool {
+        self.enforcement == Enforcement::Shadow
+    }
+
     /// Name of the document among all documents: `Kind namespace/name`.
     pub fn key(&self) -> String {
         format!("{} {}", self.kind, self.full_name())
@@ -250,6 +270,17 @@ struct Origin<'a> {
     scope: Scope,
 }
 
+impl Origin<'_> {
+    /// Can the kind be rehearsed? What there is (endpoints, services) is there or not, and
+    /// the deny list is asked before anything that could tell of a second verdict.
+    fn has_shadow(&self) -> bool {
+        matches!(
+            self.kind,
+            "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy" | "PluginBinding"
+        )
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
     /// A missing namespace means "all of them".
@@ -260,9 +291,18 @@ enum Scope {
     Cluster,
 }
 
+/// The annotation that says [`Enforcement`]; on kinds of others too, where no field could.
+pub(crate) const ENFORCEMENT: &str = "tidegate.io/enforcement";
+/// How [`ENFORCEMENT`] is written.
+pub(crate) const ENFORCEMENTS: [(&str, Enforcement); 2] = [
+    ("enforce", Enforcement::Enforce),
+    ("shadow", Enforcement::Shadow),
+];
+/// Prefix of annotations that are meant for us.
+const OWN_ANNOTATIONS: &str = "tidegate.io/";
+
 /// Metadata that API servers add, or people; of no meaning here.
-pub(crate) const FOREIGN_METADATA: [&str; 9] = [
-    "annotations",
+pub(crate) const FOREIGN_METADATA: [&str; 8] = [
     "creationTimestamp",
     "finalizers",
     "generation",
@@ -275,7 +315,7 @@ pub(crate) const FOREIGN_METADATA: [&str; 9] = [
 
 /// Reads `metadata` and names the document in everything that is reported from now on.
 fn read_meta<'a>(root: &Cursor<'a>, top: &Fields<'a>, origin: &Origin<'_>) -> Option<Meta> {
-    let known: Vec<&str> = ["name", "namespace", "labels"]
+    let known: Vec<&str> = ["name", "namespace", "labels", "annotations"]
         .into_iter()
         .chain(FOREIGN_METADATA)
         .collect();
@@ -307,9 +347,37 @@ fn read_meta<'a>(root: &Cursor<'a>, top: &Fields<'a>, origin: &Origin<'_>) -> Op
         kind: origin.kind,
         namespace: namespace.map(str::to_owned),
         name,
+        enforcement: Enforcement::default(),
     };
     root.name_document(meta.key());
-    Some(meta)
+    let enforcement = match fields.get("annotations") {
+        Some(annotations) => read_enforcement(annotations, origin)?,
+        None => Enforcement::default(),
+    };
+    Some(Meta {
+        enforcement,
+        ..meta
+    })
+}
+
+/// What our own annotations say. One that is mistyped is refused: it was to keep a
+/// document from being enforced. Those of others are of no meaning here.
+fn read_enforcement(annotations: &Cursor<'_>, origin: &Origin<'_>) -> Option<Enforcement> {
+    let mut enforcement = Some(Enforcement::default());
+    let own = annotations.entries()?.into_iter();
+    for (key, value) in own.filter(|(key, _)| key.starts_with(OWN_ANNOTATIONS)) {
+        if key != ENFORCEMENT {
+            value.error("no such annotation", &format!("known here: {ENFORCEMENT}"));
+        } else if origin.has_shadow() {
+            enforcement = value.one_of(&ENFORCEMENTS);
+        } else {
+            value.error(
+                format!("{} cannot be rehearsed", origin.kind),
+                "on CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy and PluginBinding only",
+            );
+        }
+    }
+    enforcement
 }
 
 /// A prefix, or a bare address as a full-length one; host bits are cleared, and

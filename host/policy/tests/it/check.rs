@@ -8,7 +8,7 @@ use tidegate_policy::{
     fqdn::Matcher,
     lookup, lookup_any,
     model::{self, L7, Query},
-    parse_file, protocol,
+    parse_file, protocol, rehearse_any,
 };
 
 /// Reads documents that must be readable.
@@ -141,6 +141,50 @@ impl Question {
         all.sort();
         all.dedup();
         (!any.plain).then_some(all)
+    }
+
+    /// What the tables and the proxy decide, in words that do not depend on numbers:
+    /// verdict, rule sets and whether something allows without asking. `rehearsed`: as if
+    /// what is in shadow were enforced.
+    pub(crate) fn ask_everybody(&self, compiled: &Compiled, rehearsed: bool) -> String {
+        let endpoint = compiled.endpoints.values().find(|e| e.name == self.subject);
+        let rows = &endpoint.unwrap().table;
+        let mut identities = self.identities(compiled);
+        if self.direction == Direction::Ingress {
+            // Names are of destinations.
+            identities.truncate(1);
+        }
+        let of = (self.direction, self.protocol, self.port);
+        let (verdict, any) = if rehearsed {
+            let (strongest, any) = rehearse_any(rows, &identities, of.0, of.1, of.2);
+            (strongest.verdict, any)
+        } else {
+            let any = lookup_any(rows, &identities, of.0, of.1, of.2);
+            let verdict = identities
+                .iter()
+                .map(|id| lookup(rows, *id, of.0, of.1, of.2).verdict)
+                .max();
+            (verdict.unwrap(), any)
+        };
+        let set = |id: &u32| {
+            let L7RuleSet {
+                protocol, chain, ..
+            } = &compiled.l7[id];
+            let used = chain.iter().map(|used| {
+                let rules: Vec<_> = used
+                    .rules
+                    .iter()
+                    .map(|r| compiled.rules[r].short())
+                    .collect();
+                (&used.plugin, &used.config, rules, used.bound)
+            });
+            format!("{protocol:?} {:?}", used.collect::<Vec<_>>())
+        };
+        let mut sets: Vec<String> = any.sets.iter().map(set).collect();
+        sets.sort();
+        // The same rules, of which other things are rehearsed.
+        sets.dedup();
+        format!("{verdict:?} plain {} {sets:#?}", any.plain)
     }
 
     /// The answer of the tables: the address's identity, and those of its names; the

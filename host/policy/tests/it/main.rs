@@ -7,4 +7,5 @@ mod reference;
 mod schemas;
 mod semantics;
 mod services;
+mod shadow;
 mod words;

@@ -9,8 +9,8 @@ use proptest::{
     strategy::{BoxedStrategy, Union},
 };
 use tidegate_policy::{
-    Ids, Input, Mode, compile,
-    compiled::{Direction, L7Protocol},
+    Document, Ids, Input, Mode, compile,
+    compiled::{Decision, Direction, L7Protocol, Rehearsed},
     fuzz_parse, parse_file, protocol,
 };
 
@@ -264,7 +264,7 @@ fn document() -> BoxedStrategy<(String, String)> {
             };
             let head = format!("apiVersion: cilium.io/v2\nkind: {kind}\n");
             (
-                format!("{head}metadata: {{NAME, namespace: '{namespace}'}}\n"),
+                format!("{head}metadata: {{NAME, MODE, namespace: '{namespace}'}}\n"),
                 format!("specs: [{}]\n", specs.join(", ")),
             )
         },
@@ -277,7 +277,7 @@ fn document() -> BoxedStrategy<(String, String)> {
         .prop_map(|(direction, peers, subject)| {
             let head = "apiVersion: tidegate.io/v1alpha1\nkind: PluginBinding\n";
             (
-                format!("{head}metadata: {{NAME, namespace: a}}\n"),
+                format!("{head}metadata: {{NAME, MODE, namespace: a}}\n"),
                 format!(
                     "spec: {{endpointSelector: {subject}, direction: {direction}, {peers}\
                      toPorts: [80, 8081], plugin: guard}}\n"
@@ -287,7 +287,7 @@ fn document() -> BoxedStrategy<(String, String)> {
     Union::new_weighted(vec![(5, policy.boxed()), (1, binding.boxed())]).boxed()
 }
 
-fn documents() -> BoxedStrategy<String> {
+fn mixed_documents() -> BoxedStrategy<String> {
     prop::collection::vec(document(), 1..5)
         .prop_map(|documents| {
             let named = documents
@@ -300,6 +300,26 @@ fn documents() -> BoxedStrategy<String> {
             named.collect()
         })
         .boxed()
+}
+
+const SHADOW: &str = "annotations: {tidegate.io/enforcement: shadow}";
+
+/// Documents of which some are in shadow.
+fn rehearsal() -> impl Strategy<Value = String> {
+    let some = prop::collection::vec(any::<bool>(), 5);
+    (mixed_documents(), some).prop_map(|(documents, some)| {
+        let mut parts = documents.split("MODE");
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        for (part, shadow) in parts.zip(some) {
+            text.push_str(if shadow { SHADOW } else { "labels: {}" });
+            text.push_str(part);
+        }
+        text
+    })
+}
+
+fn documents() -> impl Strategy<Value = String> {
+    mixed_documents().prop_map(|documents| documents.replace("MODE", "labels: {}"))
 }
 
 fn questions() -> Vec<Question> {
@@ -354,6 +374,45 @@ proptest! {
                 && question.has_several_rows(&compiled)
             {
                 prop_assert_eq!(question.ask_proxy(&compiled), l7.rules, "{:?}", question);
+            }
+        }
+    }
+
+    /// What is enforced stays what it would be if the documents in shadow were not there,
+    /// and what is told beside it is what would be enforced if none of them were.
+    #[test]
+    fn shadow_changes_nothing_and_tells_everything(text in rehearsal(), always in any::<bool>()) {
+        let world = |documents: Vec<Document>| {
+            let mut input = world();
+            input.mode = if always { Mode::Always } else { Mode::Default };
+            documents.into_iter().for_each(|document| input.add(document));
+            compile(&input, &mut Ids::default())
+                .map(|compiled| (input, compiled))
+                .map_err(|p| TestCaseError::fail(format!("{p:?}")))
+        };
+        let documents = |text: &str| parse_file("random.yaml", text).map_err(|p| {
+            TestCaseError::fail(format!("{p:?}"))
+        });
+        let enforced = documents(&text)?.into_iter().filter(|d| !d.meta().is_shadow()).collect();
+        let (input, mixed) = world(documents(&text)?)?;
+        let (_, without) = world(enforced)?;
+        let (all, whole) = world(documents(&text.replace(SHADOW, "labels: {}"))?)?;
+        for question in questions() {
+            let enforced = question.ask_everybody(&mixed, false);
+            prop_assert_eq!(enforced, question.ask_everybody(&without, false), "{:?}", question);
+            let rehearsed = question.ask_everybody(&mixed, true);
+            prop_assert_eq!(rehearsed, question.ask_everybody(&whole, false), "{:?}", question);
+            if !question.has_names() {
+                let decision = question.ask_tables(&mixed);
+                let by_rules = question.ask_model(&input).unwrap();
+                prop_assert_eq!(
+                    normal(&in_words(&mixed, decision)), normal(&by_rules), "{:?}", question
+                );
+                let Some(shadow) = decision.shadow else { continue };
+                let Rehearsed { verdict, rule, l7 } = shadow;
+                let told = in_words(&mixed, Decision { verdict, rule, l7, shadow: None });
+                let by_rules = question.ask_model(&all).unwrap();
+                prop_assert_eq!(normal(&told), normal(&by_rules), "{:?}", question);
             }
         }
     }

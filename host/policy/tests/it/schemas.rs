@@ -265,8 +265,7 @@ fn mappings(
     at: &str,
     found: &mut Vec<(String, String, Vec<String>)>,
 ) {
-    if let (Some(properties), Some(entries)) = (schema["properties"].as_object(), value.as_object())
-    {
+    if let (Some(properties), Some(entries)) = (closed(schema), value.as_object()) {
         found.push((
             place.to_owned(),
             at.to_owned(),
@@ -288,9 +287,15 @@ fn mappings(
     }
 }
 
+/// The keys of a mapping that takes no others.
+fn closed(schema: &Value) -> Option<&serde_json::Map<String, Value>> {
+    let properties = schema["properties"].as_object();
+    properties.filter(|_| schema["additionalProperties"] == json!(false))
+}
+
 /// How many closed mappings a schema has.
 fn count(schema: &Value) -> usize {
-    let properties = schema["properties"].as_object();
+    let properties = closed(schema);
     let inside: usize = properties
         .into_iter()
         .flatten()

@@ -65,6 +65,7 @@ fn row(identity: u32, direction: Direction, ports: PortMatch, verdict: Verdict) 
             verdict,
             rule: RULE,
             l7: 0,
+            shadow: None,
         },
     }
 }
