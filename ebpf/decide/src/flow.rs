@@ -139,6 +139,8 @@ pub fn renew(entry: &mut FlowEntry, evaluation: &Evaluation) {
     entry.ingress_rule = evaluation.ingress_rule;
     entry.egress_l7 = evaluation.egress_l7;
     entry.ingress_l7 = evaluation.ingress_l7;
+    entry.shadow_rule = evaluation.shadow_rule;
+    entry.shadow_verdict = evaluation.shadow_verdict;
     if evaluation.verdict == verdict::REDIRECT {
         entry.flags |= flags::REDIRECT;
     }

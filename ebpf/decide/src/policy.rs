@@ -75,11 +75,11 @@ pub struct Evaluation {
     pub egress_l7: u32,
     /// L7 rule set of the destination's ingress policy, or 0.
     pub ingress_l7: u32,
-    /// Rule that would decide if shadow rules were enforced, or 0.
+    /// Rule that would decide if what is in shadow were enforced, or 0.
     pub shadow_rule: u32,
     /// One of [`verdict`].
     pub verdict: u8,
-    /// One of [`verdict`]: the verdict if shadow rules were enforced.
+    /// One of [`verdict`]: the verdict if what is in shadow were enforced.
     pub shadow_verdict: u8,
     /// One of [`reason`] if it is not allowed, else 0.
     pub reason: u8,
@@ -115,6 +115,12 @@ impl Evaluation {
     #[inline(always)]
     pub const fn is_allowed(&self) -> bool {
         self.reason == 0
+    }
+
+    /// Would what is in shadow refuse it?
+    #[inline(always)]
+    pub const fn is_refused_in_shadow(&self) -> bool {
+        denial(self.shadow_verdict) != 0
     }
 
     /// Allowed if the proxy agrees.
@@ -167,7 +173,7 @@ pub fn judge(
     start(tables, tuple, src_endpoint, dst_endpoint, evaluation);
     if let (1.., Some(age)) = (evaluation.src_endpoint, age) {
         evaluate_egress(tables, tuple, age, evaluation);
-        if !evaluation.is_allowed() {
+        if !evaluation.is_allowed() && evaluation.is_refused_in_shadow() {
             return;
         }
     }
@@ -269,9 +275,12 @@ fn evaluate_ingress(tables: &impl Tables, tuple: &Tuple, evaluation: &mut Evalua
         return not_ready(evaluation, direction::INGRESS);
     };
     let entry = row(tables, &mut key, evaluation.src_identity);
-    evaluation.ingress_rule = entry.rule;
-    if entry.verdict == verdict::REDIRECT {
-        evaluation.ingress_l7 = entry.l7;
+    // Else the source's policy has refused it, and this is about what is in shadow only.
+    if evaluation.is_allowed() {
+        evaluation.ingress_rule = entry.rule;
+        if entry.verdict == verdict::REDIRECT {
+            evaluation.ingress_l7 = entry.l7;
+        }
     }
     combine(evaluation, &entry, direction::INGRESS);
 }
@@ -323,51 +332,70 @@ fn row(tables: &impl Tables, key: &mut PolicyKey, identity: u32) -> PolicyEntry 
     tables.policy(key).unwrap_or_default()
 }
 
-/// The stronger of `best` and the row of one more identity of the same address. The
-/// wildcard row is not asked again: `best` has it folded in.
+/// The stronger of `best` and the row of one more identity of the same address, in force
+/// and in shadow apart. The wildcard row is not asked again: `best` has it folded in.
 #[inline(always)]
 fn stronger(
     tables: &impl Tables,
     key: &mut PolicyKey,
     identity: u32,
-    best: PolicyEntry,
+    mut best: PolicyEntry,
 ) -> PolicyEntry {
     if identity == 0 {
         return best;
     }
     key.identity = identity.to_be_bytes();
-    match tables.policy(key) {
-        Some(entry) if entry.verdict > best.verdict => entry,
-        _ => best,
+    let Some(entry) = tables.policy(key) else {
+        return best;
+    };
+    if entry.shadow_verdict > best.shadow_verdict {
+        best.shadow_verdict = entry.shadow_verdict;
+        best.shadow_rule = entry.shadow_rule;
     }
+    if entry.verdict > best.verdict {
+        best.verdict = entry.verdict;
+        best.rule = entry.rule;
+        best.l7 = entry.l7;
+    }
+    best
 }
 
 #[inline(always)]
 fn combine(evaluation: &mut Evaluation, entry: &PolicyEntry, direction: u8) {
-    let reason = denial(entry.verdict);
-    if reason != 0 {
-        evaluation.reason = reason;
-        evaluation.direction = direction;
-        evaluation.verdict = entry.verdict;
-    } else if entry.verdict == verdict::REDIRECT {
-        evaluation.verdict = verdict::REDIRECT;
+    // The first denial stands, in force and in shadow.
+    if evaluation.is_allowed() {
+        let reason = denial(entry.verdict);
+        if reason != 0 {
+            evaluation.reason = reason;
+            evaluation.direction = direction;
+            evaluation.verdict = entry.verdict;
+        } else if entry.verdict == verdict::REDIRECT {
+            evaluation.verdict = verdict::REDIRECT;
+        }
     }
-    // A shadow denial of either end stands; otherwise "needs L7" of either does.
-    let stands = denial(evaluation.shadow_verdict) != 0;
-    if !stands && (denial(entry.shadow_verdict) != 0 || entry.shadow_rule != 0) {
-        evaluation.shadow_rule = entry.shadow_rule;
-    }
-    if !stands && entry.shadow_verdict != verdict::ALLOW {
-        evaluation.shadow_verdict = entry.shadow_verdict;
+    if !evaluation.is_refused_in_shadow() {
+        let denies = denial(entry.shadow_verdict) != 0;
+        if denies || entry.shadow_rule != 0 {
+            evaluation.shadow_rule = entry.shadow_rule;
+        }
+        // "Needs L7" of either end does.
+        if entry.shadow_verdict != verdict::ALLOW {
+            evaluation.shadow_verdict = entry.shadow_verdict;
+        }
     }
 }
 
 #[inline(always)]
 fn not_ready(evaluation: &mut Evaluation, direction: u8) {
-    evaluation.reason = reason::ENDPOINT_NOT_READY;
-    evaluation.verdict = verdict::DEFAULT_DENY;
-    evaluation.shadow_verdict = verdict::DEFAULT_DENY;
-    evaluation.direction = direction;
+    if evaluation.is_allowed() {
+        evaluation.reason = reason::ENDPOINT_NOT_READY;
+        evaluation.verdict = verdict::DEFAULT_DENY;
+        evaluation.direction = direction;
+    }
+    if !evaluation.is_refused_in_shadow() {
+        evaluation.shadow_verdict = verdict::DEFAULT_DENY;
+        evaluation.shadow_rule = 0;
+    }
 }
 
 /// The drop reason of a verdict; 0 if it allows. An unknown number denies.

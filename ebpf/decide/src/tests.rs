@@ -408,6 +408,83 @@ fn delivery_is_decided_by_ingress_policy_alone() {
     assert_eq!(decide(true), 0);
 }
 
+/// What is in shadow has no effect, and the verdict beside is that of all of it.
+#[test]
+fn what_is_in_shadow_is_decided_beside() {
+    use direction::{EGRESS, INGRESS};
+    use verdict::{ALLOW, DEFAULT_DENY, DENY, REDIRECT};
+    let any = reserved::ANY;
+    // Per row: policy, identity, direction, verdict, verdict in shadow and its rule.
+    type Row = (u32, u32, u8, u8, u8, u32);
+    let check = |rows: &[Row], dst, expected: (u8, u32, u32, u8, u32)| {
+        let plain: Vec<_> = rows.iter().map(|r| (r.0, r.1, r.2, r.3)).collect();
+        let mut memory = Memory::new(&plain);
+        for (policy, identity, direction, _, shadow, rule) in rows {
+            let entry = memory.policy.get_mut(&(*policy, *identity, *direction));
+            let entry = entry.unwrap();
+            (entry.shadow_verdict, entry.shadow_rule) = (*shadow, *rule);
+        }
+        let mut names = FqdnInfo::default();
+        names.identities[..2].copy_from_slice(&[777, 888]);
+        names.expires[..2].fill(u32::MAX);
+        memory.fqdn.insert(WORLD, names);
+        let e = memory.decide(A, dst);
+        let got = (
+            e.verdict,
+            e.egress_rule,
+            e.ingress_rule,
+            e.shadow_verdict,
+            e.shadow_rule,
+        );
+        assert_eq!(got, expected, "{rows:?}");
+    };
+    // Refused beside what passes, at either end.
+    let open = (6, any, INGRESS, ALLOW, ALLOW, 0);
+    check(
+        &[(5, any, EGRESS, ALLOW, DENY, 70), open],
+        B,
+        (ALLOW, 1, 2, DENY, 70),
+    );
+    let plain = (5, any, EGRESS, ALLOW, ALLOW, 0);
+    let refused = (6, any, INGRESS, ALLOW, DEFAULT_DENY, 71);
+    check(&[plain, refused], B, (ALLOW, 1, 2, DEFAULT_DENY, 71));
+    // Allowed beside what is refused: then the other end is asked, in shadow only.
+    let opened = (5, any, EGRESS, DEFAULT_DENY, ALLOW, 72);
+    check(&[opened, open], B, (DEFAULT_DENY, 1, 0, ALLOW, 72));
+    check(
+        &[opened, refused],
+        B,
+        (DEFAULT_DENY, 1, 0, DEFAULT_DENY, 71),
+    );
+    check(&[opened], B, (DEFAULT_DENY, 1, 0, DEFAULT_DENY, 0));
+    let denies = (6, any, INGRESS, DENY, DENY, 0);
+    check(&[opened, denies], B, (DEFAULT_DENY, 1, 0, DENY, 0));
+    // Steered in shadow by either end.
+    let read = (5, any, EGRESS, ALLOW, REDIRECT, 73);
+    check(&[read, open], B, (ALLOW, 1, 2, REDIRECT, 73));
+    // Of an address's names and prefixes the strongest, in force and in shadow apart.
+    let name = |identity, verdict, shadow, rule| (5, identity, EGRESS, verdict, shadow, rule);
+    let own = name(any, ALLOW, ALLOW, 0);
+    check(
+        &[
+            own,
+            name(777, REDIRECT, REDIRECT, 0),
+            name(888, ALLOW, DENY, 74),
+        ],
+        WORLD,
+        (REDIRECT, 2, 0, DENY, 74),
+    );
+    check(
+        &[
+            own,
+            name(777, DENY, DENY, 0),
+            name(888, ALLOW, REDIRECT, 75),
+        ],
+        WORLD,
+        (DENY, 2, 0, DENY, 0),
+    );
+}
+
 #[test]
 fn the_order_of_policy_lookups() {
     use direction::{EGRESS, INGRESS};

@@ -193,7 +193,12 @@ fn established(
             return Some(Outcome::Drop);
         }
         if work.evaluation.is_allowed() {
+            let told = entry.shadow_rule == work.evaluation.shadow_rule
+                && entry.shadow_verdict == work.evaluation.shadow_verdict;
             flow::renew(entry, &work.evaluation);
+            if !told {
+                rehearsed_of_flow(work);
+            }
         } else {
             report(work);
             if !is_audited(&work.evaluation) {
@@ -208,6 +213,15 @@ fn established(
         events::flow_closed(&work.key, entry, work.packet.ifindex);
     }
     Some(forward(work, entry.flags & flags::REDIRECT != 0))
+}
+
+/// Tells that a live flow, decided anew, goes on only because what is in shadow is not
+/// enforced. In a stack frame of its own.
+#[inline(never)]
+fn rehearsed_of_flow(work: &Scratch) {
+    if work.evaluation.is_refused_in_shadow() {
+        events::rehearsed(&work.opened, work.packet.ifindex, &work.evaluation);
+    }
 }
 
 /// Decides a packet that no live flow covers.
@@ -256,6 +270,8 @@ pub fn first(ctx: &TcContext, work: &mut Scratch, origin: Origin, seen: Seen) ->
             return Outcome::Drop;
         }
         events::flow_new(&work.packet, &work.evaluation);
+    } else if work.evaluation.is_refused_in_shadow() {
+        events::rehearsed(&work.packet.tuple, work.packet.ifindex, &work.evaluation);
     }
     if work.evaluation.is_steered() {
         count(counter::FLOWS_STEERED, 0);

@@ -38,9 +38,7 @@ pub fn run<const FAMILY: bool>(ctx: &SockAddrContext, call: Call) -> Answer {
         }
     } else if evaluation.verdict == verdict::REDIRECT {
         if steer::<FAMILY>(ctx, &mut attempt, &evaluation, call) {
-            if call == Call::Connect {
-                report_opened(&attempt, &evaluation);
-            }
+            report_opened(&attempt, &evaluation, call);
             return Answer::Proceed;
         }
         evaluation.reason = reason::PROXY_UNAVAILABLE;
@@ -61,8 +59,8 @@ pub fn run<const FAMILY: bool>(ctx: &SockAddrContext, call: Call) -> Answer {
         );
         report(&attempt, news);
     }
-    if call == Call::Connect && evaluation.src_endpoint != 0 && evaluation.is_allowed() {
-        report_opened(&attempt, &evaluation);
+    if evaluation.src_endpoint != 0 && evaluation.is_allowed() {
+        report_opened(&attempt, &evaluation, call);
     }
     Answer::Proceed
 }

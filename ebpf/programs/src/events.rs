@@ -12,7 +12,7 @@ use tidegate_ebpf_shared::{
 use crate::{
     clock,
     counters::count,
-    maps::{DENIES, DENY_TOKENS, EVENTS},
+    maps::{DENIES, DENY_TOKENS, EVENTS, REHEARSED_TOKENS},
     packet::Packet,
     tables::config,
 };
@@ -42,7 +42,8 @@ pub fn flow_closed(key: &FlowKey, entry: &FlowEntry, ifindex: u32) {
         } else {
             verdict::ALLOW
         };
-        event.shadow_verdict = event.verdict;
+        event.shadow_rule = entry.shadow_rule;
+        event.shadow_verdict = entry.shadow_verdict;
         event.tx_packets = entry.tx_packets;
         event.tx_bytes = entry.tx_bytes;
         event.rx_packets = entry.rx_packets;
@@ -67,6 +68,27 @@ pub fn drop(packet: &Packet, evaluation: &Evaluation) {
     deny(|event| {
         event.kind = kind::DROP;
         of_packet(event, packet);
+        of_evaluation(event, evaluation);
+    });
+}
+
+/// Something passed that what is in shadow would refuse, and of which no other event
+/// tells. As often as denies may be told, and beside those: what is only rehearsed shall
+/// not hide what is refused.
+#[inline(never)]
+pub fn rehearsed(tuple: &Tuple, ifindex: u32, evaluation: &Evaluation) {
+    let rate = config().map_or(0, |config| config.deny_events_per_second);
+    let Some(bucket) = REHEARSED_TOKENS.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: a per-CPU value of this CPU.
+    if !unsafe { &mut *bucket }.take(rate, clock::coarse()) {
+        return count(counter::REHEARSED_SUPPRESSED, 0);
+    }
+    emit(&EVENTS, counter::EVENTS_LOST, |event| {
+        event.kind = kind::REHEARSED;
+        event.ifindex = ifindex;
+        of_tuple(event, tuple);
         of_evaluation(event, evaluation);
     });
 }

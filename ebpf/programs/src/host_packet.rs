@@ -12,6 +12,7 @@ use tidegate_ebpf_shared::{addr::proto, policy::verdict, reason};
 use crate::{
     addr::{set_v4, set_v6},
     attempt::Attempt,
+    events,
     host_service::{decide_as, innermost, is_audited, report_denied},
 };
 
@@ -50,6 +51,9 @@ pub fn run(ctx: &SkBuffContext) -> bool {
         }
     }
     if evaluation.is_allowed() {
+        if evaluation.is_refused_in_shadow() {
+            events::rehearsed(&attempt.tuple, 0, &evaluation);
+        }
         return true;
     }
     report_denied(&attempt, &evaluation);

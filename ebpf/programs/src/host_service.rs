@@ -19,6 +19,7 @@ use crate::{
     counters::count_shared,
     events,
     maps::{CGROUPS, EVENTS},
+    steer::Call,
     tables::{Maps, generation},
 };
 
@@ -122,10 +123,16 @@ pub fn is_audited(evaluation: &Evaluation) -> bool {
     evaluation.is_policy_denial() && Maps.config_flags() & config::flags::AUDIT != 0
 }
 
-/// Reports what a host service's egress policy allowed. Only connects: of single
-/// datagrams there would be too many.
+/// Reports what a host service's egress policy allowed. Of single datagrams there would
+/// be too many: only those that what is in shadow would refuse, and not all of them.
 #[inline(never)]
-pub fn report_opened(attempt: &Attempt, evaluation: &Evaluation) {
+pub fn report_opened(attempt: &Attempt, evaluation: &Evaluation, call: Call) {
+    if call != Call::Connect {
+        if evaluation.is_refused_in_shadow() {
+            events::rehearsed(&attempt.tuple, 0, evaluation);
+        }
+        return;
+    }
     events::emit(&EVENTS, counter::EVENTS_LOST, |event| {
         event.kind = kind::SOCKET_OPENED;
         events::of_tuple(event, &attempt.tuple);

@@ -128,6 +128,9 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// Rate limit of deny events. Programs only: nothing to read, nothing to keep.
 #[map]
 pub static DENY_TOKENS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
+/// Rate limit of events about what is only rehearsed. Programs only, as above.
+#[map]
+pub static REHEARSED_TOKENS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 /// Answers of `INTERFACES`, kept for a tick. Programs only, as above.
 #[map]
 pub static RECENT_INTERFACES: PerCpuArray<Answer> =

@@ -44,7 +44,7 @@ pub struct Event {
     pub egress_rule: u32,
     /// Rule of the destination's ingress policy, or 0.
     pub ingress_rule: u32,
-    /// Rule that would decide if shadow rules were enforced, or 0.
+    /// Rule that would decide if what is in shadow were enforced, or 0.
     pub shadow_rule: u32,
     /// Generation that decided.
     pub generation: u32,
@@ -54,7 +54,7 @@ pub struct Event {
     pub direction: u8,
     /// TCP flags of the packet, or those seen (closed flows).
     pub tcp_flags: u8,
-    /// One of [`crate::policy::verdict`]: the verdict if shadow rules were enforced.
+    /// One of [`crate::policy::verdict`]: the verdict if what is in shadow were enforced.
     pub shadow_verdict: u8,
     /// One of [`crate::flow::hint`].
     pub hint: u8,
@@ -83,6 +83,9 @@ pub mod kind {
     pub const SOCKET_DENIED: u8 = 6;
     /// A host service opened a socket to somewhere its egress policy allows.
     pub const SOCKET_OPENED: u8 = 7;
+    /// Something passed that what is in shadow would refuse, and of which nothing else
+    /// tells: a live flow decided anew, or a packet that is of none.
+    pub const REHEARSED: u8 = 8;
 }
 
 /// Per-CPU counter cell of the `COUNTERS` array, indexed by [`counter`].
@@ -126,6 +129,8 @@ pub mod counter {
     pub const PROBES: u32 = 268;
     /// Flows steered to the proxy: each is to meet `pick_listener`.
     pub const FLOWS_STEERED: u32 = 269;
+    /// Events of kind [`super::kind::REHEARSED`] not sent because of the rate limit.
+    pub const REHEARSED_SUPPRESSED: u32 = 270;
     /// Number of cells.
     pub const COUNT: u32 = 288;
 }

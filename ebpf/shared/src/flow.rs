@@ -71,8 +71,12 @@ pub struct FlowEntry {
     pub ack_to_dst: u32,
     /// First-byte hint, one of [`hint`].
     pub hint: u8,
+    /// One of [`crate::policy::verdict`]: the verdict if what is in shadow were enforced.
+    pub shadow_verdict: u8,
     /// 0.
-    pub pad: [u8; 7],
+    pub pad: [u8; 2],
+    /// Rule that would decide if what is in shadow were enforced, or 0.
+    pub shadow_rule: u32,
 }
 layout!(FlowEntry, 104);
 

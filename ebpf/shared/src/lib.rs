@@ -25,7 +25,7 @@ pub mod service;
 pub mod steer;
 
 /// Part of every pin path: maps of another layout are never opened by mistake.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Asserts that a type has exactly the stated size (the sum of its fields, so no
 /// padding) and makes it plain old data for the loader.

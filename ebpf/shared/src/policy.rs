@@ -55,16 +55,15 @@ pub struct PolicyEntry {
     pub rule: u32,
     /// L7 rule set to apply when `verdict` is [`verdict::REDIRECT`]; else 0.
     pub l7: u32,
-    /// Rule that would decide if shadow rules were enforced; 0 if none.
+    /// Rule that would decide if what is in shadow were enforced; 0 if that would be the
+    /// same.
     pub shadow_rule: u32,
     /// One of [`verdict`].
     pub verdict: u8,
-    /// One of [`verdict`]: the verdict if shadow rules were enforced.
+    /// One of [`verdict`]: the verdict if what is in shadow were enforced.
     pub shadow_verdict: u8,
-    /// Priority tier, 0 for the normal one; room for cluster-wide tiers.
-    pub tier: u8,
-    /// Reserved, 0.
-    pub flags: u8,
+    /// 0.
+    pub pad: [u8; 2],
 }
 layout!(PolicyEntry, 16);
 

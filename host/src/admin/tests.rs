@@ -36,6 +36,7 @@ impl Explain for Echo {
             learned: Vec::new(),
             live: None,
             verdict: FlowVerdict::Forwarded,
+            shadow: None,
             reason: None,
             l7: None,
             upstream_source: None,

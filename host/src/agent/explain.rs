@@ -14,7 +14,8 @@ use crate::{
         assemble::protocol_name as protocol,
         directory::{Directory, LearnedNames},
         explain::{
-            ExplainQuery, Explanation, L7Question, LiveFlow, PolicyStep, ServiceStep, l7_in_words,
+            ExplainQuery, Explanation, InShadow, L7Question, LiveFlow, PolicyStep, RulePlace,
+            ServiceStep, l7_in_words,
         },
         record::{FlowDirection, FlowVerdict, Party},
     },
@@ -131,6 +132,11 @@ impl Explainer {
             live: live(&answer),
             verdict,
             reason: drop.map(|reason| reason::phrase(reason).to_owned()),
+            shadow: if reached_policy {
+                names.in_shadow(&answer, drop, host_service != 0)
+            } else {
+                None
+            },
             l7: None,
             upstream_source: None,
             notes,
@@ -280,11 +286,21 @@ fn refusal(answer: &datapath::Explanation, from_host_service: bool) -> Option<u8
     if !evaluation.is_allowed() {
         return Some(evaluation.reason);
     }
-    let host_stack = from_host_service || evaluation.src_identity == reserved::HOST;
-    let ingress_l7 = answer.steps.iter().any(|step| {
-        step.direction == Direction::Ingress && step.entry.verdict == verdict::REDIRECT
-    });
-    (host_stack && ingress_l7).then_some(reason::UNSTEERABLE)
+    let ingress_l7 = |step: &datapath::Step| step.entry.verdict == verdict::REDIRECT;
+    unsteerable(answer, from_host_service, ingress_l7)
+}
+
+/// Nothing brings what the node sends itself to the proxy, if the destination's policy has
+/// it read.
+fn unsteerable(
+    answer: &datapath::Explanation,
+    from_host_service: bool,
+    reads: impl Fn(&datapath::Step) -> bool,
+) -> Option<u8> {
+    let host_stack = from_host_service || answer.evaluation.src_identity == reserved::HOST;
+    let mut ingress = answer.steps.iter();
+    let read = ingress.any(|step| step.direction == Direction::Ingress && reads(step));
+    (host_stack && read).then_some(reason::UNSTEERABLE)
 }
 
 /// The host service at an address, if there is exactly one: several share the node's.
@@ -338,6 +354,71 @@ impl Names<'_> {
         }
     }
 
+    /// What the kernel would do with the flow if what is in shadow were enforced, where
+    /// that is not what it does now: `drop` is why it does not come about, if so.
+    fn in_shadow(
+        &self,
+        answer: &datapath::Explanation,
+        drop: Option<u8>,
+        from_host_service: bool,
+    ) -> Option<InShadow> {
+        let evaluation = &answer.evaluation;
+        let reads = |step: &datapath::Step| step.shadow.verdict == verdict::REDIRECT;
+        let (verdict, reason) = match becomes(evaluation.shadow_verdict) {
+            FlowVerdict::Redirected => match unsteerable(answer, from_host_service, reads) {
+                Some(reason) => (FlowVerdict::Dropped, Some(reason::phrase(reason))),
+                None => (
+                    FlowVerdict::Redirected,
+                    Some(
+                        "its L7 rules are not judged meanwhile: nothing that is enforced has \
+                         the flow read",
+                    ),
+                ),
+            },
+            other => (other, None),
+        };
+        let now = match drop {
+            Some(_) => FlowVerdict::Dropped,
+            None => becomes(evaluation.verdict),
+        };
+        (verdict != now).then(|| InShadow {
+            verdict,
+            reason: reason.map(str::to_owned),
+            rule: self.rule_place(evaluation.shadow_rule),
+            l7: Vec::new(),
+        })
+    }
+
+    fn rule_place(&self, rule: u32) -> Option<RulePlace> {
+        Some(RulePlace {
+            rule: self.directory.rule(rule)?,
+            place: place(self.compiled, rule),
+        })
+    }
+
+    /// What one policy would say in shadow, where it is not what it says: another verdict,
+    /// or other L7 rules.
+    fn step_in_shadow(&self, step: &datapath::Step) -> Option<InShadow> {
+        let shadow = &step.shadow;
+        if shadow.rule == 0 && becomes(shadow.verdict) == becomes(step.entry.verdict) {
+            return None;
+        }
+        // The kernel keeps no number of the rule set: nothing is asked by it.
+        let endpoint = self.compiled.endpoints.get(&step.endpoint);
+        let mut rows = endpoint.into_iter().flat_map(|endpoint| &endpoint.table);
+        let row = rows.find(|row| {
+            (row.identity, row.direction, row.ports)
+                == (shadow.identity, step.direction, shadow.ports)
+        });
+        let set = row.and_then(|row| self.compiled.l7.get(&row.decision.rehearsed().l7));
+        Some(InShadow {
+            verdict: becomes(shadow.verdict),
+            reason: None,
+            rule: self.rule_place(shadow.rule),
+            l7: set.map(l7_in_words).unwrap_or_default(),
+        })
+    }
+
     fn steps(&self, answer: &datapath::Explanation) -> Vec<PolicyStep> {
         let step = |step: &datapath::Step| {
             let rule = step.entry.rule;
@@ -352,7 +433,12 @@ impl Names<'_> {
                     Direction::Egress => FlowDirection::Egress,
                 },
                 entry: entry(step),
-                outcome: outcome(step.entry.verdict, rule).to_owned(),
+                outcome: match step.reached {
+                    true => outcome(step.entry.verdict, rule),
+                    false => "not asked",
+                }
+                .to_owned(),
+                shadow: self.step_in_shadow(step),
                 rule: self.directory.rule(rule),
                 place,
                 l7: self
@@ -364,6 +450,15 @@ impl Names<'_> {
             }
         };
         answer.steps.iter().map(step).collect()
+    }
+}
+
+/// What becomes of a flow by a verdict of the kernel's tables.
+fn becomes(decided: u8) -> FlowVerdict {
+    match decided {
+        verdict::ALLOW => FlowVerdict::Forwarded,
+        verdict::REDIRECT => FlowVerdict::Redirected,
+        _ => FlowVerdict::Dropped,
     }
 }
 

@@ -146,6 +146,7 @@ fn by_name(counters: &Counters) -> BTreeMap<String, Volume> {
         ("events lost", counters.events_lost),
         ("denies lost", counters.denies_lost),
         ("denies suppressed", counters.denies_suppressed),
+        ("rehearsed suppressed", counters.rehearsed_suppressed),
         ("translated", counters.translated),
         ("sockets steered", counters.sockets_steered),
         ("sockets denied", counters.sockets_denied),

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     cli::observe::party_text,
     observe::{
-        explain::{Explanation, L7Answer, L7Question},
+        explain::{Explanation, InShadow, L7Answer, L7Question},
         record::{FlowDirection, FlowVerdict},
     },
 };
@@ -142,6 +142,9 @@ fn render(e: &Explanation) -> String {
         party_text(&e.destination),
         e.protocol
     );
+    if let Some(shadow) = &e.shadow {
+        let _ = writeln!(out, "  in shadow: {}", in_shadow(shadow));
+    }
     if let Some(l7) = &e.l7 {
         out.push_str(&render_l7(l7));
     }
@@ -186,6 +189,12 @@ fn render(e: &Explanation) -> String {
         for line in &step.l7 {
             let _ = writeln!(out, "           L7     {line}");
         }
+        if let Some(shadow) = &step.shadow {
+            let _ = writeln!(out, "           shadow {}", in_shadow(shadow));
+            for line in &shadow.l7 {
+                let _ = writeln!(out, "           shadow L7 {line}");
+            }
+        }
     }
     for one in &e.learned {
         let left = match one.left_s {
@@ -222,6 +231,24 @@ fn render(e: &Explanation) -> String {
         e.generation
     );
     out
+}
+
+/// `would be DROPPED by shop/strict ingressDeny[0]  (policies/strict.yaml:9)`.
+fn in_shadow(shadow: &InShadow) -> String {
+    let verdict = match shadow.verdict {
+        FlowVerdict::Forwarded => "would be ALLOWED",
+        FlowVerdict::Redirected => "would be steered to the proxy",
+        _ => "would be DROPPED",
+    };
+    let rule = shadow.rule.as_ref().map(|rule| match &rule.place {
+        Some(place) => format!(" by {}  ({place})", rule.rule),
+        None => format!(" by {}", rule.rule),
+    });
+    let why = shadow.reason.as_ref().map(|why| format!("; {why}"));
+    [Some(verdict.to_owned()), rule, why]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn render_l7(l7: &L7Answer) -> String {
@@ -276,6 +303,33 @@ mod tests {
             render_l7(&answer),
             "  GET /admin: REFUSED, 403 by http@0.1.0\n           \
              rule   shop/web ingress[0].toPorts[0]  (policies/web.yaml:9)\n"
+        );
+    }
+
+    #[test]
+    fn what_is_in_shadow_is_a_sentence_with_its_rule() {
+        let shadow = InShadow {
+            verdict: FlowVerdict::Dropped,
+            reason: None,
+            rule: Some(crate::observe::explain::RulePlace {
+                rule: "shop/strict ingressDeny[0]".into(),
+                place: Some("policies/strict.yaml:9".into()),
+            }),
+            l7: Vec::new(),
+        };
+        assert_eq!(
+            in_shadow(&shadow),
+            "would be DROPPED by shop/strict ingressDeny[0]  (policies/strict.yaml:9)"
+        );
+        let read = InShadow {
+            verdict: FlowVerdict::Redirected,
+            reason: Some("not judged".into()),
+            rule: None,
+            l7: Vec::new(),
+        };
+        assert_eq!(
+            in_shadow(&read),
+            "would be steered to the proxy; not judged"
         );
     }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::observe::{
     filter::FlowFilter,
-    record::{FlowEvent, FlowRecord, L7Summary, Line, Party},
+    record::{FlowEvent, FlowRecord, FlowVerdict, L7Summary, Line, Party, Shadow},
     store::verdict_label,
 };
 
@@ -46,6 +46,10 @@ pub(super) struct Observe {
     /// forwarded, dropped (error included), redirected, translated, audit, error
     #[arg(long)]
     verdict: Vec<String>,
+    /// Verdict if what is in shadow were enforced, where that is another: forwarded, dropped,
+    /// redirected
+    #[arg(long)]
+    shadow_verdict: Vec<String>,
     /// tcp, udp, icmp, icmpv6, sctp, http, dns
     #[arg(short, long)]
     protocol: Vec<String>,
@@ -55,7 +59,7 @@ pub(super) struct Observe {
     /// Label at either end: key=value or source:key=value
     #[arg(short, long)]
     label: Vec<String>,
-    /// Text of the rule that decided
+    /// Text of the rule that decided, or would in shadow
     #[arg(long)]
     rule: Vec<String>,
 }
@@ -66,6 +70,7 @@ pub(super) async fn run(args: Observe, client: &Client, output: Output) -> Resul
         from: args.from,
         to: args.to,
         verdict: args.verdict,
+        shadow_verdict: args.shadow_verdict,
         protocol: args.protocol,
         port: args.port,
         label: args.label,
@@ -121,10 +126,24 @@ fn row(r: &FlowRecord) -> String {
     if let Some(plugin) = &r.plugin {
         parts.push(format!("({plugin})"));
     }
-    if let Some(shadow) = &r.shadow {
-        parts.push(format!("shadow: {shadow}"));
-    }
+    parts.extend(r.shadow.as_ref().map(shadow_text));
     parts.join(" ")
+}
+
+/// `{in shadow: DROPPED by shop/strict ingressDeny[0]}`.
+fn shadow_text(shadow: &Shadow) -> String {
+    let by = match &*shadow.rules.join(" and ") {
+        "" => String::new(),
+        rules => format!(" by {rules}"),
+    };
+    let unread = match shadow.verdict {
+        FlowVerdict::Redirected => ", its L7 rules not judged",
+        _ => "",
+    };
+    format!(
+        "{{in shadow: {}{by}{unread}}}",
+        verdict_label(shadow.verdict)
+    )
 }
 
 fn what(r: &FlowRecord) -> String {
@@ -144,6 +163,7 @@ fn what(r: &FlowRecord) -> String {
         FlowEvent::Translated => r.service.as_ref().map(|s| format!("via service {s}")),
         FlowEvent::DenyList => Some("deny list".into()),
         FlowEvent::SocketDenied | FlowEvent::SocketOpened => Some("at the socket".into()),
+        FlowEvent::Rehearsed => Some("goes on".into()),
         _ => None,
     };
     let hint = r.hint.as_ref().map(|h| format!("looks like {h}"));
@@ -229,7 +249,7 @@ fn clock(time_ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::{filter::tests::record, record::FlowVerdict};
+    use crate::observe::filter::tests::record;
 
     #[test]
     fn a_denied_request_reads_as_one_sentence() {
@@ -252,6 +272,29 @@ mod tests {
              HTTP/1.1 DELETE http://backend/admin 403 42us [Policy denied] \
              by shop/backend ingress[0] (http@0.1.0)"
         );
+    }
+
+    #[test]
+    fn what_would_become_of_it_in_shadow_comes_last() {
+        let mut r = record(80);
+        let shadow = |verdict| Shadow {
+            verdict,
+            rules: vec!["shop/strict ingress[0]".into()],
+        };
+        for (verdict, expected) in [
+            (
+                FlowVerdict::Dropped,
+                "{in shadow: DROPPED by shop/strict ingress[0]}",
+            ),
+            (
+                FlowVerdict::Redirected,
+                "{in shadow: REDIRECTED by shop/strict ingress[0], its L7 rules not judged}",
+            ),
+        ] {
+            r.shadow = Some(shadow(verdict));
+            let told = row(&r);
+            assert!(told.ends_with(expected), "{told}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `tidegate policy list`
 
+use tidegate_policy::Enforcement;
+
 use super::table::Table;
 use crate::control::view::View;
 
@@ -9,6 +11,7 @@ pub(super) fn render(view: &View) -> String {
         "NAME",
         "KIND",
         "RULES",
+        "MODE",
         "SELECTS",
         "FILE",
         "STATE",
@@ -19,6 +22,10 @@ pub(super) fn render(view: &View) -> String {
             p.name.clone(),
             p.kind.clone(),
             p.rules.to_string(),
+            match p.enforcement {
+                Enforcement::Enforce => "enforce".into(),
+                Enforcement::Shadow => "SHADOW".into(),
+            },
             if p.selects.is_empty() {
                 "nothing here".into()
             } else {

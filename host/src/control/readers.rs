@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_policy::{
-    compiled::Compiled,
+    compiled::{Compiled, Rehearsed},
     input::{Body, Document},
 };
 
@@ -89,6 +89,7 @@ pub(super) fn policies(compiled: &Compiled, documents: &Documents) -> Vec<Policy
             file: meta.file.clone(),
             selects: selects.into_iter().map(str::to_owned).collect(),
             rules: rules.len(),
+            enforcement: meta.enforcement,
             state: if last_good.contains(meta.file.as_str()) {
                 "last good"
             } else {
@@ -107,7 +108,10 @@ fn selected(compiled: &Compiled) -> BTreeMap<u32, BTreeSet<&str>> {
         let decisions: BTreeSet<_> = endpoint
             .table
             .iter()
-            .map(|row| (row.decision.rule, row.decision.l7))
+            .flat_map(|row| {
+                let Rehearsed { rule, l7, .. } = row.decision.rehearsed();
+                [(row.decision.rule, row.decision.l7), (rule, l7)]
+            })
             .collect();
         for (rule, l7) in decisions {
             let chain = compiled.l7.get(&l7).into_iter().flat_map(|set| &set.chain);

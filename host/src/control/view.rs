@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tidegate_policy::compiled::{Compiled, CompiledService, DefaultDeny, Location};
+use tidegate_policy::{
+    Enforcement,
+    compiled::{Compiled, CompiledService, DefaultDeny, Location},
+};
 
 pub use crate::datapath::Note;
 use crate::{
@@ -119,6 +122,9 @@ pub struct PolicyView {
     pub selects: Vec<String>,
     /// Rules it contributes.
     pub rules: usize,
+    /// Is it in force, or in shadow: only told of beside what is decided.
+    #[serde(default)]
+    pub enforcement: Enforcement,
     /// `active`, or `last good` when the file on disk is broken.
     pub state: String,
 }

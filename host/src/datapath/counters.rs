@@ -26,6 +26,8 @@ pub struct Counters {
     pub denies_lost: u64,
     /// Deny events not sent because of the rate limit.
     pub denies_suppressed: u64,
+    /// Events about what is in shadow not sent because of the rate limit.
+    pub rehearsed_suppressed: u64,
     /// Sockets translated to a backend.
     pub translated: u64,
     /// Host sockets steered to the proxy.
@@ -68,6 +70,7 @@ impl Reader {
             events_lost: count(counter::EVENTS_LOST)?,
             denies_lost: count(counter::DENIES_LOST)?,
             denies_suppressed: count(counter::DENIES_SUPPRESSED)?,
+            rehearsed_suppressed: count(counter::REHEARSED_SUPPRESSED)?,
             translated: count(counter::TRANSLATED)?,
             sockets_steered: count(counter::SOCKETS_STEERED)?,
             sockets_denied: count(counter::SOCKETS_DENIED)?,

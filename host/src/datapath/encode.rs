@@ -91,12 +91,10 @@ pub(super) fn policy_row(policy_id: u32, row: &PolicyRow) -> (PolicyKey, PolicyE
             } else {
                 0
             },
-            shadow_rule: 0,
+            shadow_rule: row.decision.shadow.map_or(0, |shadow| shadow.rule),
             verdict,
-            // No shadow rules yet: they would decide the same.
-            shadow_verdict: verdict,
-            tier: 0,
-            flags: 0,
+            shadow_verdict: self::verdict(row.decision.rehearsed().verdict),
+            pad: [0; 2],
         },
     )
 }
@@ -132,7 +130,7 @@ fn verdict(verdict: Verdict) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_policy::compiled::Decision;
+    use tidegate_policy::compiled::{Decision, Rehearsed};
 
     use super::*;
 
@@ -177,6 +175,8 @@ mod tests {
             assert_eq!(key.policy_id, [0, 0, 0, 5]);
             assert_eq!(key.identity, [1, 2, 3, 4]);
             assert_eq!((entry.rule, entry.l7), (7, 0), "l7 only with redirect");
+            let shadow = (entry.shadow_verdict, entry.shadow_rule);
+            assert_eq!(shadow, (verdict::ALLOW, 0), "the same");
             assert_eq!(
                 policy_row(
                     5,
@@ -189,6 +189,26 @@ mod tests {
                 key
             );
         };
+        let rehearsed = Rehearsed {
+            verdict: Verdict::Deny,
+            rule: 8,
+            l7: 0,
+        };
+        let row = PolicyRow {
+            identity: 0,
+            direction: Direction::Ingress,
+            ports: PortMatch::Any,
+            decision: Decision {
+                verdict: Verdict::Allow,
+                rule: 7,
+                l7: 0,
+                shadow: Some(rehearsed),
+            },
+        };
+        let (_, entry) = policy_row(5, &row);
+        assert_eq!((entry.verdict, entry.rule), (verdict::ALLOW, 7));
+        let shadow = (entry.shadow_verdict, entry.shadow_rule);
+        assert_eq!(shadow, (verdict::DENY, 8));
         check(PortMatch::Any, (72, 0, [0, 0]));
         check(PortMatch::Protocol(17), (80, 17, [0, 0]));
         let ports = |port, bits| PortMatch::Ports {

@@ -106,6 +106,23 @@ pub struct Step {
     pub ports: PortMatch,
     /// The deciding entry.
     pub entry: PolicyEntry,
+    /// False: an earlier policy refuses it, and this one is asked in shadow only.
+    pub reached: bool,
+    /// The entry that would decide if what is in shadow were enforced.
+    pub shadow: InShadow,
+}
+
+/// What would decide if what is in shadow were enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InShadow {
+    /// Row of the entry.
+    pub identity: u32,
+    /// What of protocol and port it covers.
+    pub ports: PortMatch,
+    /// One of [`tidegate_ebpf_shared::policy::verdict`].
+    pub verdict: u8,
+    /// Rule that would decide, or 0 if that would be the same.
+    pub rule: u32,
 }
 
 impl Reader {
@@ -218,7 +235,8 @@ impl Reader {
         }))
     }
 
-    /// Per direction the lookup that decided: the strongest verdict, the first of equals.
+    /// Per direction the lookup that decided: the strongest verdict, the first of equals;
+    /// and the one that would in shadow.
     fn steps(
         &self,
         lookups: &[(PolicyKey, PolicyEntry)],
@@ -238,18 +256,27 @@ impl Reader {
         ];
         let mut steps = Vec::new();
         for (number, direction, endpoint) in ends {
-            let strongest = lookups
-                .iter()
-                .filter(|(key, _)| key.direction == number)
-                .rev()
-                .max_by_key(|(_, entry)| entry.verdict);
-            if let Some((key, entry)) = strongest {
+            let strongest = |verdict: fn(&PolicyEntry) -> u8| {
+                let of_end = lookups.iter().filter(|(key, _)| key.direction == number);
+                of_end.rev().max_by_key(|(_, entry)| verdict(entry))
+            };
+            let in_force = strongest(|entry| entry.verdict);
+            let in_shadow = strongest(|entry| entry.shadow_verdict);
+            if let (Some((key, entry)), Some((shadow_key, shadow))) = (in_force, in_shadow) {
+                let refused = !evaluation.is_allowed() && evaluation.direction != number;
                 steps.push(Step {
                     endpoint,
                     direction,
                     identity: u32::from_be_bytes(key.identity),
                     ports: self.matched(key)?,
                     entry: *entry,
+                    reached: number == direction::EGRESS || !refused,
+                    shadow: InShadow {
+                        identity: u32::from_be_bytes(shadow_key.identity),
+                        ports: self.matched(shadow_key)?,
+                        verdict: shadow.shadow_verdict,
+                        rule: shadow.shadow_rule,
+                    },
                 });
             }
         }

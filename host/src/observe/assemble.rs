@@ -12,7 +12,7 @@ use tidegate_ebpf_shared::{
 
 use super::{
     directory::{Directory, LearnedNames},
-    record::{FlowDirection, FlowEvent, FlowRecord, FlowVerdict, Party, Traffic},
+    record::{FlowDirection, FlowEvent, FlowRecord, FlowVerdict, Party, Shadow, Traffic},
 };
 use crate::proxy::contract::L7Record;
 
@@ -46,6 +46,7 @@ impl Assembler<'_> {
                 (FlowEvent::SocketOpened, FlowVerdict::Redirected)
             }
             kind::SOCKET_OPENED => (FlowEvent::SocketOpened, FlowVerdict::Forwarded),
+            kind::REHEARSED => (FlowEvent::Rehearsed, outcome(e.verdict)),
             _ => return None,
         };
         let refused = matches!(
@@ -73,10 +74,7 @@ impl Assembler<'_> {
                 .into_iter()
                 .filter_map(|id| self.directory.rule(id))
                 .collect(),
-            shadow: (e.shadow_rule != 0 && e.shadow_verdict != e.verdict)
-                .then(|| self.directory.rule(e.shadow_rule))
-                .flatten()
-                .map(|rule| format!("{} by {rule}", verdict_name(e.shadow_verdict))),
+            shadow: self.shadow(e),
             tcp_flags: (e.protocol == proto::TCP && e.tcp_flags != 0)
                 .then(|| tcp_flags(e.tcp_flags)),
             hint: hint_name(e.hint).map(str::to_owned),
@@ -96,6 +94,19 @@ impl Assembler<'_> {
             l7: None,
             plugin: None,
             generation: e.generation,
+        })
+    }
+
+    /// What would have become of it in shadow, if something else. A rule is missing where
+    /// it would decide that is enforced anyway; then the difference must be a refusal, for
+    /// how a flow passes may have changed since it began.
+    fn shadow(&self, e: &Event) -> Option<Shadow> {
+        let verdict = outcome(e.shadow_verdict);
+        let before = outcome(e.verdict);
+        let refuses = verdict == FlowVerdict::Dropped || before == FlowVerdict::Dropped;
+        (verdict != before && (refuses || e.shadow_rule != 0)).then(|| Shadow {
+            verdict,
+            rules: self.directory.rule(e.shadow_rule).into_iter().collect(),
         })
     }
 
@@ -183,11 +194,12 @@ pub fn protocol_name(protocol: u8) -> String {
     }
 }
 
-fn verdict_name(v: u8) -> &'static str {
+/// What becomes of what a policy verdict is about.
+fn outcome(v: u8) -> FlowVerdict {
     match v {
-        verdict::ALLOW => "allow",
-        verdict::REDIRECT => "redirect",
-        _ => "deny",
+        verdict::ALLOW => FlowVerdict::Forwarded,
+        verdict::REDIRECT => FlowVerdict::Redirected,
+        _ => FlowVerdict::Dropped,
     }
 }
 
@@ -287,6 +299,43 @@ mod tests {
         assert_eq!(record.source.address, IpAddr::from([10, 0, 0, 1]));
         assert_eq!(record.tcp_flags.as_deref(), Some("SYN"));
         assert_eq!(record.time_ns, 1_005);
+    }
+
+    #[test]
+    fn the_verdict_in_shadow_is_told_where_it_is_another() {
+        use verdict::{ALLOW, DEFAULT_DENY, DENY, REDIRECT};
+        let told = |kind, verdict, shadow_verdict, shadow_rule| {
+            let record = assemble(
+                &Event {
+                    kind,
+                    verdict,
+                    shadow_verdict,
+                    shadow_rule,
+                    ..dropped()
+                },
+                false,
+            );
+            record.shadow.map(|shadow| (shadow.verdict, shadow.rules))
+        };
+        let by_rule = |verdict| Some((verdict, vec!["shop/backend ingress[0]".to_owned()]));
+        let refused = by_rule(FlowVerdict::Dropped);
+        assert_eq!(told(kind::FLOW_NEW, ALLOW, DENY, 7), refused);
+        assert_eq!(told(kind::FLOW_NEW, REDIRECT, DEFAULT_DENY, 7), refused);
+        assert_eq!(told(kind::REHEARSED, ALLOW, DENY, 7), refused);
+        assert_eq!(told(kind::FLOW_CLOSED, ALLOW, DENY, 7), refused);
+        let steered = by_rule(FlowVerdict::Redirected);
+        assert_eq!(told(kind::FLOW_NEW, ALLOW, REDIRECT, 7), steered);
+        let allowed = by_rule(FlowVerdict::Forwarded);
+        assert_eq!(told(kind::DROP, DEFAULT_DENY, ALLOW, 7), allowed);
+        for (verdict, shadow_verdict, rule) in [
+            (ALLOW, ALLOW, 0),
+            (DEFAULT_DENY, DENY, 7),
+            (REDIRECT, REDIRECT, 7),
+            // A flow that stays steered after nothing has it read any more.
+            (REDIRECT, ALLOW, 0),
+        ] {
+            assert_eq!(told(kind::FLOW_CLOSED, verdict, shadow_verdict, rule), None);
+        }
     }
 
     #[test]

@@ -101,6 +101,10 @@ pub struct Explanation {
     /// The phrase for a drop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What the kernel would do if what is in shadow were enforced, where that is something
+    /// else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<InShadow>,
     /// What the proxy would do with the message, if one was asked about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub l7: Option<L7Answer>,
@@ -116,6 +120,24 @@ pub struct Explanation {
     pub obstacles: Vec<String>,
     /// Generation the kernel decides with.
     pub generation: u32,
+}
+
+/// What would become of a flow, or at one of its policies, if what is in shadow were
+/// enforced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InShadow {
+    /// `FORWARDED`, `DROPPED` or `REDIRECTED`.
+    pub verdict: FlowVerdict,
+    /// Why, where a rule alone does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The rule that would decide; none where it is one that decides already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RulePlace>,
+    /// What the proxy would then ask, one line per plugin and rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub l7: Vec<String>,
 }
 
 /// What becomes of a message, answered by the proxy with the plugins that would decide
@@ -188,7 +210,8 @@ pub struct PolicyStep {
     pub direction: FlowDirection,
     /// The table entry that decided, e.g. `identity 256, tcp port 8080`.
     pub entry: String,
-    /// `allow`, `needs L7`, `denied by rule`, `no rule allows it`, `not enforced`.
+    /// `allow`, `needs L7`, `denied by rule`, `no rule allows it`, `not enforced`, or `not
+    /// asked`: the other end's policy refuses it, and this one is about what is in shadow.
     pub outcome: String,
     /// The rule, short form; for a default deny the policy that switched it on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -199,6 +222,10 @@ pub struct PolicyStep {
     /// What the proxy then asks, one line per plugin and rule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub l7: Vec<String>,
+    /// What this policy would say if what is in shadow were enforced, where that is
+    /// something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<InShadow>,
 }
 
 /// The live flow.

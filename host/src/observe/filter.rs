@@ -21,13 +21,15 @@ pub struct FlowFilter {
     /// Verdict, Hubble's names, any case. `dropped` includes `error`: whoever looks for
     /// what did not get through does not care whether a rule or a failure stopped it.
     pub verdict: Vec<String>,
+    /// Verdict if what is in shadow were enforced, where that is something else.
+    pub shadow_verdict: Vec<String>,
     /// `tcp`, `udp`, `icmp`, `icmpv6`, `http`, `dns`.
     pub protocol: Vec<String>,
     /// Port at either end.
     pub port: Vec<u16>,
     /// Label at either end, `key=value` or `source:key=value`.
     pub label: Vec<String>,
-    /// Rules whose text contains this.
+    /// Rules whose text contains this, those in shadow too.
     pub rule: Vec<String>,
     /// Not before this time, nanoseconds since 1970-01-01T00:00:00Z.
     pub since_ns: Option<u64>,
@@ -63,12 +65,14 @@ const ENTITIES: [&str; 4] = ["host", "world", "world-ipv4", "world-ipv6"];
 const LISTED: usize = 12;
 
 const VERDICTS: &str = "forwarded, dropped, redirected, translated, audit, error";
+const SHADOW_VERDICTS: &str = "forwarded, dropped, redirected";
 const PROTOCOLS: &str = "tcp, udp, icmp, icmpv6, sctp, http, dns";
 
 impl FlowFilter {
     /// Refuses values that no record can ever have.
     pub fn check(&self) -> Result<(), UnknownValue> {
         known("verdict", &self.verdict, VERDICTS)?;
+        known("shadowVerdict", &self.shadow_verdict, SHADOW_VERDICTS)?;
         known("protocol", &self.protocol, PROTOCOLS)?;
         match (self.since_ns, self.until_ns) {
             (Some(since), Some(until)) if since >= until => Err(UnknownValue {
@@ -115,7 +119,7 @@ impl FlowFilter {
             known.labels.iter().map(String::as_str),
         )?;
         let in_record = |wanted: &str| {
-            let mut rules = kept.clone().flat_map(|r| &r.rules);
+            let mut rules = kept.clone().flat_map(FlowRecord::all_rules);
             rules.any(|rule| rule.contains(wanted))
         };
         let exists = |wanted: &str| {
@@ -138,11 +142,15 @@ impl FlowFilter {
             && self.since_ns.is_none_or(|since| r.time_ns >= since)
             && self.until_ns.is_none_or(|until| r.time_ns < until)
             && any(&self.verdict, |v| is_verdict(r.verdict, v))
+            && any(&self.shadow_verdict, |v| {
+                let shadow = r.shadow.as_ref();
+                shadow.is_some_and(|shadow| is_verdict(shadow.verdict, v))
+            })
             && any(&self.protocol, |p| is_protocol(r, p))
             && any(&self.port, |p| ends.iter().any(|e| e.port == *p))
             && any(&self.label, |l| ends.iter().any(|p| has_label(p, l)))
             && any(&self.rule, |t| {
-                r.rules.iter().any(|rule| rule.contains(t.as_str()))
+                r.all_rules().any(|rule| rule.contains(t.as_str()))
             })
     }
 }
@@ -266,7 +274,7 @@ fn is_label(label: &str, wanted: &str) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::observe::record::FlowEvent;
+    use crate::observe::record::{FlowEvent, Shadow};
 
     /// A forwarded TCP flow from `shop/frontend` to `shop/backend:port`.
     pub(crate) fn record(port: u16) -> FlowRecord {
@@ -346,6 +354,32 @@ pub(crate) mod tests {
         assert!(passes(json!({"sinceNs": 100, "untilNs": 101})));
         assert!(!passes(json!({"sinceNs": 101})));
         assert!(!passes(json!({"untilNs": 100})));
+    }
+
+    #[test]
+    fn what_would_be_decided_in_shadow_is_found() {
+        let mut told = record(80);
+        told.shadow = Some(Shadow {
+            verdict: FlowVerdict::Dropped,
+            rules: vec!["shop/strict ingressDeny[0]".into()],
+        });
+        use serde_json::json;
+        for (filter, of_told, of_plain) in [
+            (json!({"shadowVerdict": ["dropped"]}), true, false),
+            (json!({"shadowVerdict": ["redirected"]}), false, false),
+            (json!({"verdict": ["dropped"]}), false, false),
+            (json!({"rule": ["shop/strict"]}), true, false),
+        ] {
+            let parsed: FlowFilter = serde_json::from_value(filter.clone()).expect("valid");
+            parsed.check().expect("known values");
+            let found = (parsed.matches(&told), parsed.matches(&record(80)));
+            assert_eq!(found, (of_told, of_plain), "{filter}");
+        }
+        let filter = FlowFilter {
+            shadow_verdict: vec!["audit".into()],
+            ..FlowFilter::default()
+        };
+        assert!(filter.check().is_err());
     }
 
     #[test]

@@ -437,6 +437,20 @@ fn flows(out: &mut Out<'_, '_>, flows: &FlowStore) -> fmt::Result {
         }),
     )?;
     out.counter(
+        "tidegate_shadow_verdicts",
+        "What would have become of flows, packets and requests by a policy in shadow, where that is something else than what did",
+        totals.shadow.iter().map(|((policy, event, verdict), n)| {
+            (
+                [
+                    ("policy", policy.clone()),
+                    ("type", (*event).into()),
+                    ("verdict", (*verdict).into()),
+                ],
+                *n,
+            )
+        }),
+    )?;
+    out.counter(
         "hubble_lost_events",
         "Records lost before they reached the store, by source",
         totals
@@ -472,7 +486,11 @@ mod tests {
     use super::*;
     use crate::{
         control::view::TableView,
-        observe::{filter::tests::record, histogram::Histogram},
+        observe::{
+            filter::tests::record,
+            histogram::Histogram,
+            record::{FlowEvent, FlowVerdict, Shadow},
+        },
     };
 
     #[test]
@@ -528,6 +546,15 @@ mod tests {
         view.proxy.stats.plugins.insert("http".into(), stats);
         let flows = Arc::new(FlowStore::new(4));
         flows.push(record(80));
+        for event in [FlowEvent::FlowNew, FlowEvent::FlowClosed, FlowEvent::L7] {
+            let mut refused = record(80);
+            refused.event = event;
+            refused.shadow = Some(Shadow {
+                verdict: FlowVerdict::Dropped,
+                rules: vec!["shop/strict ingressDeny[0]".into()],
+            });
+            flows.push(refused);
+        }
         flows.lost("kernel", 2);
         let text = render(&Arc::new(view), &flows).expect("encodes");
         for line in [
@@ -545,7 +572,9 @@ mod tests {
             "tidegate_plugin_call_duration_seconds_bucket{le=\"0.000005\",plugin=\"http\"} 2",
             "tidegate_plugin_call_duration_seconds_bucket{le=\"+Inf\",plugin=\"http\"} 2",
             "tidegate_plugin_call_duration_seconds_count{plugin=\"http\"} 2",
-            "hubble_flows_processed_total{type=\"flow-new\",verdict=\"FORWARDED\",protocol=\"tcp\"} 1",
+            "hubble_flows_processed_total{type=\"flow-new\",verdict=\"FORWARDED\",protocol=\"tcp\"} 2",
+            "tidegate_shadow_verdicts_total{policy=\"shop/strict\",type=\"flow-new\",verdict=\"DROPPED\"} 1",
+            "tidegate_shadow_verdicts_total{policy=\"shop/strict\",type=\"l7\",verdict=\"DROPPED\"} 1",
             "hubble_lost_events_total{source=\"kernel\"} 2",
             "tidegate_proxy_up 0",
         ] {

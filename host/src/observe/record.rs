@@ -55,9 +55,10 @@ pub struct FlowRecord {
     /// Rules that decided, short form, egress before ingress.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<String>,
-    /// Verdict and rule if shadow rules were enforced, where different.
+    /// What would have become of it if what is in shadow were enforced, where that is
+    /// something else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shadow: Option<String>,
+    pub shadow: Option<Shadow>,
     /// TCP flags of the packet, e.g. `SYN, ACK`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_flags: Option<String>,
@@ -80,6 +81,26 @@ pub struct FlowRecord {
     pub generation: u32,
 }
 
+impl FlowRecord {
+    /// Rules that decided, and those in shadow that would have.
+    pub fn all_rules(&self) -> impl Iterator<Item = &String> {
+        let in_shadow = self.shadow.iter().flat_map(|shadow| &shadow.rules);
+        self.rules.iter().chain(in_shadow)
+    }
+}
+
+/// What would become of something if what is in shadow were enforced, too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Shadow {
+    /// `FORWARDED`, `DROPPED`, or `REDIRECTED`: L7 rules would be asked. They are not:
+    /// nothing that is enforced has the flow read.
+    pub verdict: FlowVerdict,
+    /// Rules that would decide, short form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
+}
+
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -98,6 +119,9 @@ pub enum FlowEvent {
     SocketDenied,
     /// A host service opened a socket.
     SocketOpened,
+    /// Something passed that what is in shadow would refuse, and of which nothing else
+    /// tells: a live flow, decided anew after a change, or a packet that is of no flow.
+    Rehearsed,
     /// An L7 request was decided and, if allowed, answered.
     L7,
 }

@@ -38,6 +38,9 @@ pub struct FlowTotals {
     pub http: BTreeMap<(String, u16, &'static str), u64>,
     /// DNS queries by (rcode or -1 if none, verdict).
     pub dns: BTreeMap<(i16, &'static str), u64>,
+    /// Other verdicts in shadow by (policy document, event, that verdict); of a flow when
+    /// it begins, not again when it ends.
+    pub shadow: BTreeMap<(String, &'static str, &'static str), u64>,
     /// Records lost before they came here, by source.
     pub lost: BTreeMap<&'static str, u64>,
 }
@@ -104,6 +107,15 @@ impl FlowTotals {
             .flows
             .entry((event_label(r.event), verdict, r.protocol.clone()))
             .or_default() += 1;
+        if let Some(shadow) = &r.shadow
+            && r.event != FlowEvent::FlowClosed
+        {
+            // The document is what the short form begins with.
+            let rule = shadow.rules.first().and_then(|rule| rule.split(' ').next());
+            let policy = rule.unwrap_or("unknown").to_owned();
+            let key = (policy, event_label(r.event), verdict_label(shadow.verdict));
+            *self.shadow.entry(key).or_default() += 1;
+        }
         match &r.l7 {
             Some(L7Summary::Http { method, status, .. }) => {
                 let method = known_method(method).to_owned();
@@ -138,6 +150,7 @@ pub fn event_label(event: FlowEvent) -> &'static str {
         FlowEvent::Translated => "translated",
         FlowEvent::SocketDenied => "socket-denied",
         FlowEvent::SocketOpened => "socket-opened",
+        FlowEvent::Rehearsed => "rehearsed",
         FlowEvent::L7 => "l7",
     }
 }

@@ -142,6 +142,8 @@ struct Decision {
     dst: AddrInfo,
     egress: Option<PolicyEntry>,
     ingress: Option<PolicyEntry>,
+    /// The destination's, where the source's policy refuses what it allows in shadow.
+    beyond: Option<PolicyEntry>,
     reason: u8,
     direction: u8,
 }
@@ -635,6 +637,13 @@ impl Step<'_> {
         };
         if opens {
             self.open_flow(&decision, is_answer);
+        } else if reason_of(decision.shadow().0) != 0 {
+            let event = Event {
+                kind: kind::REHEARSED,
+                tcp_flags: 0,
+                ..self.event(&decision)
+            };
+            self.expected.events.push(event);
         }
         fate_of(decision.needs_proxy())
     }
@@ -735,6 +744,24 @@ impl Step<'_> {
         }
         if let Some(flow) = self.model.flows.get_mut(key) {
             decision.write(flow, self.world.generation);
+        }
+        let (before, now) = ((flow.shadow_verdict, flow.shadow_rule), decision.shadow());
+        if now != before && reason_of(now.0) != 0 {
+            let mut of_flow = closed_event(key, &flow);
+            match key.protocol {
+                1 => of_flow.src_port = [8, 0],
+                58 => of_flow.src_port = [128, 0],
+                _ => {}
+            }
+            self.expected.events.push(Event {
+                kind: kind::REHEARSED,
+                src: of_flow.src,
+                src_port: of_flow.src_port,
+                dst: of_flow.dst,
+                dst_port: of_flow.dst_port,
+                tcp_flags: 0,
+                ..self.event(&decision)
+            });
         }
         Again::Keep
     }
@@ -902,13 +929,22 @@ impl Step<'_> {
                     continue;
                 }
                 let other = self.entry(policy, identity, direction::EGRESS, port);
-                if let Some(other) = other.filter(|other| other.verdict > entry.verdict) {
+                let Some(other) = other else { continue };
+                // In force and in shadow, each the strongest.
+                let (in_force, in_shadow) = (entry, entry);
+                if other.verdict > in_force.verdict {
                     entry = other;
                 }
+                let strongest = match other.shadow_verdict > in_shadow.shadow_verdict {
+                    true => other,
+                    false => in_shadow,
+                };
+                entry.shadow_verdict = strongest.shadow_verdict;
+                entry.shadow_rule = strongest.shadow_rule;
             }
             decision.egress = Some(entry);
             decision.reason = reason_of(entry.verdict);
-            if decision.reason != 0 {
+            if decision.reason != 0 && reason_of(entry.shadow_verdict) != 0 {
                 return decision;
             }
         }
@@ -918,12 +954,19 @@ impl Step<'_> {
         let exempt = decision.src.identity == reserved::HOST
             && self.world.config.flags & config_flags::ALLOW_LOCALHOST != 0;
         if decision.dst.endpoint != 0 && !exempt {
+            let policy = self.policy_of(decision.dst.endpoint);
+            let row =
+                policy.map(|id| self.row(id, decision.src.identity, direction::INGRESS, port));
+            if decision.reason != 0 {
+                // Refused already; in shadow it might have come this far.
+                decision.beyond = Some(row.unwrap_or_default());
+                return decision;
+            }
             decision.direction = direction::INGRESS;
-            let Some(policy) = self.policy_of(decision.dst.endpoint) else {
+            let Some(entry) = row else {
                 decision.reason = reason::ENDPOINT_NOT_READY;
                 return decision;
             };
-            let entry = self.row(policy, decision.src.identity, direction::INGRESS, port);
             decision.ingress = Some(entry);
             decision.reason = reason_of(entry.verdict);
         }
@@ -1129,7 +1172,7 @@ impl Decision {
     /// the latest that says something other than plain "allow".
     fn shadow(&self) -> (u8, u32) {
         let mut shadow = (verdict::ALLOW, 0);
-        for entry in self.entries() {
+        for entry in self.entries().chain(self.beyond) {
             if reason_of(shadow.0) != 0 {
                 break;
             }
@@ -1141,8 +1184,8 @@ impl Decision {
                 shadow.0 = entry.shadow_verdict;
             }
         }
-        if self.reason == reason::ENDPOINT_NOT_READY {
-            shadow.0 = verdict::DEFAULT_DENY;
+        if self.reason == reason::ENDPOINT_NOT_READY && reason_of(shadow.0) == 0 {
+            shadow = (verdict::DEFAULT_DENY, 0);
         }
         shadow
     }
@@ -1160,6 +1203,7 @@ impl Decision {
         flow.dst_endpoint = self.dst.endpoint;
         flow.egress_rule = self.egress.map_or(0, |entry| entry.rule);
         flow.ingress_rule = self.ingress.map_or(0, |entry| entry.rule);
+        (flow.shadow_verdict, flow.shadow_rule) = self.shadow();
         flow.egress_l7 = l7(self.egress);
         flow.ingress_l7 = l7(self.ingress);
         if self.needs_proxy() {
@@ -1287,7 +1331,8 @@ fn closed_event(key: &FlowKey, flow: &FlowEntry) -> Event {
         dst_port: dst.1,
         protocol: key.protocol,
         verdict,
-        shadow_verdict: verdict,
+        shadow_verdict: flow.shadow_verdict,
+        shadow_rule: flow.shadow_rule,
         tx_packets: flow.tx_packets,
         tx_bytes: flow.tx_bytes,
         rx_packets: flow.rx_packets,

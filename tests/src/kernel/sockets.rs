@@ -65,6 +65,7 @@ impl Tally {
             "translated",
             "opened",
             "audited",
+            "rehearsed",
         ];
         let unseen = |what: &&&str| !self.0.contains_key(**what);
         all.iter().filter(unseen).copied().collect()
@@ -283,12 +284,20 @@ fn expected(
         outcome.what = "translated";
         outcome.events.push(translation);
     }
-    if is_service && attempt.connects && decision.reason == 0 {
-        outcome.what = "opened";
-        outcome.events.push(Event {
-            kind: kind::SOCKET_OPENED,
-            ..decision
-        });
+    if is_service && decision.reason == 0 {
+        if attempt.connects {
+            outcome.what = "opened";
+            outcome.events.push(Event {
+                kind: kind::SOCKET_OPENED,
+                ..decision
+            });
+        } else if ![verdict::ALLOW, verdict::REDIRECT].contains(&decision.shadow_verdict) {
+            outcome.what = "rehearsed";
+            outcome.events.push(Event {
+                kind: kind::REHEARSED,
+                ..decision
+            });
+        }
     }
     outcome
 }

@@ -25,5 +25,6 @@ mod people;
 mod plugins;
 mod reference;
 mod services;
+mod shadow;
 mod shop;
 mod steering;
