@@ -13,7 +13,7 @@ use tidegate_ebpf_shared::{
 
 use crate::{
     admit::{refuse, refuse_unsteered, relayed},
-    maps::GUARDED,
+    maps::{GUARDED, INTERFACES},
     packet::{Kind, parse_apart},
     probe,
     scratch::scratch,
@@ -30,8 +30,8 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let kind = tag_of(ctx) & tag::KIND;
     let must_stay = kind == tag::TO_PROXY || mark == mark::TO_PROXY;
     // SAFETY: the kernel hands the program a valid context.
-    let from_beyond = unsafe { (&raw const (*ctx.skb.skb).ingress_ifindex).read_volatile() } != 0;
-    let unseen = kind == 0 && from_beyond;
+    let came_in_by = unsafe { (&raw const (*ctx.skb.skb).ingress_ifindex).read_volatile() };
+    let unseen = kind == 0 && came_in_by != 0 && !is_workloads(came_in_by);
     // A forged mark makes no probe of what must stay.
     if mark == mark::PROBE && !must_stay && !unseen {
         return probe::answer(ctx);
@@ -56,6 +56,14 @@ pub fn run(ctx: &TcContext) -> Outcome {
         }
         Kind::Ip | Kind::Other | Kind::Broken => Outcome::Pass,
     }
+}
+
+/// Is it the device of a workload that has its programs? What came in there was decided, and
+/// whoever has written over its tag since, none of it needs the proxy: that keeps its tag.
+#[inline(always)]
+fn is_workloads(ifindex: u32) -> bool {
+    // SAFETY: whether there is a value; it is not read.
+    unsafe { INTERFACES.get(&ifindex) }.is_some()
 }
 
 /// Is it the address of a workload whose device had its programs once?

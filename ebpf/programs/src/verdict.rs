@@ -24,7 +24,9 @@ pub enum Outcome {
 
 /// Where a packet enters: sets mark and tag, and returns the code for tcx. The tag is
 /// always set: what comes from elsewhere may carry one that is not ours. Passing is
-/// "next", not "pass": programs that others attached behind ours still see the packet.
+/// "next", not "pass": programs and filters that others attached behind ours still see the
+/// packet. Except one that needs the proxy: theirs would write another tag on what they let
+/// pass (`tcx_action_code` and `tc_run` of the kernel write their class there).
 #[inline(always)]
 pub fn entry(ctx: &TcContext, outcome: Outcome) -> i32 {
     match outcome {
@@ -38,8 +40,9 @@ pub fn entry(ctx: &TcContext, outcome: Outcome) -> i32 {
         }
         Outcome::ToProxy => {
             bridge::take(ctx);
-            set_tag(ctx, tag::TO_PROXY);
-            marked(ctx, mark::TO_PROXY)
+            set_class(ctx, tag::TO_PROXY);
+            marked(ctx, mark::TO_PROXY);
+            tcx_action_base::TCX_PASS
         }
         Outcome::Drop => tcx_action_base::TCX_DROP,
     }
@@ -68,6 +71,13 @@ fn set_tag(ctx: &TcContext, tag: u16) {
     // SAFETY: the kernel hands the program a valid context; `tc_index` is writable here.
     // Volatile, or the compiler joins it with another store, which the verifier refuses.
     unsafe { (&raw mut (*ctx.skb.skb).tc_index).write_volatile(u32::from(tag)) };
+}
+
+/// Sets what "pass" makes the tag.
+#[inline(always)]
+fn set_class(ctx: &TcContext, tag: u16) {
+    // SAFETY: as above; `tc_classid` is writable here.
+    unsafe { (&raw mut (*ctx.skb.skb).tc_classid).write_volatile(u32::from(tag)) };
 }
 
 /// Our bits of the packet's mark.

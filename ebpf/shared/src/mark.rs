@@ -18,9 +18,10 @@ pub const ROUTE_TABLE: u32 = 2005;
 /// Preference of our `ip rule`: before the `main` table, and few others use it.
 pub const RULE_PRIORITY: u32 = 9;
 
-/// Tags: the verdict once more, in `skb->tc_index`. Only tc programs write that field;
+/// Tags: the verdict once more, in `skb->tc_index`. Only tc hooks write that field;
 /// netfilter, routing and sockets do not, and the kernel copies it to fragments, clones
-/// and segments. The hooks where packets enter set it on every packet they decide.
+/// and segments. The hooks where packets enter set it on every packet they decide; others
+/// behind them may write over all but [`tag::TO_PROXY`].
 pub mod tag {
     /// The bits that say what was decided.
     pub const KIND: u16 = 0xc000;

@@ -149,8 +149,8 @@ pub(super) struct Bindings {
     /// Names of the outside devices, as of the last look.
     outside_names: Vec<String>,
     bridges: Bridges,
-    /// Workloads on bridges that the node itself has no way to.
-    unreachable: Vec<Note>,
+    /// What stands in the way of workloads on bridges.
+    on_bridges: Vec<Note>,
     xdp: BTreeMap<u32, XdpStatus>,
     last: AttachReport,
 }
@@ -222,9 +222,9 @@ impl Bindings {
         Some(Note::new(Concern::Outside, message))
     }
 
-    /// Workloads on bridges to which the proxy's answers find no way.
-    pub(super) fn unreachable(&self) -> &[Note] {
-        &self.unreachable
+    /// What stands in the way of workloads on bridges.
+    pub(super) fn on_bridges(&self) -> &[Note] {
+        &self.on_bridges
     }
 
     /// Looks which bridges there are, and which devices default routes lead to now.
@@ -384,26 +384,35 @@ impl Bindings {
                 tables.bridge_ports.delete(&index)?;
             }
         }
-        self.unreachable = match ports.is_empty() {
+        self.on_bridges = match ports.is_empty() {
             true => Vec::new(),
-            false => self.find_unreachable(),
+            false => self.look_at_bridges(),
         };
         Ok(())
     }
 
     /// On a bridge workloads reach their neighbours without the node. What needs the proxy
-    /// does not: its answers are the node's, which must know where its workloads are.
-    fn find_unreachable(&self) -> Vec<Note> {
+    /// does not: its answers are the node's, which must know where its workloads are. And what
+    /// the bridge hands up to the node came in by the bridge for whom it meets there: that it
+    /// came past a program is read from its tag alone, over which nobody may write.
+    fn look_at_bridges(&self) -> Vec<Note> {
         let mut notes = Vec::new();
         let Ok(mut netlink) = Netlink::open() else {
             return notes;
         };
+        let mut bridges = BTreeMap::new();
         for home in self.homes.iter().flatten().map(|(_, home)| home) {
             let Location::Interface(device) = &home.location else {
                 continue;
             };
-            let bridge = place::interface_index(device).and_then(|i| self.bridges.of_port(i));
-            let Some(bridge) = bridge else { continue };
+            let index = place::interface_index(device);
+            let port = index.and_then(|index| Some((index, self.bridges.of_port(index)?)));
+            let Some((index, bridge)) = port else {
+                continue;
+            };
+            bridges.insert(bridge.index, bridge);
+            let what = format!("{device}, which {} is behind", home.name);
+            notes.extend(written_over(&mut netlink, index, &what, bridge));
             for address in &home.addresses {
                 let neighbour = Some(Way {
                     device: bridge.index,
@@ -415,6 +424,9 @@ impl Bindings {
                     notes.push(lost_behind(&home.name, device, bridge, *address, way));
                 }
             }
+        }
+        for (index, bridge) in bridges {
+            notes.extend(written_over(&mut netlink, index, &bridge.name, bridge));
         }
         notes
     }
@@ -618,7 +630,7 @@ impl Survey {
         let others = report.failed.into_iter().chain(unfit);
         let others = others.map(|what| Note::new(Concern::Node, what));
         survey.notes.extend(others);
-        survey.notes.extend(bindings.find_unreachable());
+        survey.notes.extend(bindings.look_at_bridges());
         for endpoint in endpoints.values() {
             let why = match &endpoint.location {
                 Location::Interface(device) => devices.of_workload(device).err(),
@@ -653,6 +665,22 @@ fn own_bridge(bridge: &str, own: &[String], others: &[String]) -> String {
         own.join(", "),
         others.join(", ")
     )
+}
+
+/// Filters that may write over the tags of what a device on, or of, a bridge takes in.
+fn written_over(netlink: &mut Netlink, index: u32, what: &str, bridge: &Bridge) -> Option<Note> {
+    let name = &bridge.name;
+    let found = match netlink.ingress_filters(index) {
+        Ok(kinds) if kinds.is_empty() => return None,
+        Ok(kinds) => kinds.into_iter().collect::<Vec<_>>().join(", "),
+        Err(error) => format!("which cannot be listed: {error}"),
+    };
+    let message = format!(
+        "tc filters on the ingress of {what} ({found}) may write over `tc_index` of what they let \
+         pass: what {name} hands up to the node without it is refused where it leaves the node, as \
+         `Endpoint not ready`; filter on the workload's own side or where packets leave instead"
+    );
+    Some(Note::new(Concern::Outside, message))
 }
 
 /// What a workload on a bridge that the node has no way to should know.

@@ -1,6 +1,6 @@
 //! Questions to the kernel's routing and devices.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
 
 use rtnetlink::{
     packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
@@ -9,8 +9,16 @@ use rtnetlink::{
         link::LinkMessage,
         route::{RouteAddress, RouteAttribute, RouteMessage},
         rule::RuleMessage,
+        tc::{TcAttribute, TcHandle, TcMessage},
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
+};
+
+/// Where filters of incoming packets are, under either of the two qdiscs that have them
+/// (`TC_H_CLSACT` with `TC_H_MIN_INGRESS`, linux/pkt_sched.h).
+const INGRESS: TcHandle = TcHandle {
+    major: 0xffff,
+    minor: 0xfff2,
 };
 
 /// A blocking rtnetlink conversation with the kernel.
@@ -117,6 +125,24 @@ impl Netlink {
             }
         })?;
         Ok(links)
+    }
+
+    /// Kinds of the classic `tc` filters that see what a device takes in.
+    pub(super) fn ingress_filters(&mut self, device: u32) -> io::Result<BTreeSet<String>> {
+        let mut question = TcMessage::with_index(i32::try_from(device).map_err(io::Error::other)?);
+        question.header.parent = INGRESS;
+        self.send(RouteNetlinkMessage::GetTrafficFilter(question), NLM_F_DUMP)?;
+        let mut kinds = BTreeSet::new();
+        self.receive(|message| {
+            if let RouteNetlinkMessage::NewTrafficFilter(filter) = message {
+                let kind = filter.attributes.into_iter().find_map(|it| match it {
+                    TcAttribute::Kind(kind) => Some(kind),
+                    _ => None,
+                });
+                kinds.insert(kind.unwrap_or_else(|| "of some kind".to_owned()));
+            }
+        })?;
+        Ok(kinds)
     }
 
     /// How what the node sends to an address would go; `None` if there is no way.

@@ -72,7 +72,7 @@ impl Datapath {
         let lost = self.lost_tables();
         notes.extend(lost.map(|what| Note::new(Concern::Node, what)));
         notes.extend(self.bindings.outside_note());
-        notes.extend(self.bindings.unreachable().iter().cloned());
+        notes.extend(self.bindings.on_bridges().iter().cloned());
         notes.extend(self.reach.note());
         let programs = self
             .programs

@@ -18,7 +18,7 @@ use tidegate_ebpf_shared::{
 
 use super::{
     frames::{Spec, arp, garbage, membership},
-    model::{Comes, DROP, Hook, Model, NEXT, Tag, key_of},
+    model::{Comes, DROP, Hook, Model, Tag, key_of},
     object::{Object, TCX},
     random::Random,
     tagged::{Arrival, Tagged},
@@ -229,7 +229,7 @@ impl Comparison {
                     ..
                 })
             );
-            tally.fragments += u64::from(later && passed.is_some_and(|(code, _)| code == NEXT));
+            tally.fragments += u64::from(later && passed.is_some_and(|(code, _)| code != DROP));
         }
         Ok(())
     }
@@ -344,6 +344,7 @@ impl Comparison {
             None => Hook::FromOutside,
         };
         self.object.set_interface(from)?;
+        self.model.by_workload = from.is_some();
         let arrives = Comes {
             // None of ours, so that the one it leaves with says what was decided.
             mark: random.pick(&[0, 0x5000_0001]),
@@ -355,7 +356,7 @@ impl Comparison {
         let Some((code, mark)) = self.meet(enters, arrives, talk, &frame, tally)? else {
             return Ok(());
         };
-        if code != NEXT {
+        if code == DROP {
             return Ok(());
         }
         let ours = mark & mark::MASK;
@@ -377,6 +378,7 @@ impl Comparison {
             None => Hook::ToOutside,
         };
         self.object.set_interface(to)?;
+        self.model.by_workload = to.is_some();
         let same_ends = (translated.src, translated.dst, translated.dst_port)
             == (talk.src, talk.dst, talk.dst_port);
         let comes = Comes {
@@ -395,7 +397,7 @@ impl Comparison {
         if steered {
             assert_eq!(code, DROP, "left past the proxy: {translated:?}");
             tally.kept_in += u64::from(comes.mark & mark::MASK != mark::TO_PROXY);
-        } else if code == NEXT && to.is_some() && !same_ends && checked {
+        } else if code != DROP && to.is_some() && !same_ends && checked {
             tally.translated += 1;
         }
         Ok(())
@@ -433,10 +435,13 @@ impl Comparison {
             (_, Some(to)) if random.one_in(3) => Hook::ToEndpoint(Some(to)),
             _ => Hook::FromOutside,
         };
-        self.object.set_interface(match hook {
+        let interface = match hook {
             Hook::FromEndpoint(endpoint) | Hook::ToEndpoint(endpoint) => endpoint,
+            Hook::ToOutside if random.one_in(3) => Some(10),
             Hook::FromOutside | Hook::ToOutside => None,
-        })?;
+        };
+        self.object.set_interface(interface)?;
+        self.model.by_workload = interface.is_some();
         Ok(hook)
     }
 

@@ -24,6 +24,8 @@ use super::{
 
 /// tcx return codes (linux/bpf.h, `enum tcx_action_base`).
 pub const NEXT: u32 = u32::MAX;
+/// See [`NEXT`]: nobody behind sees it.
+pub const PASS: u32 = 0;
 /// See [`NEXT`].
 pub const DROP: u32 = 2;
 
@@ -90,6 +92,8 @@ pub struct Expected {
 pub struct Model {
     /// Live and dead flows; times are the caller's.
     pub flows: HashMap<FlowKey, FlowEntry>,
+    /// Is the device that packets came in by a workload's?
+    pub by_workload: bool,
     /// Reports of the groups of a link that were let through.
     pub reports: u64,
     /// Was the last packet of a flow that was decided for another device, and let through?
@@ -176,7 +180,8 @@ impl Model {
         let ours = mark & mark::MASK;
         let leaves = matches!(hook, Hook::ToEndpoint(_) | Hook::ToOutside);
         let bypass = leaves && (ours == mark::TO_PROXY || comes.tag == Tag::ToProxy);
-        let unseen = hook == Hook::ToOutside && comes.from_beyond && comes.tag == Tag::None;
+        let past_all = comes.from_beyond && !self.by_workload && comes.tag == Tag::None;
+        let unseen = hook == Hook::ToOutside && past_all;
         if unseen
             && !bypass
             && let Frame::Ip(packet) = wire::read(frame)
@@ -296,7 +301,7 @@ impl Model {
         (expected.code, expected.mark) = match fate {
             Fate::Pass => (NEXT, mark),
             Fate::Checked => (NEXT, unmarked | mark::CHECKED),
-            Fate::ToProxy => (NEXT, unmarked | mark::TO_PROXY),
+            Fate::ToProxy => (PASS, unmarked | mark::TO_PROXY),
             Fate::Drop => (DROP, mark),
         };
         expected

@@ -55,6 +55,18 @@ fn rule(node: &Place, program: &str, line: &str) -> Result<()> {
     Ok(())
 }
 
+/// Puts a classic `tc` filter on what a device takes in, which lets everything pass as of
+/// a class.
+fn filter_everything(node: &Place, device: &str) -> Result<()> {
+    for line in [
+        format!("qdisc add dev {device} clsact"),
+        format!("filter add dev {device} ingress protocol all u32 match u32 0 0 flowid 1:5"),
+    ] {
+        rule(node, "tc", &line)?;
+    }
+    Ok(())
+}
+
 fn url(address: IpAddr, port: u16, path: &str) -> String {
     format!("http://{}{path}", SocketAddr::new(address, port))
 }
@@ -189,6 +201,22 @@ fn whatever_becomes_of_marks_and_addresses_what_needs_l7_is_inspected_or_stays()
         ensure!(!here.output().contains("got"), "{what}: {}", here.output());
         rules(&node, &["-t mangle -F", "-t nat -F"])?;
     }
+    // A filter behind our program writes its class where our tag is.
+    filter_everything(&node, &shop.frontend.interface)?;
+    let cleared = [
+        "-t mangle -A PREROUTING -j MARK --set-mark 0",
+        "-t nat -A POSTROUTING -o uplink -j MASQUERADE",
+    ];
+    rules(&node, &cleared)?;
+    for address in outside {
+        attempt(&shop.frontend, address)?;
+    }
+    rules(&node, &["-t mangle -F", "-t nat -F"])?;
+    for address in outside {
+        Curl::get(url(address, HTTP, "/api/x")).expect(&shop.frontend, 200)?;
+    }
+    let leaked = arrived.load(Relaxed);
+    ensure!(leaked == 0, "beside a filter: {leaked} got out");
     // The same beside rules of the older language.
     for (program, address) in [
         ("iptables-legacy", outside[0]),
@@ -277,6 +305,7 @@ fn what_a_workload_sends_past_the_program_of_its_device_does_not_leave() -> Resu
         policy("frontend", "frontend", EGRESS),
     )?;
     shop.world.node.start()?;
+    filter_everything(shop.world.node.place(), &shop.other.interface)?;
     shop.world.node.kill_agent()?;
     for workload in [&shop.frontend, &shop.stranger] {
         shop.world.plug_again(workload)?;
@@ -284,7 +313,7 @@ fn what_a_workload_sends_past_the_program_of_its_device_does_not_leave() -> Resu
     let outside = [IpAddr::from(OUTSIDE_V4), OUTSIDE_V6.into()];
     for who in [&shop.frontend, &shop.stranger, &shop.other] {
         for address in outside {
-            // The last one's device is as it was.
+            // The last one's device is as it was, but for somebody's filter.
             if who.name() == shop.other.name() {
                 server::ask_udp(who, (address, ECHO), "hello")?;
             } else {

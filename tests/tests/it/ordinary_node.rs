@@ -411,6 +411,37 @@ fn workloads_on_one_bridge_are_policed_as_others_are() -> Result<()> {
     })?;
     check("the uplink on the bridge")?;
 
+    // A classic filter that writes where our programs do.
+    let filter = format!(
+        "dev {} ingress protocol ip u32 match u32 0 0 flowid 1:5",
+        frontend.interface
+    );
+    let clsact = format!("qdisc add dev {} clsact", frontend.interface);
+    let filter = format!("filter add {filter}");
+    for line in [&clsact, &filter] {
+        run(
+            world.node.place(),
+            "tc",
+            &line.split(' ').collect::<Vec<_>>(),
+        )?;
+    }
+    eventually("the filter is told where it matters", || {
+        let told = |to: &str| -> Result<bool> {
+            let answer = world.node.json(&["explain", "frontend", to])?;
+            let told = answer["obstacles"].to_string();
+            Ok(told.contains("ingress of tg-frontend, which shop/frontend is behind (u32)"))
+        };
+        ensure!(told("192.0.2.100:53")?, "not of what leaves");
+        ensure!(!told(&format!("{}:{PLAIN}", backend.v4))?, "of a neighbour");
+        Ok(())
+    })?;
+    let remove = format!("qdisc del dev {} clsact", frontend.interface);
+    run(
+        world.node.place(),
+        "tc",
+        &remove.split(' ').collect::<Vec<_>>(),
+    )?;
+
     // A bridge on which the node has no address: what needs no proxy goes on, what needs
     // it cannot be answered, and that is told where it is asked about.
     world
