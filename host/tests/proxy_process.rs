@@ -12,10 +12,8 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tidegate::proxy::{
-    contract::{Snapshot, ToAgent},
-    supervisor::{ProxyMaps, ProxyOptions, ProxyStatus, ProxySupervisor},
-};
+use tidegate::proxy::supervisor::{ProxyMaps, ProxyOptions, ProxyStatus, ProxySupervisor};
+use tidegate_contract::{Snapshot, ToAgent};
 use tidegate_ebpf_shared::{
     addr::Addr,
     flow::{FlowEntry, FlowKey},

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use tidegate_contract::Snapshot;
 use tidegate_policy::{NumbersInUse, compiled::Compiled};
 
 use super::{
@@ -27,7 +28,6 @@ use crate::{
     },
     datapath::Survey,
     plugin_host::{Catalog, PluginStore, Runtime, StoreOptions},
-    proxy::contract::Snapshot,
 };
 
 /// How often files that are being written are waited for.

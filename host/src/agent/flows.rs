@@ -6,6 +6,7 @@ use std::{
 };
 
 use nix::time::{ClockId, clock_gettime};
+use tidegate_contract::{L7Record, ToAgent};
 use tidegate_ebpf_shared::event::Event as KernelEvent;
 use tokio::sync::watch;
 
@@ -13,7 +14,6 @@ use crate::{
     control::view::View,
     datapath::EventStream,
     observe::{assemble::Assembler, directory::LearnedNames, store::FlowStore},
-    proxy::contract::{L7Record, ToAgent},
 };
 
 /// How long records may wait for the first generation.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use tidegate_contract::{Message, Question};
 use tidegate_ebpf_shared::policy::verdict;
 use tidegate_policy::compiled::{Direction, L7Protocol};
 use tokio::time::timeout;
@@ -19,7 +20,6 @@ use crate::{
         explain::{self, ExplainQuery, L7Answer, L7Question, RulePlace},
         record::FlowVerdict,
     },
-    proxy::contract::{Message, Question},
 };
 
 impl Explainer {

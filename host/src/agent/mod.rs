@@ -25,6 +25,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use tidegate_contract::{ProxyStats, Reject, ToAgent};
 use tidegate_policy::Mode;
 use tokio::{
     sync::{mpsc, watch},
@@ -55,7 +56,6 @@ use crate::{
     plugin_host::{PluginStore, StoreOptions},
     proxy::{
         Exits,
-        contract::{ProxyStats, Reject, ToAgent},
         supervisor::{ProxyMaps, ProxyOptions, ProxySupervisor},
     },
 };

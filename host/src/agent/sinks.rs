@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use tidegate_contract::{ProxyStats, Snapshot};
 use tidegate_policy::{NumbersInUse, compiled::Compiled};
 use tokio::{sync::watch, time::timeout};
 
@@ -15,10 +16,7 @@ use super::status;
 use crate::{
     control::sinks::{Sinks, Status},
     datapath::{AttachReport, Clocks, Datapath, DatapathError},
-    proxy::{
-        contract::{ProxyStats, Snapshot},
-        supervisor::ProxySupervisor,
-    },
+    proxy::supervisor::ProxySupervisor,
 };
 
 /// The datapath, shared by those who publish and those who tend it. Every use is

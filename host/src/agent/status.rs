@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_contract::{ProxyStats, units::Volume};
 use tidegate_ebpf_shared::{event::Counter, reason};
 
 use crate::{
     control::view::{AttachmentView, DatapathView, ProxyView, TableView},
     datapath::{Concern, Counters, Datapath, DatapathError, DatapathStatus, Note},
-    observe::units::Volume,
-    proxy::{contract::ProxyStats, supervisor::ProxyStatus},
+    proxy::supervisor::ProxyStatus,
 };
 
 /// Everything the view says of the datapath, and endpoints that are declared but not

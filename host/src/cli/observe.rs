@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Args;
+use tidegate_contract::L7Summary;
 
 use super::{
     ask::{Output, print_text},
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::observe::{
     filter::FlowFilter,
-    record::{FlowEvent, FlowRecord, FlowVerdict, L7Summary, Line, Party, Shadow},
+    record::{FlowEvent, FlowRecord, FlowVerdict, Line, Party, Shadow},
     store::verdict_label,
 };
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tidegate_contract::PROTOCOL_VERSION;
 use tidegate_ebpf_shared::LAYOUT_VERSION;
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
     client::ClientError,
     table::Table,
 };
-use crate::{agent::kernel_features, plugin_host, proxy::contract::PROTOCOL_VERSION};
+use crate::{agent::kernel_features, plugin_host};
 
 /// Arguments of `version`.
 #[derive(Debug, Args)]

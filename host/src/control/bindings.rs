@@ -7,6 +7,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tidegate_contract::{
+    BindingState, BindingStats, PluginInfo, ProxyStats, Remembered, Snapshot, config_id,
+};
 use tidegate_policy::{
     Document, Problem, Severity,
     compiled::{Compiled, L7Id, L7RuleSet, RuleId},
@@ -15,9 +18,6 @@ use tidegate_policy::{
 };
 
 use super::view::BindingView;
-use crate::proxy::contract::{
-    BindingState, BindingStats, PluginInfo, ProxyStats, Remembered, Snapshot, config_id,
-};
 
 /// A plugin and the rules whose binding it is.
 type Place = (String, Vec<RuleId>);
@@ -251,10 +251,10 @@ pub fn view(stats: &[BindingStats], compiled: &Compiled) -> Vec<BindingView> {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_contract::{Limits, World};
     use tidegate_policy::compiled::{FailMode, L7Protocol, PluginUse};
 
     use super::*;
-    use crate::proxy::contract::{Limits, World};
 
     fn info(digest: &str) -> PluginInfo {
         PluginInfo {

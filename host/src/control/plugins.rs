@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tidegate_contract::{PluginInfo, World};
 use tidegate_policy::compiled::{Compiled, L7Protocol};
 
 use super::{
@@ -14,7 +15,6 @@ use super::{
     folder::PluginStamp,
     view::PluginView,
 };
-use crate::proxy::contract::{PluginInfo, World};
 
 /// A plugin version that passed examination.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,10 +3,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use tidegate_contract::Snapshot;
 use tidegate_policy::{NumbersInUse, compiled::Compiled};
 
 use super::view::{DatapathView, ProxyView};
-use crate::proxy::contract::Snapshot;
 
 /// The kernel and the proxy, as control sees them.
 pub trait Sinks: Send {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use tidegate_contract::{Reject, Snapshot};
 use tidegate_policy::{Ids, Input, Mode, Problem, Severity, compile, compiled::Compiled, lint};
 use tokio::sync::watch;
 
@@ -24,10 +25,7 @@ use super::{
     store::Store,
     view::View,
 };
-use crate::{
-    observe::directory::Directory,
-    proxy::contract::{Reject, Snapshot},
-};
+use crate::observe::directory::Directory;
 
 /// What does not change while the agent runs.
 #[derive(Clone, Debug)]
@@ -600,7 +598,7 @@ impl<S: Sinks> Control<S> {
     }
 }
 
-type PluginSet = BTreeMap<String, crate::proxy::contract::PluginInfo>;
+type PluginSet = BTreeMap<String, tidegate_contract::PluginInfo>;
 
 fn seconds_now() -> u64 {
     SystemTime::now()

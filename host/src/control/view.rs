@@ -5,19 +5,17 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tidegate_contract::{
+    ProxyStats,
+    units::{self, Volume},
+};
 use tidegate_policy::{
     Enforcement,
     compiled::{Compiled, CompiledService, DefaultDeny, Location},
 };
 
 pub use crate::datapath::Note;
-use crate::{
-    observe::{
-        directory::Directory,
-        units::{self, Volume},
-    },
-    proxy::contract::ProxyStats,
-};
+use crate::observe::directory::Directory;
 
 /// The agent at one moment.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]

@@ -6,10 +6,10 @@ use std::{
 };
 
 use nix::sys::socket::{SockaddrStorage, getsockname};
+use tidegate_contract::ListenerInfo;
 use tidegate_ebpf_shared::{limits::MAX_CPUS, steer::class};
 
 use super::{Datapath, DatapathError};
-use crate::proxy::contract::ListenerInfo;
 
 impl Datapath {
     /// Makes these the listeners, and no others: places without one are emptied, and

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use tidegate_contract::L7Record;
 use tidegate_ebpf_shared::{
     addr::{Addr, proto},
     event::{Event, kind},
@@ -14,7 +15,6 @@ use super::{
     directory::{Directory, LearnedNames},
     record::{FlowDirection, FlowEvent, FlowRecord, FlowVerdict, Party, Shadow, Traffic},
 };
-use crate::proxy::contract::L7Record;
 
 /// Turns numbers into names while it builds records.
 pub struct Assembler<'a> {

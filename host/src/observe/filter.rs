@@ -1,9 +1,10 @@
 //! Selecting flow records: fields AND, values of one field OR, as in Hubble.
 
 use serde::{Deserialize, Serialize};
+use tidegate_contract::L7Summary;
 
 use super::{
-    record::{FlowRecord, FlowVerdict, L7Summary, Party},
+    record::{FlowRecord, FlowVerdict, Party},
     similar::similar,
     store::verdict_label,
 };

@@ -10,12 +10,12 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
-
-use super::{
-    histogram::{BOUNDS_NS, Durations},
-    store::FlowStore,
+use tidegate_contract::{
+    durations::{BOUNDS_NS, Durations},
     units::Volume,
 };
+
+use super::store::FlowStore;
 use crate::control::view::View;
 
 /// The text exposition of one scrape (OpenMetrics 1.0).
@@ -352,7 +352,7 @@ fn proxy(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
         "protocol",
         [("http".to_owned(), &s.http), ("dns".to_owned(), &s.dns)],
     )?;
-    let plugin = |value: fn(&crate::proxy::contract::PluginStats) -> u64| {
+    let plugin = |value: fn(&tidegate_contract::PluginStats) -> u64| {
         s.plugins
             .iter()
             .map(move |(n, p)| ([("plugin", n.clone())], value(p)))
@@ -481,6 +481,7 @@ fn rcode_name(rcode: i16) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_contract::durations::Histogram;
     use tidegate_policy::compiled::{Compiled, RuleInfo};
 
     use super::*;
@@ -488,7 +489,6 @@ mod tests {
         control::view::TableView,
         observe::{
             filter::tests::record,
-            histogram::Histogram,
             record::{FlowEvent, FlowVerdict, Shadow},
         },
     };
@@ -539,7 +539,7 @@ mod tests {
         for us in [1, 3] {
             calls.add(std::time::Duration::from_micros(us));
         }
-        let stats = crate::proxy::contract::PluginStats {
+        let stats = tidegate_contract::PluginStats {
             durations: calls.read(),
             ..Default::default()
         };

@@ -1,11 +1,10 @@
 //! The one flow record, from kernel and proxy alike.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use super::units;
+use tidegate_contract::{L7Summary, units};
 
 /// A line of `tidegate observe -o json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -188,47 +187,4 @@ pub struct Traffic {
     pub rx_packets: u64,
     /// Bytes to the source.
     pub rx_bytes: u64,
-}
-
-/// What was asked and answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", tag = "protocol")]
-pub enum L7Summary {
-    /// An HTTP request.
-    #[serde(rename = "http", rename_all = "camelCase")]
-    Http {
-        /// `HTTP/1.1`, `HTTP/2`, …
-        version: Cow<'static, str>,
-        /// Method.
-        method: String,
-        /// Authority and path: `http://host/path`.
-        url: String,
-        /// Status sent to the client; 0 if none was.
-        status: u16,
-        /// From request head to response head; microseconds inside, seconds outside.
-        #[serde(rename = "latencySeconds", with = "units::of_microseconds")]
-        #[schemars(with = "f64")]
-        latency_us: u64,
-    },
-    /// A DNS query.
-    #[serde(rename = "dns", rename_all = "camelCase")]
-    Dns {
-        /// Name asked for.
-        query: String,
-        /// Type asked for, e.g. `A`.
-        qtype: String,
-        /// RCODE of the answer sent; absent if none was.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        rcode: Option<u8>,
-        /// Addresses in the answer.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        ips: Vec<IpAddr>,
-        /// Smallest TTL of the answer, seconds.
-        #[serde(default, rename = "ttlSeconds")]
-        ttl: u32,
-        /// From query to answer, likewise.
-        #[serde(rename = "latencySeconds", with = "units::of_microseconds")]
-        #[schemars(with = "f64")]
-        latency_us: u64,
-    },
 }

@@ -5,9 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use tidegate_contract::L7Summary;
 use tokio::sync::broadcast;
 
-use super::record::{FlowEvent, FlowRecord, FlowVerdict, L7Summary};
+use super::record::{FlowEvent, FlowRecord, FlowVerdict};
 
 /// Records kept for `observe` (2^n − 1, as Hubble's ring).
 pub const DEFAULT_CAPACITY: usize = 16_383;

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use tidegate_contract::{BindingState, BindingStats, PluginInfo, PluginStats, Snapshot, config_id};
 use tidegate_policy::compiled::{FailMode, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId};
 use wasmtime::component::Component;
 
@@ -22,9 +23,6 @@ use super::{
     engine::Runtime,
     instance::Linked,
     memory::Pot,
-};
-use crate::proxy::contract::{
-    BindingState, BindingStats, PluginInfo, PluginStats, Snapshot, config_id,
 };
 
 /// Plugins and rule sets of one generation.

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tidegate_contract::{BUILT_IN, Limits, PluginInfo, PluginStats};
 use tidegate_policy::compiled::RuleId;
 
 use super::{
@@ -27,7 +28,6 @@ use super::{
     maker::{Job, QUICK_MS},
     memory::Pot,
 };
-use crate::proxy::contract::{BUILT_IN, Limits, PluginInfo, PluginStats};
 
 /// How long a message may wait for an instance of a plugin that starts fast.
 const PATIENCE: Duration = Duration::from_millis(20);

@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
+use tidegate_contract::{PluginStats, durations::Histogram};
+
 use super::answer::Failure;
-use crate::{observe::histogram::Histogram, proxy::contract::PluginStats};
 
 /// Counter names a plugin may use.
 const NAMES: usize = 64;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tidegate_contract::{Limits, World};
 use wasmtime::{
     ResourceLimiter, Store, Trap, UpdateDeadline, component::Component, component::Linker,
 };
@@ -18,7 +19,7 @@ use super::{
     memory::Held,
     message::{Wanted, method},
 };
-use crate::proxy::contract::{Limits, World};
+
 use tidegate_wire::http::{HttpHead, ResponseHead};
 
 /// Bytes a plugin may hand to the host in one call.

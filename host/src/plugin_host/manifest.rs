@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use tidegate_contract::Limits;
 use wasmparser::{Parser, Payload};
 
 use super::{
     dropped::{self, Unreadable},
     host_calls::CAPABILITIES,
 };
-use crate::proxy::contract::Limits;
 
 /// Custom section that holds a manifest.
 const SECTION: &str = "tidegate:manifest";

@@ -11,6 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tidegate_contract::{BUILT_IN, PluginInfo};
 
 use super::{
     bindings::{PACKAGE, VERSION},
@@ -20,7 +21,6 @@ use super::{
     host_calls::CAPABILITIES,
     manifest::{self, Manifest, Sidecar, is_plain},
 };
-use crate::proxy::contract::{BUILT_IN, PluginInfo};
 
 /// The plugins inside this binary, in the order of [`BUILT_IN`].
 const BUILT_IN_CODE: [&[u8]; 2] = [

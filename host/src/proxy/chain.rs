@@ -6,18 +6,15 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use tidegate_contract::Reject;
 use tidegate_policy::compiled::{FailMode, L7Protocol, RuleId};
 use tidegate_wire::{
     dns::rcode,
     http::{HeaderEdit, HttpHead, ResponseHead},
 };
 
+use super::http::{Attribution, Decision, Denial, Verdict};
 pub use crate::plugin_host::Facts;
-
-use super::{
-    contract::Reject,
-    http::{Attribution, Decision, Denial, Verdict},
-};
 
 /// Why a plugin gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,9 @@ use std::{
 };
 
 use nix::sys::socket::{SockFlag, accept4};
+use tidegate_contract::{
+    L7Record, ListenerInfo, PROTOCOL_VERSION, ProxyStats, Snapshot, ToAgent, ToProxy,
+};
 use tokio::{
     io::Interest,
     sync::{mpsc, watch},
@@ -18,7 +21,6 @@ use tokio::{
 
 use super::{
     channel::{Channel, register},
-    contract::{L7Record, ListenerInfo, PROTOCOL_VERSION, ProxyStats, Snapshot, ToAgent, ToProxy},
     judge::Judges,
     places::{Capacity, Resources},
     sealed,

@@ -12,9 +12,10 @@ const RESOURCES: Resources = Resources {
     connections_per_cpu: 1_024,
     memory_per_cpu_mib: 64,
 };
+use tidegate_contract::{Limits, PluginInfo, World};
+
 use crate::proxy::{
     channel::testing::pair,
-    contract::{Limits, PluginInfo, World},
     listener,
     tables::testing::descriptors,
     testing::{Fixed, snapshot},

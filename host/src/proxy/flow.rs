@@ -11,6 +11,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use tidegate_contract::L7Record;
+use tidegate_contract::L7Summary;
 use tidegate_ebpf_shared::{addr::proto, flow::FlowEntry, steer::SteerOrigin};
 use tidegate_policy::{AnyOf, compiled::L7Protocol};
 use tidegate_wire::http::{HttpHead, ResponseHead};
@@ -18,7 +20,6 @@ use tokio::net::TcpStream;
 
 use super::{
     chain::{self, Chain, Facts, Side},
-    contract::L7Record,
     dns::boot_seconds,
     http::{Attribution, Decision, Inspector},
     outward::{self, Way},
@@ -28,7 +29,6 @@ use super::{
     tables::socket_addr,
     upstream::{Speaker, connect_tcp},
 };
-use crate::observe::record::L7Summary;
 
 /// A flow, and everything needed to decide about its messages.
 pub(super) struct FlowContext {

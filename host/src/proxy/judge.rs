@@ -12,18 +12,18 @@ use std::{
     },
 };
 
+use tidegate_contract::L7Summary;
+use tidegate_contract::{Judgement, Message, Question, ToAgent};
 use tidegate_wire::http::{HttpHead, ResponseHead};
 use tokio::{net::TcpStream, sync::mpsc};
 
 use super::{
     chain::{self, Facts, Side},
-    contract::{Judgement, Message, Question, ToAgent},
     dns::boot_seconds,
     http::{self, Attribution, Decision, Inspector},
     outward::{self, Way},
     state::{Local, State},
 };
-use crate::observe::record::L7Summary;
 
 /// Questions answered at a time; people ask them one by one.
 const AT_A_TIME: usize = 4;

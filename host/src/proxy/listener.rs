@@ -11,12 +11,10 @@ use nix::sys::socket::{
     self, Backlog, SockType, SockaddrStorage, setsockopt,
     sockopt::{Ipv4OrigDstAddr, Ipv6OrigDstAddr, RcvBuf},
 };
+use tidegate_contract::ListenerInfo;
 use tidegate_ebpf_shared::steer::class;
 
-use super::{
-    contract::ListenerInfo,
-    upstream::{become_transparent, mark_inspected, new_socket},
-};
+use super::upstream::{become_transparent, mark_inspected, new_socket};
 
 /// Connections that may wait to be accepted, per listener.
 const BACKLOG: i32 = 4_096;

@@ -1,15 +1,14 @@
 //! The proxy process: moves bytes, asks plugins, never waits for the agent.
 //!
-//! In reading order: [`contract`] is what agent and proxy say to each other;
-//! `process` starts the proxy, `control` listens to the agent, `worker` is one thread
-//! per CPU; `flow` knows who talks to whom (and `masquerade` as whom the node lets it) and [`chain`] decides; [`http`] and `dns`
-//! move the bytes; [`supervisor`] is the agent's side of it all.
+//! In reading order: `process` starts the proxy, `control` listens to the agent, `worker` is
+//! one thread per CPU; `flow` knows who talks to whom (and `masquerade` as whom the node lets
+//! it) and [`chain`] decides; [`http`] and `dns` move the bytes; [`supervisor`] is the agent's
+//! side of it all.
 
 mod bpf;
 mod budget;
 pub mod chain;
 mod channel;
-pub mod contract;
 mod control;
 mod dns;
 mod flow;

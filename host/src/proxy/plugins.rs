@@ -2,13 +2,13 @@
 
 use std::{borrow::Cow, cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
+use tidegate_contract::{BindingStats, PluginStats, Snapshot};
 use tidegate_policy::compiled::{FailMode, L7Id, RuleId};
 use tidegate_wire::http::{HttpHead, ResponseHead};
 
 use super::{
     Artifacts, Loader, Plugins,
     chain::{Chain, DnsAnswer, Facts, Fault, Filter, HttpAnswer},
-    contract::{BindingStats, PluginStats, Snapshot},
     http::{Denial, Verdict},
 };
 use crate::plugin_host::{Binding, Catalog, DnsDecision, Failure, HttpDecision, Runtime, Worker};

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use super::contract::{ToAgent, WorkerTurns};
+use tidegate_contract::{ToAgent, WorkerTurns};
 
 /// Time between two looks.
 pub(super) const TICK: Duration = Duration::from_secs(1);
@@ -148,8 +148,9 @@ pub(super) fn can_run(pid: u32, thread: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_contract::ProxyStats;
+
     use super::*;
-    use crate::proxy::contract::ProxyStats;
 
     const PID: u32 = 100;
 

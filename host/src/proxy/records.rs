@@ -10,10 +10,9 @@ use std::{
     time::Duration,
 };
 
+use tidegate_contract::{L7Record, ProxyStats};
+use tidegate_contract::{L7Summary, durations::Histogram};
 use tokio::sync::Notify;
-
-use super::contract::{L7Record, ProxyStats};
-use crate::observe::{histogram::Histogram, record::L7Summary};
 
 /// Records kept while the agent is away or slow.
 const MAX_RECORDS: usize = 8_192;
@@ -167,8 +166,9 @@ pub(super) fn shorten(text: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_contract::L7Summary;
+
     use super::*;
-    use crate::observe::record::L7Summary;
 
     pub(super) fn record(allowed: bool, error: Option<&str>) -> L7Record {
         L7Record {

@@ -11,18 +11,14 @@ use std::{
     },
 };
 
+use tidegate_contract::{BindingStats, PluginStats, Reject, Snapshot};
 use tidegate_policy::{
     compiled::{EndpointId, IdentityId, L7Id, PolicyRow},
     fqdn::Matcher,
 };
 
 use super::{
-    chain::Chain,
-    contract::{BindingStats, PluginStats, Reject, Snapshot},
-    dns::Quotas,
-    masquerade::Masquerade,
-    records::Records,
-    tables::Tables,
+    chain::Chain, dns::Quotas, masquerade::Masquerade, records::Records, tables::Tables,
     turns::Turns,
 };
 

@@ -24,6 +24,9 @@ use nix::{
     },
     unistd::Pid,
 };
+use tidegate_contract::{
+    Judgement, ListenerInfo, PROTOCOL_VERSION, Question, Snapshot, ToAgent, ToProxy,
+};
 use tidegate_ebpf_shared::{limits::MAX_CPUS, steer::class};
 use tokio::{
     process::{Child, Command},
@@ -34,7 +37,6 @@ use tokio::{
 
 use super::{
     channel::{Channel, MAX_DESCRIPTORS},
-    contract::{Judgement, ListenerInfo, PROTOCOL_VERSION, Question, Snapshot, ToAgent, ToProxy},
     listener,
     pulse::{self, Finding, Pulse},
     sealed,

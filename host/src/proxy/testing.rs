@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc};
 
+use tidegate_contract::{BindingStats, PluginStats, Snapshot};
 use tidegate_ebpf_shared::{
     flow::{FlowEntry, flags},
     steer::SteerOrigin,
@@ -11,7 +12,6 @@ use tidegate_policy::compiled::{FailMode, FqdnSelector, L7Id, L7Protocol};
 
 use super::{
     chain::{Chain, tests::chain},
-    contract::{BindingStats, PluginStats, Snapshot},
     control::{Artifacts, Loader},
     state::{Plugins, Shared, State, View},
     tables::{Tables, kernel_addr, testing::descriptors},

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::contract::WorkerTurns;
+use tidegate_contract::WorkerTurns;
 
 /// How often a worker counts: more often than the agent is told.
 pub(super) const INTERVAL: Duration = Duration::from_millis(500);

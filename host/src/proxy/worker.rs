@@ -15,6 +15,8 @@ use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
 };
+use tidegate_contract::L7Summary;
+use tidegate_contract::ListenerInfo;
 use tidegate_policy::compiled::L7Protocol;
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
@@ -23,7 +25,6 @@ use tokio::{
 };
 
 use super::{
-    contract::ListenerInfo,
     dns,
     flow::{FlowContext, Reading},
     heap,
@@ -36,7 +37,6 @@ use super::{
     turns::{Counter, INTERVAL},
     upstream::keep_alive,
 };
-use crate::observe::record::L7Summary;
 
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);

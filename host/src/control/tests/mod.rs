@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use tidegate_contract::{Limits, PluginInfo, Reject, Snapshot, World};
 use tidegate_policy::{Mode, NumbersInUse, compiled::Compiled};
 
 use super::{
@@ -20,7 +21,6 @@ use super::{
     store::Store,
     view::{ProblemView, View},
 };
-use crate::proxy::contract::{Limits, PluginInfo, Reject, Snapshot, World};
 
 /// What reached the sinks, and how they answer.
 #[derive(Default)]

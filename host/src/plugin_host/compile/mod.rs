@@ -6,13 +6,12 @@ mod confine;
 mod job;
 mod worker;
 
-use serde::{Deserialize, Serialize};
-
 pub(super) use job::{Job, JobError, LONGEST};
+use serde::{Deserialize, Serialize};
+use tidegate_contract::World;
 pub use worker::run;
 
 use super::manifest::Manifest;
-use crate::proxy::contract::World;
 
 /// Largest plugin file, bytes.
 pub(super) const COMPONENT: usize = 32 << 20;

@@ -3,19 +3,17 @@
 use std::io::{Read, Write};
 
 use anyhow::Context;
+use tidegate_contract::World;
 use wasmparser::{Parser, Payload};
 use wasmtime::{Engine, component::Component};
 
 use super::{COMPONENT, Inspection, Report, confine::confine};
-use crate::{
-    plugin_host::{
-        bindings::{PACKAGE, VERSION},
-        engine::engine,
-        host_calls::CAPABILITIES,
-        instance::Linked,
-        manifest::Manifest,
-    },
-    proxy::contract::World,
+use crate::plugin_host::{
+    bindings::{PACKAGE, VERSION},
+    engine::engine,
+    host_calls::CAPABILITIES,
+    instance::Linked,
+    manifest::Manifest,
 };
 
 /// The process `tidegate compile-plugin`.

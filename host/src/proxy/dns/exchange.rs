@@ -6,18 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tidegate_contract::L7Summary;
 use tidegate_wire::dns::{
     Answer, Query, QueryError, answer_unread, ends_transfer, rcode, read_answer, read_outline,
     read_query, type_name,
 };
 
 use super::learn::learn;
-use crate::{
-    observe::record::L7Summary,
-    proxy::{
-        flow::FlowContext,
-        http::{Attribution, Inspector as _},
-    },
+use crate::proxy::{
+    flow::FlowContext,
+    http::{Attribution, Inspector as _},
 };
 
 /// How long a server may take to answer; afterwards its answer is not relayed.

@@ -8,6 +8,7 @@ use hickory_proto::{
     op::{Message, OpCode, Query},
     rr::{Name, RData, Record, RecordType, rdata::A},
 };
+use tidegate_contract::L7Summary;
 use tidegate_ebpf_shared::addr::proto;
 use tidegate_policy::compiled::L7Protocol;
 use tokio::{
@@ -17,10 +18,7 @@ use tokio::{
 };
 
 use super::exchange::{Decided, Exchange};
-use crate::{
-    observe::record::L7Summary,
-    proxy::{flow::FlowContext, state::View, testing::view},
-};
+use crate::proxy::{flow::FlowContext, state::View, testing::view};
 
 const NAME: &str = "www.example.";
 
@@ -250,7 +248,7 @@ fn udp_end_to_end() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let view = view(1, vec![(5, L7Protocol::Dns, "allow")]);
-        let info = crate::proxy::contract::ListenerInfo {
+        let info = tidegate_contract::ListenerInfo {
             class: tidegate_ebpf_shared::steer::class::UDP4,
             cpu: 0,
         };

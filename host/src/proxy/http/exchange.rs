@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use tidegate_contract::L7Summary;
 use tidegate_wire::{http::HttpHead, http1::Asked};
 
 use super::inspect::{Attribution, Inspector};
-use crate::{observe::record::L7Summary, proxy::records::MAX_TEXT};
+use crate::proxy::records::MAX_TEXT;
 
 /// A request, until its record is kept.
 #[derive(Clone, Debug)]

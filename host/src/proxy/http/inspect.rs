@@ -2,10 +2,9 @@
 
 use std::{borrow::Cow, io};
 
+use tidegate_contract::L7Summary;
 use tidegate_wire::http::{HeaderEdit, HttpHead, ResponseHead};
 use tokio::net::TcpStream;
-
-use crate::observe::record::L7Summary;
 
 /// The flow behind a connection: who decides, where upstream is, who keeps records.
 pub trait Inspector {

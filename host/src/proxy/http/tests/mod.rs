@@ -7,6 +7,7 @@ mod watchdog;
 
 use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
 
+use tidegate_contract::L7Summary;
 use tidegate_wire::http::{HeaderEdit, HttpHead, ResponseHead};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -20,7 +21,7 @@ use super::{
     h1 as http1, serve,
     watchdog::{Activity, TICK},
 };
-use crate::{observe::record::L7Summary, proxy::budget::Budget};
+use crate::proxy::budget::Budget;
 
 /// Decides by the first path segment, and keeps every record as one line.
 pub(super) struct Rules {

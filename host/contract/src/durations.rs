@@ -8,7 +8,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units;
+use crate::units;
 
 /// Upper bounds of the classes, nanoseconds, each included in its class; what is longer
 /// than the last is in a class of its own. From a plugin's call (about 1 µs) to a request

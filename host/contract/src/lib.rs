@@ -1,0 +1,16 @@
+//! What agent and proxy tell each other, and what both keep of it: data alone, so that a
+//! room that reads a record or a limit needs neither of the two.
+
+pub mod durations;
+mod message;
+mod plugin;
+mod record;
+mod snapshot;
+mod stats;
+pub mod units;
+
+pub use message::{Judgement, ListenerInfo, Message, PROTOCOL_VERSION, Question, ToAgent, ToProxy};
+pub use plugin::{BUILT_IN, Limits, PluginInfo, World, config_id};
+pub use record::{L7Record, L7Summary};
+pub use snapshot::{Reject, Remembered, Snapshot};
+pub use stats::{BindingState, BindingStats, PluginStats, ProxyStats, WorkerTurns};

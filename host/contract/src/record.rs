@@ -1,0 +1,89 @@
+//! What the proxy decided about requests and queries.
+
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tidegate_policy::compiled::IdentityId;
+
+use crate::units;
+
+/// One decided request or query.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct L7Record {
+    /// Wall-clock time, nanoseconds since 1970-01-01T00:00:00Z.
+    pub time_ns: u64,
+    /// IANA protocol of the transport.
+    pub transport: u8,
+    /// Client.
+    pub source: SocketAddr,
+    /// Original destination.
+    pub destination: SocketAddr,
+    /// Identities and endpoints, source then destination.
+    pub identities: (IdentityId, IdentityId),
+    /// Endpoint ids, source then destination; 0 if not local.
+    pub endpoints: (u32, u32),
+    /// Was it allowed.
+    pub allowed: bool,
+    /// It was refused, and passed because denials are only reported.
+    #[serde(default)]
+    pub audited: bool,
+    /// Rules that decided: L7 rules where one matched, else those that asked for L7.
+    pub rules: Vec<u32>,
+    /// Plugin that refused or the last that allowed, as `name@version`.
+    pub plugin: Option<String>,
+    /// Why it failed if it was not a policy decision, e.g. `plugin trapped`.
+    pub error: Option<String>,
+    /// Direction of the rule set that refused (false: egress, true: ingress).
+    pub ingress: bool,
+    /// Generation that decided.
+    pub generation: u32,
+    /// What was asked and answered.
+    pub l7: L7Summary,
+}
+
+/// What was asked and answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", tag = "protocol")]
+pub enum L7Summary {
+    /// An HTTP request.
+    #[serde(rename = "http", rename_all = "camelCase")]
+    Http {
+        /// `HTTP/1.1`, `HTTP/2`, …
+        version: Cow<'static, str>,
+        /// Method.
+        method: String,
+        /// Authority and path: `http://host/path`.
+        url: String,
+        /// Status sent to the client; 0 if none was.
+        status: u16,
+        /// From request head to response head; microseconds inside, seconds outside.
+        #[serde(rename = "latencySeconds", with = "units::of_microseconds")]
+        #[schemars(with = "f64")]
+        latency_us: u64,
+    },
+    /// A DNS query.
+    #[serde(rename = "dns", rename_all = "camelCase")]
+    Dns {
+        /// Name asked for.
+        query: String,
+        /// Type asked for, e.g. `A`.
+        qtype: String,
+        /// RCODE of the answer sent; absent if none was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rcode: Option<u8>,
+        /// Addresses in the answer.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ips: Vec<IpAddr>,
+        /// Smallest TTL of the answer, seconds.
+        #[serde(default, rename = "ttlSeconds")]
+        ttl: u32,
+        /// From query to answer, likewise.
+        #[serde(rename = "latencySeconds", with = "units::of_microseconds")]
+        #[schemars(with = "f64")]
+        latency_us: u64,
+    },
+}

@@ -1,0 +1,85 @@
+//! What the proxy decides with.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tidegate_policy::compiled::{EndpointId, FqdnSelector, IdentityId, L7Id, L7RuleSet, PolicyRow};
+use tidegate_wire::dns::rcode;
+
+use crate::PluginInfo;
+
+/// Everything the proxy decides with.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Generation.
+    pub generation: u32,
+    /// L7 rule sets.
+    pub l7: BTreeMap<L7Id, L7RuleSet>,
+    /// Labels by identity.
+    pub identities: BTreeMap<IdentityId, Vec<String>>,
+    /// FQDN selectors to match answers against, and the identity each one grants.
+    pub fqdn: BTreeMap<IdentityId, FqdnSelector>,
+    /// Plugins by name.
+    pub plugins: BTreeMap<String, PluginInfo>,
+    /// Lower bound of a learned address's life, seconds.
+    pub fqdn_min_ttl: u32,
+    /// How a query for a name that no rule allows is answered.
+    #[serde(default)]
+    pub reject: Reject,
+    /// Denials are only reported.
+    #[serde(default)]
+    pub audit: bool,
+    /// What bindings accepted last, where that is not what `l7` and `plugins` say: a
+    /// proxy that has not seen it at work serves them with it until it knows better.
+    #[serde(default)]
+    pub remembered: Vec<Remembered>,
+    /// Egress rows about the world outside, see [`Compiled::outward`].
+    ///
+    /// [`Compiled::outward`]: tidegate_policy::compiled::Compiled::outward
+    #[serde(default)]
+    pub outward: BTreeMap<EndpointId, Vec<PolicyRow>>,
+}
+
+impl Snapshot {
+    /// Digests of the compiled plugins it names. Whoever has this snapshot holds the code
+    /// of all of them, in use or not, and of no other.
+    pub fn artifacts(&self) -> impl Iterator<Item = &String> {
+        let remembered = self.remembered.iter().map(|kept| &kept.info);
+        let all = self.plugins.values().chain(remembered);
+        all.map(|info| &info.artifact)
+    }
+}
+
+/// How a query for a name that no rule allows is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reject {
+    /// REFUSED.
+    #[default]
+    Refused,
+    /// NXDOMAIN.
+    NameError,
+}
+
+impl Reject {
+    /// Its RCODE.
+    pub fn rcode(self) -> u8 {
+        match self {
+            Self::Refused => rcode::REFUSED,
+            Self::NameError => rcode::NXDOMAIN,
+        }
+    }
+}
+
+/// A binding's last good version and configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Plugin.
+    pub plugin: String,
+    /// The binding's rules, as in `PluginUse::rules`; with the plugin they name it.
+    pub rules: Vec<u32>,
+    /// Version.
+    pub info: PluginInfo,
+    /// Configuration.
+    pub config: String,
+}
