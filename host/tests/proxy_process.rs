@@ -1,18 +1,14 @@
 //! The real proxy process under its real supervisor: what it may do, that it comes
 //! back when killed, and that the next agent finds it. Needs root, for kernel tables.
 
-use std::{
-    fs, io,
-    os::fd::{FromRawFd, OwnedFd},
-    path::Path,
-    time::Duration,
-};
+use std::{fs, os::fd::OwnedFd, path::Path, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use tidegate::proxy::supervisor::{ProxyMaps, ProxyOptions, ProxyStatus, ProxySupervisor};
+use tidegate_bpf::testing::{MapKind, create};
 use tidegate_contract::{Snapshot, ToAgent};
 use tidegate_ebpf_shared::{
     addr::Addr,
@@ -29,19 +25,7 @@ const CAPABILITIES: &str = "0000000000002400";
 
 /// A hash table of the kernel.
 fn table<K, V>() -> OwnedFd {
-    // type (hash), key size, value size, entries, flags: the head of `union bpf_attr`.
-    let attr = [1, size_of::<K>() as u32, size_of::<V>() as u32, 16, 0];
-    // SAFETY: BPF_MAP_CREATE (0) only reads the attributes; the result is a new
-    // descriptor of ours.
-    unsafe {
-        let fd = libc::syscall(libc::SYS_bpf, 0, attr.as_ptr(), size_of_val(&attr));
-        assert!(
-            fd >= 0,
-            "creating a table needs root: {}",
-            io::Error::last_os_error()
-        );
-        OwnedFd::from_raw_fd(fd as i32)
-    }
+    create::<K, V>(MapKind::BPF_MAP_TYPE_HASH, 16).expect("creating a table needs root")
 }
 
 async fn supervise(run_dir: &Path) -> (ProxySupervisor, mpsc::Receiver<ToAgent>) {

@@ -8,14 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tidegate_bpf::{
+    link::{self, AttachType, LinkInfo},
+    map, pin,
+};
 use tidegate_ebpf_shared::maps::program;
 
-use super::{
-    DatapathError, bpffs,
-    loader::Programs,
-    place,
-    sys::{self, AttachType, LinkInfo},
-};
+use super::{DatapathError, bpffs, loader::Programs, place};
 
 /// Every program with the hook it is made for. Links are replaced in this order,
 /// so that what a steered flow meets late is new before what it meets early.
@@ -145,7 +144,7 @@ impl Links {
         });
         for name in names {
             let path = folder.join(&name);
-            let link = sys::open_pin(&path).map_err(|source| DatapathError::Bpffs {
+            let link = pin::open(&path).map_err(|source| DatapathError::Bpffs {
                 action: "open the pinned link",
                 path: path.clone(),
                 source,
@@ -153,18 +152,18 @@ impl Links {
             let hook = HOOKS
                 .iter()
                 .find(|(program, _)| *program == program_of(&name));
-            let alive = sys::link_info(link.as_fd()).is_ok_and(|info| info.is_attached());
+            let alive = LinkInfo::of(link.as_fd()).is_ok_and(|info| info.is_attached());
             let (Some((program, _)), true) = (hook, alive) else {
                 drop_link(&path, &link);
                 continue;
             };
-            sys::link_update(link.as_fd(), programs.get(program)?.fd.as_fd()).map_err(
-                |source| DatapathError::Attach {
+            link::update(link.as_fd(), programs.get(program)?.fd.as_fd()).map_err(|source| {
+                DatapathError::Attach {
                     program,
                     place: format!("where {} is pinned", path.display()),
                     source,
-                },
-            )?;
+                }
+            })?;
             links.held.insert(name, link);
         }
         Ok(links)
@@ -179,7 +178,7 @@ impl Links {
     ) -> Result<bool, DatapathError> {
         let name = place.pin_name(program);
         if let Some(link) = self.held.get(&name) {
-            if sys::link_info(link.as_fd()).is_ok_and(|info| place.is_of(&info)) {
+            if LinkInfo::of(link.as_fd()).is_ok_and(|info| place.is_of(&info)) {
                 return Ok(false);
             }
             self.remove(&name);
@@ -191,7 +190,7 @@ impl Links {
         };
         let code = programs.get(program)?.fd.as_fd();
         let link = create(code, program, place).map_err(failed)?;
-        sys::pin(link.as_fd(), &self.folder.join(&name)).map_err(failed)?;
+        pin::make(link.as_fd(), &self.folder.join(&name)).map_err(failed)?;
         self.held.insert(name, link);
         Ok(true)
     }
@@ -208,7 +207,7 @@ impl Links {
             };
             let program = program_of(&name);
             let path = self.folder.join(&name);
-            let Ok(info) = sys::link_info(link.as_fd()) else {
+            let Ok(info) = LinkInfo::of(link.as_fd()) else {
                 continue;
             };
             // A device that went took its programs along: that is not somebody's doing.
@@ -227,12 +226,12 @@ impl Links {
                 .and_then(|(hook, _)| programs.get(hook).ok());
             if let Some(ours) = ours
                 && info.program != ours.id
-                && sys::link_update(link.as_fd(), ours.fd.as_fd()).is_ok()
+                && link::update(link.as_fd(), ours.fd.as_fd()).is_ok()
             {
                 found.push(format!("{program} was replaced on {}", where_is(&name)));
             }
-            let pinned = sys::open_pin(&path)
-                .and_then(|pin| sys::link_info(pin.as_fd()))
+            let pinned = pin::open(&path)
+                .and_then(|pin| LinkInfo::of(pin.as_fd()))
                 .is_ok_and(|pin| pin.id == info.id);
             if !pinned && self.pin_again(&name) {
                 found.push(format!(
@@ -250,7 +249,7 @@ impl Links {
         let _ = fs::remove_file(&path);
         let _ = fs::create_dir_all(&self.folder);
         let link = self.held.get(name);
-        link.is_some_and(|link| sys::pin(link.as_fd(), &path).is_ok())
+        link.is_some_and(|link| pin::make(link.as_fd(), &path).is_ok())
     }
 
     /// Is a link of `program` at `place` held, if only as one that was taken over?
@@ -277,7 +276,7 @@ impl Links {
         self.held
             .iter()
             .filter(|(name, _)| program_of(name) == program)
-            .filter(|(_, link)| sys::link_info(link.as_fd()).is_ok_and(|info| info.is_attached()))
+            .filter(|(_, link)| LinkInfo::of(link.as_fd()).is_ok_and(|info| info.is_attached()))
             .map(|(name, _)| where_is(name))
             .collect()
     }
@@ -337,7 +336,7 @@ pub(super) fn hook_name(program: &str) -> &'static str {
 /// Detaches and unpins. Both are tried whatever the other says: a link whose
 /// device is gone cannot be detached, and one without a pin need not be unpinned.
 fn drop_link(path: &Path, link: &OwnedFd) {
-    let _ = sys::link_detach(link.as_fd());
+    let _ = link::detach(link.as_fd());
     let _ = fs::remove_file(path);
 }
 
@@ -348,25 +347,25 @@ fn create(code: std::os::fd::BorrowedFd<'_>, program: &str, place: &Place) -> io
         .map(|(_, attach_type)| *attach_type)
         .ok_or(io::ErrorKind::NotFound)?;
     match place {
-        Place::Device(index) => sys::link_create(code, *index, attach_type, sys::TCX_FIRST),
+        Place::Device(index) => link::create(code, *index, attach_type, link::TCX_FIRST),
         Place::Xdp(index, mode) => {
             let flags = match mode {
-                XdpMode::Native => sys::XDP_NATIVE,
-                XdpMode::Generic => sys::XDP_GENERIC,
+                XdpMode::Native => link::XDP_NATIVE,
+                XdpMode::Generic => link::XDP_GENERIC,
             };
-            sys::link_create(code, *index, attach_type, flags)
+            link::create(code, *index, attach_type, flags)
         }
         Place::Cgroup(cgroup) => {
             let folder = cgroup.open()?;
-            sys::link_create(code, sys::target(&folder), attach_type, 0)
+            link::create(code, link::target(&folder), attach_type, 0)
         }
         Place::Namespace(_) => {
             let (_, namespace) = place::network_namespace()?;
-            sys::link_create(code, sys::target(&namespace), attach_type, 0)
+            link::create(code, link::target(&namespace), attach_type, 0)
         }
         Place::SocketMap(id) => {
-            let map = sys::map_by_id(*id)?;
-            sys::link_create(code, sys::target(&map), attach_type, 0)
+            let map = map::by_id(*id)?;
+            link::create(code, link::target(&map), attach_type, 0)
         }
     }
 }
@@ -380,8 +379,8 @@ pub(super) fn remove_all(folder: &Path) -> Result<(), DatapathError> {
     };
     for name in bpffs::names(folder).map_err(failed)? {
         let path = folder.join(name);
-        if let Ok(link) = sys::open_pin(&path) {
-            let _ = sys::link_detach(link.as_fd());
+        if let Ok(link) = pin::open(&path) {
+            let _ = link::detach(link.as_fd());
         }
         fs::remove_file(&path).map_err(failed)?;
     }

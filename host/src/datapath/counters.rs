@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use tidegate_ebpf_shared::event::{Counter, counter};
 
-use super::{DatapathError, encode, reader::Reader, table::Table};
+use super::{DatapathError, encode, reader::Reader, table::PerCpu};
 
 /// What the kernel programs have counted since their maps were made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub struct DenyCount {
 impl Reader {
     /// The kernel's counters.
     pub fn counters(&self) -> Result<Counters, DatapathError> {
-        let cell = |index| sum(&self.raw().counters, index, self.cpus());
+        let cell = |index| sum(&self.raw().counters, index);
         let count = |index| cell(index).map(|counter| counter.packets);
         let mut drops = BTreeMap::new();
         for reason in 0..=u8::MAX {
@@ -81,7 +81,7 @@ impl Reader {
 
     /// Flows steered to the proxy, and listeners picked for them, since the maps were made.
     pub(super) fn steered_and_picked(&self) -> Result<(u64, u64), DatapathError> {
-        let count = |index| sum(&self.raw().counters, index, self.cpus());
+        let count = |index| sum(&self.raw().counters, index);
         let steered = count(counter::FLOWS_STEERED)?.packets;
         Ok((steered, count(counter::LISTENER_PICKED)?.packets))
     }
@@ -91,7 +91,7 @@ impl Reader {
         let mut counts = Vec::new();
         for (key, slot) in self.raw().deny_list.entries()? {
             if let Some(net) = encode::net(key) {
-                let count = sum(&self.raw().deny_counts, slot, self.cpus())?;
+                let count = sum(&self.raw().deny_counts, slot)?;
                 counts.push(DenyCount { net, count });
             }
         }
@@ -100,11 +100,11 @@ impl Reader {
     }
 }
 
-fn sum(table: &Table<u32, Counter>, index: u32, cpus: usize) -> Result<Counter, DatapathError> {
+fn sum(table: &PerCpu<Counter>, index: u32) -> Result<Counter, DatapathError> {
     let total = |total: Counter, cpu: &Counter| Counter {
         packets: total.packets + cpu.packets,
         bytes: total.bytes + cpu.bytes,
     };
-    let values = table.get_per_cpu(index, cpus)?;
+    let values = table.get(index)?;
     Ok(values.iter().fold(Counter::default(), total))
 }

@@ -35,9 +35,6 @@ pub enum DatapathError {
         /// Its process id.
         pid: String,
     },
-    /// The kernel does not say how many CPUs there may be.
-    #[error("cannot count the possible CPUs")]
-    Cpus(#[source] io::Error),
     /// The embedded object was refused as a whole (maps could not be made, …).
     #[error("cannot load the kernel object")]
     Object(#[source] Box<aya::EbpfError>),

@@ -11,12 +11,13 @@ use aya::{
     EbpfLoader,
     programs::{Program, ProgramError},
 };
+use tidegate_bpf::program::ProgramInfo;
 use tidegate_ebpf_shared::maps::map;
 
 use super::{
     DatapathError,
     bpffs::Pins,
-    kernel_features, sys,
+    kernel_features,
     tables::{TableLimits, copies},
 };
 
@@ -72,7 +73,7 @@ pub(super) fn load(pins: &Pins, limits: &TableLimits) -> Result<Programs, Datapa
             .fd()
             .and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?))
             .map_err(failed)?;
-        let id = sys::program_info(fd.as_fd())
+        let id = ProgramInfo::of(fd.as_fd())
             .map_err(|error| failed(error.into()))?
             .id;
         programs.insert(name.to_owned(), LoadedProgram { fd, id });

@@ -9,9 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tidegate_bpf::{
+    link::LinkInfo,
+    map::{MapInfo, by_id},
+    pin,
+};
 use tidegate_ebpf_shared::maps::map;
 
-use super::{DatapathError, bpffs, bpffs::Pins, sys};
+use super::{DatapathError, bpffs, bpffs::Pins};
 
 /// Longest name the kernel keeps of a map (`BPF_OBJ_NAME_LEN` less the final zero byte).
 const KERNEL_NAME: usize = 15;
@@ -31,8 +36,8 @@ impl MapPins {
     /// Takes hold of the tables that are pinned in `folder`.
     pub(super) fn hold(folder: &Path) -> Result<Self, DatapathError> {
         let hold = |name: &'static str| {
-            let opened = sys::open_pin(&folder.join(name)).and_then(|map| {
-                let id = sys::map_info(map.as_fd())?.id;
+            let opened = pin::open(&folder.join(name)).and_then(|map| {
+                let id = MapInfo::of(map.as_fd())?.id;
                 Ok(Held { map, id })
             });
             let held = opened.map_err(DatapathError::table(name, "open"))?;
@@ -49,14 +54,14 @@ impl MapPins {
         let mut found = Vec::new();
         for (name, held) in &self.held {
             let path = self.folder.join(name);
-            let pinned = sys::open_pin(&path).and_then(|map| sys::map_info(map.as_fd()));
+            let pinned = pin::open(&path).and_then(|map| MapInfo::of(map.as_fd()));
             if pinned.is_ok_and(|pinned| pinned.id == held.id) {
                 continue;
             }
             // What stands in its place, if anything, is not ours.
             let _ = fs::remove_file(&path);
             let _ = fs::create_dir_all(&self.folder);
-            if sys::pin(held.map.as_fd(), &path).is_ok() {
+            if pin::make(held.map.as_fd(), &path).is_ok() {
                 found.push(removed(name));
             }
         }
@@ -94,8 +99,8 @@ pub(super) fn restore(pins: &Pins) -> Result<Restored, DatapathError> {
         return Ok(Restored::default());
     }
     let program = |link: &String| {
-        let link = sys::open_pin(&pins.links.join(link)).ok()?;
-        Some(sys::link_info(link.as_fd()).ok()?.program)
+        let link = pin::open(&pins.links.join(link)).ok()?;
+        Some(LinkInfo::of(link.as_fd()).ok()?.program)
     };
     let programs: BTreeSet<u32> = links.iter().filter_map(program).collect();
     let loaded = aya::programs::loaded_programs().flatten();
@@ -112,8 +117,7 @@ pub(super) fn restore(pins: &Pins) -> Result<Restored, DatapathError> {
         let Some(name) = lost.iter().find(is).copied() else {
             continue;
         };
-        let pinned =
-            sys::map_by_id(id).and_then(|map| sys::pin(map.as_fd(), &pins.maps.join(name)));
+        let pinned = by_id(id).and_then(|map| pin::make(map.as_fd(), &pins.maps.join(name)));
         if pinned.is_ok() {
             lost.remove(name);
             restored.push(removed(name));

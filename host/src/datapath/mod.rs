@@ -40,7 +40,6 @@ mod remove;
 mod routes;
 mod service_tables;
 mod status;
-mod sys;
 mod table;
 mod tables;
 #[cfg(test)]
@@ -53,6 +52,7 @@ use std::{
     sync::Arc,
 };
 
+use tidegate_bpf::{map::MapInfo, pin};
 use tidegate_ebpf_shared::{
     config::{DatapathConfig, flags},
     flow::{FlowEntry, FlowKey},
@@ -170,7 +170,6 @@ pub struct Datapath {
     services: Vec<CompiledService>,
     /// Identities of names, of the same generation and those before.
     names: expire::Names,
-    cpus: usize,
 }
 
 impl Datapath {
@@ -190,7 +189,6 @@ impl Datapath {
         let map_pins = MapPins::hold(&pins.maps)?;
         let links = Links::adopt(&pins.links, &programs)?;
         let outside = links.devices(&[program::FROM_OUTSIDE]);
-        let cpus = aya::util::nr_cpus().map_err(|(_, source)| DatapathError::Cpus(source))?;
         let mut datapath = Self {
             pins,
             tables: Arc::new(tables),
@@ -210,7 +208,6 @@ impl Datapath {
             last_policy_id: 0,
             services: Vec::new(),
             names: expire::Names::default(),
-            cpus,
         };
         datapath.configure(|config| {
             let bit = |on, flag| if on { flag } else { 0 };
@@ -286,7 +283,7 @@ impl Datapath {
     /// Descriptors of the proxy's maps.
     pub fn proxy_maps(&self) -> Result<ProxyMaps, DatapathError> {
         let open = |name| {
-            sys::open_pin(&self.pins.maps.join(name)).map_err(DatapathError::table(name, "open"))
+            pin::open(&self.pins.maps.join(name)).map_err(DatapathError::table(name, "open"))
         };
         Ok(ProxyMaps {
             flows: open(map::FLOWS)?,
@@ -320,7 +317,7 @@ impl Datapath {
 
     /// A read-only view that others may keep and use at any time.
     pub fn reader(&self) -> Reader {
-        Reader::new(Arc::clone(&self.tables), self.cpus)
+        Reader::new(Arc::clone(&self.tables))
     }
 
     fn configure(&self, change: impl FnOnce(&mut DatapathConfig)) -> Result<(), DatapathError> {
@@ -341,8 +338,8 @@ impl Datapath {
                 format!("no network namespace: {error}"),
             )),
         }
-        match sys::open_pin(&self.pins.maps.join(map::FAST_SOCKETS))
-            .and_then(|map| sys::map_info(std::os::fd::AsFd::as_fd(&map)))
+        match pin::open(&self.pins.maps.join(map::FAST_SOCKETS))
+            .and_then(|map| MapInfo::of(std::os::fd::AsFd::as_fd(&map)))
         {
             Ok(info) => self
                 .for_node

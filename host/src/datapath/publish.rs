@@ -4,6 +4,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use tidegate_bpf::program::grace_period;
 use tidegate_ebpf_shared::{
     addr::AddrPrefix, event::Counter, identity::AddrInfo, limits::MAGLEV_TABLE, service::algorithm,
 };
@@ -13,7 +14,7 @@ use super::{
     AttachReport, Datapath, DatapathError,
     binding::{Found, with_cause},
     diff::Change,
-    encode, policy_tables, service_tables, sys,
+    encode, policy_tables, service_tables,
     tables::Tables,
 };
 
@@ -204,9 +205,8 @@ impl Datapath {
         tables.endpoints.put_all(&plan.policy.endpoints.put)?;
         tables.ipcache.put_all(&plan.ipcache.put)?;
         tables.ipcache.delete_all(&plan.ipcache.delete)?;
-        let zero = vec![Counter::default(); self.cpus];
         for (_, slot) in &plan.deny_list.put {
-            tables.deny_counts.put_per_cpu(*slot, &zero)?;
+            tables.deny_counts.fill(*slot, Counter::default())?;
         }
         tables.deny_list.put_all(&plan.deny_list.put)?;
         self.bindings.declare(&compiled.endpoints);
@@ -318,7 +318,7 @@ fn deny_list(
 
 /// Waits until no program run that began before now is left.
 fn wait_for_readers() {
-    if sys::grace_period().is_err() {
+    if grace_period().is_err() {
         // Not available with nohz_full; program runs last microseconds.
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -11,21 +11,15 @@ use super::{DatapathError, TableGauge, tables::Tables};
 #[derive(Clone)]
 pub struct Reader {
     tables: Arc<Tables>,
-    cpus: usize,
 }
 
 impl Reader {
-    pub(super) fn new(tables: Arc<Tables>, cpus: usize) -> Self {
-        Self { tables, cpus }
+    pub(super) fn new(tables: Arc<Tables>) -> Self {
+        Self { tables }
     }
 
     pub(super) fn raw(&self) -> &Tables {
         &self.tables
-    }
-
-    /// Possible CPUs: values of a per-CPU entry.
-    pub(super) fn cpus(&self) -> usize {
-        self.cpus
     }
 
     /// Every flow in the table at this moment.

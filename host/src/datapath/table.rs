@@ -1,25 +1,57 @@
 //! A pinned kernel table with typed keys and values.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    marker::PhantomData,
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
-};
+use std::{collections::HashMap, hash::Hash, os::fd::OwnedFd, path::Path};
 
 use aya::Pod;
+use tidegate_bpf::{
+    map::{Map, OpenError, PerCpuArray},
+    pin,
+};
 
-use super::{DatapathError, sys};
+use super::DatapathError;
 
 /// A hash, array or trie. Reading and writing need no exclusive access: the kernel
 /// is the owner of the content.
 pub(super) struct Table<K, V> {
     name: &'static str,
-    fd: OwnedFd,
+    map: Map<K, V>,
     limit: u32,
+}
+
+/// The descriptor pinned as `name` in `folder`.
+fn open(folder: &Path, name: &'static str) -> Result<OwnedFd, DatapathError> {
+    pin::open(&folder.join(name)).map_err(DatapathError::table(name, "open"))
+}
+
+/// Why the table `name` with keys `K` and values `V` cannot be used.
+fn unusable<K, V>(name: &'static str) -> impl Fn(OpenError) -> DatapathError {
+    move |error| match error {
+        OpenError::Inspect(error) => DatapathError::table(name, "inspect")(error),
+        OpenError::Layout(found) => DatapathError::Layout {
+            table: name,
+            found_key: found.key_size,
+            found_value: found.value_size,
+            key: size_of::<K>(),
+            value: size_of::<V>(),
+        },
+    }
+}
+
+/// Entries of one generation that a table has room for, if it is as many as wanted.
+fn compare(
+    name: &'static str,
     room: u32,
-    types: PhantomData<fn() -> (K, V)>,
+    wanted: Option<u32>,
+    copies: u32,
+) -> Result<u32, DatapathError> {
+    match wanted.filter(|wanted| wanted.saturating_mul(copies) != room) {
+        Some(wanted) => Err(DatapathError::Capacity {
+            table: name,
+            found: room / copies,
+            wanted,
+        }),
+        None => Ok(room / copies),
+    }
 }
 
 impl<K: Pod, V: Pod> Table<K, V> {
@@ -32,33 +64,9 @@ impl<K: Pod, V: Pod> Table<K, V> {
         capacity: Option<u32>,
         copies: u32,
     ) -> Result<Self, DatapathError> {
-        let fd = sys::open_pin(&folder.join(name)).map_err(DatapathError::table(name, "open"))?;
-        let info = sys::map_info(fd.as_fd()).map_err(DatapathError::table(name, "inspect"))?;
-        let sizes = (info.key_size as usize, info.value_size as usize);
-        if sizes != (size_of::<K>(), size_of::<V>()) {
-            return Err(DatapathError::Layout {
-                table: name,
-                found_key: info.key_size,
-                found_value: info.value_size,
-                key: size_of::<K>(),
-                value: size_of::<V>(),
-            });
-        }
-        let differs = |wanted: &u32| wanted.saturating_mul(copies) != info.max_entries;
-        if let Some(wanted) = capacity.filter(differs) {
-            return Err(DatapathError::Capacity {
-                table: name,
-                found: info.max_entries / copies,
-                wanted,
-            });
-        }
-        Ok(Self {
-            name,
-            fd,
-            limit: info.max_entries / copies,
-            room: info.max_entries,
-            types: PhantomData,
-        })
+        let map = Map::new(open(folder, name)?).map_err(unusable::<K, V>(name))?;
+        let limit = compare(name, map.capacity(), capacity, copies)?;
+        Ok(Self { name, map, limit })
     }
 
     /// Map name.
@@ -68,7 +76,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
 
     /// Entries there may be while one generation takes over from another, of both together.
     pub(super) fn room(&self) -> u32 {
-        self.room
+        self.map.capacity()
     }
 
     /// Entries of one generation there is room for.
@@ -82,51 +90,50 @@ impl<K: Pod, V: Pod> Table<K, V> {
 
     /// The value of a key; for a trie, of the longest prefix that covers it.
     pub(super) fn get(&self, key: &K) -> Result<Option<V>, DatapathError> {
-        sys::map_lookup(self.fd.as_fd(), key).map_err(self.error("read"))
+        self.map.get(key).map_err(self.error("read"))
     }
 
     /// Inserts or replaces.
     pub(super) fn put(&self, key: &K, value: &V) -> Result<(), DatapathError> {
-        sys::map_update(self.fd.as_fd(), key, value, 0).map_err(self.error("write"))
+        self.map.put(key, value).map_err(self.error("write"))
     }
 
     /// Inserts unless the key is there by now; says whether it did.
     pub(super) fn put_new(&self, key: &K, value: &V) -> Result<bool, DatapathError> {
-        match sys::map_update(self.fd.as_fd(), key, value, sys::NO_EXIST) {
-            Ok(()) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
-            Err(error) => Err(self.error("write")(error)),
-        }
+        self.map.put_new(key, value).map_err(self.error("write"))
     }
 
     /// Inserts or replaces all.
     pub(super) fn put_all(&self, entries: &[(K, V)]) -> Result<(), DatapathError> {
         let (keys, values): (Vec<K>, Vec<V>) = entries.iter().copied().unzip();
-        sys::map_update_all(self.fd.as_fd(), &keys, &values).map_err(self.error("write"))
+        self.map
+            .put_all(&keys, &values)
+            .map_err(self.error("write"))
     }
 
     /// Removes a key; says whether it was there.
     pub(super) fn delete(&self, key: &K) -> Result<bool, DatapathError> {
-        sys::map_delete(self.fd.as_fd(), key).map_err(self.error("delete from"))
+        self.map.delete(key).map_err(self.error("delete from"))
     }
 
     /// Removes all keys that are there.
     pub(super) fn delete_all(&self, keys: &[K]) -> Result<(), DatapathError> {
-        keys.iter().try_for_each(|key| self.delete(key).map(drop))
+        self.map.delete_all(keys).map_err(self.error("delete from"))
     }
 
     /// Removes a key and returns its value in one step.
     pub(super) fn take(&self, key: &K) -> Result<Option<V>, DatapathError> {
-        sys::map_take(self.fd.as_fd(), key).map_err(self.error("delete from"))
+        self.map.take(key).map_err(self.error("delete from"))
     }
 
     /// Everything in it.
     pub(super) fn entries(&self) -> Result<Vec<(K, V)>, DatapathError> {
         let mut all = Vec::new();
-        sys::map_each_batch(self.fd.as_fd(), |keys: &[K], values: &[V]| {
-            all.extend(keys.iter().copied().zip(values.iter().copied()));
-        })
-        .map_err(self.error("read"))?;
+        self.map
+            .each_batch(|keys, values| {
+                all.extend(keys.iter().copied().zip(values.iter().copied()));
+            })
+            .map_err(self.error("read"))?;
         Ok(all)
     }
 
@@ -141,22 +148,40 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// Entries in it: a walk, some tens of nanoseconds per entry.
     pub(super) fn count(&self) -> Result<u64, DatapathError> {
         let mut count = 0;
-        sys::map_each_batch(self.fd.as_fd(), |keys: &[K], _: &[V]| {
-            count += keys.len() as u64;
-        })
-        .map_err(self.error("read"))?;
+        self.map
+            .each_batch(|keys, _| count += keys.len() as u64)
+            .map_err(self.error("read"))?;
         Ok(count)
     }
 }
 
-impl<V: Pod> Table<u32, V> {
-    /// The values of all possible CPUs, of a per-CPU array.
-    pub(super) fn get_per_cpu(&self, index: u32, cpus: usize) -> Result<Vec<V>, DatapathError> {
-        sys::map_lookup_per_cpu(self.fd.as_fd(), index, cpus).map_err(self.error("read"))
+/// A per-CPU array.
+pub(super) struct PerCpu<V> {
+    name: &'static str,
+    array: PerCpuArray<V>,
+}
+
+impl<V: Pod> PerCpu<V> {
+    /// As [`Table::open`].
+    pub(super) fn open(
+        folder: &Path,
+        name: &'static str,
+        capacity: Option<u32>,
+    ) -> Result<Self, DatapathError> {
+        let array = PerCpuArray::new(open(folder, name)?).map_err(unusable::<u32, V>(name))?;
+        compare(name, array.capacity(), capacity, 1)?;
+        Ok(Self { name, array })
     }
 
-    /// Sets the values of all possible CPUs, of a per-CPU array.
-    pub(super) fn put_per_cpu(&self, index: u32, values: &[V]) -> Result<(), DatapathError> {
-        sys::map_update_per_cpu(self.fd.as_fd(), index, values).map_err(self.error("write"))
+    /// The values of all possible CPUs.
+    pub(super) fn get(&self, index: u32) -> Result<Vec<V>, DatapathError> {
+        let failed = DatapathError::table(self.name, "read");
+        self.array.get(index).map_err(failed)
+    }
+
+    /// Sets the value of every possible CPU.
+    pub(super) fn fill(&self, index: u32, value: V) -> Result<(), DatapathError> {
+        let failed = DatapathError::table(self.name, "write");
+        self.array.fill(index, value).map_err(failed)
     }
 }

@@ -18,7 +18,10 @@ use tidegate_ebpf_shared::{
     steer::{PeerKey, SteerOrigin},
 };
 
-use super::{DatapathError, table::Table};
+use super::{
+    DatapathError,
+    table::{PerCpu, Table},
+};
 
 /// Capacity of the tables an operator may size, in entries. Defaults are those of
 /// `tidegate_ebpf_shared::limits`, which also says what happens when one is full.
@@ -109,8 +112,8 @@ pub(super) struct Tables {
     pub(super) maglev: Table<u32, u32>,
     pub(super) reverse_nat: Table<ReverseKey, ReverseEntry>,
     pub(super) deny_list: Table<AddrPrefix, u32>,
-    pub(super) deny_counts: Table<u32, Counter>,
-    pub(super) counters: Table<u32, Counter>,
+    pub(super) deny_counts: PerCpu<Counter>,
+    pub(super) counters: PerCpu<Counter>,
 }
 
 impl Tables {
@@ -143,8 +146,8 @@ impl Tables {
             maglev: open!(map::MAGLEV),
             reverse_nat: open!(map::REVERSE_NAT),
             deny_list: open!(map::DENY_LIST),
-            deny_counts: open!(map::DENY_COUNTS),
-            counters: open!(map::COUNTERS),
+            deny_counts: PerCpu::open(folder, map::DENY_COUNTS, limits.of(map::DENY_COUNTS))?,
+            counters: PerCpu::open(folder, map::COUNTERS, None)?,
         })
     }
 

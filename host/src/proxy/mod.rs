@@ -5,7 +5,6 @@
 //! it) and [`chain`] decides; [`http`] and `dns` move the bytes; [`supervisor`] is the agent's
 //! side of it all.
 
-mod bpf;
 mod budget;
 pub mod chain;
 mod channel;

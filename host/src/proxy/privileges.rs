@@ -12,7 +12,6 @@ use nix::{
     unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid},
 };
 
-use super::bpf::Command;
 use crate::lifecycle::syscalls::{self, Call};
 
 /// Binding the client's own port on the upstream leg, also below 1024
@@ -49,7 +48,7 @@ const NETWORK: &[Call] = &[
     Call::any(libc::SYS_eventfd2),
     // The thread that prepares plugins for long stands behind traffic.
     Call::one_of(libc::SYS_setpriority, 0, &[libc::PRIO_PROCESS]),
-    Call::one_of(libc::SYS_bpf, 0, &Command::ALL),
+    Call::one_of(libc::SYS_bpf, 0, &tidegate_bpf::map::COMMANDS),
 ];
 
 /// The last capability number a kernel may have: two words of 32 bits.

@@ -15,7 +15,7 @@ use tidegate_ebpf_shared::{
     steer::{PeerKey, SteerOrigin},
 };
 
-use super::bpf::Map;
+use tidegate_bpf::map::Map;
 
 /// The kernel tables an agent hands over.
 #[derive(Debug)]
@@ -200,7 +200,11 @@ pub(super) mod testing {
     //! Tables of real kernel maps for tests.
 
     use super::*;
-    use crate::proxy::bpf::testing::hash;
+    use tidegate_bpf::testing::{MapKind, create};
+
+    fn hash<K, V>(entries: u32) -> OwnedFd {
+        create::<K, V>(MapKind::BPF_MAP_TYPE_HASH, entries).expect("making a table needs root")
+    }
 
     /// Descriptors in the order of `ToProxy::Hello`. The socket storage is stood in
     /// for by a hash table of the same key and value.

@@ -12,7 +12,7 @@ use tidegate_ebpf_shared::{
 };
 
 use super::{
-    empty::{Empty, Kind},
+    empty::{Empty, ProgramKind},
     row::Row,
 };
 use crate::kernel::{
@@ -54,8 +54,8 @@ pub fn run() -> Result<Vec<Row>> {
     names.push(program::DENY_LIST);
     let mut object = Object::load(&names)?;
     prepare(&mut object)?;
-    let empty_tcx = Empty::load(Kind::Tcx, -1)?;
-    let empty_xdp = Empty::load(Kind::Xdp, XDP_PASS as i32)?;
+    let empty_tcx = Empty::load(ProgramKind::BPF_PROG_TYPE_SCHED_CLS, -1)?;
+    let empty_xdp = Empty::load(ProgramKind::BPF_PROG_TYPE_XDP, XDP_PASS as i32)?;
     let paths = paths();
     let mut samples = vec![Vec::new(); paths.len()];
     for _ in 0..ROUNDS {

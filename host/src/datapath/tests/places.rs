@@ -195,7 +195,9 @@ fn a_device_without_ethernet_headers_is_refused_and_told() {
 fn what_somebody_detaches_is_told_and_attached_again() {
     use std::os::fd::AsFd;
 
-    use crate::datapath::{bpffs, sys};
+    use tidegate_bpf::{link, pin};
+
+    use crate::datapath::bpffs;
 
     world::test(|world| {
         world::run("ip link add tg-outside type veth peer name tg-beyond");
@@ -225,8 +227,8 @@ fn what_somebody_detaches_is_told_and_attached_again() {
 
         // As `bpftool link detach` does it.
         for name in &names {
-            let link = sys::open_pin(&links.join(name)).unwrap();
-            let detached = sys::link_detach(link.as_fd());
+            let link = pin::open(&links.join(name)).unwrap();
+            let detached = link::detach(link.as_fd());
             // A socket map's link has no such operation.
             assert!(
                 detached.is_ok() || name.starts_with("first_bytes"),

@@ -23,7 +23,7 @@ use super::{
     ENDPOINT, IDENTITY, RULE, compiled, policy, row, tcp_port,
     world::{self, NODE, WORKLOAD, World},
 };
-use crate::datapath::{Clocks, Datapath, EventStream, Query, place, sys};
+use crate::datapath::{Clocks, Datapath, EventStream, Query, place};
 
 fn connects(world: &World, port: u16) -> bool {
     world.in_workload(move || {
@@ -171,11 +171,13 @@ fn explain_says_what_the_program_does() {
 /// Does the program that sees the workload's packets let this one pass?
 fn run_from_endpoint(datapath: &Datapath, packet: &[u8]) -> bool {
     /// `struct __sk_buff` up to what matters: `ifindex` is its eleventh word.
-    const IFINDEX: usize = 10;
-    let mut context = [0u32; 48];
-    context[IFINDEX] = place::interface_index(world::WORKLOAD_DEVICE).unwrap();
+    const IFINDEX: usize = 10 * 4;
+    let mut context = [0; 192];
+    let index = place::interface_index(world::WORKLOAD_DEVICE).unwrap();
+    context[IFINDEX..IFINDEX + 4].copy_from_slice(&index.to_ne_bytes());
     let code = &datapath.programs.get(program::FROM_ENDPOINT).unwrap().fd;
-    match sys::test_run(code.as_fd(), packet, &context).unwrap() {
+    let outcome = tidegate_bpf::testing::run(code.as_fd(), packet, &mut context, 1);
+    match outcome.unwrap().answer {
         2 => false,
         0 | u32::MAX => true,
         other => panic!("unknown return code {other}"),
