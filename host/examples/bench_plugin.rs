@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, env, fs, hint::black_box, sync::Arc, time::Dura
 
 use anyhow::Context;
 use nix::time::{ClockId, clock_gettime};
-use tidegate::plugin_host::{Catalog, Facts, PluginStore, Runtime, StoreOptions, Worker};
 use tidegate_contract::Snapshot;
+use tidegate_plugin_host::{Catalog, Facts, PluginStore, Runtime, StoreOptions, Worker};
 use tidegate_policy::compiled::{FailMode, L7Protocol, L7RuleSet, PluginUse};
 use tidegate_sdk::{HttpFilter as _, Request};
 use tidegate_wire::http::{Header, HttpHead, Version};

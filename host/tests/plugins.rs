@@ -22,11 +22,11 @@ use std::{
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use proptest::prelude::*;
 use tempfile::TempDir;
-use tidegate::plugin_host::{
+use tidegate_contract::{BindingState, Remembered, Snapshot};
+use tidegate_plugin_host::{
     Admitted, Binding, Catalog, DnsDecision, Facts, Failure, HttpDecision, PluginStore, Runtime,
     StoreOptions, Worker,
 };
-use tidegate_contract::{BindingState, Remembered, Snapshot};
 use tidegate_policy::compiled::{FailMode, L7Protocol, L7RuleSet, PluginUse};
 use tidegate_sdk::{HttpFilter as _, Request};
 use tidegate_wire::http::{Header, HttpHead, ResponseHead, Version};

@@ -1,21 +1,22 @@
 //! The real proxy process under its real supervisor: what it may do, that it comes
 //! back when killed, and that the next agent finds it. Needs root, for kernel tables.
 
-use std::{fs, os::fd::OwnedFd, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, os::fd::OwnedFd, path::Path, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tidegate::proxy::supervisor::{ProxyMaps, ProxyOptions, ProxyStatus, ProxySupervisor};
 use tidegate_bpf::testing::{MapKind, create};
 use tidegate_contract::{Snapshot, ToAgent};
 use tidegate_ebpf_shared::{
     addr::Addr,
     flow::{FlowEntry, FlowKey},
     identity::FqdnInfo,
+    maps::map,
     steer::{PeerKey, SteerOrigin, class},
 };
+use tidegate_supervisor::{ProxyOptions, ProxyStatus, ProxySupervisor};
 use tokio::sync::mpsc;
 
 /// `nobody`.
@@ -40,12 +41,12 @@ async fn supervise(run_dir: &Path) -> (ProxySupervisor, mpsc::Receiver<ToAgent>)
         plugin_memory_bytes: None,
         log: (false, "warn".to_owned()),
     };
-    let maps = ProxyMaps {
-        flows: table::<FlowKey, FlowEntry>(),
-        fqdn: table::<Addr, FqdnInfo>(),
-        steered: table::<i32, SteerOrigin>(),
-        steer_by_tuple: table::<PeerKey, SteerOrigin>(),
-    };
+    let maps = BTreeMap::from([
+        (map::FLOWS, table::<FlowKey, FlowEntry>()),
+        (map::FQDN, table::<Addr, FqdnInfo>()),
+        (map::STEERED, table::<i32, SteerOrigin>()),
+        (map::STEER_BY_TUPLE, table::<PeerKey, SteerOrigin>()),
+    ]);
     ProxySupervisor::start(options, maps).await.unwrap()
 }
 

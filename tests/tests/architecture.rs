@@ -1,116 +1,41 @@
-//! Which way the arrows point: the room rules of ARCHITECTURE.md that a program can
-//! check, read from manifests and paths in the source.
+//! Which way the arrows point: ARCHITECTURE.md says it, cargo knows it, and here they are
+//! compared. What crates cannot say (purity, one module style) is read from the source.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-/// A room of `host/src`, and the rooms its code may name besides itself.
-const ROOMS: [(&str, &[&str]); 10] = [
-    // The one place that connects everything.
+use serde::Deserialize;
+
+/// Crates that wrap a hard edge, and the only rooms that may depend on them.
+const EDGES: [(&str, &[&str]); 6] = [
     (
-        "agent",
-        &[
-            "admin",
-            "config",
-            "control",
-            "datapath",
-            "lifecycle",
-            "observe",
-            "plugin_host",
-            "proxy",
-        ],
+        "aya",
+        &["ebpf/shared", "host/bpf", "host/datapath", "tests"],
     ),
-    // Asks the local API and prints; starts the agent and the helper processes.
-    (
-        "cli",
-        &[
-            "agent",
-            "config",
-            "control",
-            "observe",
-            "plugin_host",
-            "proxy",
-        ],
-    ),
-    // Snapshots only.
-    ("admin", &["control", "observe"]),
-    (
-        "control",
-        &[
-            "config",
-            "datapath",
-            "lifecycle",
-            "observe",
-            "plugin_host",
-            "proxy",
-        ],
-    ),
-    // The listeners it hands to the kernel are described in the proxy's contract.
-    ("datapath", &["observe", "lifecycle", "proxy"]),
-    ("proxy", &["lifecycle", "observe", "plugin_host"]),
-    // The contract's types describe a plugin version to both processes; a helper process
-    // gives up system calls as it begins.
-    ("plugin_host", &["lifecycle", "observe", "proxy"]),
-    // One record type from kernel and proxy; names come with the readers' view.
-    ("observe", &["control", "proxy"]),
-    ("lifecycle", &[]),
-    ("config", &[]),
+    ("axum", &["host/api"]),
+    ("notify", &["host/control"]),
+    ("rtnetlink", &["host/datapath"]),
+    ("seccompiler", &["host/lifecycle"]),
+    ("wasmtime", &["host/plugin_host"]),
 ];
 
-/// A crate that wraps a hard edge, and the only place that may name it.
-const EDGES: [(&str, &str); 3] = [
-    ("aya::", "host/src/datapath"),
-    ("wasmtime::", "host/src/plugin_host"),
-    ("rtnetlink::", "host/src/datapath"),
+/// Rooms without IO, clock and threads: same input, same answer.
+const PURE: [&str; 5] = [
+    "ebpf/decide",
+    "ebpf/shared",
+    "host/policy",
+    "host/wire",
+    "re2",
 ];
 
-/// Crates and the dependencies, of those that matter, that they must not have, with why.
-const FORBIDDEN: [(&str, &[&str], &str); 7] = [
-    (
-        "re2",
-        &["libc", "tidegate", "tidegate-policy", "tidegate-sdk"],
-        "a dialect knows nobody who writes it",
-    ),
-    (
-        "host/policy",
-        &[
-            "tokio", "aya", "wasmtime", "libc", "nix", "tracing", "tidegate",
-        ],
-        "policy is pure",
-    ),
-    (
-        "host/wire",
-        &[
-            "tokio", "aya", "wasmtime", "libc", "nix", "tracing", "tidegate",
-        ],
-        "parsers are pure",
-    ),
-    (
-        "ebpf/decide",
-        &["aya", "aya-ebpf", "libc", "tidegate"],
-        "decisions are pure",
-    ),
-    (
-        "ebpf/shared",
-        &["libc", "serde", "tidegate"],
-        "data both sides read depends on nothing",
-    ),
-    (
-        "sdk",
-        &["tidegate", "tidegate-policy", "wasmtime"],
-        "the SDK never depends on the host",
-    ),
-    (
-        "tests",
-        &["tidegate", "wasmtime"],
-        "tests know what a user has",
-    ),
-];
+/// What pure rooms do not depend on.
+const IMPURE_CRATES: [&str; 5] = ["libc", "nix", "tokio", "tracing", "wasmtime"];
 
-/// What pure code does not touch: IO, clock, threads.
+/// What pure code does not touch.
 const IMPURE: [&str; 5] = [
     "std::fs",
     "std::net::Tcp",
@@ -119,8 +44,61 @@ const IMPURE: [&str; 5] = [
     "std::thread",
 ];
 
+/// What a package says about itself.
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    manifest_path: PathBuf,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    /// `dev`, `build`, or nothing.
+    kind: Option<String>,
+    /// Where it is, if it is of the same repository.
+    path: Option<PathBuf>,
+}
+
+impl Package {
+    /// Its folder in the repository.
+    fn room(&self) -> String {
+        room(self.manifest_path.parent().expect("a manifest's folder"))
+    }
+
+    /// What its product code depends on.
+    fn depends_on(&self) -> impl Iterator<Item = &Dependency> {
+        self.dependencies.iter().filter(|on| on.kind.is_none())
+    }
+}
+
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().expect("the repository").to_owned()
+}
+
+fn room(folder: &Path) -> String {
+    let inside = folder.strip_prefix(root()).expect("of this repository");
+    inside.display().to_string()
+}
+
+/// Every package of the workspace.
+fn packages() -> Vec<Package> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let metadata: Metadata = serde_json::from_slice(&output.stdout).expect("its JSON");
+    metadata.packages
 }
 
 /// Rust files below a folder of the repository, with their text.
@@ -136,64 +114,12 @@ fn sources(folder: &str) -> Vec<(String, String)> {
                     .filter(|p| !p.ends_with("target")),
             );
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path
-                .strip_prefix(root())
-                .expect("below the root")
-                .display()
-                .to_string();
-            found.push((name, fs::read_to_string(&path).expect("a source file")));
+            let text = fs::read_to_string(&path).expect("a source file");
+            found.push((room(&path), text));
         }
     }
     found.sort();
     found
-}
-
-/// First segments after `crate::` in a text, through one level of braces, comments
-/// left out.
-fn named_rooms(text: &str) -> BTreeSet<String> {
-    let code: String = text
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .fold(String::new(), |code, line| code + line + "\n");
-    let mut rooms = BTreeSet::new();
-    for (at, found) in code.match_indices("crate::") {
-        // `$crate::` and `some_crate::` are something else.
-        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
-            continue;
-        }
-        let rest = &code[at + found.len()..];
-        match rest.strip_prefix('{') {
-            Some(list) => rooms.extend(list_heads(list)),
-            None => rooms.extend([head(rest)]),
-        }
-    }
-    rooms
-}
-
-/// The first name of each item of a brace list.
-fn list_heads(list: &str) -> Vec<String> {
-    let mut heads = Vec::new();
-    let (mut depth, mut start) = (0, true);
-    for (at, c) in list.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => start = true,
-            c if start && c.is_alphabetic() => {
-                heads.push(head(&list[at..]));
-                start = false;
-            }
-            _ => {}
-        }
-    }
-    heads
-}
-
-fn head(text: &str) -> String {
-    text.chars()
-        .take_while(|c| c.is_alphanumeric() || *c == '_')
-        .collect()
 }
 
 /// Fails with every violation at once.
@@ -201,51 +127,73 @@ fn check(violations: &[String]) {
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
 }
 
+/// The arrows as ARCHITECTURE.md has them: a room a line, `room → room, room`.
+fn arrows_written() -> BTreeMap<String, BTreeSet<String>> {
+    let map = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("the map");
+    let section = map.split("## Which way the arrows point").nth(1);
+    let block = section.and_then(|text| text.split("```").nth(1));
+    let lines = block.expect("a block of arrows").lines();
+    lines
+        .filter_map(|line| line.split_once('→'))
+        .map(|(from, to)| {
+            let to = to.split(',').map(|to| to.trim().to_owned());
+            (from.trim().to_owned(), to.collect())
+        })
+        .collect()
+}
+
 #[test]
-fn rooms_name_only_the_rooms_they_may() {
+fn the_map_has_the_arrows_that_cargo_has() {
+    // Those who write plugins, examples and tests may see only what a user has.
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for package in packages() {
+        let to = package.depends_on().filter_map(|on| on.path.as_deref());
+        let to: BTreeSet<_> = to.map(room).collect();
+        let is_guest = package.room().starts_with("tests/guests/");
+        if !to.is_empty() && !is_guest {
+            found.insert(package.room(), to);
+        }
+    }
+    let line = |(from, to): (&String, &BTreeSet<String>)| {
+        let to: Vec<_> = to.iter().map(String::as_str).collect();
+        format!("{from} → {}", to.join(", "))
+    };
+    let lines: Vec<_> = found.iter().map(line).collect();
+    assert!(
+        arrows_written() == found,
+        "the block should have:\n{}",
+        lines.join("\n")
+    );
+}
+
+#[test]
+fn hard_edges_stay_in_their_room() {
     let mut violations = Vec::new();
-    for (room, allowed) in ROOMS {
-        for (file, text) in sources("host/src")
-            .iter()
-            .filter(|(file, _)| in_room(file, room))
-            // A room's tests may look at it from outside: the API through its client.
-            .filter(|(file, _)| !file.ends_with("/tests.rs") && !file.contains("/tests/"))
-        {
-            for named in named_rooms(text) {
-                let is_room = ROOMS.iter().any(|(other, _)| *other == named);
-                if is_room && named != room && !allowed.contains(&named.as_str()) {
-                    violations.push(format!("{file}: {room} names {named}"));
-                }
+    for package in packages() {
+        let room = package.room();
+        for on in package.depends_on() {
+            let edge = EDGES.iter().find(|(edge, _)| *edge == on.name);
+            if edge.is_some_and(|(_, rooms)| !rooms.contains(&room.as_str())) {
+                violations.push(format!("{}: not the room for {}", package.name, on.name));
             }
         }
     }
     check(&violations);
 }
 
-/// `host/src/ROOM.rs` or below `host/src/ROOM/`.
-fn in_room(file: &str, room: &str) -> bool {
-    let rest = file.strip_prefix("host/src/").unwrap_or_default();
-    rest.split('/')
-        .next()
-        .is_some_and(|first| first.trim_end_matches(".rs") == room)
-}
-
 #[test]
-fn hard_edges_stay_in_their_room() {
+fn plugins_and_guests_know_the_sdk_alone() {
     let mut violations = Vec::new();
-    for (file, text) in sources("host") {
-        for (edge, room) in EDGES {
-            let uses = text.match_indices(edge).any(|(at, _)| {
-                let before = &text[..at];
-                !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
-                    && !before
-                        .rsplit('\n')
-                        .next()
-                        .unwrap_or_default()
-                        .contains("//")
-            });
-            if uses && !file.starts_with(room) {
-                violations.push(format!("{file}: only {room} may name {edge}"));
+    for package in packages() {
+        let room = package.room();
+        let is_plugin = ["plugins/", "examples/", "tests/guests/"];
+        if !is_plugin.iter().any(|folder| room.starts_with(folder)) {
+            continue;
+        }
+        for on in package.depends_on().filter(|on| on.path.is_some()) {
+            // The dialect of expressions is for anybody, and shared with the policy compiler.
+            if on.name != "tidegate-sdk" && on.name != "tidegate-re2" {
+                violations.push(format!("{room}: {}", on.name));
             }
         }
     }
@@ -255,14 +203,16 @@ fn hard_edges_stay_in_their_room() {
 #[test]
 fn pure_code_touches_no_io_clock_or_thread() {
     let mut violations = Vec::new();
-    for folder in [
-        "host/policy/src",
-        "host/wire/src",
-        "re2/src",
-        "ebpf/decide/src",
-        "ebpf/shared/src",
-    ] {
-        for (file, text) in sources(folder) {
+    for package in packages() {
+        let room = package.room();
+        if !PURE.contains(&room.as_str()) {
+            continue;
+        }
+        let impure = |on: &&Dependency| IMPURE_CRATES.contains(&on.name.as_str());
+        for on in package.depends_on().filter(impure) {
+            violations.push(format!("{room}: depends on {}", on.name));
+        }
+        for (file, text) in sources(&format!("{room}/src")) {
             // Tests read their tables from files.
             if file.ends_with("tests.rs") || file.contains("/tests/") {
                 continue;
@@ -280,41 +230,7 @@ fn pure_code_touches_no_io_clock_or_thread() {
 }
 
 #[test]
-fn manifests_keep_the_arrows() {
-    let mut violations = Vec::new();
-    for (folder, forbidden, why) in FORBIDDEN {
-        let text = fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a manifest");
-        let dependencies = text.split("[dependencies]").nth(1).unwrap_or_default();
-        let dependencies = dependencies.split("\n[").next().unwrap_or_default();
-        for line in dependencies.lines() {
-            let name = head_of_dependency(line);
-            if forbidden.contains(&name) {
-                violations.push(format!("{folder}/Cargo.toml: {name}: {why}"));
-            }
-        }
-    }
-    for folder in ["plugins/http", "plugins/dns", "examples/bot-filter"] {
-        let text = fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a manifest");
-        for line in text.lines().filter(|line| line.starts_with("tidegate")) {
-            let name = head_of_dependency(line);
-            // The dialect of expressions is for anybody, and shared with the policy compiler.
-            if name != "tidegate-sdk" && name != "tidegate-re2" {
-                violations.push(format!(
-                    "{folder}/Cargo.toml: {name}: plugins know the SDK alone"
-                ));
-            }
-        }
-    }
-    check(&violations);
-}
-
-/// `name` of `name = …` and of `name.workspace = true`.
-fn head_of_dependency(line: &str) -> &str {
-    line.split(['=', '.', ' ']).next().unwrap_or_default()
-}
-
-#[test]
-fn the_contract_knows_no_rust() {
+fn the_contract_with_plugins_knows_no_rust() {
     assert!(sources("wit").is_empty());
 }
 
@@ -328,23 +244,4 @@ fn there_is_one_module_style() {
         .map(|file| format!("{file}: a room's door is its mod.rs"))
         .collect();
     check(&twins);
-}
-
-#[test]
-fn paths_in_code_are_read_through_braces_and_comments() {
-    for (text, expected) in [
-        ("use crate::policy::Rule;", vec!["policy"]),
-        (
-            "use crate::{\n    control::view::View,\n    observe::{record::A, store::B},\n};",
-            vec!["control", "observe"],
-        ),
-        (
-            "// use crate::cli;\nlet x = crate::proxy::run();",
-            vec!["proxy"],
-        ),
-        ("$crate::layout!(x)", vec![]),
-    ] {
-        let expected: BTreeSet<String> = expected.into_iter().map(str::to_owned).collect();
-        assert_eq!(named_rooms(text), expected, "{text}");
-    }
 }

@@ -12,3 +12,6 @@ pub mod map;
 pub mod pin;
 pub mod program;
 pub mod testing;
+
+/// Data that may be handed to and taken from the kernel as it lies in memory.
+pub use aya::Pod;

@@ -374,7 +374,7 @@ impl Checker<'_> {
                 "log.level",
                 &level.value,
                 "not a log level:",
-                "expected error, warn, info, debug or trace, or a list such as `info,tidegate::control=debug`",
+                "expected error, warn, info, debug or trace, or a list such as `info,tidegate_control=debug`",
             )),
         }
     }

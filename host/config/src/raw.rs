@@ -141,7 +141,7 @@ pub(super) struct RawMetrics {
 pub(super) struct RawLog {
     /// `text` for people, `json` for programs.
     pub(super) format: Option<LogFormat>,
-    /// `error`, `warn`, `info`, `debug` or `trace`; per module as `info,tidegate::proxy=debug`.
+    /// `error`, `warn`, `info`, `debug` or `trace`; per module as `info,tidegate_proxy=debug`.
     pub(super) level: Option<Located<String>>,
 }
 

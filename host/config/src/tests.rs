@@ -42,7 +42,7 @@ fn errors_name_place_key_value_and_what_would_be_right() {
         ),
         (
             "log:\n  level: chatty\n",
-            "tidegate.yaml:2:10: log.level: not a log level: `chatty`; expected error, warn, info, debug or trace, or a list such as `info,tidegate::control=debug`",
+            "tidegate.yaml:2:10: log.level: not a log level: `chatty`; expected error, warn, info, debug or trace, or a list such as `info,tidegate_control=debug`",
         ),
         (
             "proxy:\n  user: root\n",
@@ -142,7 +142,7 @@ policy: {mode: audit, allowLocalhost: true}
 fqdn: {minTTL: 30, rejectResponseCode: nameError}
 limits: {flows: 1000}
 metrics: {listen: off}
-log: {format: json, level: 'info,tidegate::proxy=debug'}
+log: {format: json, level: 'info,tidegate_proxy=debug'}
 proxy: {user: 65534, connectionsPerCpu: 100, hungAfterSeconds: 20, memoryPerCpuMiB: 5}
 ";
     let config = parse("t", text, Path::new("/etc/tidegate")).expect("valid");

@@ -3,13 +3,17 @@
 
 pub mod durations;
 mod message;
+mod note;
 mod plugin;
 mod record;
 mod snapshot;
 mod stats;
 pub mod units;
 
-pub use message::{Judgement, ListenerInfo, Message, PROTOCOL_VERSION, Question, ToAgent, ToProxy};
+pub use message::{
+    Judgement, ListenerInfo, Message, PROTOCOL_VERSION, Question, TABLES, ToAgent, ToProxy,
+};
+pub use note::{Concern, Family, Note};
 pub use plugin::{BUILT_IN, Limits, PluginInfo, World, config_id};
 pub use record::{L7Record, L7Summary};
 pub use snapshot::{Reject, Remembered, Snapshot};

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+use tidegate_ebpf_shared::maps::map;
 use tidegate_policy::compiled::{EndpointId, IdentityId, L7Id};
 
 use crate::{L7Record, ProxyStats};
@@ -13,13 +14,15 @@ use crate::{L7Record, ProxyStats};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ToProxy {
-    /// First message of an agent. Descriptors attached: the maps `FLOWS`, `FQDN`,
-    /// `STEERED`, `STEER_BY_TUPLE`, in this order, then the listeners in the order
-    /// of `listeners` (only if the proxy has none yet; a proxy that has some
-    /// answers with its own in [`ToAgent::Hello`]).
+    /// First message of an agent. Descriptors attached: the maps in the order of
+    /// `tables`, then the listeners in the order of `listeners` (only if the proxy has
+    /// none yet; a proxy that has some answers with its own in [`ToAgent::Hello`]).
     Hello {
         /// Version of this protocol; [`PROTOCOL_VERSION`].
         protocol: u32,
+        /// Names of the maps attached: all of [`TABLES`].
+        #[serde(default)]
+        tables: Vec<String>,
         /// Listeners attached.
         listeners: Vec<ListenerInfo>,
     },
@@ -103,7 +106,11 @@ pub enum ToAgent {
 }
 
 /// Version of the messages in this file.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
+
+/// The maps the proxy works with: who a steered flow is, addresses learned from DNS
+/// answers, and where a host service's connection or datagram wanted to go.
+pub const TABLES: [&str; 4] = [map::FLOWS, map::FQDN, map::STEERED, map::STEER_BY_TUPLE];
 
 /// A message nobody sent, and the flow it would come on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,12 +4,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use tidegate_api::client::{Client, ClientError};
+use tidegate_control::view::View;
 
-use super::{
-    client::{Client, ClientError},
-    endpoint, explain, fqdn, identity, observe, plugin, policy, service, status,
-};
-use crate::control::view::View;
+use super::{endpoint, explain, fqdn, identity, observe, plugin, policy, service, status};
 
 /// Commands that ask a running agent.
 #[derive(Debug, Subcommand)]

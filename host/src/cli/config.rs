@@ -5,14 +5,11 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use schemars::JsonSchema;
 use serde::Serialize;
+use tidegate_config::ConfigError;
+use tidegate_control::view::{Note, PluginView, ProblemView, View};
 use tidegate_policy::KINDS;
 
 use super::{ask::Output, end_with_the_reader, status};
-use crate::{
-    agent,
-    config::{self, ConfigError},
-    control::view::{Note, PluginView, ProblemView, View},
-};
 
 /// What to do with the file.
 #[derive(Debug, Subcommand)]
@@ -45,13 +42,16 @@ impl Command {
             Self::Check(file) => return check(&file, output),
             Self::Effective(file) => {
                 end_with_the_reader();
-                print!("{}", serde_saphyr::to_string(&config::load(&file.config)?)?);
+                print!(
+                    "{}",
+                    serde_saphyr::to_string(&tidegate_config::load(&file.config)?)?
+                );
             }
             Self::Schema { kind } => {
                 end_with_the_reader();
                 // Other kinds are no possible values.
                 let of_kind = kind.and_then(|kind| tidegate_policy::schema(&kind));
-                println!("{:#}", of_kind.unwrap_or_else(config::schema));
+                println!("{:#}", of_kind.unwrap_or_else(tidegate_config::schema));
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -102,8 +102,8 @@ pub(super) struct Checked {
 }
 
 fn check(file: &File, output: Output) -> anyhow::Result<ExitCode> {
-    let view = match (config::load(&file.config), output) {
-        (Ok(config), _) => agent::check(&config)?,
+    let view = match (tidegate_config::load(&file.config), output) {
+        (Ok(config), _) => tidegate_agent::check(&config)?,
         (Err(error), Output::Table) => return Err(error.into()),
         (Err(error), Output::Json) => Arc::new(View {
             problems: vec![of_the_file(file, &error)],

@@ -1,9 +1,9 @@
 //! `tidegate endpoint list`
 
+use tidegate_control::view::View;
 use tidegate_policy::compiled::Location;
 
 use super::table::Table;
-use crate::control::view::View;
 
 pub(super) fn render(view: &View) -> String {
     let header = [

@@ -3,18 +3,14 @@
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
+use tidegate_api::client::{Client, ClientError, encode};
+use tidegate_observe::{
+    explain::{Explanation, InShadow, L7Answer, L7Question},
+    record::{FlowDirection, FlowVerdict},
+};
 
-use super::{
-    ask::{Output, print_json, print_text},
-    client::{Client, ClientError, encode},
-};
-use crate::{
-    cli::observe::party_text,
-    observe::{
-        explain::{Explanation, InShadow, L7Answer, L7Question},
-        record::{FlowDirection, FlowVerdict},
-    },
-};
+use super::ask::{Output, print_json, print_text};
+use crate::cli::observe::party_text;
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
@@ -293,7 +289,7 @@ mod tests {
             verdict: FlowVerdict::Dropped,
             code: Some(403),
             reason: None,
-            rules: vec![crate::observe::explain::RulePlace {
+            rules: vec![tidegate_observe::explain::RulePlace {
                 rule: "shop/web ingress[0].toPorts[0]".into(),
                 place: Some("policies/web.yaml:9".into()),
             }],
@@ -311,7 +307,7 @@ mod tests {
         let shadow = InShadow {
             verdict: FlowVerdict::Dropped,
             reason: None,
-            rule: Some(crate::observe::explain::RulePlace {
+            rule: Some(tidegate_observe::explain::RulePlace {
                 rule: "shop/strict ingressDeny[0]".into(),
                 place: Some("policies/strict.yaml:9".into()),
             }),

@@ -1,11 +1,12 @@
 //! `tidegate fqdn list`
 
+use tidegate_api::client::{Client, ClientError};
+use tidegate_observe::directory::LearnedName;
+
 use super::{
     ask::{Output, print_json, print_text},
-    client::{Client, ClientError},
     table::Table,
 };
-use crate::observe::directory::LearnedName;
 
 pub(super) async fn list(client: &Client, output: Output) -> Result<(), ClientError> {
     let learned: Vec<LearnedName> = client.get("/v1/fqdn").await?;

@@ -1,7 +1,8 @@
 //! `tidegate identity list`
 
+use tidegate_control::view::View;
+
 use super::table::Table;
-use crate::control::view::View;
 
 pub(super) fn render(view: &View) -> String {
     let mut table = Table::new(&["IDENTITY", "LABELS"]);

@@ -2,7 +2,6 @@
 //! API. One file per noun. No logic here: arguments in, a room called, text out.
 
 mod ask;
-pub mod client;
 mod config;
 mod endpoint;
 mod explain;
@@ -25,8 +24,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use nix::sys::signal::{SigHandler, Signal, signal};
-
-use crate::{plugin_host, proxy};
 
 /// A WASM-plugin-extensible datapath host: policy, load balancing and L7 filtering
 /// for the workloads of a Linux node.
@@ -59,7 +56,7 @@ enum Command {
     Man(shell::Man),
     /// The proxy process; the agent runs it.
     #[command(hide = true)]
-    Proxy(proxy::ProxyArgs),
+    Proxy(tidegate_proxy::ProxyArgs),
     /// Compiles one plugin, confined; the agent runs it.
     #[command(hide = true)]
     CompilePlugin,
@@ -71,7 +68,9 @@ enum Command {
 /// cannot be parsed, else 1.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref() {
-        Some(client::ClientError::Refused { status, .. }) if status.is_client_error() => {
+        Some(tidegate_api::client::ClientError::Refused { status, .. })
+            if status.is_client_error() =>
+        {
             ExitCode::from(2)
         }
         _ => ExitCode::FAILURE,
@@ -96,11 +95,13 @@ impl Cli {
             Command::Man(args) => args.run(),
             Command::Proxy(args) => {
                 let memory = args.plugin_memory_bytes;
-                proxy::run(&args, || proxy::plugins::CatalogLoader::new(memory))?;
+                tidegate_proxy::run(&args, || {
+                    tidegate_proxy::plugins::CatalogLoader::new(memory)
+                })?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::CompilePlugin => {
-                plugin_host::compile::run()?;
+                tidegate_plugin_host::compile::run()?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Ask(command) => {

@@ -3,17 +3,17 @@
 use std::net::SocketAddr;
 
 use clap::Args;
+use tidegate_api::client::{Client, ClientError};
 use tidegate_contract::L7Summary;
-
-use super::{
-    ask::{Output, print_text},
-    client::{Client, ClientError},
-    when,
-};
-use crate::observe::{
+use tidegate_observe::{
     filter::FlowFilter,
     record::{FlowEvent, FlowRecord, FlowVerdict, Line, Party, Shadow},
     store::verdict_label,
+};
+
+use super::{
+    ask::{Output, print_text},
+    when,
 };
 
 /// Records from the past to begin with, if nothing is said.
@@ -249,8 +249,9 @@ fn clock(time_ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_observe::{record::FlowVerdict, testing::record};
+
     use super::*;
-    use crate::observe::filter::tests::record;
 
     #[test]
     fn a_denied_request_reads_as_one_sentence() {

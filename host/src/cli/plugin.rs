@@ -1,9 +1,9 @@
 //! `tidegate plugin list [--bindings]`
 
 use clap::Subcommand;
+use tidegate_control::view::View;
 
 use super::table::Table;
-use crate::control::view::View;
 
 /// What can be done with plugins.
 #[derive(Clone, Copy, Debug, Subcommand)]

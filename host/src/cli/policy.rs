@@ -1,9 +1,9 @@
 //! `tidegate policy list`
 
+use tidegate_control::view::View;
 use tidegate_policy::Enforcement;
 
 use super::table::Table;
-use crate::control::view::View;
 
 pub(super) fn render(view: &View) -> String {
     let mut table = Table::new(&[

@@ -3,12 +3,8 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-
-use crate::{
-    agent,
-    config::{self, LogFormat},
-    observe::log,
-};
+use tidegate_config::LogFormat;
+use tidegate_lifecycle::log;
 
 /// Arguments of `tidegate run`.
 #[derive(Debug, Args)]
@@ -24,14 +20,14 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let config = config::load(&self.config)?;
+        let config = tidegate_config::load(&self.config)?;
         log::start(config.log.format == LogFormat::Json, &config.log.level)?;
         let after = if self.teardown {
-            agent::After::Remove
+            tidegate_agent::After::Remove
         } else {
-            agent::After::Keep
+            tidegate_agent::After::Keep
         };
-        agent::run(config, after)?;
+        tidegate_agent::run(config, after)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -46,9 +42,9 @@ pub(super) struct Cleanup {
 
 impl Cleanup {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let config = config::load(&self.config)?;
+        let config = tidegate_config::load(&self.config)?;
         log::start(config.log.format == LogFormat::Json, &config.log.level)?;
-        agent::cleanup(&config)?;
+        tidegate_agent::cleanup(&config)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
+use tidegate_control::view::{BindingView, EndpointView, PluginView, PolicyView, View};
+use tidegate_observe::{directory::LearnedName, explain::Explanation, record::Line};
 use tidegate_policy::compiled::CompiledService;
 
 use super::{config::Checked, version::Facts};
-use crate::{
-    control::view::{BindingView, EndpointView, PluginView, PolicyView, View},
-    observe::{directory::LearnedName, explain::Explanation, record::Line},
-};
 
 /// Command, with dashes for blanks, and the schema of its output; for `observe` of a line.
 fn outputs() -> Vec<(&'static str, Value)> {

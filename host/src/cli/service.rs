@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
+use tidegate_control::view::View;
 use tidegate_policy::compiled::{Algorithm, BackendState, CompiledBackend};
 
 use super::table::Table;
-use crate::control::view::View;
 
 pub(super) fn render(view: &View) -> String {
     let mut table = Table::new(&["NAME", "FRONTEND", "PROTOCOL", "ALGORITHM", "BACKENDS"]);

@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::control::view::{DatapathView, ProblemView, TableView, View};
+use tidegate_control::view::{DatapathView, ProblemView, TableView, View};
 
 /// From this share of its limit on a table is worth a line of its own.
 const ALARM_PERCENT: u64 = 70;

@@ -5,15 +5,15 @@ use std::process::ExitCode;
 use clap::Args;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tidegate_agent::kernel_features;
+use tidegate_api::client::ClientError;
 use tidegate_contract::PROTOCOL_VERSION;
 use tidegate_ebpf_shared::LAYOUT_VERSION;
 
 use super::{
     ask::{Output, print_json, print_text},
-    client::ClientError,
     table::Table,
 };
-use crate::{agent::kernel_features, plugin_host};
 
 /// Arguments of `version`.
 #[derive(Debug, Args)]
@@ -51,7 +51,7 @@ pub(super) fn run(_: &Version, output: Output) -> Result<ExitCode, ClientError> 
     let facts = Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         table_layout: LAYOUT_VERSION,
-        plugin_contract: plugin_host::CONTRACT_VERSION.to_owned(),
+        plugin_contract: tidegate_plugin_host::CONTRACT_VERSION.to_owned(),
         proxy_protocol: PROTOCOL_VERSION,
         kernel: kernel.collect(),
     };

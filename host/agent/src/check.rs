@@ -1,0 +1,143 @@
+//! What an agent with this configuration would make of its folders: the same control over
+//! sinks that ask the plugins and keep nothing. The node is not touched.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use tidegate_config::Config;
+use tidegate_contract::Snapshot;
+use tidegate_control::{
+    event::{Event, Request},
+    folder::{QUIET, Scanner},
+    sinks::{Sinks, Status},
+    state::Control,
+    store::Store,
+    view::View,
+};
+use tidegate_datapath::Survey;
+use tidegate_plugin_host::{Catalog, PluginStore, Runtime, StoreOptions};
+use tidegate_policy::{NumbersInUse, compiled::Compiled};
+
+use super::{
+    plugins::{candidate, examine},
+    settings, sources,
+};
+
+/// How often files that are being written are waited for.
+const PATIENCE: usize = 50;
+
+/// Reads the folders, examines the plugins and compiles everything, as the agent would.
+///
+/// # Errors
+///
+/// If that cannot be tried here; what is wrong with the files is in the answer.
+pub fn check(config: &Config) -> anyhow::Result<Arc<View>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(dry_run(config))
+}
+
+async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
+    let state = tempfile::tempdir().context("make a folder for what is compiled")?;
+    let plugins = PluginStore::new(StoreOptions::new(state.path().join("plugins")))?;
+    let built_in = plugins.builtin().await?.into_iter().map(candidate);
+    let store = Store::open(state.path())?;
+    // What is in force already, so that newcomers and emptied files are told as the agent
+    // would. Read only; whoever may not read it checks the files as if they were new.
+    let kept = Store::at(&config.node.state_dir);
+    let past = kept.past().unwrap_or_default();
+    let origins = kept.origins().unwrap_or_default();
+    let nowhere = Nowhere::new(config)?;
+    let mut control =
+        Control::with_past(settings(config), nowhere, store, built_in.collect(), past)?;
+    let addresses = sources::node_addresses(&config.node.addresses);
+    control.apply(Event::NodeAddresses(addresses));
+    control.apply(Event::NodeDevices(sources::node_devices(config)));
+
+    let mut scanner = Scanner::new(&config.folders, &origins);
+    for _ in 0..PATIENCE {
+        if !scanner.scan(SystemTime::now()).unsettled {
+            break;
+        }
+        tokio::time::sleep(QUIET).await;
+    }
+    let scan = scanner.scan(SystemTime::now()).clone();
+    for Request::Examine(path, stamp) in control.apply(Event::Scanned(scan)) {
+        control.apply(examine(&plugins, path, stamp).await);
+    }
+    control.settle().await;
+    Ok(control.view().borrow().clone())
+}
+
+/// How long plugins may take to accept or refuse what is bound: the built-in matchers, and
+/// others, whose `configure` has a limit of its own.
+const BUILT_IN: Duration = Duration::from_secs(60);
+const OTHERS: Duration = Duration::from_secs(30);
+
+/// No kernel and no proxy: plugins are asked as the proxy would, and that is all.
+struct Nowhere {
+    catalog: Catalog,
+    outside: Vec<String>,
+    survey: Survey,
+}
+
+impl Nowhere {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        let runtime = Runtime::start().context("start what runs plugins")?;
+        Ok(Self {
+            catalog: Catalog::empty(runtime),
+            outside: config.node.outside_devices.clone(),
+            survey: Survey::default(),
+        })
+    }
+}
+
+impl Sinks for Nowhere {
+    async fn publish_proxy(
+        &mut self,
+        snapshot: Snapshot,
+        artifacts: BTreeMap<String, PathBuf>,
+    ) -> anyhow::Result<Vec<(String, String)>> {
+        let read = |(digest, path): (String, PathBuf)| {
+            let code = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            Ok((digest, code))
+        };
+        let code = artifacts.into_iter().map(read);
+        let code: BTreeMap<_, _> = code.collect::<anyhow::Result<_>>()?;
+        let next = self.catalog.next(&snapshot, &code);
+        next.wait(BUILT_IN, OTHERS);
+        self.catalog = next.refreshed();
+        Ok(self.catalog.broken().collect())
+    }
+
+    fn too_much(&self, _compiled: &Compiled) -> Option<String> {
+        None
+    }
+
+    fn publish_kernel(&mut self, _generation: u32, compiled: &Compiled) -> anyhow::Result<()> {
+        self.survey = Survey::of(&self.outside, &compiled.endpoints);
+        Ok(())
+    }
+
+    fn kernel_generation(&self) -> u32 {
+        0
+    }
+
+    fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {
+        Ok(NumbersInUse::default())
+    }
+
+    fn status(&mut self) -> Status {
+        let mut status = Status::default();
+        status.proxy.stats.bindings = self.catalog.bindings();
+        status.datapath.notes = self.survey.notes.clone();
+        status.not_ready = self.survey.not_ready.clone();
+        status
+    }
+}

@@ -1,0 +1,193 @@
+//! What becomes of a request or query on a flow: asked of the proxy, which answers with
+//! the rule sets and plugins that decide about real ones.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tidegate_contract::{Message, Question};
+use tidegate_control::view::View;
+use tidegate_ebpf_shared::policy::verdict;
+use tidegate_observe::{
+    explain::{self, ExplainQuery, L7Answer, L7Question, RulePlace},
+    record::FlowVerdict,
+};
+use tidegate_policy::compiled::{Direction, L7Protocol};
+use tokio::time::timeout;
+
+use super::explain::{Explainer, place};
+
+impl Explainer {
+    /// What becomes of a message on the flow: asked of the proxy, if it gets there.
+    pub(super) async fn judge(
+        &self,
+        message: &L7Question,
+        query: &ExplainQuery,
+        kernel: FlowVerdict,
+        asked: Option<Asked>,
+        view: &View,
+    ) -> anyhow::Result<L7Answer> {
+        let answer = L7Answer {
+            asked: message.to_string(),
+            verdict: FlowVerdict::Dropped,
+            code: None,
+            reason: None,
+            rules: Vec::new(),
+            plugin: None,
+        };
+        let Some(asked) = asked else {
+            return Ok(unread(answer, kernel));
+        };
+        let wanted = match message {
+            L7Question::Http { .. } => L7Protocol::Http,
+            L7Question::Dns { .. } => L7Protocol::Dns,
+        };
+        let read_as = [asked.egress.0, asked.ingress.0]
+            .iter()
+            .find_map(|id| view.compiled.l7.get(id))
+            .map(|set| set.protocol);
+        if read_as.is_some_and(|protocol| protocol != wanted) {
+            return Ok(L7Answer {
+                verdict: FlowVerdict::Error,
+                reason: Some(format!(
+                    "policy has this flow read as {}, which the message is not",
+                    protocol_word(read_as.unwrap_or(wanted))
+                )),
+                ..answer
+            });
+        }
+        let question = Question {
+            source: SocketAddr::new(query.source, 0),
+            destination: SocketAddr::new(asked.destination.0, asked.destination.1),
+            source_identity: asked.source_identity,
+            source_endpoint: asked.source_endpoint,
+            destination_identity: asked.destination_identity,
+            transport: query.protocol,
+            egress: asked.egress,
+            ingress: asked.ingress,
+            message: as_sent(message, SocketAddr::new(query.destination, query.port))?,
+        };
+        let judgement = timeout(JUDGEMENT, self.proxy.judge(question)).await;
+        let judgement = match judgement {
+            Ok(Ok(judgement)) => judgement,
+            Ok(Err(error)) => anyhow::bail!("the proxy cannot be asked: {error}"),
+            Err(_) => anyhow::bail!("the proxy did not answer within {JUDGEMENT:?}"),
+        };
+        let rule = |id: &u32| {
+            Some(RulePlace {
+                rule: view.directory.rule(*id)?,
+                place: place(&view.compiled, *id),
+            })
+        };
+        Ok(L7Answer {
+            verdict: match (&judgement.error, judgement.allowed) {
+                (_, true) if judgement.audited => FlowVerdict::Audit,
+                (_, true) => FlowVerdict::Forwarded,
+                (Some(_), false) => FlowVerdict::Error,
+                (None, false) => FlowVerdict::Dropped,
+            },
+            code: (!judgement.allowed).then_some(judgement.code),
+            reason: judgement.error,
+            rules: judgement.rules.iter().filter_map(rule).collect(),
+            plugin: judgement.plugin,
+            ..answer
+        })
+    }
+}
+
+/// How long the proxy may take to judge: plugins are instantiated and configured for it.
+const JUDGEMENT: Duration = Duration::from_secs(10);
+
+/// What the proxy is asked about a flow that would meet it.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    source_identity: u32,
+    source_endpoint: u32,
+    destination_identity: u32,
+    /// After service translation.
+    destination: (IpAddr, u16),
+    /// Rule set and the rule that asks for it.
+    egress: (u32, u32),
+    ingress: (u32, u32),
+    /// Does the proxy's own connection leave the node?
+    pub(super) leaves: bool,
+}
+
+impl Asked {
+    /// Of a flow the kernel would steer.
+    pub(super) fn of(answer: &tidegate_datapath::Explanation) -> Self {
+        let side = |direction| {
+            let step = answer.steps.iter().find(|step| {
+                step.direction == direction && step.entry.verdict == verdict::REDIRECT
+            });
+            step.map_or((0, 0), |step| (step.entry.l7, step.entry.rule))
+        };
+        Self {
+            source_identity: answer.source.identity,
+            source_endpoint: answer.source.endpoint,
+            destination_identity: answer.destination.identity,
+            destination: (answer.destination.address, answer.port),
+            egress: side(Direction::Egress),
+            ingress: side(Direction::Ingress),
+            leaves: false,
+        }
+    }
+
+    /// The other end of the proxy's own connection.
+    pub(super) fn server(&self) -> SocketAddr {
+        SocketAddr::new(self.destination.0, self.destination.1)
+    }
+}
+
+/// The answer for a message that no proxy would read.
+fn unread(answer: L7Answer, kernel: FlowVerdict) -> L7Answer {
+    let (verdict, reason) = match kernel {
+        FlowVerdict::Forwarded | FlowVerdict::Audit => (
+            FlowVerdict::Forwarded,
+            "no L7 rule covers this connection: it stays in the kernel, whatever is sent",
+        ),
+        _ => (
+            FlowVerdict::Dropped,
+            "the connection does not come about, see above",
+        ),
+    };
+    L7Answer {
+        verdict,
+        reason: Some(reason.to_owned()),
+        ..answer
+    }
+}
+
+/// The message as a client would send it to `to`.
+fn as_sent(message: &L7Question, to: SocketAddr) -> anyhow::Result<Message> {
+    match message {
+        L7Question::Http {
+            method,
+            target,
+            host,
+            headers,
+        } => {
+            let host = host.clone().unwrap_or_else(|| to.to_string());
+            let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
+            for field in headers {
+                head.push_str(field);
+                head.push_str("\r\n");
+            }
+            head.push_str("\r\n");
+            Ok(Message::Http(head))
+        }
+        L7Question::Dns { name, qtype } => Ok(Message::Dns {
+            name: format!("{}.", name.trim_end_matches('.').to_ascii_lowercase()),
+            qtype: explain::qtype(qtype).context("no such type of DNS record")?,
+        }),
+    }
+}
+
+fn protocol_word(protocol: L7Protocol) -> &'static str {
+    match protocol {
+        L7Protocol::Http => "HTTP",
+        L7Protocol::Dns => "DNS",
+    }
+}

@@ -1,0 +1,192 @@
+//! Where events come from: folders, addresses of the node, time.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+
+use ipnet::IpNet;
+use tidegate_config::{Addresses, Config, Folders};
+use tidegate_control::{
+    event::{Event, NodeDevices},
+    folder::{Origins, QUIET, Scanner},
+    watch::{Nudge, Watch},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+
+/// Folders are looked at this often even if nobody says they changed: network file
+/// systems tell nothing.
+const RESCAN: Duration = Duration::from_secs(3);
+
+/// Nudges that may wait. More are lost, which costs no more than a wait of [`QUIET`].
+const NUDGES: usize = 64;
+
+/// Sends a scan of the folders at once and whenever they may have changed. `rescan`
+/// asks for one now. Ends when nobody listens any more.
+pub(super) async fn folders(
+    folders: Folders,
+    origins: Origins,
+    mut rescan: mpsc::Receiver<()>,
+    events: mpsc::Sender<Event>,
+) {
+    let (nudge, mut nudges) = mpsc::channel(NUDGES);
+    let mut watch = match Watch::new(&folders, nudge) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            tracing::warn!(%error, "cannot watch folders; they are scanned every {RESCAN:?} instead");
+            None
+        }
+    };
+    let mut scanner = Scanner::new(&folders, &origins);
+    let mut last = None;
+    loop {
+        let scan = scanner.scan(SystemTime::now()).clone();
+        let wait = if scan.unsettled { QUIET } else { RESCAN };
+        if last.as_ref() != Some(&scan) {
+            last = Some(scan.clone());
+            if events.send(Event::Scanned(scan)).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            // Without a watch the channel is closed and this arm is off.
+            Some(nudge) = nudges.recv() => settle(nudge, &mut nudges, &mut scanner).await,
+            asked = rescan.recv() => if asked.is_none() { return },
+            () = sleep(wait) => {}
+        }
+        if let Some(watch) = &mut watch {
+            watch.refresh();
+        }
+    }
+}
+
+/// Lets a burst of notifications pass, so that files written together are seen
+/// together; a steady stream does not hold the scan up for longer than a moment. A
+/// complete plugin is not held up at all: nothing else belongs to it.
+async fn settle(first: Nudge, nudges: &mut mpsc::Receiver<Nudge>, scanner: &mut Scanner) {
+    let deadline = Instant::now() + 4 * QUIET;
+    let mut next = Some(first);
+    loop {
+        if let Some(Nudge::Complete(plugin)) = next {
+            return scanner.complete(plugin);
+        }
+        tokio::select! {
+            nudge = nudges.recv() => match nudge {
+                Some(nudge) => next = Some(nudge),
+                None => return,
+            },
+            () = sleep(QUIET) => return,
+            () = sleep_until(deadline) => return,
+        }
+    }
+}
+
+/// Addresses with the identity `host`.
+pub(super) fn node_addresses(configured: &Addresses) -> Vec<IpAddr> {
+    match configured {
+        Addresses::List(list) => list.clone(),
+        Addresses::Auto => {
+            let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+                return Vec::new();
+            };
+            let addresses = interfaces.filter_map(|interface| interface.address);
+            let mut addresses: Vec<IpAddr> = addresses
+                .filter_map(
+                    |address| match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+                        (Some(v4), _) => Some(IpAddr::V4(v4.ip())),
+                        (_, Some(v6)) => Some(IpAddr::V6(v6.ip())),
+                        _ => None,
+                    },
+                )
+                .filter(is_routable)
+                .collect();
+            addresses.sort();
+            addresses.dedup();
+            addresses
+        }
+    }
+}
+
+/// Devices that no workload is behind, and why: loopback, the declared outside devices,
+/// bridges, and what default routes lead through.
+pub(super) fn node_devices(config: &Config) -> NodeDevices {
+    let mut devices = BTreeMap::new();
+    for device in default_route_devices() {
+        devices.insert(
+            device,
+            "a default route of the node leads through it".to_owned(),
+        );
+    }
+    for device in &config.node.outside_devices {
+        devices.insert(
+            device.clone(),
+            "it leads outside (node.outsideDevices)".to_owned(),
+        );
+    }
+    let networks = networks_behind(&devices);
+    let loopback = "it is the node's loopback device".to_owned();
+    devices.insert("lo".to_owned(), loopback);
+    // Without them no more is lost than a message: no program is attached to a bridge.
+    for name in tidegate_datapath::bridges().unwrap_or_default() {
+        let bridge = "it is a bridge; its ports are workloads'".to_owned();
+        devices.entry(name).or_insert(bridge);
+    }
+    NodeDevices {
+        own: devices,
+        networks,
+    }
+}
+
+/// Networks right behind these devices, by their addresses.
+fn networks_behind(devices: &BTreeMap<String, String>) -> BTreeMap<IpNet, String> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return BTreeMap::new();
+    };
+    let of_devices = interfaces.filter(|i| devices.contains_key(&i.interface_name));
+    let networks = of_devices.filter_map(|interface| {
+        let (address, mask) = (interface.address?, interface.netmask?);
+        let v4 = address.as_sockaddr_in().zip(mask.as_sockaddr_in());
+        let v6 = address.as_sockaddr_in6().zip(mask.as_sockaddr_in6());
+        let (address, mask): (IpAddr, IpAddr) = match (v4, v6) {
+            (Some((address, mask)), _) => (address.ip().into(), mask.ip().into()),
+            (_, Some((address, mask))) => (address.ip().into(), mask.ip().into()),
+            _ => return None,
+        };
+        let network = IpNet::with_netmask(address, mask).ok()?.trunc();
+        let is_network = network.prefix_len() < network.max_prefix_len();
+        (is_network && is_routable(&address)).then_some((network, interface.interface_name))
+    });
+    networks.collect()
+}
+
+/// `/proc/net/route` (device, destination in hex, …, mask) and `/proc/net/ipv6_route`
+/// (destination, prefix length, …, device): proc_pid_net(5).
+fn default_route_devices() -> Vec<String> {
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    let v4 = read("/proc/thread-self/net/route");
+    let v6 = read("/proc/thread-self/net/ipv6_route");
+    let v4 = v4.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_default = words.get(1) == Some(&"00000000") && words.get(7) == Some(&"00000000");
+        is_default.then(|| words[0].to_owned())
+    });
+    let v6 = v6.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_default = words.get(1) == Some(&"00") && words[0].bytes().all(|b| b == b'0');
+        is_default.then(|| words.last().map(|device| (*device).to_owned()))?
+    });
+    // The kernel keeps a rejecting default route on `lo`.
+    v4.chain(v6).filter(|device| device != "lo").collect()
+}
+
+/// Loopback and link-local addresses are everybody's, not this node's alone.
+fn is_routable(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,288 @@
+//! What readers (API, CLI, metrics) see of the agent: an immutable snapshot,
+//! replaced as a whole whenever something changes.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+pub use tidegate_contract::Note;
+use tidegate_contract::{
+    ProxyStats,
+    units::{self, Volume},
+};
+use tidegate_observe::directory::Directory;
+use tidegate_policy::{
+    Enforcement,
+    compiled::{Compiled, CompiledService, DefaultDeny, Location},
+};
+
+/// The agent at one moment.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct View {
+    /// Version of this build.
+    pub version: String,
+    /// Node name.
+    pub node: String,
+    /// Wall clock when this agent started; seconds since 1970 inside, RFC 3339 outside.
+    #[serde(rename = "started", with = "units::rfc3339::seconds")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub started_s: u64,
+    /// Generation the kernel decides with.
+    pub generation: u32,
+    /// Generation the proxy decides with.
+    pub proxy_generation: u32,
+    /// How policies are enforced: `default`, `always`, `never` or `audit`.
+    #[serde(default)]
+    pub policy_mode: String,
+    /// Endpoints of this node.
+    pub endpoints: Vec<EndpointView>,
+    /// Identities with their labels.
+    pub identities: BTreeMap<u32, Vec<String>>,
+    /// Services as compiled.
+    pub services: Vec<CompiledService>,
+    /// Policies in use.
+    pub policies: Vec<PolicyView>,
+    /// Plugins, built-in and dropped in.
+    pub plugins: Vec<PluginView>,
+    /// Where plugins are used, and how that goes.
+    pub bindings: Vec<BindingView>,
+    /// Everything wrong with what was written, newest state.
+    pub problems: Vec<ProblemView>,
+    /// Why `/readyz` says 503; empty when the node does what was written.
+    pub not_ready: Vec<String>,
+    /// The kernel side.
+    pub datapath: DatapathView,
+    /// The proxy process.
+    pub proxy: ProxyView,
+    /// Names for numbers; not serialised.
+    #[serde(skip)]
+    pub directory: Arc<Directory>,
+    /// The generation in force, for `explain`; not serialised.
+    #[serde(skip)]
+    pub compiled: Arc<Compiled>,
+}
+
+/// An endpoint of this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointView {
+    /// Endpoint id.
+    pub id: u32,
+    /// `namespace/name`.
+    pub name: String,
+    /// Security identity.
+    pub identity: u32,
+    /// Labels of the identity.
+    pub labels: Vec<String>,
+    /// Addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports by name.
+    pub ports: Vec<PortView>,
+    /// Where it lives.
+    pub location: Location,
+    /// Directions in default deny.
+    pub default_deny: DefaultDeny,
+    /// `ready`, or why not (e.g. `waiting for interface tg-web`).
+    pub state: String,
+    /// Entries of its policy table.
+    pub policy_entries: usize,
+}
+
+/// A port with a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PortView {
+    /// Name, lower case.
+    pub name: String,
+    /// Number.
+    pub port: u16,
+    /// IANA protocol, by its name outside.
+    #[serde(with = "tidegate_policy::protocol::by_name")]
+    #[schemars(with = "String")]
+    pub protocol: u8,
+}
+
+/// A policy document in use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyView {
+    /// Kind, e.g. `CiliumNetworkPolicy`.
+    pub kind: String,
+    /// Namespace, if it has one.
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+    /// File, relative to the configuration folder.
+    pub file: String,
+    /// Endpoints it selects, `namespace/name`.
+    pub selects: Vec<String>,
+    /// Rules it contributes.
+    pub rules: usize,
+    /// Is it in force, or in shadow: only told of beside what is decided.
+    #[serde(default)]
+    pub enforcement: Enforcement,
+    /// `active`, or `last good` when the file on disk is broken.
+    pub state: String,
+}
+
+/// A plugin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginView {
+    /// Name.
+    pub name: String,
+    /// Version in use, empty if none is.
+    pub version: String,
+    /// World, e.g. `http-filter`.
+    pub world: String,
+    /// Digest in use, `sha256:…`.
+    pub digest: String,
+    /// `built-in` or the file.
+    pub source: String,
+    /// `active`, `idle` (no rule uses it), `refused`, `suspended`, `removed`.
+    pub state: String,
+    /// Why the newest version is not in use, if it is not.
+    pub reason: Option<String>,
+    /// Capabilities granted.
+    pub capabilities: Vec<String>,
+}
+
+/// A plugin as some rules use it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BindingView {
+    /// Kind and name of what binds it, e.g. `PluginBinding shop/bots`.
+    pub binding: String,
+    /// File, relative to the configuration folder.
+    pub file: String,
+    /// Plugin.
+    pub plugin: String,
+    /// Version that answers; empty if none does.
+    pub version: String,
+    /// `active`, `preparing` (what was in use before goes on), `last good` (what is
+    /// wanted was refused; what was accepted last goes on), `refused` (fail mode).
+    pub state: String,
+    /// Why what is wanted is not in use.
+    pub reason: Option<String>,
+    /// Messages put to the plugin.
+    pub calls: u64,
+    /// Those it had no answer to.
+    pub failures: u64,
+    /// Messages refused because a peer's budget or the binding's share was used up.
+    pub held_back: u64,
+    /// Peers whose messages are refused for that now.
+    pub peers_held_back: u64,
+}
+
+/// Something wrong with what was written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProblemView {
+    /// File, relative to the configuration folder.
+    pub file: String,
+    /// `error` or `warning`.
+    pub severity: String,
+    /// Line and column, 0 if unknown.
+    pub line: u32,
+    /// Column, from 1.
+    pub column: u32,
+    /// One readable line: field, value, what would be right.
+    pub message: String,
+    /// Is the last good version of the file in use meanwhile.
+    pub last_good: bool,
+    /// Does it keep `/readyz` at 503: what should be in force cannot be told.
+    pub unready: bool,
+    /// Wall clock when it was first seen; seconds since 1970 inside, RFC 3339 outside.
+    #[serde(rename = "since", with = "units::rfc3339::seconds")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub since_s: u64,
+}
+
+/// The kernel side.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DatapathView {
+    /// Programs and where they are attached.
+    pub attachments: Vec<AttachmentView>,
+    /// Tables with fill level and limit.
+    pub tables: Vec<TableView>,
+    /// Counters by name (`forwarded`, `redirected`, …): packets and bytes.
+    pub counters: BTreeMap<String, Volume>,
+    /// Drops by reason phrase: packets and bytes.
+    pub drops: BTreeMap<String, Volume>,
+    /// Hits per deny-list prefix: packets and bytes.
+    pub deny_list: BTreeMap<String, Volume>,
+    /// What needs the operator's eye (sysctls, XDP fallback, foreign rules), and whom it
+    /// concerns.
+    pub notes: Vec<Note>,
+    /// Programs that should run somewhere and do not, and why.
+    pub missing: Vec<String>,
+    /// Programs that somebody else had detached and that were attached again.
+    pub reattached: u64,
+}
+
+/// A program on a hook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachmentView {
+    /// Program.
+    pub program: String,
+    /// Device, cgroup or namespace.
+    pub target: String,
+    /// e.g. `tcx ingress`, `xdp native`, `xdp generic`.
+    pub mode: String,
+    /// `attached`, or what went wrong.
+    pub state: String,
+}
+
+/// A kernel table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TableView {
+    /// Map name.
+    pub name: String,
+    /// Entries in use.
+    pub entries: u64,
+    /// Most it holds.
+    pub limit: u64,
+}
+
+/// The proxy process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyView {
+    /// Process id, 0 if it is not running.
+    pub pid: u32,
+    /// `serving`, `starting`, `hanging` with what is silent, `gone` with the reason.
+    pub state: String,
+    /// Starts since this agent began, the first included.
+    pub starts: u64,
+    /// Times it was ended and replaced because it hung, since this agent began.
+    pub hung: u64,
+    /// It runs another binary than the agent: it was started before an upgrade.
+    pub other_binary: bool,
+    /// Its own counters.
+    pub stats: ProxyStats,
+}
+
+impl View {
+    /// Why this node is not ready: what is in force is not what was written, or cannot be
+    /// told. Empty if it is ready. A file that others can do without is no reason.
+    pub fn obstacles(&self) -> Vec<String> {
+        let mut obstacles = Vec::new();
+        if self.generation == 0 {
+            obstacles.push("no generation is in force yet".to_owned());
+        }
+        if self.proxy.state != "serving" {
+            obstacles.push(format!("the proxy is not serving: {}", self.proxy.state));
+        }
+        let problems = self.problems.iter().filter(|problem| problem.unready);
+        obstacles.extend(problems.map(|problem| match problem.file.as_str() {
+            "" => problem.message.clone(),
+            file => format!("{file}: {}", problem.message),
+        }));
+        obstacles.extend(self.datapath.missing.iter().cloned());
+        obstacles
+    }
+}

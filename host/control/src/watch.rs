@@ -1,0 +1,99 @@
+//! A nudge when something in the watched folders may have changed.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::PathBuf};
+
+use notify::{RecursiveMode, Watcher as _};
+use tidegate_config::Folders;
+use tokio::sync::mpsc;
+
+/// Why to scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nudge {
+    /// Something may have changed.
+    Changed,
+    /// This plugin file was moved here, or closed by its writer.
+    Complete(PathBuf),
+}
+
+/// Watches the folders; every change sends a nudge. Keep it alive as long as nudges
+/// are wanted.
+#[derive(Debug)]
+pub struct Watch {
+    watcher: notify::RecommendedWatcher,
+    folders: BTreeMap<PathBuf, Option<u64>>,
+}
+
+impl Watch {
+    /// Starts watching. Folders that do not exist yet are picked up by [`Watch::refresh`].
+    pub fn new(folders: &Folders, nudge: mpsc::Sender<Nudge>) -> notify::Result<Self> {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            for why in nudges(event) {
+                // A full channel already holds a nudge; what is lost with this one is
+                // the right not to wait.
+                let _ = nudge.try_send(why);
+            }
+        })?;
+        let all = [
+            &folders.policies,
+            &folders.services,
+            &folders.endpoints,
+            &folders.plugins,
+        ];
+        let mut watch = Self {
+            watcher,
+            folders: all
+                .into_iter()
+                .map(|folder| (folder.clone(), None))
+                .collect(),
+        };
+        watch.refresh();
+        Ok(watch)
+    }
+
+    /// Watches folders that appeared or were replaced since.
+    pub fn refresh(&mut self) {
+        for (folder, watched) in &mut self.folders {
+            let inode = fs::metadata(folder).ok().map(|meta| meta.ino());
+            if *watched == inode {
+                continue;
+            }
+            if watched.is_some() {
+                // Fails when the folder is gone, which ended the watch by itself.
+                let _ = self.watcher.unwatch(folder);
+            }
+            *watched = match inode.map(|_| self.watcher.watch(folder, RecursiveMode::NonRecursive))
+            {
+                Some(Ok(())) => inode,
+                Some(Err(error)) => {
+                    tracing::warn!(folder = %folder.display(), %error, "cannot watch the folder; it is scanned every few seconds instead");
+                    None
+                }
+                None => None,
+            };
+        }
+    }
+}
+
+/// What an event means for us.
+fn nudges(event: notify::Result<notify::Event>) -> Vec<Nudge> {
+    use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
+    let Ok(event) = event else {
+        return vec![Nudge::Changed];
+    };
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+            event.paths.into_iter().map(complete).collect()
+        }
+        // Reading a file is an event too, and not a change.
+        EventKind::Access(_) => Vec::new(),
+        _ => vec![Nudge::Changed],
+    }
+}
+
+fn complete(path: PathBuf) -> Nudge {
+    match path.extension() {
+        Some(extension) if extension == "wasm" => Nudge::Complete(path),
+        _ => Nudge::Changed,
+    }
+}

@@ -1,0 +1,267 @@
+//! Publishing: all or nothing, and only what changed.
+
+use tidegate_policy::compiled::{Direction, Verdict};
+
+use super::{ENDPOINT, compiled, policy, row, tcp_port, world};
+use crate::DatapathError;
+
+#[test]
+fn numbers_go_up_and_unchanged_content_costs_nothing() {
+    world::test(|world| {
+        let mut datapath = world.open();
+        assert_eq!(datapath.generation(), 0);
+        let content = compiled(policy(Verdict::Allow));
+        let first = datapath.publish(1, &content).unwrap();
+        assert_eq!(datapath.generation(), 1);
+        assert_eq!(first.attach.attached, ["default/workload (tg-workload)"]);
+        assert!(matches!(
+            datapath.publish(1, &content),
+            Err(DatapathError::StaleGeneration {
+                given: 1,
+                active: 1
+            })
+        ));
+        let again = datapath.publish(2, &content).unwrap();
+        let touched: Vec<_> = again.changes.iter().map(|change| change.table).collect();
+        assert_eq!(touched, ["ENDPOINTS"], "only the slot of the generation");
+        assert!(again.attach.is_unchanged());
+        let third = datapath.publish(3, &content).unwrap();
+        assert_eq!(third.changes, []);
+    });
+}
+
+#[test]
+fn skipped_numbers_switch_as_cleanly() {
+    world::test(|world| {
+        let mut datapath = world.open();
+        datapath
+            .publish(1, &compiled(policy(Verdict::Allow)))
+            .unwrap();
+        let before = datapath.tables.endpoints.get(&ENDPOINT).unwrap().unwrap();
+        datapath
+            .publish(3, &compiled(policy(Verdict::Deny)))
+            .unwrap();
+        assert_eq!(datapath.generation(), 3);
+        let after = datapath.tables.endpoints.get(&ENDPOINT).unwrap().unwrap();
+        assert_eq!(after.policy_id[0], after.policy_id[1]);
+        assert_ne!(after.policy_id[1], before.policy_id[1]);
+        let rows = datapath.tables.policy.entries().unwrap();
+        assert_eq!(rows.len(), 2, "the old rows are gone: {rows:?}");
+    });
+}
+
+#[test]
+fn what_does_not_fit_changes_nothing() {
+    world::test(|world| {
+        let mut datapath = world.open();
+        datapath
+            .publish(1, &compiled(policy(Verdict::Allow)))
+            .unwrap();
+        let before = (
+            datapath.tables.policy.content().unwrap(),
+            datapath.tables.endpoints.content().unwrap(),
+            datapath.tables.ipcache.content().unwrap(),
+        );
+        let limit = datapath.tables.policy.limit();
+        let mut rows = policy(Verdict::Deny);
+        rows.extend(
+            (0..limit as u16)
+                .map(|port| row(0, Direction::Egress, tcp_port(port + 1), Verdict::Allow)),
+        );
+        let mut too_much = compiled(rows);
+        too_much.ipcache.clear();
+        match datapath.publish(2, &too_much) {
+            Err(DatapathError::Full {
+                table: "POLICY",
+                needed,
+                limit: found,
+            }) => assert_eq!((needed, found), (limit as usize + 2, limit)),
+            other => panic!("{other:?}"),
+        }
+        let after = (
+            datapath.tables.policy.content().unwrap(),
+            datapath.tables.endpoints.content().unwrap(),
+            datapath.tables.ipcache.content().unwrap(),
+        );
+        assert_eq!(before, after);
+        assert_eq!(datapath.generation(), 1);
+    });
+}
+
+/// However full the table: what an edit takes is room for the edit.
+#[test]
+fn an_almost_full_table_can_be_edited() {
+    world::test(|world| {
+        let mut datapath = world.open();
+        let limit = datapath.tables.policy.limit();
+        assert_eq!(limit, world.options().limits.policy_entries);
+        let full = |verdict| {
+            let mut rows = policy(verdict);
+            rows.extend(
+                (1..limit as u16 - 1)
+                    .map(|port| row(0, Direction::Egress, tcp_port(port), Verdict::Deny)),
+            );
+            compiled(rows)
+        };
+        for (generation, verdict) in [(1, Verdict::Allow), (2, Verdict::Deny), (3, Verdict::Allow)]
+        {
+            datapath.publish(generation, &full(verdict)).unwrap();
+            assert_eq!(datapath.tables.policy.count().unwrap(), u64::from(limit));
+        }
+    });
+}
+
+/// Endpoints that talk while the first generation comes are not cut off, however many
+/// there are and however long attaching to them takes: the flip comes first.
+#[test]
+fn the_first_generation_cuts_off_nobody_who_talks() {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        time::{Duration, Instant},
+    };
+
+    static STOP: AtomicBool = AtomicBool::new(false);
+    world::test(|world| {
+        let mut options = world.options();
+        options.limits.endpoints = 64;
+        let mut content = compiled(policy(Verdict::Allow));
+        let workload = content.endpoints[&ENDPOINT].clone();
+        for number in 0..24u32 {
+            world::run(&format!(
+                "ip link add tg-d{number} type veth peer name tg-p{number}"
+            ));
+            let mut endpoint = workload.clone();
+            endpoint.name = format!("default/d{number}");
+            endpoint.location =
+                tidegate_policy::compiled::Location::Interface(format!("tg-d{number}"));
+            endpoint.addresses.clear();
+            content.endpoints.insert(100 + number, endpoint);
+        }
+        let mut datapath = world.try_open(options).unwrap();
+        let node = std::net::UdpSocket::bind((world::NODE, 7000)).unwrap();
+        let echo = std::thread::spawn(move || {
+            let mut buffer = [0; 8];
+            while let Ok((n, from)) = node.recv_from(&mut buffer) {
+                if &buffer[..n] == b"end" {
+                    return;
+                }
+                let _ = node.send_to(&buffer[..n], from);
+            }
+        });
+        let (gap, longest) = std::sync::mpsc::channel();
+        world.start_in_workload(move || {
+            let socket = std::net::UdpSocket::bind((world::WORKLOAD, 7001)).unwrap();
+            socket.connect((world::NODE, 7000)).unwrap();
+            socket
+                .set_read_timeout(Some(Duration::from_millis(5)))
+                .unwrap();
+            let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+            while !STOP.load(Ordering::Relaxed) {
+                let _ = socket.send(b"x");
+                if socket.recv(&mut [0; 8]).is_ok() {
+                    longest = longest.max(last.elapsed());
+                    last = Instant::now();
+                }
+            }
+            let _ = socket.send(b"end");
+            gap.send(longest).unwrap();
+        });
+        let started = Instant::now();
+        datapath.publish(1, &content).unwrap();
+        let took = started.elapsed();
+        STOP.store(true, Ordering::Relaxed);
+        let longest = longest.recv().unwrap();
+        echo.join().unwrap();
+        assert!(
+            longest < took / 4 || longest < Duration::from_millis(100),
+            "silent for {longest:?} of {took:?}"
+        );
+    });
+}
+
+#[test]
+fn deny_list_slots_stay_with_their_prefixes() {
+    world::test(|world| {
+        let mut datapath = world.open();
+        let mut content = compiled(policy(Verdict::Allow));
+        let (first, second) = (
+            "192.0.2.0/24".parse().unwrap(),
+            "2001:db8::/32".parse().unwrap(),
+        );
+        content.deny_list.insert(first, 1);
+        datapath.publish(1, &content).unwrap();
+        let slot = datapath.tables.deny_list.entries().unwrap()[0].1;
+        content.deny_list.insert(second, 2);
+        datapath.publish(2, &content).unwrap();
+        let slots = datapath.tables.deny_list.content().unwrap();
+        assert_eq!(slots.len(), 2);
+        assert_eq!(slots[&super::super::encode::prefix(first)], slot);
+        let counts = datapath.reader().deny_counts().unwrap();
+        assert_eq!(
+            counts.iter().map(|count| count.net).collect::<Vec<_>>(),
+            [first, second]
+        );
+        content.deny_list.clear();
+        datapath.publish(3, &content).unwrap();
+        assert_eq!(datapath.tables.deny_list.count().unwrap(), 0);
+    });
+}
+
+#[test]
+fn an_endpoint_that_goes_takes_its_rows_along() {
+    world::test(|world| {
+        let mut datapath = world.open();
+        datapath
+            .publish(1, &compiled(policy(Verdict::Allow)))
+            .unwrap();
+        let report = datapath.publish(2, &Default::default()).unwrap();
+        assert_eq!(report.attach.detached.len(), 1);
+        let left: Vec<_> = datapath
+            .tables()
+            .unwrap()
+            .into_iter()
+            .filter(|gauge| gauge.entries > 0)
+            .collect();
+        assert_eq!(left, []);
+    });
+}
+
+#[test]
+fn tables_of_many_batches_are_read_whole() {
+    world::test(|world| {
+        let mut options = world.options();
+        options.limits.policy_entries = 10_000;
+        options.limits.ipcache_entries = 10_000;
+        let mut datapath = world.try_open(options).unwrap();
+        let mut rows = policy(Verdict::Allow);
+        rows.extend(
+            (1..=9_000).map(|port| row(0, Direction::Egress, tcp_port(port), Verdict::Deny)),
+        );
+        let mut content = compiled(rows);
+        for number in 0..9_000u32 {
+            let address = std::net::Ipv4Addr::from(0xc000_0000 + number);
+            let identity = tidegate_policy::compiled::AddrIdentity {
+                identity: 400 + number,
+                endpoint: None,
+            };
+            let net = ipnet::IpNet::from(std::net::IpAddr::from(address));
+            content.ipcache.insert(net, identity);
+        }
+        datapath.publish(1, &content).unwrap();
+        assert_eq!(datapath.tables.policy.content().unwrap().len(), 9_002);
+        assert_eq!(datapath.tables.policy.count().unwrap(), 9_002);
+        assert_eq!(datapath.tables.ipcache.content().unwrap().len(), 9_002);
+        datapath.publish(2, &content).unwrap();
+        assert_eq!(datapath.publish(3, &content).unwrap().changes, []);
+
+        let report = datapath
+            .publish(4, &compiled(policy(Verdict::Allow)))
+            .unwrap();
+        let policy = report
+            .changes
+            .iter()
+            .find(|change| change.table == "POLICY")
+            .unwrap();
+        assert_eq!((policy.written, policy.deleted), (2, 9_002));
+    });
+}

@@ -1,0 +1,10 @@
+//! Counters of plugins; names and their number are bounded by
+//! [`Counters`](crate::counters::Counters).
+
+use crate::{bindings::imports::metrics::Host, instance::State};
+
+impl Host for State {
+    fn add(&mut self, name: String, value: u64) {
+        self.shared.totals.add(name, value);
+    }
+}

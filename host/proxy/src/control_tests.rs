@@ -1,0 +1,152 @@
+//! The proxy's side of the conversation, over a real socket with real descriptors.
+
+use std::os::fd::AsFd;
+
+use tidegate_ebpf_shared::steer::class;
+use tokio::task::LocalSet;
+
+use super::*;
+
+const RESOURCES: Resources = Resources {
+    descriptors: 4_096,
+    connections_per_cpu: 1_024,
+    memory_per_cpu_mib: 64,
+};
+use tidegate_channel::{Channel, listener};
+use tidegate_contract::{Limits, PluginInfo, World};
+
+use crate::{
+    tables::testing::descriptors,
+    testing::{Fixed, snapshot},
+};
+
+const INFO: ListenerInfo = ListenerInfo {
+    class: class::TCP4,
+    cpu: 0,
+};
+
+async fn greet(agent: &Channel, listeners: &[(ListenerInfo, OwnedFd)]) {
+    let tables = descriptors(2);
+    let mut attached: Vec<_> = tables.values().map(AsFd::as_fd).collect();
+    attached.extend(listeners.iter().map(|(_, socket)| socket.as_fd()));
+    let hello = ToProxy::Hello {
+        protocol: PROTOCOL_VERSION,
+        tables: tables.keys().map(ToString::to_string).collect(),
+        listeners: listeners.iter().map(|(info, _)| *info).collect(),
+    };
+    agent.send(&hello, &attached).await.unwrap();
+}
+
+/// The next message that is not counters.
+async fn next(agent: &Channel) -> (ToAgent, Vec<OwnedFd>) {
+    loop {
+        let (message, attached) = agent.receive::<ToAgent>().await.unwrap().unwrap();
+        if !matches!(message, ToAgent::Stats(_)) {
+            return (message, attached);
+        }
+    }
+}
+
+async fn publish(agent: &Channel, snapshot: &Snapshot) -> ToAgent {
+    let bytes = serde_json::to_vec(snapshot).unwrap();
+    let snapshot = sealed::seal("snapshot", &bytes).unwrap();
+    let message = ToProxy::Publish {
+        artifacts: Vec::new(),
+    };
+    agent.send(&message, &[snapshot.as_fd()]).await.unwrap();
+    next(agent).await.0
+}
+
+#[tokio::test]
+async fn a_second_agent_finds_what_the_first_one_left() {
+    LocalSet::new()
+        .run_until(async {
+            let mut control = Control::new(Fixed(Vec::new()), RESOURCES);
+            let (agent, proxy) = Channel::pair().unwrap();
+            let first = async {
+                let listeners = [(INFO, listener::create(INFO).unwrap())];
+                greet(&agent, &listeners).await;
+                let (hello, attached) = next(&agent).await;
+                let ToAgent::Hello {
+                    generation,
+                    listeners,
+                    ..
+                } = hello
+                else {
+                    panic!("{hello:?}");
+                };
+                assert_eq!((generation, listeners.len(), attached.len()), (0, 0, 0));
+                let mut snapshot = snapshot(7);
+                snapshot.plugins.insert("bad".into(), plugin());
+                let ToAgent::Published {
+                    generation,
+                    refused,
+                } = publish(&agent, &snapshot).await
+                else {
+                    panic!("not published");
+                };
+                assert_eq!(generation, 7);
+                assert_eq!(refused, [("bad".to_owned(), "it is bad".to_owned())]);
+                drop(agent);
+            };
+            let (end, ()) = tokio::join!(control.session(&proxy), first);
+            assert_eq!(end.unwrap(), End::AgentGone);
+
+            let (agent, proxy) = Channel::pair().unwrap();
+            let second = async {
+                greet(&agent, &[]).await;
+                let (hello, attached) = next(&agent).await;
+                let ToAgent::Hello {
+                    generation,
+                    listeners,
+                    pid,
+                    ..
+                } = hello
+                else {
+                    panic!("{hello:?}");
+                };
+                assert_eq!((generation, pid), (7, std::process::id()));
+                assert_eq!((listeners, attached.len()), (vec![INFO], 1));
+                agent
+                    .send(&ToProxy::Drain { deadline_ms: 10 }, &[])
+                    .await
+                    .unwrap();
+            };
+            let (end, ()) = tokio::join!(control.session(&proxy), second);
+            assert_eq!(end.unwrap(), End::Drained);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_ends_the_session() {
+    let mut control = Control::new(Fixed(Vec::new()), RESOURCES);
+    let (agent, proxy) = Channel::pair().unwrap();
+    let early = ToProxy::Publish {
+        artifacts: Vec::new(),
+    };
+    let (end, sent) = tokio::join!(control.session(&proxy), agent.send(&early, &[]));
+    sent.unwrap();
+    assert!(end.unwrap_err().to_string().contains("before a greeting"));
+
+    let (agent, proxy) = Channel::pair().unwrap();
+    let hello = ToProxy::Hello {
+        protocol: PROTOCOL_VERSION,
+        tables: Vec::new(),
+        listeners: vec![INFO],
+    };
+    let (end, sent) = tokio::join!(control.session(&proxy), agent.send(&hello, &[]));
+    sent.unwrap();
+    assert!(end.unwrap_err().to_string().contains("descriptors"));
+}
+
+fn plugin() -> PluginInfo {
+    PluginInfo {
+        version: "1".into(),
+        digest: "sha256:0".into(),
+        artifact: "sha256:1".into(),
+        world: World::HttpFilter,
+        capabilities: Vec::new(),
+        limits: Limits::default(),
+    }
+}

@@ -1,0 +1,134 @@
+//! Who a connection belongs to and what decides about it, on real kernel tables.
+
+use tidegate_wire::http::Version;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+use crate::{http::Verdict, testing::view};
+
+const HTTP: L7Protocol = L7Protocol::Http;
+const DNS: L7Protocol = L7Protocol::Dns;
+
+fn ends() -> (SocketAddr, SocketAddr) {
+    (
+        "192.0.2.1:40000".parse().unwrap(),
+        "192.0.2.2:80".parse().unwrap(),
+    )
+}
+
+fn flow(view: &Rc<View>) -> Option<FlowContext> {
+    let (source, destination) = ends();
+    FlowContext::of_workload(view.clone(), proto::TCP, source, destination).unwrap()
+}
+
+fn get(flow: &FlowContext) -> Decision {
+    flow.decide_request(&HttpHead {
+        version: Version::Http11,
+        method: "GET",
+        path: "/",
+        authority: "a",
+        headers: &[],
+    })
+}
+
+#[test]
+fn how_it_is_read() {
+    let view = view(
+        1,
+        vec![(5, HTTP, "allow"), (6, HTTP, "allow"), (7, DNS, "allow")],
+    );
+    assert!(flow(&view).is_none(), "nobody admitted it");
+    for (sets, reading) in [
+        ((0, 0), Reading::Opaque),
+        ((5, 0), Reading::As(HTTP)),
+        ((5, 6), Reading::As(HTTP)),
+        ((0, 7), Reading::As(DNS)),
+        ((5, 7), Reading::Contradiction),
+        ((5, 9), Reading::Unknown),
+    ] {
+        view.admit((proto::TCP, 1), ends(), sets);
+        assert_eq!(flow(&view).unwrap().reading(), reading, "{sets:?}");
+    }
+}
+
+#[test]
+fn a_decision_follows_the_kernels_entry() {
+    let view = view(1, vec![(5, HTTP, "allow")]);
+    view.admit((proto::TCP, 1), ends(), (5, 0));
+    let flow = flow(&view).unwrap();
+    assert_eq!(get(&flow).verdict, Verdict::Allow);
+
+    // The proxy is ahead of the kernel: the flow is still of the older generation,
+    // and its rule set is still known.
+    view.advance(vec![(6, HTTP, "deny")]);
+    let decision = get(&flow);
+    assert_eq!(
+        (&decision.verdict, decision.attribution.generation),
+        (&Verdict::Allow, 2)
+    );
+
+    // The kernel follows, with the next packet.
+    view.admit((proto::TCP, 2), ends(), (6, 0));
+    let decision = get(&flow);
+    assert!(matches!(decision.verdict, Verdict::Deny(_)));
+    assert_eq!(decision.attribution.rules, [60]);
+
+    // Two generations on, a rule set nobody names any more is not guessed at.
+    view.advance(vec![]);
+    view.advance(vec![]);
+    let decision = get(&flow);
+    assert!(matches!(decision.verdict, Verdict::Deny(_)));
+    assert_eq!(
+        decision.attribution.error.as_deref(),
+        Some("rule set 6 is not known")
+    );
+}
+
+#[test]
+fn records_say_who_and_why() {
+    let view = view(1, vec![(5, HTTP, "allow:1"), (6, HTTP, "deny")]);
+    view.admit((proto::TCP, 1), ends(), (5, 6));
+    let flow = flow(&view).unwrap();
+    let decision = get(&flow);
+    let summary = L7Summary::Http {
+        version: "HTTP/1.1".into(),
+        method: "GET".into(),
+        url: "http://a/".repeat(1_000),
+        status: 403,
+        latency_us: 1,
+    };
+    flow.record(decision.attribution, false, summary);
+    let record = view.shared.records.take().records.remove(0);
+    assert_eq!(record.identities, (300, 301));
+    assert_eq!(record.endpoints, (3, 4));
+    assert_eq!((record.source, record.destination), ends());
+    assert_eq!((record.rules.as_slice(), record.ingress), (&[60][..], true));
+    assert_eq!(record.plugin.as_deref(), Some("deny@1"));
+    let L7Summary::Http { url, .. } = record.l7 else {
+        panic!("{:?}", record.l7);
+    };
+    assert!(url.len() <= crate::records::MAX_TEXT);
+}
+
+/// The upstream leg of a workload's flow, end to end on loopback addresses.
+#[tokio::test]
+async fn the_upstream_leg_has_the_clients_address() {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let source = {
+        let free = std::net::TcpListener::bind("127.9.9.9:0").unwrap();
+        free.local_addr().unwrap()
+    };
+    let destination = server.local_addr().unwrap();
+    let view = view(1, vec![(5, HTTP, "allow")]);
+    view.admit((proto::TCP, 1), (source, destination), (5, 0));
+    let flow = FlowContext::of_workload(view, proto::TCP, source, destination)
+        .unwrap()
+        .unwrap();
+    let (leg, accepted) = tokio::join!(flow.connect_upstream(), server.accept());
+    let (mut leg, (mut accepted, peer)) = (leg.unwrap(), accepted.unwrap());
+    assert_eq!(peer, source);
+    leg.write_all(b"hello").await.unwrap();
+    let mut text = [0; 5];
+    accepted.read_exact(&mut text).await.unwrap();
+    assert_eq!(&text, b"hello");
+}

@@ -1,0 +1,279 @@
+//! The way back of one exchange: upstream's heads are read, recorded and passed on.
+
+use std::{cell::Cell, io};
+
+use tidegate_wire::{
+    http::ResponseHead,
+    http1::{Asked, Body, Framing, HeadScan, Response, Rewrite, with_response},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+use super::{answer::Answer, underway::Underway};
+use crate::http::{
+    ending::cut_off,
+    inspect::{Inspector, Verdict},
+    pump::{Pump, PumpError},
+    watchdog::Activity,
+};
+
+/// Most interim responses (1xx) to one request.
+const MAX_INTERIM: u32 = 100;
+
+/// How the way back ended.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// A whole response was passed on; the server keeps the connection or not.
+    Complete { persistent: bool },
+    /// The server agreed: from here on the bytes are opaque.
+    Tunnel,
+    /// An answer of ours was sent instead.
+    Replaced,
+    /// Nothing was passed on, and why.
+    Nothing(Silence),
+    /// The response broke off, or the client takes no more.
+    Broken,
+}
+
+/// Why upstream gave no response that could be passed on.
+#[derive(Debug)]
+pub(super) enum Silence {
+    /// It closed or failed before its first byte.
+    Gone(io::Error),
+    /// It sent something that is not an acceptable response.
+    Malformed(String),
+}
+
+/// What the way back needs to know of the request.
+pub(super) struct Expectation<'a> {
+    pub(super) may_upgrade: bool,
+    pub(super) sees_response: bool,
+    /// Has the whole request been passed on?
+    pub(super) request_sent: &'a Cell<bool>,
+}
+
+/// A head that is ready to be passed on.
+struct Ready {
+    rewritten: Option<Vec<u8>>,
+    framing: Framing,
+    record: Record,
+    after: After,
+}
+
+/// What the record shall say once the head is on its way.
+enum Record {
+    /// Nothing yet.
+    None,
+    Answered(u16),
+    Denied(u16),
+    Failed(u16, String),
+}
+
+enum After {
+    Interim,
+    Tunnel,
+    Body {
+        persistent: bool,
+    },
+    /// The head is an answer of ours; upstream's body is not wanted.
+    Replaced,
+}
+
+/// Passes interim responses and the final one to the client.
+pub(super) async fn receive(
+    pump: &mut Pump,
+    upstream: &mut (impl AsyncRead + Unpin),
+    client: &mut (impl AsyncWrite + AsRef<TcpStream> + Unpin),
+    expected: &Expectation<'_>,
+    underway: &Underway<'_, impl Inspector>,
+    activity: &Activity,
+) -> Received {
+    for _ in 0..=MAX_INTERIM {
+        let head_len = match next_head(pump, upstream, activity).await {
+            Ok(head_len) => head_len,
+            Err(silence) => return Received::Nothing(silence),
+        };
+        let prepared = prepare(pump.buffer.filled(), head_len, expected, underway);
+        let ready = match prepared {
+            Ok(ready) => ready,
+            Err(error) => return Received::Nothing(Silence::Malformed(error)),
+        };
+        // Still nothing has been passed on: a body that is malformed from the start is
+        // an answer that never came.
+        if let Err(error) = pump.begin(head_len, ready.rewritten, ready.framing) {
+            return Received::Nothing(Silence::Malformed(error.to_string()));
+        }
+        match ready.record {
+            Record::None => {}
+            Record::Answered(status) => underway.answered(status, pump.has_come()),
+            Record::Denied(status) => underway.denied(status),
+            Record::Failed(status, error) => underway.failed(status, &error),
+        }
+        if ready.framing == Framing::UntilClose {
+            // Only the manner of the end tells the client that this is the end.
+            cut_off((*client).as_ref());
+        }
+        match pump.run(upstream, client, activity).await {
+            Ok(()) => {}
+            Err(PumpError::Receiver(error)) => {
+                underway.abandoned(&error.to_string());
+                return Received::Broken;
+            }
+            Err(error) => {
+                underway.failed(0, &error.to_string());
+                return Received::Broken;
+            }
+        }
+        match ready.after {
+            After::Interim => {}
+            After::Tunnel => return Received::Tunnel,
+            After::Replaced => return Received::Replaced,
+            After::Body { persistent } => {
+                underway.complete();
+                return Received::Complete { persistent };
+            }
+        }
+    }
+    Received::Nothing(Silence::Malformed("too many interim responses".to_owned()))
+}
+
+async fn next_head(
+    pump: &mut Pump,
+    upstream: &mut (impl AsyncRead + Unpin),
+    activity: &Activity,
+) -> Result<usize, Silence> {
+    let mut scan = HeadScan::default();
+    loop {
+        if !pump.buffer.is_empty() {
+            match scan.advance(pump.buffer.filled()) {
+                Ok(Some(head_len)) => return Ok(head_len),
+                Ok(None) => {}
+                Err(error) => return Err(Silence::Malformed(error.to_string())),
+            }
+        }
+        match pump.buffer.fill(upstream).await {
+            Ok(0) => return Err(Silence::Gone(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => activity.progress(),
+            Err(error) => return Err(Silence::Gone(error)),
+        }
+    }
+}
+
+/// Decides about the response whose head is the first `head_len` bytes of `came`.
+fn prepare(
+    came: &[u8],
+    head_len: usize,
+    expected: &Expectation<'_>,
+    underway: &Underway<'_, impl Inspector>,
+) -> Result<Ready, String> {
+    let (head, rest) = came.split_at(head_len);
+    let asked = underway.asked();
+    with_response(head, asked, |response| {
+        if response.is_interim() {
+            return pass(response, Record::None, After::Interim, Rewrite::default());
+        }
+        let record = Record::Answered(response.status);
+        if response.status == 101 {
+            return match expected.may_upgrade {
+                true if response.switches_to_websocket() => {
+                    pass(response, record, After::Tunnel, Rewrite::default())
+                }
+                true => Err("a 101 that does not name websocket alone".to_owned()),
+                false => Err("unexpected 101".to_owned()),
+            };
+        }
+        if asked == Asked::Connect && response.status < 300 {
+            return pass(response, record, After::Tunnel, Rewrite::default());
+        }
+        // Whoever is answered before it has said everything may or may not say the rest:
+        // there is no telling what its next bytes are, so they go nowhere.
+        let early = !expected.request_sent.get() && is_whole(response.framing, rest);
+        let after = After::Body {
+            persistent: response.persistent && !early,
+        };
+        if expected.sees_response {
+            return inspect(response, after, ending(early), underway);
+        }
+        pass(response, record, after, ending(early))
+    })
+    .map_err(|error| error.to_string())?
+}
+
+/// Says that the connection ends, or nothing.
+fn ending(close: bool) -> Rewrite<'static> {
+    Rewrite {
+        close,
+        ..Rewrite::default()
+    }
+}
+
+/// Is all of a body there?
+fn is_whole(framing: Framing, came: &[u8]) -> bool {
+    let mut body = Body::new(framing);
+    body.advance(came).is_ok() && body.is_done()
+}
+
+/// Passes a response on: as received, unless an edit or the end of the connection must
+/// be written into a final one.
+fn pass(
+    response: &Response<'_, '_>,
+    record: Record,
+    after: After,
+    rewrite: Rewrite<'_>,
+) -> Result<Ready, String> {
+    let rewritten = match rewrite.edit.is_some() || rewrite.close || response.padded_names {
+        true => Some(rewrite.encode_response(response)),
+        false => None,
+    };
+    Ok(Ready {
+        rewritten: rewritten.transpose().map_err(|error| error.to_string())?,
+        framing: response.framing,
+        record,
+        after,
+    })
+}
+
+/// Passes the head through the plugins that asked for it.
+fn inspect(
+    response: &Response<'_, '_>,
+    after: After,
+    rewrite: Rewrite<'_>,
+    underway: &Underway<'_, impl Inspector>,
+) -> Result<Ready, String> {
+    let head = ResponseHead {
+        status: response.status,
+        headers: response.headers,
+    };
+    let mut verdict = Verdict::Allow;
+    underway.attribute(|attribution| {
+        let decision = underway.inspector.decide_response(attribution, &head);
+        verdict = decision.verdict;
+        decision.attribution
+    });
+    let record = Record::Answered(response.status);
+    match &verdict {
+        Verdict::Allow => pass(response, record, after, rewrite),
+        Verdict::Deny(denial) => {
+            let answer = Answer::denial(denial, true, underway.asked() == Asked::Head);
+            Ok(replaced(answer, Record::Denied(denial.status)))
+        }
+        Verdict::Edit(edit) => {
+            let edit = Some(edit);
+            pass(response, record, after, Rewrite { edit, ..rewrite }).or_else(|error| {
+                let answer = Answer::error(500, "invalid header edit\r\n").to(underway.asked());
+                Ok(replaced(answer, Record::Failed(500, error)))
+            })
+        }
+    }
+}
+
+fn replaced(answer: Answer<'_>, record: Record) -> Ready {
+    Ready {
+        rewritten: Some(answer.encode()),
+        framing: Framing::Length(0),
+        record,
+        after: After::Replaced,
+    }
+}

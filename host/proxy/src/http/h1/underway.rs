@@ -1,0 +1,132 @@
+//! The request under way, and what is still to be recorded of it.
+
+use std::cell::RefCell;
+
+use tidegate_wire::http1::Asked;
+
+use crate::http::{
+    exchange::Exchange,
+    inspect::{Attribution, Inspector},
+};
+
+/// At most one request, from its decision to the last byte of its response.
+pub(super) struct Underway<'a, I> {
+    pub(super) inspector: &'a I,
+    entry: RefCell<Option<Entry>>,
+}
+
+struct Entry {
+    exchange: Exchange,
+    /// Status of the response whose head is being passed on. The record is kept already,
+    /// because a body may take hours; one that breaks off gets a second record.
+    answered: Option<u16>,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// There is none.
+    Nothing,
+    /// No byte of a final response has been passed on.
+    Asked,
+    /// Its final response is being passed on.
+    Answered,
+}
+
+impl<'a, I: Inspector> Underway<'a, I> {
+    pub(super) fn new(inspector: &'a I) -> Self {
+        Self {
+            inspector,
+            entry: RefCell::new(None),
+        }
+    }
+
+    pub(super) fn begin(&self, exchange: Exchange) {
+        *self.entry.borrow_mut() = Some(Entry {
+            exchange,
+            answered: None,
+        });
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        match &*self.entry.borrow() {
+            None => Progress::Nothing,
+            Some(Entry { answered: None, .. }) => Progress::Asked,
+            Some(_) => Progress::Answered,
+        }
+    }
+
+    /// What the framing of its response depends on.
+    pub(super) fn asked(&self) -> Asked {
+        let entry = self.entry.borrow();
+        entry
+            .as_ref()
+            .map_or(Asked::Other, |entry| entry.exchange.asked)
+    }
+
+    /// Lets who decided about the request be changed by who decides about its response.
+    pub(super) fn attribute(&self, change: impl FnOnce(Attribution) -> Attribution) {
+        if let Some(entry) = &mut *self.entry.borrow_mut() {
+            let attribution = std::mem::take(&mut entry.exchange.attribution);
+            entry.exchange.attribution = change(attribution);
+        }
+    }
+
+    /// Upstream's response is being passed on; `whole` if nothing of it is still to come.
+    pub(super) fn answered(&self, status: u16, whole: bool) {
+        let Some(Entry { exchange, .. }) = self.entry.take() else {
+            return;
+        };
+        if !whole {
+            *self.entry.borrow_mut() = Some(Entry {
+                exchange: exchange.clone(),
+                answered: Some(status),
+            });
+        }
+        exchange.answered(status, self.inspector);
+    }
+
+    /// The whole response was passed on.
+    pub(super) fn complete(&self) {
+        self.entry.take();
+    }
+
+    /// The response was refused.
+    pub(super) fn denied(&self, status: u16) {
+        if let Some(Entry { exchange, .. }) = self.entry.take() {
+            exchange.denied(status, self.inspector);
+        }
+    }
+
+    /// It came to nothing, `status` being our answer (0: none), or its response broke off.
+    pub(super) fn failed(&self, status: u16, error: &str) {
+        match self.entry.take() {
+            Some(Entry {
+                exchange,
+                answered: Some(status),
+            }) => exchange.failed(
+                status,
+                &format!("the response broke off: {error}"),
+                self.inspector,
+            ),
+            Some(Entry { exchange, .. }) => exchange.failed(status, error, self.inspector),
+            None => {}
+        }
+    }
+
+    /// The client left. That it did not want the rest of a response is no failure.
+    pub(super) fn abandoned(&self, error: &str) {
+        match self.progress() {
+            Progress::Answered => self.complete(),
+            Progress::Nothing | Progress::Asked => self.failed(0, error),
+        }
+    }
+
+    /// Upstream sent bytes that answer no request (RFC 9112 §9.2).
+    pub(super) fn unasked(&self) {
+        Exchange::unreadable("HTTP/1.1", UNASKED.to_owned()).failed(0, UNASKED, self.inspector);
+    }
+}
+
+/// What the record says of a response without a request.
+pub(super) const UNASKED: &str = "upstream sent a response that nobody asked for";

@@ -1,0 +1,76 @@
+//! Responses of our own on a stream that upstream never sees.
+
+use tidegate_wire::http2::{
+    BlockEncoder,
+    frame::{self, SAFE_PAYLOAD, flag, kind},
+};
+
+use crate::http::inspect::Denial;
+
+/// A response we send instead of upstream's.
+pub(super) struct Refusal<'a> {
+    pub(super) status: u16,
+    location: Option<&'a str>,
+    body: &'a str,
+}
+
+impl<'a> Refusal<'a> {
+    pub(super) fn denial(denial: &'a Denial) -> Self {
+        Self {
+            status: denial.status,
+            location: None,
+            body: &denial.body,
+        }
+    }
+
+    pub(super) fn error(status: u16, body: &'a str) -> Self {
+        Self {
+            status,
+            location: None,
+            body,
+        }
+    }
+
+    pub(super) fn redirect(location: &'a str) -> Self {
+        Self {
+            status: 307,
+            location: Some(location),
+            body: "",
+        }
+    }
+
+    /// Writes the whole response, with its body if that fits `window`; returns how
+    /// much of the window it took.
+    pub(super) fn write(
+        &self,
+        stream: u32,
+        mut block: BlockEncoder,
+        window: u32,
+        to_head: bool,
+        out: &mut Vec<u8>,
+    ) -> u32 {
+        let fits = self.body.len() <= SAFE_PAYLOAD.min(window as usize);
+        let body = if fits || to_head { self.body } else { "" };
+        block.field(b":status", self.status.to_string().as_bytes());
+        block.field(b"content-length", body.len().to_string().as_bytes());
+        block.field(b"content-type", b"text/plain");
+        if let Some(location) = self.location {
+            block.field(b"location", location.as_bytes());
+        }
+        let body = if to_head { "" } else { body };
+        frame::write_block(stream, body.is_empty(), &block.finish(), out);
+        if body.is_empty() {
+            return 0;
+        }
+        let length = body.len() as u32;
+        let head = frame::Frame {
+            length,
+            kind: kind::DATA,
+            flags: flag::END_STREAM,
+            stream,
+        };
+        head.write(out);
+        out.extend_from_slice(body.as_bytes());
+        length
+    }
+}

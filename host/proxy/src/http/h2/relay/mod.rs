@@ -1,0 +1,323 @@
+//! The two directions of one HTTP/2 connection pair. No IO: bytes in, bytes into
+//! two outboxes.
+//!
+//! Stream ids and stream windows are end to end: upstream sees the client's own
+//! streams, minus the ones we refuse. Everything else is each leg's own:
+//!
+//! - Upstream gets nothing, not even a greeting, before the first request that may pass.
+//! - Header blocks of both directions are decoded, checked and written again, with a
+//!   table of our own towards each peer, as blocks of refused requests and of answers
+//!   nobody waits for are missing from the other leg.
+//! - Frames that are wrong are the sender's error: of the stream where RFC 9113 says so,
+//!   else of the connection. Frames of unknown types are forgotten.
+//! - Frames of a stream that is not open are forgotten, and their flow-control credit
+//!   goes back to the sender.
+//! - Bodies of our own refusals need connection window that upstream does not know
+//!   of: see [`window`](super::window).
+
+mod client;
+mod request;
+mod upstream;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Instant,
+};
+
+use tidegate_wire::http2::{
+    Length, TableEncoder,
+    frame::{self, PREFACE, code},
+};
+
+use super::{
+    Fault,
+    calm::Calm,
+    closed::{Closed, Past},
+    half::Half,
+    memory::{Held, Share},
+    outbox::Outbox,
+    refusal::Refusal,
+    settings::Settings,
+    window::ClientWindow,
+};
+use crate::http::{exchange::Exchange, inspect::Inspector};
+
+/// Most SETTINGS of one peer that may wait for the other's acknowledgement.
+const MAX_UNACKED: usize = 32;
+
+/// One connection pair.
+pub(super) struct Relay<'a, I> {
+    inspector: &'a I,
+    pub(super) to_client: Outbox,
+    pub(super) to_upstream: Outbox,
+    requests: Half,
+    responses: Half,
+    request_blocks: TableEncoder,
+    response_blocks: TableEncoder,
+    expansion: Expansion,
+    streams: HashMap<u32, Stream>,
+    closed: Closed,
+    highest_stream: u32,
+    upstream: Upstream,
+    upstream_greeted: bool,
+    /// What the client has announced so far, if it has.
+    client: Option<Settings>,
+    /// What a new stream may send to the client.
+    stream_window: i64,
+    window: ClientWindow,
+    /// SETTINGS the client has not acknowledged, and whether upstream waits for that.
+    client_owes: VecDeque<bool>,
+    /// SETTINGS upstream has not acknowledged, and whether the client waits for that.
+    upstream_owes: VecDeque<bool>,
+    calm: Calm,
+    share: Share,
+    /// Requests decided since somebody asked.
+    decided: u32,
+}
+
+/// How far the other leg has come.
+enum Upstream {
+    /// No request may pass yet.
+    Unasked,
+    /// One may: this many bytes of what waits are the greeting, and nothing else may
+    /// be sent before upstream has greeted too, in HTTP/2.
+    Asked(usize),
+    Open,
+    /// There is none: status and reason for every request that may pass.
+    Absent(u16, String),
+}
+
+/// A stream that upstream knows of.
+struct Stream {
+    /// Until its record is kept.
+    exchange: Option<Exchange>,
+    sees_response: bool,
+    /// The final head has passed.
+    answered: bool,
+    client_done: bool,
+    upstream_done: bool,
+    /// What it may still send to the client.
+    window: i64,
+    request_left: Length,
+    response_left: Length,
+    held: Held,
+}
+
+/// What request blocks grew by on their way, beyond a share of their own length.
+#[derive(Default)]
+struct Expansion(usize);
+
+impl Expansion {
+    /// How much longer than received blocks may be in the long run. Our table remembers
+    /// what the client's does, so there is no reason for much; a client that does not
+    /// heed upstream's smaller table gives one.
+    const RATIO: usize = 8;
+    /// What may be added at first, bytes.
+    const SLACK: usize = 64 * 1024;
+
+    fn block(&mut self, received: usize, sent: usize) -> Result<(), Fault> {
+        self.0 = (self.0 + sent).saturating_sub(received * Self::RATIO);
+        match self.0 > Self::SLACK {
+            true => Err(Fault::new(
+                code::ENHANCE_YOUR_CALM,
+                "header blocks expand too much",
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+impl<'a, I: Inspector> Relay<'a, I> {
+    /// One whose client has been greeted.
+    pub(super) fn new(inspector: &'a I, now: Instant) -> Self {
+        let mut relay = Self {
+            inspector,
+            to_client: Outbox::default(),
+            to_upstream: Outbox::default(),
+            requests: Half::default(),
+            responses: Half::default(),
+            request_blocks: TableEncoder::default(),
+            response_blocks: TableEncoder::default(),
+            expansion: Expansion::default(),
+            streams: HashMap::new(),
+            closed: Closed::default(),
+            highest_stream: 0,
+            upstream: Upstream::Unasked,
+            upstream_greeted: false,
+            client: None,
+            stream_window: 65_535,
+            window: ClientWindow::new(),
+            client_owes: VecDeque::from([false]),
+            upstream_owes: VecDeque::new(),
+            calm: Calm::new(now),
+            share: Share::default(),
+            decided: 0,
+        };
+        let greeting = Settings::greeting();
+        relay
+            .to_client
+            .own(|out| frame::write_settings(&greeting, out));
+        relay
+    }
+
+    /// How many requests were decided since this was asked last.
+    pub(super) fn take_decided(&mut self) -> u32 {
+        std::mem::take(&mut self.decided)
+    }
+
+    /// Time has passed.
+    pub(super) fn refill(&mut self, now: Instant) {
+        self.calm.refill(now);
+    }
+
+    /// Gives back memory in which nothing waits.
+    pub(super) fn release(&mut self) {
+        self.to_client.release();
+        self.to_upstream.release();
+        if self.streams.is_empty() {
+            self.streams.shrink_to_fit();
+        }
+    }
+
+    /// Memory of what waits to be sent or for the rest of its message, bytes. What open
+    /// requests take is counted by their [`Share`].
+    pub(super) fn waiting(&self) -> usize {
+        let outboxes = self.to_client.memory() + self.to_upstream.memory();
+        outboxes + self.requests.memory() + self.responses.memory()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// What upstream must be sent, and answer with a greeting of its own, before the
+    /// client is read on. `None` if nobody waits for that.
+    pub(super) fn greeting(&self) -> Option<&[u8]> {
+        match self.upstream {
+            Upstream::Asked(length) => Some(&self.to_upstream.unsent()[..length]),
+            _ => None,
+        }
+    }
+
+    /// The greeting was sent and answered.
+    pub(super) fn open(&mut self) {
+        if let Upstream::Asked(length) = self.upstream {
+            self.to_upstream.mark_sent(length);
+            self.upstream = Upstream::Open;
+        }
+    }
+
+    /// There is no upstream, or none that speaks HTTP/2: what may pass is answered with
+    /// `status` instead.
+    pub(super) fn give_up(&mut self, status: u16, error: &str) {
+        self.to_upstream.clear();
+        self.upstream = Upstream::Absent(status, error.to_owned());
+        let streams: Vec<_> = self.streams.drain().collect();
+        for (id, stream) in streams {
+            let to_head = stream.exchange.as_ref().is_some_and(Exchange::is_to_head);
+            let body = format!("{error}\r\n");
+            self.answer(
+                (id, stream.client_done),
+                Refusal::error(status, &body),
+                to_head,
+            );
+            if let Some(exchange) = stream.exchange {
+                exchange.failed(status, error, self.inspector);
+            }
+        }
+    }
+
+    /// Begins the other leg. Upstream is told the sum of what the client said so far.
+    fn ask(&mut self) {
+        if !matches!(self.upstream, Upstream::Unasked) {
+            return;
+        }
+        let settings = self.client.unwrap_or_default().for_upstream(true);
+        let credit = self.window.beyond_initial();
+        self.to_upstream.pass(PREFACE, 0);
+        self.to_upstream
+            .own(|out| frame::write_settings(&settings, out));
+        self.to_upstream.window_update(0, credit);
+        self.upstream_owes.push_back(false);
+        self.upstream = Upstream::Asked(self.to_upstream.unsent().len());
+    }
+
+    /// Is there an upstream to pass frames to?
+    fn is_open(&self) -> bool {
+        matches!(self.upstream, Upstream::Open)
+    }
+
+    /// Tells the client why the connection ends.
+    pub(super) fn say_goodbye(&mut self, fault: Fault) {
+        let last = self.highest_stream;
+        self.to_client
+            .own(|out| frame::write_goaway(last, fault.code, fault.reason, out));
+    }
+
+    /// Keeps the records of what was not answered.
+    pub(super) fn finish(&mut self, error: &str) {
+        for (_, stream) in self.streams.drain() {
+            if let Some(exchange) = stream.exchange {
+                exchange.failed(0, error, self.inspector);
+            }
+        }
+    }
+
+    /// Answers a request in upstream's place, and forgets its stream.
+    fn answer(&mut self, (id, client_done): (u32, bool), refusal: Refusal<'_>, to_head: bool) {
+        let stream_window = u32::try_from(self.stream_window).unwrap_or(0);
+        let window = self.window.kept().min(stream_window);
+        let block = self.response_blocks.begin();
+        let mut spent = 0;
+        self.to_client
+            .own(|out| spent = refusal.write(id, block, window, to_head, out));
+        self.window.spend(spent);
+        self.closed.remember(id, ended(client_done));
+        if !client_done {
+            self.to_client.reset(id, code::NO_ERROR);
+        }
+    }
+
+    /// Ends one stream for an error, towards both ends; the connection goes on.
+    fn stream_error(&mut self, id: u32, code: u32, reason: &str) {
+        if let Some(stream) = self.streams.remove(&id) {
+            if let Some(exchange) = stream.exchange {
+                exchange.failed(0, reason, self.inspector);
+            }
+            self.to_upstream.reset(id, code::CANCEL);
+            self.closed.remember(id, ended(stream.client_done));
+        }
+        self.to_client.reset(id, code);
+    }
+
+    fn client_done(&mut self, id: u32) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.client_done = true;
+            if stream.upstream_done {
+                self.done(id);
+            }
+        }
+    }
+
+    fn upstream_done(&mut self, id: u32) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.upstream_done = true;
+            if stream.client_done {
+                self.done(id);
+            }
+        }
+    }
+
+    fn done(&mut self, id: u32) {
+        self.streams.remove(&id);
+        self.closed.remember(id, Past::Done);
+    }
+}
+
+/// What is to be remembered of a stream that not the client ended.
+fn ended(client_done: bool) -> Past {
+    match client_done {
+        true => Past::Done,
+        false => Past::Cut,
+    }
+}

@@ -1,0 +1,177 @@
+//! One request of the client: read, decided, passed or answered.
+
+use std::time::Instant;
+
+use tidegate_wire::{
+    http::{HeaderEdit, HttpHead, Version},
+    http2::{
+        Malformed, Request,
+        frame::{self, code},
+    },
+    path::{Normalised, normalise},
+};
+
+use super::{Relay, Stream, Upstream};
+use crate::http::{
+    exchange::Exchange,
+    h2::{Fault, half::Block, refusal::Refusal, settings::MAX_STREAMS},
+    inspect::{Attribution, Inspector, Verdict},
+};
+
+impl<I: Inspector> Relay<'_, I> {
+    pub(super) fn request(&mut self, block: &Block) -> Result<(), Fault> {
+        if self.streams.len() >= MAX_STREAMS as usize {
+            self.to_client.reset(block.stream, code::REFUSED_STREAM);
+            self.remember_cut(block);
+            return self.calm.cancelled();
+        }
+        let began = Instant::now();
+        match Request::read(&block.fields) {
+            Ok(request) if !block.depends_on_itself => {
+                let mut length = request.length;
+                if block.end_stream && length.take(0, true).is_err() {
+                    return self.unreadable(block, Malformed::Length);
+                }
+                self.decide(block, &request, began)
+            }
+            Ok(_) => self.unreadable(block, Malformed::Pseudo),
+            Err(error) => self.unreadable(block, error),
+        }
+    }
+
+    /// Refuses what is no request: an error of its stream alone (RFC 9113 §8.1.1).
+    fn unreadable(&mut self, block: &Block, error: Malformed) -> Result<(), Fault> {
+        let exchange = Exchange::unreadable(Version::Http2.as_str(), error.to_string());
+        if error == Malformed::TooLarge {
+            let refusal = Refusal::error(431, "header list too large\r\n");
+            self.answer((block.stream, block.end_stream), refusal, false);
+            exchange.denied(431, self.inspector);
+        } else {
+            self.to_client.reset(block.stream, code::PROTOCOL_ERROR);
+            self.remember_cut(block);
+            exchange.denied(0, self.inspector);
+        }
+        self.calm.cancelled()
+    }
+
+    /// The client may still be sending what we do not want.
+    fn remember_cut(&mut self, block: &Block) {
+        self.closed
+            .remember(block.stream, super::ended(block.end_stream));
+    }
+
+    fn decide(
+        &mut self,
+        block: &Block,
+        request: &Request<'_>,
+        began: Instant,
+    ) -> Result<(), Fault> {
+        let mut head = HttpHead {
+            version: Version::Http2,
+            method: request.method,
+            path: request.path,
+            authority: request.authority,
+            headers: &request.headers,
+        };
+        let normalised = normalise(head.path);
+        match &normalised {
+            Ok(Normalised::Unchanged) => {}
+            Ok(Normalised::Changed(path)) => head.path = path,
+            Ok(Normalised::Redirect(path)) => {
+                let refusal = Refusal::redirect(path);
+                self.refuse(block, &head, refusal, "escaped slash in path", began);
+                return Ok(());
+            }
+            Err(error) => {
+                let refusal = Refusal::error(400, "malformed path\r\n");
+                self.refuse(block, &head, refusal, &error.to_string(), began);
+                return Ok(());
+            }
+        }
+        self.decided += 1;
+        let decision = self.inspector.decide_request(&head);
+        let edit = match &decision.verdict {
+            Verdict::Allow => None,
+            Verdict::Edit(edit) => match edit.check() {
+                Ok(()) => Some(edit),
+                Err(error) => {
+                    let refusal = Refusal::error(500, "invalid header edit\r\n");
+                    self.refuse(block, &head, refusal, &error.to_string(), began);
+                    return Ok(());
+                }
+            },
+            Verdict::Deny(denial) => {
+                let to_head = head.method == "HEAD";
+                let stream = (block.stream, block.end_stream);
+                self.answer(stream, Refusal::denial(denial), to_head);
+                Exchange::new(&head, decision.attribution, began)
+                    .denied(denial.status, self.inspector);
+                return Ok(());
+            }
+        };
+        let exchange = Exchange::new(&head, decision.attribution, began);
+        if let Upstream::Absent(status, error) = &self.upstream {
+            let (status, error) = (*status, error.clone());
+            let body = format!("{error}\r\n");
+            let stream = (block.stream, block.end_stream);
+            self.answer(stream, Refusal::error(status, &body), exchange.is_to_head());
+            exchange.failed(status, &error, self.inspector);
+            return Ok(());
+        }
+        let Some(held) = self.share.take(size_of::<Stream>() + exchange.memory()) else {
+            self.to_client.reset(block.stream, code::REFUSED_STREAM);
+            self.remember_cut(block);
+            exchange.failed(0, "too many open requests", self.inspector);
+            return self.calm.cancelled();
+        };
+        self.ask();
+        let stream = Stream {
+            exchange: Some(exchange),
+            sees_response: decision.sees_response,
+            answered: false,
+            client_done: block.end_stream,
+            upstream_done: false,
+            window: self.stream_window,
+            request_left: request.length,
+            response_left: tidegate_wire::http2::Length::default(),
+            held,
+        };
+        self.streams.insert(block.stream, stream);
+        let path = matches!(normalised, Ok(Normalised::Changed(_))).then_some(head.path);
+        self.pass_request_block(block, path, edit)
+    }
+
+    pub(super) fn pass_request_block(
+        &mut self,
+        block: &Block,
+        path: Option<&str>,
+        edit: Option<&HeaderEdit>,
+    ) -> Result<(), Fault> {
+        let bytes = self.request_blocks.encode(&block.fields, path, edit);
+        self.to_upstream
+            .own(|out| frame::write_block(block.stream, block.end_stream, &bytes, out));
+        // What plugins add is not the client's doing.
+        let added = edit.into_iter().flat_map(|edit| &edit.set);
+        let added: usize = added
+            .map(|(name, value)| name.len() + value.len() + 8)
+            .sum();
+        let sent = bytes.len().saturating_sub(added);
+        self.expansion.block(block.length, sent)
+    }
+
+    /// Refuses for a reason that is not a rule.
+    fn refuse(
+        &mut self,
+        block: &Block,
+        head: &HttpHead<'_>,
+        refusal: Refusal<'_>,
+        error: &str,
+        began: Instant,
+    ) {
+        let status = refusal.status;
+        let stream = (block.stream, block.end_stream);
+        self.answer(stream, refusal, head.method == "HEAD");
+        let exchange = Exchange::new(head, Attribution::default(), began);
+        exchange.failed(status, error, self.inspector);
+    }
+}

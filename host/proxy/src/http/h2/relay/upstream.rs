@@ -1,0 +1,320 @@
+//! What upstream sends.
+
+use tidegate_wire::{
+    http::{Header, HeaderEdit, ResponseHead},
+    http2::{
+        Frame, Malformed, Response, check_trailers,
+        frame::{self, code, flag, kind},
+    },
+};
+
+use super::{
+    MAX_UNACKED, Past, Relay, Stream,
+    client::{number, pass},
+    ended,
+};
+use crate::http::{
+    exchange::Exchange,
+    h2::{
+        Fault,
+        half::{Block, Step},
+        refusal::Refusal,
+        settings::{Peer, Settings},
+    },
+    inspect::{Inspector, Verdict},
+};
+
+impl<I: Inspector> Relay<'_, I> {
+    /// Deals with bytes from upstream; returns how many, 0 if it needs more. What is
+    /// wrong with them is no fault of the client's.
+    pub(in super::super) fn feed_upstream(&mut self, input: &[u8]) -> Result<usize, Fault> {
+        self.upstream_bytes(input).map_err(Fault::of_upstream)
+    }
+
+    fn upstream_bytes(&mut self, input: &[u8]) -> Result<usize, Fault> {
+        match self.responses.step(input, &mut self.to_client)? {
+            Step::More => Ok(0),
+            Step::Took(count) => Ok(count),
+            Step::Data(frame, body) => {
+                let passes = self.upstream_data(&frame, body)?;
+                self.responses.begin(&frame, !passes, &mut self.to_client);
+                let credit = match passes {
+                    true => self.window.sent(frame.length),
+                    false => frame.length,
+                };
+                self.to_upstream.window_update(0, credit);
+                Ok(frame::HEAD)
+            }
+            Step::Unknown(frame) => {
+                self.responses.begin(&frame, true, &mut self.to_client);
+                Ok(frame::HEAD)
+            }
+            Step::Whole(frame, length) => {
+                self.upstream_frame(&frame, &input[frame::HEAD..length])?;
+                Ok(length)
+            }
+        }
+    }
+
+    /// May this DATA pass?
+    fn upstream_data(&mut self, frame: &Frame, body: u64) -> Result<bool, Fault> {
+        let (id, end) = (frame.stream, frame.has(flag::END_STREAM));
+        self.reject_unasked(id)?;
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Ok(false);
+        };
+        if !stream.answered {
+            self.malformed_response(id, "DATA before the head of a response");
+            return Ok(false);
+        }
+        if stream.upstream_done || stream.response_left.take(body, end).is_err() {
+            let reason = "content-length contradicts the response's body";
+            self.stream_error(id, code::PROTOCOL_ERROR, reason);
+            return Ok(false);
+        }
+        stream.window -= i64::from(frame.length);
+        self.calm.used();
+        if end {
+            self.upstream_done(id);
+        }
+        Ok(true)
+    }
+
+    fn upstream_frame(&mut self, frame: &Frame, payload: &[u8]) -> Result<(), Fault> {
+        match frame.kind {
+            kind::HEADERS | kind::CONTINUATION => {
+                if let Some(block) = self.responses.headers(frame, payload)? {
+                    self.upstream_block(&block)?;
+                }
+            }
+            kind::SETTINGS if frame.has(flag::ACK) => self.upstream_acknowledged(),
+            kind::SETTINGS => self.upstream_settings(payload)?,
+            kind::RST_STREAM => {
+                self.reject_unasked(frame.stream)?;
+                if let Some(stream) = self.streams.remove(&frame.stream) {
+                    self.closed
+                        .remember(frame.stream, ended(stream.client_done));
+                    if let Some(exchange) = stream.exchange {
+                        exchange.failed(0, "reset by upstream", self.inspector);
+                    }
+                    self.to_client.reset(frame.stream, number(payload)?);
+                }
+            }
+            kind::WINDOW_UPDATE => {
+                let credit = number(payload)? & 0x7fff_ffff;
+                match frame.stream {
+                    0 if credit == 0 => return Err(Fault::protocol("WINDOW_UPDATE of 0")),
+                    0 => self.to_client.window_update(0, credit),
+                    id => {
+                        self.reject_unasked(id)?;
+                        match self.streams.contains_key(&id) {
+                            true if credit == 0 => {
+                                self.stream_error(id, code::PROTOCOL_ERROR, "WINDOW_UPDATE of 0");
+                            }
+                            true => self.to_client.window_update(id, credit),
+                            false => {}
+                        }
+                    }
+                }
+            }
+            kind::PUSH_PROMISE => return Err(Fault::protocol("push was not allowed")),
+            kind::PING | kind::GOAWAY => pass(frame, payload, &mut self.to_client),
+            // PRIORITY is the client's to say.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn upstream_acknowledged(&mut self) {
+        if self.upstream_owes.pop_front() == Some(true) {
+            self.to_client.own(frame::write_settings_ack);
+        }
+    }
+
+    fn upstream_settings(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        let mut announced = Settings::default();
+        announced.read(payload, Peer::Upstream)?;
+        let first = !std::mem::replace(&mut self.upstream_greeted, true);
+        match (first, announced.table) {
+            (true, size) => self.request_blocks.allow(size),
+            (false, Some(size)) => self.request_blocks.shrink(size),
+            (false, None) => {}
+        }
+        if self.client_owes.len() >= MAX_UNACKED {
+            return Err(Fault::new(code::ENHANCE_YOUR_CALM, "too many SETTINGS"));
+        }
+        self.client_owes.push_back(true);
+        let pairs = announced.for_client(first);
+        self.to_client.own(|out| frame::write_settings(&pairs, out));
+        Ok(())
+    }
+
+    fn upstream_block(&mut self, block: &Block) -> Result<(), Fault> {
+        let id = block.stream;
+        self.reject_unasked(id)?;
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Ok(());
+        };
+        if stream.upstream_done {
+            self.stream_error(id, code::PROTOCOL_ERROR, "HEADERS after the response's end");
+            return Ok(());
+        }
+        if stream.answered {
+            self.upstream_trailers(block);
+            return Ok(());
+        }
+        let response = match Response::read(&block.fields) {
+            Ok(response) if response.status >= 200 || !block.end_stream => response,
+            Ok(_) => {
+                self.malformed_response(id, "an interim response ends its stream");
+                return Ok(());
+            }
+            Err(error) => {
+                self.malformed_response(id, &error.to_string());
+                return Ok(());
+            }
+        };
+        if response.status < 200 {
+            self.pass_response_block(block, None);
+            return Ok(());
+        }
+        let to_head = stream.exchange.as_ref().is_some_and(Exchange::is_to_head);
+        stream.response_left = response.length;
+        if to_head {
+            stream.response_left.forget();
+        }
+        if block.end_stream && stream.response_left.take(0, true).is_err() {
+            self.malformed_response(id, &Malformed::Length.to_string());
+            return Ok(());
+        }
+        stream.answered = true;
+        stream.held.shrink(size_of::<Stream>());
+        self.calm.answered();
+        let mut edit = None;
+        if let Some(exchange) = stream.exchange.take() {
+            if stream.sees_response {
+                match self.inspect_response(block, response.status, exchange) {
+                    Some(checked) => edit = checked,
+                    None => return Ok(()),
+                }
+            } else {
+                exchange.answered(response.status, self.inspector);
+            }
+        }
+        self.pass_response_block(block, edit.as_ref());
+        if block.end_stream {
+            self.upstream_done(id);
+        }
+        Ok(())
+    }
+
+    fn upstream_trailers(&mut self, block: &Block) {
+        let id = block.stream;
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let wrong = !block.end_stream
+            || check_trailers(&block.fields).is_err()
+            || stream.response_left.take(0, true).is_err();
+        if wrong {
+            return self.stream_error(id, code::PROTOCOL_ERROR, "malformed trailers from upstream");
+        }
+        self.pass_response_block(block, None);
+        self.upstream_done(id);
+    }
+
+    /// Passes a response head through the plugins that asked for it; `None` if it was
+    /// replaced.
+    fn inspect_response(
+        &mut self,
+        block: &Block,
+        status: u16,
+        mut exchange: Exchange,
+    ) -> Option<Option<HeaderEdit>> {
+        let fields = block
+            .fields
+            .iter()
+            .filter(|(name, _)| !name.starts_with(b":"));
+        let headers: Vec<_> = fields
+            .filter_map(|(name, value)| {
+                let name = std::str::from_utf8(name).ok()?;
+                Some(Header { name, value })
+            })
+            .collect();
+        let head = ResponseHead {
+            status,
+            headers: &headers,
+        };
+        let attribution = std::mem::take(&mut exchange.attribution);
+        let decision = self.inspector.decide_response(attribution, &head);
+        exchange.attribution = decision.attribution;
+        let to_head = exchange.is_to_head();
+        let denial = match decision.verdict {
+            Verdict::Allow => {
+                exchange.answered(status, self.inspector);
+                return Some(None);
+            }
+            Verdict::Edit(edit) => match edit.check() {
+                Ok(()) => {
+                    exchange.answered(status, self.inspector);
+                    return Some(Some(edit));
+                }
+                Err(error) => {
+                    exchange.failed(500, &error.to_string(), self.inspector);
+                    let refusal = Refusal::error(500, "invalid header edit\r\n");
+                    self.replace(block.stream, block.end_stream, refusal, to_head);
+                    return None;
+                }
+            },
+            Verdict::Deny(denial) => denial,
+        };
+        exchange.denied(denial.status, self.inspector);
+        self.replace(
+            block.stream,
+            block.end_stream,
+            Refusal::denial(&denial),
+            to_head,
+        );
+        None
+    }
+
+    /// Answers a request whose response may not be passed on (RFC 9113 §8.1.1).
+    fn malformed_response(&mut self, id: u32, error: &str) {
+        let exchange = self
+            .streams
+            .get_mut(&id)
+            .and_then(|stream| stream.exchange.take());
+        let to_head = exchange.as_ref().is_some_and(Exchange::is_to_head);
+        if let Some(exchange) = exchange {
+            let error = format!("malformed response: {error}");
+            exchange.failed(502, &error, self.inspector);
+        }
+        let refusal = Refusal::error(502, "malformed response\r\n");
+        self.replace(id, false, refusal, to_head);
+    }
+
+    /// Answers in upstream's place, and tells it that the rest is not wanted.
+    fn replace(&mut self, id: u32, upstream_done: bool, refusal: Refusal<'_>, to_head: bool) {
+        let stream = self.streams.remove(&id);
+        let client_done = stream.is_none_or(|stream| stream.client_done);
+        if !(upstream_done && client_done) {
+            self.to_upstream.reset(id, code::CANCEL);
+        }
+        self.answer((id, client_done), refusal, to_head);
+    }
+
+    fn pass_response_block(&mut self, block: &Block, edit: Option<&HeaderEdit>) {
+        let bytes = self.response_blocks.encode(&block.fields, None, edit);
+        self.to_client
+            .own(|out| frame::write_block(block.stream, block.end_stream, &bytes, out));
+    }
+
+    /// A stream that the client never asked for, or that upstream never saw.
+    fn reject_unasked(&self, id: u32) -> Result<(), Fault> {
+        let never = id > self.highest_stream || id.is_multiple_of(2);
+        match never || (!self.streams.contains_key(&id) && self.closed.past(id) == Past::Skipped) {
+            true => Err(Fault::protocol("frame on an idle stream")),
+            false => Ok(()),
+        }
+    }
+}

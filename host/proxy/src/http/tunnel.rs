@@ -1,0 +1,56 @@
+//! Opaque bytes: after an accepted upgrade or CONNECT, or where no policy asks to look.
+
+use std::io;
+
+use tokio::{
+    io::AsyncWriteExt,
+    net::{
+        TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+};
+
+use super::{
+    buffer::Buffer,
+    ending::{cut_off, in_order},
+};
+use crate::budget::Budget;
+
+/// Copies both ways, half-closes included, until both ends have closed; a failure of one
+/// end is passed to the other as a reset. `sent` and `received` hold what was read
+/// already from the client and from upstream.
+pub(super) async fn relay(
+    client: &mut TcpStream,
+    sent: Buffer,
+    upstream: &mut TcpStream,
+    received: Buffer,
+) {
+    cut_off(client);
+    cut_off(upstream);
+    let (from_client, to_client) = client.split();
+    let (from_upstream, to_upstream) = upstream.split();
+    let copied = tokio::try_join!(
+        copy(from_client, sent, to_upstream),
+        copy(from_upstream, received, to_client)
+    );
+    if copied.is_ok() {
+        in_order(client);
+        in_order(upstream);
+    }
+}
+
+/// One direction, to its end. While nothing comes it holds no memory.
+async fn copy(mut from: ReadHalf<'_>, mut buffer: Buffer, mut to: WriteHalf<'_>) -> io::Result<()> {
+    loop {
+        to.write_all(buffer.filled()).await?;
+        buffer.consume(usize::MAX);
+        if buffer.fill(&mut from).await? == 0 {
+            return to.shutdown().await;
+        }
+    }
+}
+
+/// As [`relay`], from the first byte on.
+pub(crate) async fn carry(client: &mut TcpStream, upstream: &mut TcpStream, budget: &Budget) {
+    relay(client, Buffer::of(budget), upstream, Buffer::of(budget)).await;
+}

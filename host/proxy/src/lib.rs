@@ -1,0 +1,34 @@
+//! The proxy process: moves bytes, asks plugins, never waits for the agent.
+//!
+//! In reading order: `process` starts the proxy, `control` listens to the agent, `worker` is
+//! one thread per CPU; `flow` knows who talks to whom (and `masquerade` as whom the node lets
+//! it) and [`chain`] decides; [`http`] and `dns` move the bytes; [`supervisor`] is the agent's
+//! side of it all.
+
+mod budget;
+pub mod chain;
+mod control;
+mod dns;
+mod flow;
+mod heap;
+pub mod http;
+mod judge;
+mod masquerade;
+mod outward;
+mod places;
+pub mod plugins;
+mod privileges;
+mod process;
+mod records;
+mod state;
+mod tables;
+#[cfg(test)]
+mod testing;
+mod turns;
+mod upstream;
+mod worker;
+
+pub use control::{Artifacts, Loader};
+pub use masquerade::Exits;
+pub use process::{ProxyArgs, run};
+pub use state::Plugins;

@@ -1,0 +1,277 @@
+//! One worker thread: pinned to its CPU, with its own listener of every class, its own
+//! runtime and its own plugin instances. Nothing of a flow ever crosses to another.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use tidegate_channel::listener::is_stream;
+use tidegate_contract::L7Summary;
+use tidegate_contract::ListenerInfo;
+use tidegate_policy::compiled::L7Protocol;
+use tokio::{
+    net::{TcpListener, TcpStream, UdpSocket},
+    runtime::{Builder, LocalOptions},
+    sync::watch,
+};
+
+use super::{
+    dns,
+    flow::{FlowContext, Reading},
+    heap,
+    http::{self, Activity, Attribution, Inspector as _, Phase, cut_off},
+    places::{Capacity, Places},
+    plugins,
+    records::Counters,
+    state::{Shared, View},
+    turns::{Counter, INTERVAL},
+    upstream::keep_alive,
+};
+
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How long a connection may take to end in order once its place is needed.
+const EVICTION: Duration = Duration::from_secs(1);
+/// Turns between two looks whether the thread holds something for nobody: 2 s.
+const TURNS_A_TIDY: u32 = 4;
+
+/// Starts the worker of a CPU with its listeners. It accepts until `stop` says true and
+/// serves what it accepted until the process ends. A state must have been published.
+///
+/// # Errors
+///
+/// If the thread cannot be started.
+pub(super) fn spawn(
+    cpu: u32,
+    listeners: Vec<(ListenerInfo, OwnedFd)>,
+    shared: Arc<Shared>,
+    capacity: Capacity,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    thread::Builder::new()
+        .name(format!("worker-{cpu}"))
+        .spawn(move || {
+            pin(cpu);
+            if let Err(error) = run(cpu, listeners, shared, capacity, stop) {
+                // Without this CPU's worker its flows are refused, not let through.
+                tracing::error!(cpu, %error, "a worker could not start");
+            }
+        })?;
+    Ok(())
+}
+
+/// Keeps the thread where its packets are. Failing (a CPU that is not ours to use)
+/// costs speed, nothing else.
+fn pin(cpu: u32) {
+    let mut set = CpuSet::new();
+    let pinned = set
+        .set(cpu as usize)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    if let Err(error) = pinned {
+        tracing::warn!(cpu, %error, "a worker runs on any CPU");
+    }
+}
+
+fn run(
+    cpu: u32,
+    listeners: Vec<(ListenerInfo, OwnedFd)>,
+    shared: Arc<Shared>,
+    capacity: Capacity,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    let view =
+        Rc::new(View::new(shared).ok_or_else(|| io::Error::other("no snapshot was published"))?);
+    let places = Rc::new(Places::new(capacity));
+    let _inside = runtime.enter();
+    for (info, socket) in listeners {
+        if is_stream(info.class) {
+            let listener = TcpListener::from_std(socket.into())?;
+            let address = listener.local_addr()?;
+            runtime.spawn_local(accept(
+                listener,
+                address,
+                view.clone(),
+                places.clone(),
+                stop.clone(),
+            ));
+        } else {
+            let socket = UdpSocket::from_std(socket.into())?;
+            let address = socket.local_addr()?;
+            runtime.spawn_local(dns::listen(socket, address, view.clone(), stop.clone()));
+        }
+    }
+    let turns = view.shared.turns.enrol(cpu);
+    runtime.block_on(tidy(&view, &turns, &places))
+}
+
+/// Shows that the thread is alive, takes up what was published also when no message
+/// comes, and gives back what plugins and the allocator hold for nobody.
+async fn tidy(view: &View, turns: &Counter, places: &Places) -> io::Result<()> {
+    loop {
+        for _ in 0..TURNS_A_TIDY {
+            turns.turn();
+            tokio::time::sleep(INTERVAL).await;
+        }
+        view.current();
+        plugins::sweep();
+        if places.has_emptied() {
+            heap::trim();
+        }
+    }
+}
+
+/// Accepts connections until it is told to stop.
+async fn accept(
+    listener: TcpListener,
+    address: SocketAddr,
+    view: Rc<View>,
+    places: Rc<Places>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        let (client, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // A connection that died in the backlog, or no descriptor is left.
+                tracing::debug!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (view, places) = (view.clone(), places.clone());
+        tokio::task::spawn_local(async move {
+            let counters = &view.shared.records.counters;
+            Counters::add(&counters.accepted);
+            counters.connections.fetch_add(1, Relaxed);
+            let _leave = Leave(&view);
+            serve(client, peer, address, &view, &places).await;
+        });
+    }
+}
+
+/// Takes a connection out of the gauge, also when serving it panicked.
+struct Leave<'v>(&'v View);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0
+            .shared
+            .records
+            .counters
+            .connections
+            .fetch_sub(1, Relaxed);
+    }
+}
+
+/// Serves one accepted connection until it ends, or somebody else needs its place.
+async fn serve(
+    client: TcpStream,
+    peer: SocketAddr,
+    listener: SocketAddr,
+    view: &Rc<View>,
+    places: &Rc<Places>,
+) {
+    let counters = &view.shared.records.counters;
+    let flow = client.local_addr().and_then(|local| {
+        FlowContext::of_connection(view.clone(), client.as_fd(), (peer, local), listener)
+    });
+    let flow = match flow {
+        Ok(Some(flow)) => flow,
+        unknown => {
+            // Nobody admitted it, so nobody may be reached through it.
+            let error = unknown.err();
+            tracing::debug!(%peer, ?error, "a connection of no known flow was closed");
+            Counters::add(&counters.failed);
+            return cut_off(&client);
+        }
+    };
+    if places.is_crowded() {
+        // A burst of newcomers ran before those whose places they got.
+        tokio::task::yield_now().await;
+    }
+    let Some(place) = places.take(flow.client(), counters) else {
+        return cut_off(&client);
+    };
+    let activity = place.activity();
+    tokio::select! {
+        () = relay(client, &flow, activity) => {}
+        () = overdue(activity) => {}
+    }
+}
+
+/// Returns when a connection had time enough to leave its place.
+async fn overdue(activity: &Activity) {
+    activity.evicted().await;
+    tokio::time::sleep(EVICTION).await;
+}
+
+/// Relays a connection as its policies want it read.
+async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
+    let _ = client.set_nodelay(true);
+    keep_alive(&client);
+    match flow.reading() {
+        Reading::As(L7Protocol::Http) => http::serve(client, flow, activity).await,
+        Reading::As(L7Protocol::Dns) => dns::serve(client, flow).await,
+        Reading::Opaque => {
+            activity.enter(Phase::Tunnel);
+            tokio::select! {
+                () = carry(client, flow, activity) => {}
+                () = activity.evicted() => {}
+            }
+        }
+        refused => {
+            refuse(flow, refused);
+            cut_off(&client);
+        }
+    }
+}
+
+/// Copies both ways, half-closes and failures included, until both ends have closed.
+async fn carry(mut client: TcpStream, flow: &FlowContext, activity: &Activity) {
+    match flow.connect_upstream().await {
+        Ok(mut upstream) => http::carry(&mut client, &mut upstream, activity.budget()).await,
+        Err(error) => {
+            tracing::debug!(destination = %flow.destination, %error, "upstream unreachable");
+            cut_off(&client);
+        }
+    }
+}
+
+/// Leaves a record of a connection that cannot be read.
+fn refuse(flow: &FlowContext, reading: Reading) {
+    let error = match reading {
+        Reading::Contradiction => "egress and ingress policy ask for different protocols",
+        Reading::Unknown => "the flow's rule set is not known",
+        Reading::As(_) | Reading::Opaque => return,
+    };
+    let attribution = Attribution {
+        rules: flow.asking_rules(),
+        error: Some(error.to_owned()),
+        ..Attribution::default()
+    };
+    let nothing = L7Summary::Http {
+        version: "".into(),
+        method: String::new(),
+        url: String::new(),
+        status: 0,
+        latency_us: 0,
+    };
+    flow.record(attribution, false, nothing);
+}
