@@ -13,7 +13,7 @@ use tidegate_tests::kernel::{
 const CASES: usize = 1_000;
 /// Instructions the verifier may walk to accept a program. An agent's start waits for it,
 /// a quarter of a second for each hundred thousand.
-const VERIFIED: u32 = 80_000;
+const VERIFIED: u32 = 100_000;
 
 #[test]
 fn the_verifier_accepts_every_program() {
@@ -24,6 +24,9 @@ fn the_verifier_accepts_every_program() {
         program::FROM_OUTSIDE,
         program::TO_OUTSIDE,
         program::DENY_LIST,
+        program::FROM_OUTSIDE_IP,
+        program::TO_OUTSIDE_IP,
+        program::DENY_LIST_IP,
         program::PICK_LISTENER,
         program::CONNECT4,
         program::CONNECT6,

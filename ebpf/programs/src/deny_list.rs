@@ -19,9 +19,9 @@ use crate::{
 
 /// Refuses a frame whose source address is on the list.
 #[inline(always)]
-pub fn run(ctx: &XdpContext) -> Early {
+pub fn run<const LINK: usize>(ctx: &XdpContext) -> Early {
     let mut src = Addr::default();
-    if !source(ctx.data(), ctx.data_end(), &mut src) {
+    if !source::<LINK>(ctx.data(), ctx.data_end(), &mut src) {
         return Early::Pass;
     }
     let key = full_prefix(&src);

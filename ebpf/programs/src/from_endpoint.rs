@@ -12,7 +12,7 @@ use crate::{
     addr::{is_link_local, is_v4, word},
     admit::{Origin, admit, refuse},
     bridge, fragment, interface,
-    packet::{Kind, Packet, advertised, parse},
+    packet::{ETHERNET, Kind, Packet, advertised, parse},
     scratch::{Scratch, scratch},
     tables::Maps,
     verdict::Outcome,
@@ -24,7 +24,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let Some(work) = scratch() else {
         return Outcome::Drop;
     };
-    let kind = parse(ctx, &mut work.packet);
+    let kind = parse::<ETHERNET>(ctx, &mut work.packet);
     if matches!(kind, Kind::Other | Kind::Broken) {
         return refuse(work, reason::INVALID_PACKET);
     }

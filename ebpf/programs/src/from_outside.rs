@@ -15,11 +15,11 @@ use crate::{
 
 /// Decides a packet that came in on an outside device.
 #[inline(always)]
-pub fn run(ctx: &TcContext) -> Outcome {
+pub fn run<const LINK: usize>(ctx: &TcContext) -> Outcome {
     let Some(work) = scratch() else {
         return Outcome::Drop;
     };
-    if parse(ctx, &mut work.packet) != Kind::Ip {
+    if parse::<LINK>(ctx, &mut work.packet) != Kind::Ip {
         // Broken headers are for the stack to refuse: without a destination there is
         // no endpoint to protect.
         return Outcome::Pass;

@@ -51,6 +51,7 @@ use aya_ebpf::{
         TcContext, XdpContext,
     },
 };
+use packet::{ETHERNET, HEADERLESS};
 use socket_addr::{V4, V6};
 use steer::Call;
 
@@ -69,13 +70,25 @@ pub fn to_endpoint(ctx: TcContext) -> i32 {
 /// tcx ingress on an outside device.
 #[classifier]
 pub fn from_outside(ctx: TcContext) -> i32 {
-    verdict::entry(&ctx, from_outside::run(&ctx))
+    verdict::entry(&ctx, from_outside::run::<ETHERNET>(&ctx))
+}
+
+/// tcx ingress on an outside device without an Ethernet header.
+#[classifier]
+pub fn from_outside_ip(ctx: TcContext) -> i32 {
+    verdict::entry(&ctx, from_outside::run::<HEADERLESS>(&ctx))
 }
 
 /// tcx egress on every device but those of workloads.
 #[classifier]
 pub fn to_outside(ctx: TcContext) -> i32 {
-    verdict::exit(&ctx, to_outside::run(&ctx))
+    verdict::exit(&ctx, to_outside::run::<ETHERNET>(&ctx))
+}
+
+/// tcx egress on every device without an Ethernet header.
+#[classifier]
+pub fn to_outside_ip(ctx: TcContext) -> i32 {
+    verdict::exit(&ctx, to_outside::run::<HEADERLESS>(&ctx))
 }
 
 /// sk_lookup in the node's network namespace.
@@ -87,7 +100,13 @@ pub fn pick_listener(ctx: SkLookupContext) -> u32 {
 /// XDP on an outside device: the deny list.
 #[xdp]
 pub fn deny_list(ctx: XdpContext) -> u32 {
-    verdict::xdp(deny_list::run(&ctx))
+    verdict::xdp(deny_list::run::<ETHERNET>(&ctx))
+}
+
+/// XDP on an outside device without an Ethernet header: the deny list.
+#[xdp]
+pub fn deny_list_ip(ctx: XdpContext) -> u32 {
+    verdict::xdp(deny_list::run::<HEADERLESS>(&ctx))
 }
 
 /// `connect`, IPv4 socket.

@@ -24,8 +24,10 @@ use crate::{
 
 /// Bytes of a frame we look at.
 const HEADERS: u32 = 256;
-/// Ethernet header.
-const ETHERNET: usize = 14;
+/// Bytes before the IP header: an Ethernet header.
+pub const ETHERNET: usize = 14;
+/// Bytes before the IP header: none, as on tunnels (`tun`, WireGuard, IPIP).
+pub const HEADERLESS: usize = 0;
 /// IPv6 Fragment header (RFC 8200 §4.5).
 const FRAGMENT: u8 = 44;
 /// IPv6 extension headers we walk over (RFC 8200 §4.1 recommends an order of at
@@ -224,30 +226,34 @@ impl Bytes {
     }
 }
 
-/// Reads a frame's headers into `packet`.
+/// Reads a frame's headers into `packet`; its IP header is behind `LINK` bytes.
 ///
 /// A frame with payload in fragments is read as it is: its headers are in the linear
 /// part already, and pulling more of it in would also copy a head that TCP still holds
 /// for retransmission (`skb_ensure_writable`), for every packet with data. Only where
 /// that leaves a question is more pulled in, and all read again.
 #[inline(always)]
-pub fn parse(ctx: &TcContext, packet: &mut Packet) -> Kind {
+pub fn parse<const LINK: usize>(ctx: &TcContext, packet: &mut Packet) -> Kind {
     let frame = ctx.len();
     let wanted = if frame < HEADERS { frame } else { HEADERS };
-    let kind = read(ctx, frame, packet);
+    let kind = read::<LINK>(ctx, frame, packet);
     if packet.is_clear(kind) || ctx.data() + wanted as usize <= ctx.data_end() {
         return kind;
     }
     // SAFETY: a valid context. If it fails, the frame is found short again.
     unsafe { bpf_skb_pull_data(ctx.as_ptr().cast::<__sk_buff>(), wanted) };
-    read(ctx, frame, packet)
+    read::<LINK>(ctx, frame, packet)
 }
 
 /// As [`parse`], into this CPU's scratch memory, for programs that read few of their packets:
 /// a call costs those less than its body costs the verifier in each place.
 #[inline(always)]
-pub fn parse_apart(ctx: &TcContext) -> Kind {
-    match read_apart(ctx.skb.skb) {
+pub fn parse_apart<const LINK: usize>(ctx: &TcContext) -> Kind {
+    let kind = match LINK {
+        HEADERLESS => read_headerless_apart(ctx.skb.skb),
+        _ => read_apart(ctx.skb.skb),
+    };
+    match kind {
         kind if kind == Kind::Arp as u32 => Kind::Arp,
         kind if kind == Kind::Broken as u32 => Kind::Broken,
         kind if kind == Kind::NeighbourDiscovery as u32 => Kind::NeighbourDiscovery,
@@ -261,8 +267,20 @@ pub fn parse_apart(ctx: &TcContext) -> Kind {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn read_apart(skb: *mut __sk_buff) -> u32 {
+    into_scratch::<ETHERNET>(skb)
+}
+
+/// The same for packets without an Ethernet header.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn read_headerless_apart(skb: *mut __sk_buff) -> u32 {
+    into_scratch::<HEADERLESS>(skb)
+}
+
+#[inline(always)]
+fn into_scratch<const LINK: usize>(skb: *mut __sk_buff) -> u32 {
     let kind = match scratch() {
-        Some(work) => parse(&TcContext::new(skb), &mut work.packet),
+        Some(work) => parse::<LINK>(&TcContext::new(skb), &mut work.packet),
         None => Kind::Other,
     };
     kind as u32
@@ -270,7 +288,7 @@ extern "C" fn read_apart(skb: *mut __sk_buff) -> u32 {
 
 /// Reads what lies in the linear part.
 #[inline(always)]
-fn read(ctx: &TcContext, frame: u32, packet: &mut Packet) -> Kind {
+fn read<const LINK: usize>(ctx: &TcContext, frame: u32, packet: &mut Packet) -> Kind {
     packet.clear();
     // SAFETY: the kernel hands the program a valid context.
     packet.ifindex = unsafe { (*ctx.skb.skb).ifindex };
@@ -278,14 +296,39 @@ fn read(ctx: &TcContext, frame: u32, packet: &mut Packet) -> Kind {
         start: ctx.data(),
         end: ctx.data_end(),
     };
-    let Some(ethertype) = bytes.at::<[u8; 2]>(ETHERNET - 2) else {
-        return Kind::Other;
-    };
-    match *ethertype {
-        [0x08, 0x00] => ipv4(&bytes, frame, packet),
-        [0x86, 0xdd] => ipv6(&bytes, frame, packet),
-        [0x08, 0x06] => arp(&bytes, packet),
-        _ => Kind::Other,
+    match network::<LINK>(&bytes) {
+        Network::V4 => ipv4::<LINK>(&bytes, frame, packet),
+        Network::V6 => ipv6::<LINK>(&bytes, frame, packet),
+        Network::Arp => arp(&bytes, packet),
+        Network::Other => Kind::Other,
+    }
+}
+
+/// What a frame carries.
+enum Network {
+    V4,
+    V6,
+    Arp,
+    Other,
+}
+
+/// By the Ethernet header; without one, by the IP version.
+#[inline(always)]
+fn network<const LINK: usize>(bytes: &Bytes) -> Network {
+    if LINK == HEADERLESS {
+        // No IP packet is shorter than IPv4's header; one byte alone, the compiler would check
+        // in a way that the verifier does not know.
+        return match bytes.at::<Ipv4>(0).map(|ip| ip.version_ihl >> 4) {
+            Some(4) => Network::V4,
+            Some(6) => Network::V6,
+            _ => Network::Other,
+        };
+    }
+    match bytes.at::<[u8; 2]>(ETHERNET - 2) {
+        Some([0x08, 0x00]) => Network::V4,
+        Some([0x86, 0xdd]) => Network::V6,
+        Some([0x08, 0x06]) => Network::Arp,
+        _ => Network::Other,
     }
 }
 
@@ -306,25 +349,25 @@ fn arp(bytes: &Bytes, packet: &mut Packet) -> Kind {
 /// IP header can say, as TCP's are under "BIG TCP" (`gso_max_size` above 65,535; RFC 2675
 /// for IPv6, with or without its option). Else 0.
 #[inline(always)]
-fn big(frame: u32) -> u32 {
-    let len = frame.saturating_sub(ETHERNET as u32);
+fn big<const LINK: usize>(frame: u32) -> u32 {
+    let len = frame.saturating_sub(LINK as u32);
     if len > u32::from(u16::MAX) { len } else { 0 }
 }
 
 #[inline(always)]
-fn ipv4(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
-    let Some(ip) = bytes.at::<Ipv4>(ETHERNET) else {
+fn ipv4<const LINK: usize>(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
+    let Some(ip) = bytes.at::<Ipv4>(LINK) else {
         return Kind::Broken;
     };
     let header = u32::from(ip.version_ihl & 0x0f) * 4;
     let mut total = u32::from(u16::from_be_bytes(ip.total));
     if total == 0 {
-        total = big(frame);
+        total = big::<LINK>(frame);
     }
     if ip.version_ihl >> 4 != 4
         || header < size_of::<Ipv4>() as u32
         || total < header
-        || total + ETHERNET as u32 > frame
+        || total + LINK as u32 > frame
     {
         return Kind::Broken;
     }
@@ -349,21 +392,21 @@ fn ipv4(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
         packet.problem = reason::UNKNOWN_L4;
         return Kind::Ip;
     }
-    transport(bytes, ETHERNET + header as usize, total - header, packet);
+    transport(bytes, LINK + header as usize, total - header, packet);
     Kind::Ip
 }
 
 #[inline(always)]
-fn ipv6(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
-    let Some(ip) = bytes.at::<Ipv6>(ETHERNET) else {
+fn ipv6<const LINK: usize>(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
+    let Some(ip) = bytes.at::<Ipv6>(LINK) else {
         return Kind::Broken;
     };
     let fixed = size_of::<Ipv6>() as u32;
     let mut total = fixed + u32::from(u16::from_be_bytes(ip.payload));
     if total == fixed {
-        total = big(frame).max(fixed);
+        total = big::<LINK>(frame).max(fixed);
     }
-    if ip.version >> 4 != 6 || total + ETHERNET as u32 > frame {
+    if ip.version >> 4 != 6 || total + LINK as u32 > frame {
         return Kind::Broken;
     }
     packet.len = total;
@@ -377,7 +420,7 @@ fn ipv6(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
     let mut next = ip.next;
     let mut offset = fixed;
     for _ in 0..EXTENSIONS {
-        let at = ETHERNET + offset as usize;
+        let at = LINK + offset as usize;
         match next {
             // Hop-by-hop options, routing, destination options (RFC 8200 §4).
             0 | 43 | 60 => {
@@ -429,7 +472,7 @@ fn ipv6(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Kind {
         packet.problem = reason::UNKNOWN_L4;
         return Kind::Ip;
     }
-    transport(bytes, ETHERNET + offset as usize, total - offset, packet);
+    transport(bytes, LINK + offset as usize, total - offset, packet);
     let discovery = packet.problem == 0
         && next == proto::ICMPV6
         // Neighbours ignore it in fragments (RFC 6980).
@@ -521,24 +564,24 @@ fn ports(ports: &Ports, packet: &mut Packet) {
 /// Reads the source address of an IP frame between `start` and `end`; false if it is
 /// not one.
 #[inline(always)]
-pub fn source(start: usize, end: usize, addr: &mut Addr) -> bool {
+pub fn source<const LINK: usize>(start: usize, end: usize, addr: &mut Addr) -> bool {
     let bytes = Bytes { start, end };
-    match bytes.at::<[u8; 2]>(ETHERNET - 2) {
-        Some([0x08, 0x00]) => {
-            let Some(ip) = bytes.at::<Ipv4>(ETHERNET) else {
+    match network::<LINK>(&bytes) {
+        Network::V4 => {
+            let Some(ip) = bytes.at::<Ipv4>(LINK) else {
                 return false;
             };
             set_v4(addr, u32::from_ne_bytes(ip.src));
             true
         }
-        Some([0x86, 0xdd]) => {
-            let Some(ip) = bytes.at::<Ipv6>(ETHERNET) else {
+        Network::V6 => {
+            let Some(ip) = bytes.at::<Ipv6>(LINK) else {
                 return false;
             };
             *addr = Addr(ip.src);
             true
         }
-        _ => false,
+        Network::Arp | Network::Other => false,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
 
 /// Answers a probe, which ends here. A packet that only has its mark is somebody else's.
 #[inline(always)]
-pub fn answer(ctx: &TcContext) -> Outcome {
+pub fn answer<const LINK: usize>(ctx: &TcContext) -> Outcome {
     // SAFETY: the kernel hands the program a valid context; 0 if the packet has no socket.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
     let key = PeerKey::probe(cookie);
@@ -29,7 +29,7 @@ pub fn answer(ctx: &TcContext) -> Outcome {
     let Some(work) = scratch() else {
         return Outcome::Drop;
     };
-    if parse_apart(ctx) == Kind::Ip {
+    if parse_apart::<LINK>(ctx) == Kind::Ip {
         let seen = SteerOrigin {
             dst: work.packet.tuple.src,
             dst_port: work.packet.tuple.src_port,

@@ -21,7 +21,7 @@ use crate::{
     bridge, fragment, interface,
     maker::{self, Maker},
     maps::FLOWS,
-    packet::{Kind, is_for_group, parse},
+    packet::{ETHERNET, Kind, is_for_group, parse},
     scratch::{Scratch, scratch},
     tables::{Maps, generation},
     verdict::{Outcome, mark_of, tag_of},
@@ -33,7 +33,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let Some(work) = scratch() else {
         return Outcome::Drop;
     };
-    match parse(ctx, &mut work.packet) {
+    match parse::<ETHERNET>(ctx, &mut work.packet) {
         Kind::Arp | Kind::NeighbourDiscovery => return Outcome::Pass,
         Kind::Other | Kind::Broken => return refuse(work, reason::INVALID_PACKET),
         Kind::Ip => fragment::resolve(work, fragment::Seen::ToEndpoint),

@@ -25,7 +25,7 @@ use crate::{
 /// gone, or the packet never met routing: a bridge), and one of a workload that no program
 /// has decided: its device was made anew and has none yet.
 #[inline(always)]
-pub fn run(ctx: &TcContext) -> Outcome {
+pub fn run<const LINK: usize>(ctx: &TcContext) -> Outcome {
     let mark = mark_of(ctx);
     let kind = tag_of(ctx) & tag::KIND;
     let must_stay = kind == tag::TO_PROXY || mark == mark::TO_PROXY;
@@ -34,7 +34,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let unseen = kind == 0 && came_in_by != 0 && !is_workloads(came_in_by);
     // A forged mark makes no probe of what must stay.
     if mark == mark::PROBE && !must_stay && !unseen {
-        return probe::answer(ctx);
+        return probe::answer::<LINK>(ctx);
     }
     if !must_stay && !unseen && mark != mark::FROM_PROXY {
         return Outcome::Pass;
@@ -42,7 +42,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let Some(work) = scratch() else {
         return Outcome::Drop;
     };
-    match parse_apart(ctx) {
+    match parse_apart::<LINK>(ctx) {
         // Between neighbours, and never steered: the mark is somebody else's.
         Kind::Arp | Kind::NeighbourDiscovery => Outcome::Pass,
         _ if must_stay => refuse_unsteered(work, reason::NOT_STEERED),

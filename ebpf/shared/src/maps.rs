@@ -103,6 +103,12 @@ pub mod program {
     pub const TO_OUTSIDE: &str = "to_outside";
     /// XDP on an outside device: the deny list.
     pub const DENY_LIST: &str = "deny_list";
+    /// As [`FROM_OUTSIDE`], where packets begin with their IP header (`tun`, WireGuard).
+    pub const FROM_OUTSIDE_IP: &str = "from_outside_ip";
+    /// As [`TO_OUTSIDE`], there.
+    pub const TO_OUTSIDE_IP: &str = "to_outside_ip";
+    /// As [`DENY_LIST`], there.
+    pub const DENY_LIST_IP: &str = "deny_list_ip";
     /// sk_lookup in the node's network namespace.
     pub const PICK_LISTENER: &str = "pick_listener";
     /// cgroup connect4.

@@ -18,7 +18,7 @@ use super::{DatapathError, bpffs, loader::Programs, place};
 
 /// Every program with the hook it is made for. Links are replaced in this order,
 /// so that what a steered flow meets late is new before what it meets early.
-const HOOKS: [(&str, AttachType); 19] = [
+const HOOKS: [(&str, AttachType); 22] = [
     (program::PICK_LISTENER, AttachType::SkLookup),
     (program::TO_SOCKET, AttachType::CgroupIngress),
     (program::SOCKOPS, AttachType::SockOps),
@@ -36,8 +36,11 @@ const HOOKS: [(&str, AttachType); 19] = [
     (program::TO_ENDPOINT, AttachType::TcxEgress),
     (program::FROM_ENDPOINT, AttachType::TcxIngress),
     (program::TO_OUTSIDE, AttachType::TcxEgress),
+    (program::TO_OUTSIDE_IP, AttachType::TcxEgress),
     (program::FROM_OUTSIDE, AttachType::TcxIngress),
+    (program::FROM_OUTSIDE_IP, AttachType::TcxIngress),
     (program::DENY_LIST, AttachType::Xdp),
+    (program::DENY_LIST_IP, AttachType::Xdp),
 ];
 
 /// The programs of a cgroup, in the order they are attached: answers are

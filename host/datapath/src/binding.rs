@@ -17,7 +17,7 @@ use super::{
     bridge::{Bridge, Bridges},
     loader::Programs,
     netlink::{Netlink, Way},
-    place::{self, Cgroup},
+    place::{self, Cgroup, Device, Link},
     routes,
     tables::Tables,
 };
@@ -508,8 +508,8 @@ impl Bindings {
         let mut present = HashMap::new();
         let workloads = self.workload_devices();
         for device in &devices.outside {
-            let index = match devices.outside(device) {
-                Ok(index) => index,
+            let (index, own_programs) = match devices.outside(device) {
+                Ok(found) => found,
                 Err(NoOutside::Missing(why)) => {
                     report.wait(None, why);
                     continue;
@@ -526,7 +526,7 @@ impl Bindings {
                 continue;
             }
             present.insert(index, device);
-            match links.ensure(programs, program::FROM_OUTSIDE, &Place::Device(index)) {
+            match links.ensure(programs, own_programs.enter, &Place::Device(index)) {
                 Ok(true) => report.attached.push(format!("outside device {device}")),
                 Ok(false) => {}
                 Err(error) => report.failed.push(with_cause(&error)),
@@ -535,25 +535,52 @@ impl Bindings {
             // asked again.
             let runs = [XdpMode::Native, XdpMode::Generic]
                 .iter()
-                .any(|mode| links.has(program::DENY_LIST, &Place::Xdp(index, *mode)));
+                .any(|mode| links.has(own_programs.deny_list, &Place::Xdp(index, *mode)));
             if self.xdp.get(&index).is_some_and(|xdp| xdp.mode != "none") && !runs {
                 self.xdp.remove(&index);
             }
             self.xdp
                 .entry(index)
-                .or_insert_with(|| bind_xdp(programs, links, device, index));
+                .or_insert_with(|| bind_xdp(programs, links, own_programs, device, index));
         }
         self.xdp.retain(|index, _| present.contains_key(index));
-        for index in links.devices(&[program::FROM_OUTSIDE]) {
+        for index in links.devices(&OUTSIDE.map(|own| own.enter)) {
             if !present.contains_key(&index) {
-                links.detach(program::FROM_OUTSIDE, &Place::Device(index));
-                links.detach(program::DENY_LIST, &Place::Xdp(index, XdpMode::Native));
-                links.detach(program::DENY_LIST, &Place::Xdp(index, XdpMode::Generic));
+                for own in OUTSIDE {
+                    links.detach(own.enter, &Place::Device(index));
+                    links.detach(own.deny_list, &Place::Xdp(index, XdpMode::Native));
+                    links.detach(own.deny_list, &Place::Xdp(index, XdpMode::Generic));
+                }
                 report.detached.push(format!("outside device {index}"));
             }
         }
     }
 }
+
+/// Programs of what is no workload's device.
+#[derive(Clone, Copy)]
+struct OwnPrograms {
+    enter: &'static str,
+    leave: &'static str,
+    deny_list: &'static str,
+    /// Why the deny list does not run in the driver, although the driver takes it.
+    not_native: Option<&'static str>,
+}
+
+const ETHERNET: OwnPrograms = OwnPrograms {
+    enter: program::FROM_OUTSIDE,
+    leave: program::TO_OUTSIDE,
+    deny_list: program::DENY_LIST,
+    not_native: None,
+};
+const TUNNEL: OwnPrograms = OwnPrograms {
+    enter: program::FROM_OUTSIDE_IP,
+    leave: program::TO_OUTSIDE_IP,
+    deny_list: program::DENY_LIST_IP,
+    // `tun_can_build_skb` of drivers/net/tun.c: for frames only.
+    not_native: Some("tun devices take native programs and run them for Ethernet frames only"),
+};
+const OUTSIDE: [OwnPrograms; 2] = [ETHERNET, TUNNEL];
 
 /// The node's devices in one round.
 struct NodeDevices {
@@ -582,7 +609,7 @@ impl NodeDevices {
             ));
         }
         match self.all.get(device) {
-            Some(found) if !found.ethernet => Err(headerless(device)),
+            Some(found) if found.link != Link::Ethernet => Err(headerless(device)),
             Some(found) if found.index == place::LOOPBACK => {
                 Err(format!("{device} is the loopback device of the node"))
             }
@@ -594,10 +621,13 @@ impl NodeDevices {
         }
     }
 
-    fn outside(&self, device: &str) -> Result<u32, NoOutside> {
+    fn outside(&self, device: &str) -> Result<(u32, OwnPrograms), NoOutside> {
         match self.all.get(device) {
-            Some(found) if found.ethernet => Ok(found.index),
-            Some(_) => Err(NoOutside::Unfit(headerless(device))),
+            Some(Device { index, link }) => match link {
+                Link::Ethernet => Ok((index, ETHERNET)),
+                Link::Ip => Ok((index, TUNNEL)),
+                Link::Other => Err(NoOutside::Unfit(unreadable(device))),
+            },
             None => Err(NoOutside::Missing(format!("no outside device {device}"))),
         }
     }
@@ -647,13 +677,21 @@ impl Survey {
     }
 }
 
-/// Why a device is not policed whose packets begin with their IP header: read as frames,
-/// none of them would be what it is, and a deny list would let every one pass.
+/// Why no workload is behind a device whose packets have no Ethernet header: there are no
+/// neighbours on it, and the programs of workloads' devices read frames.
 fn headerless(device: &str) -> String {
     format!(
-        "{device} carries packets without an Ethernet header, which the programs do not read: \
-         name the device under it (what leaves the tunnel is judged where it is delivered, but \
-         no deny list applies there and nothing that needs L7 passes)"
+        "{device} carries packets without an Ethernet header: a workload's device is its veth or \
+         tap (a tunnel may be an outside device)"
+    )
+}
+
+/// Why a device is no outside device: read as what they are not, no deny list would hold.
+fn unreadable(device: &str) -> String {
+    format!(
+        "{device} carries packets that begin neither with an Ethernet header nor with an IP header, \
+         which the programs do not read: no deny list applies there, and what comes in is judged \
+         where it is delivered; name the device under it"
     )
 }
 
@@ -769,16 +807,24 @@ fn guard_exits(
     links: &mut Links,
     report: &mut AttachReport,
 ) {
-    let devices = match place::interfaces() {
+    let devices = match place::Devices::now() {
         Ok(devices) => devices,
         Err(error) => {
             report.failed.push(format!("list the devices: {error}"));
             return;
         }
     };
-    for &index in devices.difference(apart) {
-        if is_exit(links, index)
-            && let Err(error) = links.ensure(programs, program::TO_OUTSIDE, &Place::Device(index))
+    for Device { index, link } in devices.iter() {
+        let (leave, other) = match link {
+            // What is not read is refused if it needs the proxy, and passes otherwise.
+            Link::Ethernet | Link::Other => (ETHERNET.leave, TUNNEL.leave),
+            Link::Ip => (TUNNEL.leave, ETHERNET.leave),
+        };
+        // Of a version that read all alike.
+        links.detach(other, &Place::Device(index));
+        if !apart.contains(&index)
+            && is_exit(links, index)
+            && let Err(error) = links.ensure(programs, leave, &Place::Device(index))
             // It may be gone by now.
             && place::interface_name(index).is_some()
         {
@@ -789,9 +835,11 @@ fn guard_exits(
 
 /// Takes the guard from devices that are gone, or have a stricter one.
 fn release_exits(links: &mut Links) {
-    for index in links.devices(&[program::TO_OUTSIDE]) {
+    for index in links.devices(&OUTSIDE.map(|own| own.leave)) {
         if place::interface_name(index).is_none() || !is_exit(links, index) {
-            links.detach(program::TO_OUTSIDE, &Place::Device(index));
+            for own in OUTSIDE {
+                links.detach(own.leave, &Place::Device(index));
+            }
         }
     }
 }
@@ -802,16 +850,24 @@ fn is_exit(links: &Links, index: u32) -> bool {
 }
 
 /// The deny list as close to the wire as the device lets it.
-fn bind_xdp(programs: &Programs, links: &mut Links, device: &str, index: u32) -> XdpStatus {
+fn bind_xdp(
+    programs: &Programs,
+    links: &mut Links,
+    own: OwnPrograms,
+    device: &str,
+    index: u32,
+) -> XdpStatus {
     // A device has one mode at a time: what was taken over decides, or asking for
     // the other one would fail for a reason that says nothing of the device.
-    let taken_over = links.has(program::DENY_LIST, &Place::Xdp(index, XdpMode::Generic));
+    let taken_over = links.has(own.deny_list, &Place::Xdp(index, XdpMode::Generic));
     let mut attach = |mode| {
         links
-            .ensure(programs, program::DENY_LIST, &Place::Xdp(index, mode))
+            .ensure(programs, own.deny_list, &Place::Xdp(index, mode))
             .map_err(|error| with_cause(&error))
     };
-    let native = if taken_over {
+    let native = if let Some(why) = own.not_native {
+        Err(why.to_owned())
+    } else if taken_over {
         Err("native mode was refused when it was attached".to_owned())
     } else {
         attach(XdpMode::Native)

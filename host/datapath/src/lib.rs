@@ -173,7 +173,7 @@ impl Datapath {
         let tables = Tables::open(&pins.maps, &options.limits)?;
         let map_pins = MapPins::hold(&pins.maps)?;
         let links = Links::adopt(&pins.links, &programs)?;
-        let outside = links.devices(&[program::FROM_OUTSIDE]);
+        let outside = links.devices(&[program::FROM_OUTSIDE, program::FROM_OUTSIDE_IP]);
         let mut datapath = Self {
             pins,
             tables: Arc::new(tables),

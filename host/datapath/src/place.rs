@@ -2,13 +2,17 @@
 //! names people write.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ffi::CString,
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
+
+use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage};
+
+use super::netlink::Netlink;
 
 /// `lo` is the first device of every network namespace (`LOOPBACK_IFINDEX`).
 pub(super) const LOOPBACK: u32 = 1;
@@ -42,50 +46,70 @@ pub(super) fn interface_name(index: u32) -> Option<String> {
 pub(super) struct Devices(BTreeMap<String, Device>);
 
 /// A network device.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Device {
     /// Its index.
     pub(super) index: u32,
-    /// Does what passes it begin with an Ethernet header? Tunnels without one (`tun`,
-    /// WireGuard, IPIP) say so by their link type (`ARPHRD_*` of `linux/if_arp.h`), or have
-    /// no link address at all.
-    pub(super) ethernet: bool,
+    /// What its packets begin with.
+    pub(super) link: Link,
+}
+
+/// What the packets of a device begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    /// An Ethernet header.
+    Ethernet,
+    /// Their IP header: a tunnel (`tun`, WireGuard, IPIP).
+    Ip,
+    /// Something that the programs do not read.
+    Other,
+}
+
+impl Link {
+    /// By the link type (`ARPHRD_*` of `linux/if_arp.h`).
+    fn of(kind: LinkLayerType) -> Self {
+        match kind {
+            LinkLayerType::Ether | LinkLayerType::Loopback => Self::Ethernet,
+            LinkLayerType::None
+            | LinkLayerType::Rawip
+            | LinkLayerType::Tunnel
+            | LinkLayerType::Tunnel6
+            | LinkLayerType::Sit
+            | LinkLayerType::Ipgre
+            | LinkLayerType::Ip6gre
+            | LinkLayerType::Ppp => Self::Ip,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl Devices {
     /// Asks the kernel, once for all of them.
     pub(super) fn now() -> io::Result<Self> {
-        let names = nix::net::if_::if_nameindex()?;
-        let device = |interface: &nix::net::if_::Interface| {
+        let device = |link: LinkMessage| {
+            let name = link.attributes.into_iter().find_map(|it| match it {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            });
             let device = Device {
-                index: interface.index(),
-                ethernet: false,
+                index: link.header.index,
+                link: Link::of(link.header.link_layer_type),
             };
-            (interface.name().to_string_lossy().into_owned(), device)
+            Some((name?, device))
         };
-        let mut devices: BTreeMap<String, Device> = names.iter().map(device).collect();
-        for interface in nix::ifaddrs::getifaddrs()? {
-            let link = interface.address.as_ref();
-            if let Some(link) = link.and_then(|address| address.as_link_addr())
-                && let Some(device) = devices.get_mut(&interface.interface_name)
-            {
-                let kinds = [libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK];
-                device.ethernet = kinds.contains(&link.hatype());
-            }
-        }
-        Ok(Self(devices))
+        let links = Netlink::open()?.links()?;
+        Ok(Self(links.into_iter().filter_map(device).collect()))
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Device> {
+        self.0.values().copied()
     }
 
     /// The device of this name, if there is one (yet).
     pub(super) fn get(&self, name: &str) -> Option<Device> {
         self.0.get(name).copied()
     }
-}
-
-/// Indices of all devices of the caller's network namespace.
-pub(super) fn interfaces() -> io::Result<BTreeSet<u32>> {
-    let devices = nix::net::if_::if_nameindex()?;
-    Ok(devices.iter().map(|device| device.index()).collect())
 }
 
 /// A cgroup (v2) of a host service.

@@ -2,7 +2,7 @@
 //! again), [`place`] (where a process runs), [`process`], [`world`] (the topology),
 //! [`node`] (files, agent, command line), `compiled` (what it need not compile again),
 //! [`server`], [`peer`], [`traffic`] and [`load`] (what it talks to), [`raw`] (packets of any
-//! make), [`capture`] (what arrived), [`flows`] (what the kernel remembers), [`eventually()`].
+//! make), [`capture`] (what arrived), [`tunnel`] (another way out), [`flows`] (what the kernel remembers), [`eventually()`].
 //!
 //! Nothing here touches devices, routes or firewall of the root namespace, nor the
 //! root control group: all of it lives in namespaces and groups named after a
@@ -21,6 +21,7 @@ pub mod raw;
 pub mod server;
 pub mod tag;
 pub mod traffic;
+pub mod tunnel;
 pub mod world;
 
 pub use self::{
@@ -32,5 +33,6 @@ pub use self::{
     place::Place,
     process::Running,
     traffic::{Answer, Curl},
+    tunnel::Tunnel,
     world::{Workload, World},
 };

@@ -45,12 +45,13 @@ pub struct Tally {
     astray: u64,
     claimed: u64,
     reported: u64,
+    headerless: u64,
     refused_frames: u64,
 }
 
 impl Tally {
     /// Each count with what it counts.
-    pub fn named(&self) -> [(&'static str, u64); 16] {
+    pub fn named(&self) -> [(&'static str, u64); 17] {
         [
             ("left alone", self.passed),
             ("checked", self.checked),
@@ -73,6 +74,7 @@ impl Tally {
             ),
             ("brought to a device that it is not for", self.astray),
             ("a claim to another's address", self.claimed),
+            ("of a device without Ethernet headers", self.headerless),
             ("what a host tells its link of its groups", self.reported),
         ]
     }
@@ -83,6 +85,9 @@ pub struct Comparison {
     object: Object,
     to_endpoint: Tagged,
     to_outside: Tagged,
+    to_outside_ip: Tagged,
+    /// Is the next packet to meet a device without Ethernet headers, if it may?
+    headerless: bool,
     model: Model,
     world: Option<World>,
     generation: u32,
@@ -103,6 +108,8 @@ impl Comparison {
         Ok(Self {
             to_endpoint: Tagged::before(object.program_fd(program::TO_ENDPOINT)?)?,
             to_outside: Tagged::before(object.program_fd(program::TO_OUTSIDE)?)?,
+            to_outside_ip: Tagged::before(object.program_fd(program::TO_OUTSIDE_IP)?)?,
+            headerless: false,
             object,
             model: Model::default(),
             world: None,
@@ -274,7 +281,15 @@ impl Comparison {
             tag: tag_bits(comes.tag, frame, hook, &mut self.model),
             ingress_ifindex: u32::from(comes.from_beyond),
         };
+        self.headerless = !self.headerless;
+        let headerless = self.headerless && is_plain_ip(frame);
         let run = match hook {
+            Hook::FromOutside if headerless => {
+                let ip = &frame[14..];
+                tally.headerless += 1;
+                self.object.tcx(program::FROM_OUTSIDE_IP, ip, comes.mark, 1)
+            }
+            Hook::ToOutside if headerless => self.to_outside_ip.run(&frame[14..], arrival),
             Hook::FromEndpoint(_) => self
                 .object
                 .tcx(program::FROM_ENDPOINT, frame, comes.mark, 1),
@@ -484,6 +499,17 @@ const MARKS: [u32; 7] = [
     mark::TO_PROXY,
     mark::TO_PROXY | 7,
 ];
+
+/// Is the frame one whose IP packet alone says what it is? (And as short as a program looks:
+/// without the Ethernet header it sees fourteen bytes more.)
+fn is_plain_ip(frame: &[u8]) -> bool {
+    let version = match frame.get(12..15) {
+        Some(&[0x08, 0x00, first]) if first >> 4 == 4 => 4,
+        Some(&[0x86, 0xdd, first]) if first >> 4 == 6 => 6,
+        _ => 0,
+    };
+    version != 0 && frame.len() <= 256
+}
 
 /// The tag as the hooks where packets enter would have written it.
 fn tag_bits(tag: Tag, frame: &[u8], hook: Hook, model: &mut Model) -> u16 {

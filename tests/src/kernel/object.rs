@@ -31,11 +31,13 @@ const FLOWS: u32 = 1024;
 const RING: u32 = 64 << 10;
 
 /// Programs that see a frame, with which a test run is possible.
-pub const TCX: [&str; 4] = [
+pub const TCX: [&str; 6] = [
     program::FROM_ENDPOINT,
     program::TO_ENDPOINT,
     program::FROM_OUTSIDE,
     program::TO_OUTSIDE,
+    program::FROM_OUTSIDE_IP,
+    program::TO_OUTSIDE_IP,
 ];
 
 /// What a program made of a frame.

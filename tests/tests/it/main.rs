@@ -28,3 +28,4 @@ mod services;
 mod shadow;
 mod shop;
 mod steering;
+mod tunnels;

@@ -171,22 +171,34 @@ fn a_bridge_of_workloads_is_no_outside_device() {
 }
 
 #[test]
-fn a_device_without_ethernet_headers_is_refused_and_told() {
+fn a_device_without_ethernet_headers_leads_outside_and_to_no_workload() {
     world::test(|world| {
         world::run("ip tuntap add tg-tunnel mode tun");
+        world::run("ip tuntap add tg-other mode tun");
         let mut options = world.options();
         options.outside = vec!["tg-tunnel".into()];
-        let datapath = world.try_open(options).unwrap();
-        let status = datapath.status();
+        let mut datapath = world.try_open(options).unwrap();
+        let mut generation = compiled(policy(Verdict::Deny));
+        let endpoint = generation.endpoints.get_mut(&ENDPOINT).unwrap();
+        endpoint.location = Location::Interface("tg-other".into());
+        let report = datapath.publish(1, &generation).unwrap().attach;
+        let waiting: Vec<_> = report.waiting.iter().map(ToString::to_string).collect();
         assert!(
-            matches!(&status.attach.failed[..], [one] if one.starts_with("tg-tunnel carries packets without")),
-            "{:?}",
-            status.attach.failed
+            matches!(&waiting[..], [one] if one.contains("tg-other carries packets without an Ethernet header: a workload's device is")),
+            "{waiting:?}"
         );
-        assert_eq!(status.xdp, []);
-        let from_outside = status.programs.iter();
-        let mut from_outside = from_outside.filter(|program| program.name == "from_outside");
-        assert_eq!(from_outside.next().unwrap().attached, [""; 0]);
+        let status = datapath.status();
+        let runs_on = |name| {
+            let mut programs = status.programs.iter();
+            let program = programs.find(|program| program.name == name).unwrap();
+            program.attached.clone()
+        };
+        assert_eq!(runs_on("from_outside_ip"), ["tg-tunnel"]);
+        assert_eq!(runs_on("to_outside_ip"), ["tg-tunnel", "tg-other"]);
+        assert_eq!(runs_on("from_outside"), [""; 0]);
+        assert!(!runs_on("to_outside").contains(&"tg-other".to_owned()));
+        let xdp = &status.xdp[0];
+        assert_eq!((xdp.device.as_str(), xdp.mode), ("tg-tunnel", "generic"));
     });
 }
 
