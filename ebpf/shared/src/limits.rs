@@ -5,7 +5,8 @@
 pub const MAX_CPUS: u32 = 256;
 /// Tracked flows (default). LRU: the oldest flow is evicted and re-evaluated when it speaks again.
 pub const FLOWS: u32 = 262_144;
-/// Datagrams whose later fragments are awaited (LRU): those of the oldest are then unknown.
+/// Datagrams whose later fragments are awaited (default). LRU: those of the oldest are then
+/// unknown.
 pub const FRAGMENTS: u32 = 16_384;
 /// Policy entries of all endpoints together (default). Full: the generation is refused.
 pub const POLICY_ENTRIES: u32 = 131_072;

@@ -362,6 +362,7 @@ fn datapath_options(config: &Config) -> Options {
         outside: config.node.outside_devices.clone(),
         limits: TableLimits {
             flows: limits.flows,
+            fragments: limits.fragments,
             policy_entries: limits.policy_entries,
             ipcache_entries: limits.ipcache_entries,
             endpoints: limits.endpoints,

@@ -145,6 +145,8 @@ pub enum RejectResponseCode {
 pub struct Limits {
     /// Tracked flows.
     pub flows: u32,
+    /// Datagrams whose later fragments are awaited.
+    pub fragments: u32,
     /// Policy entries of all endpoints together.
     pub policy_entries: u32,
     /// Prefixes with an identity.
@@ -301,6 +303,7 @@ impl Checker<'_> {
         };
         Ok(Limits {
             flows: table(raw.flows, "flows", limits::FLOWS)?,
+            fragments: table(raw.fragments, "fragments", limits::FRAGMENTS)?,
             policy_entries: table(raw.policy_entries, "policyEntries", limits::POLICY_ENTRIES)?,
             ipcache_entries: table(
                 raw.ipcache_entries,

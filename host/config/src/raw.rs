@@ -105,6 +105,8 @@ pub(super) struct RawFqdn {
 pub(super) struct RawLimits {
     /// Tracked flows.
     pub(super) flows: Option<Located<u32>>,
+    /// Datagrams whose later fragments are awaited.
+    pub(super) fragments: Option<Located<u32>>,
     /// Policy entries of all endpoints together.
     pub(super) policy_entries: Option<Located<u32>>,
     /// Prefixes with an identity.

@@ -10,6 +10,7 @@ use tidegate_ebpf_shared::{
     endpoint::EndpointInfo,
     event::Counter,
     flow::{FlowEntry, FlowKey},
+    fragment::{FragmentEntry, FragmentKey},
     identity::{AddrInfo, FqdnInfo},
     limits,
     maps::map,
@@ -29,6 +30,8 @@ use super::{
 pub struct TableLimits {
     /// Tracked flows.
     pub flows: u32,
+    /// Datagrams whose later fragments are awaited.
+    pub fragments: u32,
     /// Policy entries of all endpoints together.
     pub policy_entries: u32,
     /// Prefixes with an identity.
@@ -51,6 +54,7 @@ impl Default for TableLimits {
     fn default() -> Self {
         Self {
             flows: limits::FLOWS,
+            fragments: limits::FRAGMENTS,
             policy_entries: limits::POLICY_ENTRIES,
             ipcache_entries: limits::IPCACHE_ENTRIES,
             endpoints: limits::ENDPOINTS,
@@ -68,6 +72,7 @@ impl TableLimits {
     pub(super) fn of(&self, name: &str) -> Option<u32> {
         Some(match name {
             map::FLOWS => self.flows,
+            map::FRAGMENTS => self.fragments,
             map::POLICY => self.policy_entries,
             map::IPCACHE => self.ipcache_entries,
             map::ENDPOINTS | map::INTERFACES | map::BRIDGE_PORTS | map::GUARDED | map::CGROUPS => {
@@ -103,6 +108,7 @@ pub(super) struct Tables {
     pub(super) fqdn: Table<Addr, FqdnInfo>,
     pub(super) policy: Table<PolicyKey, PolicyEntry>,
     pub(super) flows: Table<FlowKey, FlowEntry>,
+    pub(super) fragments: Table<FragmentKey, FragmentEntry>,
     pub(super) listeners: Table<u32, u32>,
     pub(super) steer_by_cookie: Table<u64, SteerOrigin>,
     pub(super) steer_by_tuple: Table<PeerKey, SteerOrigin>,
@@ -137,6 +143,7 @@ impl Tables {
             fqdn: open!(map::FQDN),
             policy: open!(map::POLICY),
             flows: open!(map::FLOWS),
+            fragments: open!(map::FRAGMENTS),
             listeners: open!(map::LISTENERS),
             steer_by_cookie: open!(map::STEER_BY_COOKIE),
             steer_by_tuple: open!(map::STEER_BY_TUPLE),
@@ -171,6 +178,7 @@ impl Tables {
             fqdn,
             policy,
             flows,
+            fragments,
             steer_by_cookie,
             steer_by_tuple,
             services,

@@ -524,10 +524,8 @@ fn a_flow_the_table_has_forgotten_is_inspected_as_before() -> Result<()> {
         // What would follow once the entry is gone: the upstream leg's answer, and segments
         // with numbers that fit and that do not.
         ask(&mut client, "/api/slow")?;
-        eventually("the request is upstream", || {
-            std::thread::sleep(Duration::from_millis(100));
-            Ok(())
-        })?;
+        let upstream = arrived.recv_timeout(Duration::from_secs(15));
+        upstream.context("the last request is not upstream")?;
         flows.forget()?;
         sender.send(())?;
         ensure!(read_head(&mut client)?.contains("200"), "the answer");

@@ -125,6 +125,7 @@ impl World {
             bpffs: self.bpffs(),
             limits: TableLimits {
                 flows: 1_024,
+                fragments: 128,
                 policy_entries: 256,
                 ipcache_entries: 256,
                 endpoints: 16,
