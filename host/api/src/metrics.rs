@@ -527,6 +527,7 @@ mod tests {
                 path: "spec.cidrs[0]".into(),
                 file: "policies/deny.yaml".into(),
                 line: 1,
+                column: 1,
             },
         );
         view.compiled = Arc::new(compiled);

@@ -14,7 +14,6 @@ use tidegate_policy::{
     Document, Problem, Severity,
     compiled::{Compiled, L7Id, L7RuleSet, RuleId},
     input::{Body, PluginBinding},
-    rule::At,
 };
 
 use super::view::BindingView;
@@ -188,17 +187,14 @@ pub fn refusals<'a>(
             });
         let at = match bindings.find(of_rule) {
             Some(binding) => binding.config_at.clone(),
-            None => At {
-                path: rule.path.clone(),
-                line: rule.line,
-            },
+            None => rule.at(),
         };
         let problem = Problem {
             file: rule.file.clone(),
             document: Some(format!("{} {}", rule.kind, rule.document())),
             line: at.line,
-            column: 1,
-            field: at.field(),
+            column: at.column,
+            field: at.path,
             value: Some(used.config.chars().take(SHOWN).collect()),
             message: format!("the plugin {} does not take this: {reason}", row.plugin),
             hint: None,

@@ -507,14 +507,13 @@ fn misfiled(name: &str, documents: &[Document]) -> Vec<Problem> {
             Body::Policy(_) | Body::DenyList(_) | Body::PluginBinding(_) => "policies",
         };
         (folder_of(name) != right).then(|| Problem {
-            document: Some(meta.key()),
-            line: meta.line,
-            field: "kind".to_owned(),
             value: Some(meta.kind.to_owned()),
-            message: "this kind belongs into another folder".to_owned(),
-            hint: Some(format!("move it to {right}/")),
             severity: Severity::Warning,
-            ..whole_file(name, "")
+            ..meta.problem(
+                &meta.kind_at,
+                "this kind belongs into another folder".to_owned(),
+                &format!("move it to {right}/"),
+            )
         })
     });
     misfiled.collect()

@@ -82,15 +82,8 @@ fn workload(document: &Document) -> Option<(&Endpoint, &str)> {
 
 fn problem(endpoint: &Endpoint, at: &At, value: &str, message: String, hint: &str) -> Problem {
     Problem {
-        file: endpoint.meta.file.clone(),
-        document: Some(endpoint.meta.key()),
-        line: at.line,
-        column: 1,
-        field: at.field(),
         value: Some(value.to_owned()),
-        message,
-        hint: Some(hint.to_owned()),
-        severity: Severity::Error,
+        ..endpoint.meta.problem(at, message, hint)
     }
 }
 
@@ -115,19 +108,19 @@ mod tests {
             ("interface: tg-a, addresses: [10.0.1.1]", ""),
             (
                 "interface: lo, addresses: [10.0.1.1]",
-                "e.yaml:4:1: spec.interface: it is the node's loopback device: no workload is behind it (lo); name the node's end of the workload's own veth",
+                "e.yaml:4:19: spec.interface: it is the node's loopback device: no workload is behind it (lo); name the node's end of the workload's own veth",
             ),
             (
                 "interface: tg-a, addresses: [10.0.1.1, 10.0.0.1]",
-                "e.yaml:4:1: spec.addresses[1]: it is the node's own address (10.0.0.1); a workload has addresses of its own; for a process of the node use `cgroup`",
+                "e.yaml:4:48: spec.addresses[1]: it is the node's own address (10.0.0.1); a workload has addresses of its own; for a process of the node use `cgroup`",
             ),
             (
                 "interface: tg-a, addresses: [127.0.0.9]",
-                "e.yaml:4:1: spec.addresses[0]: it is a loopback address (127.0.0.9); a workload has addresses of its own; for a process of the node use `cgroup`",
+                "e.yaml:4:37: spec.addresses[0]: it is a loopback address (127.0.0.9); a workload has addresses of its own; for a process of the node use `cgroup`",
             ),
             (
                 "interface: tg-a, addresses: [192.0.2.9]",
-                "e.yaml:4:1: warning: spec.addresses[0]: it is in 192.0.2.0/24, which is behind up0 (192.0.2.9); the workload is reached there only by a route of its own on the node",
+                "e.yaml:4:37: warning: spec.addresses[0]: it is in 192.0.2.0/24, which is behind up0 (192.0.2.9); the workload is reached there only by a route of its own on the node",
             ),
             ("cgroup: /a, addresses: [10.0.0.1]", ""),
         ] {

@@ -254,6 +254,7 @@ mod tests {
                 path: "ingress[0]".into(),
                 file: "policies/backend.yaml".into(),
                 line: 9,
+                column: 1,
             },
         );
         Directory::new(&compiled, None)

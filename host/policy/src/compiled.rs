@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::peer::reserved;
+use crate::{peer::reserved, rule::At};
 
 /// A numeric security identity (Cilium's numbering).
 pub type IdentityId = u32;
@@ -218,6 +218,8 @@ pub struct RuleInfo {
     pub file: String,
     /// Line of the rule, from 1.
     pub line: u32,
+    /// Column of the rule, from 1.
+    pub column: u32,
 }
 
 impl RuleInfo {
@@ -226,6 +228,19 @@ impl RuleInfo {
         match &self.namespace {
             Some(namespace) => format!("{namespace}/{}", self.policy),
             None => self.policy.clone(),
+        }
+    }
+
+    /// Where it stands, with its path from the document's root.
+    pub fn at(&self) -> At {
+        let path = match self.path.as_str() {
+            whole if whole.is_empty() || whole.starts_with("specs[") => whole.to_owned(),
+            below => format!("spec.{below}"),
+        };
+        At {
+            path,
+            line: self.line,
+            column: self.column,
         }
     }
 

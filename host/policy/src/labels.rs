@@ -159,6 +159,14 @@ impl Requirement {
         }
     }
 
+    /// The value that its label must have, if it can be one only.
+    pub fn only_value(&self) -> Option<&str> {
+        match self {
+            Requirement::In(_, values) if values.len() == 1 => values.first().map(String::as_str),
+            _ => None,
+        }
+    }
+
     /// Does it hold only where the key is there?
     pub fn demands_key(&self) -> bool {
         matches!(self, Requirement::In(..) | Requirement::Exists(_))

@@ -62,14 +62,14 @@ pub fn verdict(input: &Input, query: &Query<'_>) -> Option<Answer> {
     let mut deny = None;
     let mut allows: Vec<(String, Option<&L7Rules>, bool)> = Vec::new();
     let mut denies_by_default = None;
-    for (policy, spec, prefix) in specs(input) {
+    for (policy, spec) in specs(input) {
         // What is in shadow is as if it were not there.
         let applies = input.mode != Mode::Never && !policy.meta.is_shadow();
         if !applies || !spec.subject.matches(&subject.labels) {
             continue;
         }
         if spec.denies_by_default(query.direction) {
-            denies_by_default.get_or_insert(short(policy, prefix.trim_end_matches('.')));
+            denies_by_default.get_or_insert(short(policy, spec.at.rule()));
         }
         for rule in &spec.rules {
             if rule.direction != query.direction || !is_peer(input, rule, query) {
@@ -130,22 +130,13 @@ pub fn verdict(input: &Input, query: &Query<'_>) -> Option<Answer> {
 }
 
 /// All specs, sorted by the name of their document.
-fn specs(input: &Input) -> Vec<(&Policy, &crate::rule::Spec, String)> {
+fn specs(input: &Input) -> Vec<(&Policy, &crate::rule::Spec)> {
     let mut policies: Vec<&Policy> = input.policies.iter().collect();
     policies.sort_by_key(|policy| policy.meta.key());
-    let mut all = Vec::new();
-    for policy in policies {
-        for (index, spec) in policy.specs.iter().enumerate() {
-            let several = policy.specs.len() > 1;
-            let prefix = if several {
-                format!("specs[{index}].")
-            } else {
-                String::new()
-            };
-            all.push((policy, spec, prefix));
-        }
-    }
-    all
+    let specs = policies
+        .into_iter()
+        .flat_map(|policy| policy.specs.iter().map(move |spec| (policy, spec)));
+    specs.collect()
 }
 
 fn short(policy: &Policy, path: &str) -> String {
@@ -190,7 +181,7 @@ fn is_peer(input: &Input, rule: &Rule, query: &Query<'_>) -> bool {
     };
     let who = who(input, query.peer);
     let outside = matches!(who, Who::Outside);
-    selectors.iter().any(|selector| match selector {
+    selectors.iter().any(|(_, selector)| match selector {
         PeerSelector::Labels(selector) => selector.matches(&labels(&who, query.peer)),
         PeerSelector::Cidr { net, except } => {
             outside
@@ -230,7 +221,7 @@ fn matching<'a>(
     query: &Query<'_>,
 ) -> Vec<(&'a str, Option<&'a L7Rules>, bool)> {
     let Traffic::Of(items) = &rule.traffic else {
-        return vec![(&rule.at.path, None, false)];
+        return vec![(rule.at.rule(), None, false)];
     };
     let names = match query.direction {
         Direction::Ingress => subject.port_names(),
@@ -249,7 +240,7 @@ fn matching<'a>(
                 PortRange::Numbers(first, last) => first == last,
                 PortRange::Named(_) => true,
             });
-            found.push((item.at.path.as_str(), item.l7.as_ref(), exact));
+            found.push((item.at.rule(), item.l7.as_ref(), exact));
         }
     }
     found
@@ -300,7 +291,7 @@ fn bindings(
         .filter(|b| {
             b.peers
                 .as_ref()
-                .is_none_or(|p| p.iter().any(|s| s.matches(&labels)))
+                .is_none_or(|p| p.iter().any(|(_, s)| s.matches(&labels)))
         })
         .map(|b| (b.meta.full_name(), b.plugin.clone(), b.protocol))
         .collect()

@@ -129,7 +129,7 @@ impl Peer {
     pub(crate) fn is_among(&self, peers: &Peers) -> bool {
         match peers {
             Peers::Any => true,
-            Peers::Of(selectors) => selectors.iter().any(|s| self.selected_by(s)),
+            Peers::Of(selectors) => selectors.iter().any(|(_, s)| self.selected_by(s)),
         }
     }
 }

@@ -23,10 +23,12 @@ pub struct Policy {
 /// One `spec`.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// Line, from 1.
-    pub line: u32,
+    /// Where it stands.
+    pub at: At,
     /// Endpoints it applies to.
     pub subject: Selector,
+    /// Where that was written.
+    pub subject_at: At,
     /// Does it switch the directions to default deny?
     pub default_deny: [bool; 2],
     /// All rules, in the order of the file.
@@ -63,34 +65,37 @@ pub struct Rule {
     pub traffic: Traffic,
 }
 
-/// Place of a rule in its document.
+/// Where a value was written: what is wrong with it is said of this place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct At {
-    /// Path below `spec`, e.g. `ingress[0].toPorts[1]`.
+    /// Path from the document's root, e.g. `spec.ingress[0].toPorts[1]`; empty for the
+    /// document as a whole.
     pub path: String,
-    /// Line, from 1.
+    /// Line the value begins at, from 1.
     pub line: u32,
+    /// Column the value begins at, from 1.
+    pub column: u32,
 }
 
 impl At {
-    /// The path from the document's root, as messages name fields; empty for the document
-    /// as a whole.
-    pub fn field(&self) -> String {
-        let path = &self.path;
-        match path.is_empty() || path.starts_with("spec.") || path.starts_with("specs[") {
-            true => path.clone(),
-            false => format!("spec.{path}"),
+    /// The path as rules are named by it: below `spec`, e.g. `ingress[0].toPorts[1]`. One
+    /// below `specs[i]` stays whole, so that the rules of several specs keep apart.
+    pub fn rule(&self) -> &str {
+        match self.path.strip_prefix("spec") {
+            Some("") => "",
+            Some(below) => below.strip_prefix('.').unwrap_or(&self.path),
+            None => &self.path,
         }
     }
 }
 
 /// Who is at the other end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Peers {
     /// Anybody, known or not.
     Any,
-    /// Whoever one of these selects; nobody if there are none.
-    Of(Vec<PeerSelector>),
+    /// Whoever one of these selects, each with its place; nobody if there are none.
+    Of(Vec<(At, PeerSelector)>),
 }
 
 /// One way to select peers.
@@ -161,6 +166,8 @@ pub struct PortRule {
 /// A set of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ports {
+    /// Where the port, or the ICMP type, was written.
+    pub at: At,
     /// IANA protocols, ORed.
     pub protocols: Vec<u8>,
     /// Which ports of them.
@@ -183,8 +190,9 @@ pub type PortNames = BTreeMap<String, Vec<(u8, u16)>>;
 
 impl Ports {
     /// One ICMP type.
-    pub fn icmp(ipv6: bool, ty: u8) -> Self {
+    pub fn icmp(at: At, ipv6: bool, ty: u8) -> Self {
         Ports {
+            at,
             protocols: vec![if ipv6 {
                 protocol::ICMPV6
             } else {

@@ -26,14 +26,15 @@ impl<'i> Register<'i> {
 
     /// The number of a rule of a document.
     pub(super) fn id(&mut self, meta: &Meta, at: &At) -> Result<RuleId, Exhausted> {
-        let id = self.numbers.get(&format!("{} {}", meta.key(), at.path))?;
+        let id = self.numbers.get(&format!("{} {}", meta.key(), at.rule()))?;
         self.rules.entry(id).or_insert_with(|| RuleInfo {
             kind: meta.kind.to_owned(),
             namespace: meta.namespace.clone(),
             policy: meta.name.clone(),
-            path: at.path.clone(),
+            path: at.rule().to_owned(),
             file: meta.file.clone(),
             line: at.line,
+            column: at.column,
         });
         Ok(id)
     }
@@ -86,16 +87,11 @@ pub(super) struct FlatSpec<'p> {
 /// Flattens a spec. `rules` collects the rules that [`Clause::rule`] points at.
 pub(super) fn flatten<'p>(
     meta: &'p Meta,
-    index: Option<usize>,
     spec: &'p Spec,
     register: &mut Register<'_>,
     rules: &mut Vec<&'p Rule>,
 ) -> Result<FlatSpec<'p>, Exhausted> {
-    let whole = At {
-        path: index.map_or_else(String::new, |index| format!("specs[{index}]")),
-        line: spec.line,
-    };
-    let id = register.id(meta, &whole)?;
+    let id = register.id(meta, &spec.at)?;
     let mut clauses = Vec::new();
     for rule in &spec.rules {
         let position = rules.len();

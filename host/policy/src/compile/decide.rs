@@ -194,11 +194,7 @@ impl Context<'_, '_> {
                     }
                     Speaker::Binding(index) => {
                         let meta = &self.bindings[index].binding.meta;
-                        let at = At {
-                            path: "spec.protocol".to_owned(),
-                            line: meta.line,
-                        };
-                        (meta, at)
+                        (meta, self.bindings[index].binding.protocol_at.clone())
                     }
                 };
                 if problem.document.as_deref() == Some(&meta.key()) {
@@ -206,8 +202,7 @@ impl Context<'_, '_> {
                 }
                 let hint = problem.hint.unwrap_or_default();
                 return Refusal::Conflict(Box::new(meta.problem(
-                    at.line,
-                    &at.field(),
+                    &at,
                     format!("enforced, it would contradict others: {}", problem.message),
                     &hint,
                 )));
@@ -411,8 +406,7 @@ fn numbers<T>(rules: &[(RuleId, T)]) -> Vec<RuleId> {
 
 fn unknown_plugin(clause: &Clause<'_>, at: &At, name: &str) -> Box<Problem> {
     let problem = clause.meta.problem(
-        at.line,
-        &at.field(),
+        at,
         "no plugin of this name is installed".to_owned(),
         "put it into the plugins folder first",
     );
@@ -424,8 +418,7 @@ fn unknown_plugin(clause: &Clause<'_>, at: &At, name: &str) -> Box<Problem> {
 
 fn rule_conflict(clause: &Clause<'_>, other: &str, own: &str) -> Box<Problem> {
     Box::new(clause.meta.problem(
-        clause.at.line,
-        &clause.at.field(),
+        clause.at,
         format!("{own} rules meet {other} rules on the same port for the same peer"),
         "one kind of L7 rules per port",
     ))
@@ -434,8 +427,7 @@ fn rule_conflict(clause: &Clause<'_>, other: &str, own: &str) -> Box<Problem> {
 fn binding_conflict(bound: &Bound<'_>, protocol: L7Protocol) -> Problem {
     let protocol = protocol.name();
     bound.binding.meta.problem(
-        bound.binding.meta.line,
-        "spec.protocol",
+        &bound.binding.protocol_at,
         format!("the port carries {protocol} by another rule"),
         "bind to another port, or with the same protocol",
     )

@@ -10,6 +10,8 @@ mod rows;
 mod services;
 mod universe;
 
+pub(crate) use self::services::target_port;
+
 use std::{
     collections::{BTreeMap, HashMap},
     rc::Rc,
@@ -30,7 +32,7 @@ use crate::{
     labels::Label,
     peer::{Peer, PeerKind},
     problem::{Problem, Severity},
-    rule::{At, Policy, PortNames, PortRange, Ports, Rule},
+    rule::{Policy, PortNames, PortRange, Ports, Rule},
 };
 
 /// Default deny by nobody in particular.
@@ -102,26 +104,14 @@ fn assemble(
     let mut specs: Vec<FlatSpec<'_>> = Vec::new();
     if input.mode != Mode::Never {
         for policy in by_name(&input.policies, |p: &Policy| p.meta.key()) {
-            let single = policy.specs.len() == 1;
-            for (index, spec) in policy.specs.iter().enumerate() {
-                let index = (!single).then_some(index);
-                specs.push(flatten(
-                    &policy.meta,
-                    index,
-                    spec,
-                    &mut register,
-                    &mut rules,
-                )?);
+            for spec in &policy.specs {
+                specs.push(flatten(&policy.meta, spec, &mut register, &mut rules)?);
             }
         }
     }
     let mut bindings = Vec::new();
     for binding in by_name(&input.bindings, |b: &PluginBinding| b.meta.key()) {
-        let at = At {
-            path: String::new(),
-            line: binding.meta.line,
-        };
-        let rule = register.id(&binding.meta, &at)?;
+        let rule = register.id(&binding.meta, &binding.meta.at)?;
         bindings.push(Bound { rule, binding });
     }
     let mut deny_list = BTreeMap::new();
@@ -407,7 +397,7 @@ fn binding_terms(
     let of_peer = match &binding.peers {
         None => true,
         Some(_) if peer.kind == PeerKind::Unknown => false,
-        Some(selectors) => selectors.iter().any(|s| s.matches(&peer.labels)),
+        Some(selectors) => selectors.iter().any(|(_, s)| s.matches(&peer.labels)),
     };
     if binding.direction != direction || !of_peer {
         return;

@@ -41,9 +41,8 @@ fn check_documents(input: &Input, problems: &mut Vec<Problem>) {
     for meta in metas {
         if let Some(first) = seen.get(&meta.key()) {
             problems.push(meta.problem(
-                meta.line,
-                NAME,
-                format!("{} {EXISTS} {}:{}", meta.key(), first.file, first.line),
+                &meta.name_at,
+                format!("{} {EXISTS} {}:{}", meta.key(), first.file, first.at.line),
                 "give one of them another name",
             ));
         } else {
@@ -62,8 +61,7 @@ fn check_locations(input: &Input, problems: &mut Vec<Problem>) {
         let at = &endpoint.location_at;
         if let Some(first) = seen.get(&place) {
             problems.push(endpoint.meta.problem(
-                at.line,
-                &at.field(),
+                at,
                 format!("{} already belongs to {}", place.1, first.full_name()),
                 "one endpoint per place",
             ));

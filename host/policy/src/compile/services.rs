@@ -26,7 +26,7 @@ pub(super) fn compile(
     let mut compiled = Vec::new();
     for service in super::by_name(&input.services, |s: &Service| s.meta.key()) {
         for port in &service.ports {
-            for address in &service.addresses {
+            for (_, address) in &service.addresses {
                 let name = full_name(service, port);
                 let frontend = (SocketAddr::new(*address, port.port), port.protocol);
                 let key = format!(
@@ -55,12 +55,11 @@ fn check_frontends(input: &Input, problems: &mut Vec<Problem>) {
     let mut frontends: BTreeMap<(SocketAddr, u8), String> = BTreeMap::new();
     for service in &input.services {
         for port in &service.ports {
-            for address in &service.addresses {
+            for (_, address) in &service.addresses {
                 let frontend = (SocketAddr::new(*address, port.port), port.protocol);
                 if let Some(owner) = frontends.get(&frontend) {
                     problems.push(service.meta.problem(
-                        port.line,
-                        "spec.ports",
+                        &port.port_at,
                         format!(
                             "{}/{} already belongs to {owner}",
                             frontend.0,
@@ -134,12 +133,9 @@ fn backends(
     backends
 }
 
-fn of_endpoint(
-    endpoint: &Endpoint,
-    workloads: &BTreeMap<IpAddr, EndpointId>,
-    port: &ServicePort,
-) -> Vec<CompiledBackend> {
-    let number = match &port.target {
+/// The port of an endpoint that a service port leads to; `None` if it has none of the name.
+pub(crate) fn target_port(endpoint: &Endpoint, port: &ServicePort) -> Option<u16> {
+    match &port.target {
         TargetPort::Number(number) => Some(*number),
         TargetPort::Name(name) => {
             let names = endpoint.port_names();
@@ -147,8 +143,15 @@ fn of_endpoint(
             let mut same = of_name.filter(|(protocol, _)| *protocol == port.protocol);
             same.next().map(|(_, number)| *number)
         }
-    };
-    let Some(number) = number else {
+    }
+}
+
+fn of_endpoint(
+    endpoint: &Endpoint,
+    workloads: &BTreeMap<IpAddr, EndpointId>,
+    port: &ServicePort,
+) -> Vec<CompiledBackend> {
+    let Some(number) = target_port(endpoint, port) else {
         return Vec::new();
     };
     let of_address = |addr: &IpAddr| CompiledBackend {

@@ -152,8 +152,7 @@ fn add_endpoints(
         for (address, at) in endpoint.addresses() {
             if let Some(owner) = owners.get(&address) {
                 problems.push(endpoint.meta.problem(
-                    at.line,
-                    &at.field(),
+                    at,
                     format!("{address} already belongs to {}", owner.meta.full_name()),
                     "an address belongs to one endpoint",
                 ));
@@ -191,10 +190,11 @@ fn selectors_of(input: &Input) -> impl Iterator<Item = &PeerSelector> {
         .iter()
         .flat_map(|p| &p.specs)
         .flat_map(|s| &s.rules);
-    rules.flat_map(|rule| match &rule.peers {
-        Peers::Any => [].iter(),
-        Peers::Of(selectors) => selectors.iter(),
-    })
+    let placed = rules.flat_map(|rule| match &rule.peers {
+        Peers::Any => &[][..],
+        Peers::Of(selectors) => selectors,
+    });
+    placed.map(|(_, selector)| selector)
 }
 
 /// Every prefix a rule names, the excepted ones too: so that the longest match of any

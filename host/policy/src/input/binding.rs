@@ -2,9 +2,9 @@
 
 use super::{
     Meta, Origin,
-    cilium::{Selecting, at, read_selector},
+    cilium::{Selecting, read_selector},
     read_meta,
-    reader::{Cursor, Fields},
+    reader::{Cursor, Fields, all, optional},
 };
 use crate::{
     compiled::{Direction, FailMode, L7Protocol},
@@ -21,10 +21,12 @@ pub struct PluginBinding {
     pub meta: Meta,
     /// Endpoints it applies to.
     pub subject: Selector,
+    /// Where that was written.
+    pub subject_at: At,
     /// Direction, seen from the subject.
     pub direction: Direction,
-    /// Peers it applies to; `None` means all.
-    pub peers: Option<Vec<Selector>>,
+    /// Peers it applies to, each selector with its place; `None` means all.
+    pub peers: Option<Vec<(At, Selector)>>,
     /// Destination ports it applies to.
     pub ports: Vec<u16>,
     /// Name of the plugin.
@@ -39,6 +41,8 @@ pub struct PluginBinding {
     pub fail_mode: FailMode,
     /// How the stream is read.
     pub protocol: L7Protocol,
+    /// Where that was written; if it was not, where it would have to be.
+    pub protocol_at: At,
 }
 
 impl PluginBinding {
@@ -58,8 +62,9 @@ impl PluginBinding {
 
 pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<PluginBinding> {
     let top = root.fields(&["apiVersion", "kind", "metadata", "spec"])?;
-    let meta = read_meta(root, &top, origin)?;
-    let fields = top.required("spec")?.fields(&[
+    let meta = read_meta(root, &top, origin);
+    let spec = top.required("spec")?;
+    let fields = spec.fields(&[
         "endpointSelector",
         "direction",
         "peers",
@@ -69,52 +74,68 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<PluginBindi
         "failMode",
         "protocol",
     ])?;
-    let namespace = meta.namespace.as_deref();
-    let subject = read_selector(
-        fields.required("endpointSelector")?,
-        Selecting::Subject(namespace),
-    )?;
-    let ports = fields.required("toPorts")?;
-    let numbers: Option<Vec<u16>> = ports.items()?.iter().map(read_port).collect();
-    let numbers = numbers?;
-    if numbers.is_empty() {
-        ports.error("needs at least one port", "");
-        return None;
-    }
-    let plugin = fields.required("plugin")?;
-    let fail_modes = [("open", FailMode::Open), ("closed", FailMode::Closed)];
-    let protocols = [("http", L7Protocol::Http), ("dns", L7Protocol::Dns)];
-    Some(PluginBinding {
-        subject,
-        direction: fields.required("direction")?.one_of(&[
+    let namespace = meta.as_ref().and_then(|meta| meta.namespace.as_deref());
+    let subject_at = fields.required("endpointSelector");
+    let subject = subject_at.and_then(|at| read_selector(at, Selecting::Subject(namespace)));
+    let direction = fields.required("direction").and_then(|direction| {
+        direction.one_of(&[
             ("ingress", Direction::Ingress),
             ("egress", Direction::Egress),
-        ])?,
-        peers: read_peers(&fields, namespace)?,
-        ports: numbers,
-        plugin: plugin.word()?.to_owned(),
-        plugin_at: at(plugin),
-        config_at: at(fields.get("config").unwrap_or(plugin)),
-        config: match fields.get("config") {
+        ])
+    });
+    let peers = read_peers(&fields, namespace);
+    let ports = fields.required("toPorts").and_then(read_ports);
+    let plugin_at = fields.required("plugin");
+    let plugin = plugin_at.and_then(Cursor::word);
+    let config = fields.get("config");
+    let fail_modes = [("open", FailMode::Open), ("closed", FailMode::Closed)];
+    let protocols = [("http", L7Protocol::Http), ("dns", L7Protocol::Dns)];
+    let fail_mode = optional(fields.get("failMode"), FailMode::default(), |mode| {
+        mode.one_of(&fail_modes)
+    });
+    let protocol_at = fields.get("protocol");
+    let protocol = optional(protocol_at, L7Protocol::Http, |protocol| {
+        protocol.one_of(&protocols)
+    });
+    Some(PluginBinding {
+        subject: subject?,
+        subject_at: subject_at?.at(),
+        direction: direction?,
+        peers: peers?,
+        ports: ports?,
+        plugin: plugin?.to_owned(),
+        plugin_at: plugin_at?.at(),
+        config_at: config.or(plugin_at)?.at(),
+        config: match config {
             Some(config) => config.node().to_json().to_string(),
             None => "{}".to_owned(),
         },
-        fail_mode: match fields.get("failMode") {
-            Some(mode) => mode.one_of(&fail_modes)?,
-            None => FailMode::default(),
+        fail_mode: fail_mode?,
+        protocol: protocol?,
+        protocol_at: match protocol_at {
+            Some(protocol) => protocol.at(),
+            None => At {
+                path: "spec.protocol".to_owned(),
+                ..spec.at()
+            },
         },
-        protocol: match fields.get("protocol") {
-            Some(protocol) => protocol.one_of(&protocols)?,
-            None => L7Protocol::Http,
-        },
-        meta,
+        meta: meta?,
     })
+}
+
+fn read_ports(cursor: &Cursor<'_>) -> Option<Vec<u16>> {
+    let items = cursor.items()?;
+    if items.is_empty() {
+        cursor.error("needs at least one port", "");
+        return None;
+    }
+    all(items.iter().map(read_port))
 }
 
 /// `peers`: label selectors. The outer `Option` is "could it be read", the inner one
 /// "is there any".
 #[expect(clippy::option_option, reason = "absent and unreadable are different")]
-fn read_peers(fields: &Fields<'_>, namespace: Option<&str>) -> Option<Option<Vec<Selector>>> {
+fn read_peers(fields: &Fields<'_>, namespace: Option<&str>) -> Option<Option<Vec<(At, Selector)>>> {
     let Some(peers) = fields.get("peers") else {
         return Some(None);
     };
@@ -123,9 +144,10 @@ fn read_peers(fields: &Fields<'_>, namespace: Option<&str>) -> Option<Option<Vec
         subject_is_init: false,
     };
     let items = peers.items()?;
-    let read = items.iter().map(|item| read_selector(item, selecting));
-    let selectors: Option<Vec<Selector>> = read.collect();
-    Some(Some(selectors?))
+    let read = items
+        .iter()
+        .map(|item| Some((item.at(), read_selector(item, selecting)?)));
+    Some(Some(all(read)?))
 }
 
 /// A port number, with or without quotes.

@@ -2,7 +2,10 @@
 
 use ipnet::IpNet;
 
-use super::{Meta, Origin, read_meta, read_net, reader::Cursor};
+use super::{
+    Meta, Origin, read_meta, read_net,
+    reader::{Cursor, all},
+};
 use crate::rule::At;
 
 /// A deny list.
@@ -16,14 +19,10 @@ pub struct DenyList {
 
 pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<DenyList> {
     let top = root.fields(&["apiVersion", "kind", "metadata", "spec"])?;
-    let meta = read_meta(root, &top, origin)?;
+    let meta = read_meta(root, &top, origin);
     let fields = top.required("spec")?.fields(&["cidrs"])?;
     let items = fields.required("cidrs")?.items()?;
-    let read = items.iter().enumerate().map(|(index, item)| {
-        let at = At {
-            path: format!("cidrs[{index}]"),
-            line: item.line(),
-        };
+    let read = items.iter().map(|item| {
         let net = read_net(item)?;
         if net.prefix_len() == 0 {
             item.warn(
@@ -31,11 +30,11 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<DenyList> {
                 "list the prefixes that shall be refused",
             );
         }
-        Some((at, net))
+        Some((item.at(), net))
     });
-    let cidrs: Option<Vec<_>> = read.collect();
+    let cidrs = all(read);
     Some(DenyList {
         cidrs: cidrs?,
-        meta,
+        meta: meta?,
     })
 }

@@ -3,10 +3,8 @@
 use std::net::IpAddr;
 
 use super::{
-    Meta, Origin,
-    cilium::at,
-    read_addr, read_label_map, read_meta, read_protocol,
-    reader::{Cursor, Fields},
+    Meta, Origin, read_addr, read_label_map, read_meta, read_protocol,
+    reader::{Cursor, Fields, all, optional},
 };
 use crate::{
     compiled::{BackendState, Location},
@@ -68,8 +66,9 @@ impl Endpoint {
 
 pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<Endpoint> {
     let top = root.fields(&["apiVersion", "kind", "metadata", "spec"])?;
-    let meta = read_meta(root, &top, origin)?;
-    let fields = top.required("spec")?.fields(&[
+    let meta = read_meta(root, &top, origin);
+    let spec = top.required("spec")?;
+    let fields = spec.fields(&[
         "interface",
         "cgroup",
         "addresses",
@@ -77,46 +76,42 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<Endpoint> {
         "fastLane",
         "state",
     ])?;
-    let (location, location_at) = read_location(top.get("spec")?, &fields)?;
+    let location = read_location(spec, &fields);
     let items = fields.items("addresses").unwrap_or_default();
-    let addresses: Option<Vec<IpAddr>> = items.iter().map(read_addr).collect();
-    let addresses = addresses?;
-    let addresses_at = items.iter().map(at).collect();
-    if addresses.is_empty() && matches!(location, Location::Interface(_)) {
-        root.error(
-            "spec.addresses is empty",
+    let addresses = all(items.iter().map(read_addr));
+    let is_workload = matches!(location, Some((Location::Interface(_), _)));
+    if items.is_empty() && is_workload {
+        fields.get("addresses").unwrap_or(spec).error(
             "a workload needs the addresses it sends from",
+            "list them in spec.addresses",
         );
-        return None;
     }
-    let ports: Option<Vec<NamedPort>> = fields
-        .items("ports")
-        .unwrap_or_default()
-        .iter()
-        .map(read_port)
-        .collect();
+    let ports = fields.items("ports").unwrap_or_default();
+    let ports = all(ports.iter().map(read_port));
+    let fast_lane = optional(fields.get("fastLane"), false, Cursor::boolean);
+    let state = optional(
+        fields.get("state"),
+        BackendState::default(),
+        super::service::read_state,
+    );
+    let labels = read_labels(&top, meta.as_ref());
+    let (location, location_at) = location?;
     Some(Endpoint {
-        labels: read_labels(&top, &meta)?,
-        meta,
+        labels: labels?,
+        meta: meta?,
         location,
         location_at,
-        addresses,
-        addresses_at,
+        addresses: addresses?,
+        addresses_at: items.iter().map(Cursor::at).collect(),
         ports: ports?,
-        fast_lane: match fields.get("fastLane") {
-            Some(switch) => switch.boolean()?,
-            None => false,
-        },
-        state: match fields.get("state") {
-            Some(state) => super::service::read_state(state)?,
-            None => BackendState::default(),
-        },
+        fast_lane: fast_lane?,
+        state: state?,
     })
 }
 
-fn read_labels(top: &Fields<'_>, meta: &Meta) -> Option<Vec<Label>> {
+fn read_labels(top: &Fields<'_>, meta: Option<&Meta>) -> Option<Vec<Label>> {
     let mut labels = vec![Label::new("k8s", CLUSTER, LOCAL_CLUSTER)];
-    if let Some(namespace) = &meta.namespace {
+    if let Some(namespace) = meta.and_then(|meta| meta.namespace.as_ref()) {
         labels.push(Label::new("k8s", NAMESPACE, namespace));
     }
     let metadata = top.get("metadata")?.entries()?;
@@ -128,7 +123,6 @@ fn read_labels(top: &Fields<'_>, meta: &Meta) -> Option<Vec<Label>> {
                     format!("the label `{key}` cannot be set by hand"),
                     "plain keys like `app`; the namespace comes from metadata.namespace",
                 );
-                return None;
             }
             labels.push(Label::new("k8s", &key.key, &value));
         }
@@ -147,7 +141,7 @@ fn read_location(spec: &Cursor<'_>, fields: &Fields<'_>) -> Option<(Location, At
                 interface.error("not the name of a network interface", "");
                 return None;
             }
-            Some((Location::Interface(name.to_owned()), at(interface)))
+            Some((Location::Interface(name.to_owned()), interface.at()))
         }
         (None, Some(cgroup)) => {
             let path = cgroup.word()?;
@@ -155,7 +149,7 @@ fn read_location(spec: &Cursor<'_>, fields: &Fields<'_>) -> Option<(Location, At
                 cgroup.error("must not lead upwards", "");
                 return None;
             }
-            Some((Location::Cgroup(path.to_owned()), at(cgroup)))
+            Some((Location::Cgroup(path.to_owned()), cgroup.at()))
         }
         _ => {
             spec.error(
@@ -169,18 +163,19 @@ fn read_location(spec: &Cursor<'_>, fields: &Fields<'_>) -> Option<(Location, At
 
 fn read_port(cursor: &Cursor<'_>) -> Option<NamedPort> {
     let fields = cursor.fields(&["name", "port", "protocol"])?;
-    let name = fields.required("name")?;
-    let text = name.word()?.to_ascii_lowercase();
-    if let Err(reason) = super::cilium::check_port_name(&text) {
-        name.error(reason, "");
-        return None;
-    }
+    let name = fields.required("name").and_then(|name| {
+        let text = name.word()?.to_ascii_lowercase();
+        if let Err(reason) = super::cilium::check_port_name(&text) {
+            name.error(reason, "");
+            return None;
+        }
+        Some(text)
+    });
+    let port = fields.required("port").and_then(Cursor::port);
+    let protocol = optional(fields.get("protocol"), protocol::TCP, read_protocol);
     Some(NamedPort {
-        name: text,
-        port: fields.required("port")?.port()?,
-        protocol: match fields.get("protocol") {
-            Some(protocol) => read_protocol(protocol)?,
-            None => protocol::TCP,
-        },
+        name: name?,
+        port: port?,
+        protocol: protocol?,
     })
 }

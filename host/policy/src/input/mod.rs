@@ -16,7 +16,7 @@ use ipnet::{IpNet, Ipv4Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::reader::{Cursor, Fields, Findings};
+use self::reader::{Cursor, Fields, Findings, all, optional, or_one_of};
 pub(crate) use self::service::MAX_WEIGHT;
 pub use self::{
     binding::PluginBinding,
@@ -25,7 +25,12 @@ pub use self::{
     service::{Backend, Service, ServicePort, TargetPort},
 };
 use crate::{
-    compiled::L7Protocol, label_syntax, labels::Key, problem::Problem, rule::Policy, yaml,
+    compiled::L7Protocol,
+    label_syntax,
+    labels::Key,
+    problem::Problem,
+    rule::{At, Policy},
+    yaml,
 };
 
 /// Everything that is compiled into one generation.
@@ -117,14 +122,18 @@ impl Document {
 pub struct Meta {
     /// File, as the caller named it.
     pub file: String,
-    /// Line the document starts at, from 1.
-    pub line: u32,
+    /// Where the document begins.
+    pub at: At,
     /// `kind:`.
     pub kind: &'static str,
+    /// Where that was written.
+    pub kind_at: At,
     /// Namespace; `None` for cluster-wide kinds.
     pub namespace: Option<String>,
     /// Name.
     pub name: String,
+    /// Where that was written.
+    pub name_at: At,
     /// Is it in force, or only rehearsed?
     pub enforcement: Enforcement,
 }
@@ -160,14 +169,14 @@ impl Meta {
         }
     }
 
-    /// A problem of this document that shows only when everything is put together.
-    pub(crate) fn problem(&self, line: u32, field: &str, message: String, hint: &str) -> Problem {
+    /// A problem of this document, at one place of it; an error unless it is made a warning.
+    pub fn problem(&self, at: &At, message: String, hint: &str) -> Problem {
         Problem {
             file: self.file.clone(),
             document: Some(self.key()),
-            line,
-            column: 1,
-            field: field.to_owned(),
+            line: at.line,
+            column: at.column,
+            field: at.path.clone(),
             value: None,
             message,
             hint: (!hint.is_empty()).then(|| hint.to_owned()),
@@ -227,8 +236,14 @@ fn read_document(file: &str, root: &Cursor<'_>) -> Option<Body> {
         );
         return None;
     };
-    let origin = |kind, scope| Origin { file, kind, scope };
-    match (version.text()?, kind.text()?) {
+    let origin = |kind_name, scope| Origin {
+        file,
+        kind: kind_name,
+        kind_at: kind.at(),
+        scope,
+    };
+    let (version_name, kind_name) = (version.text(), kind.text());
+    match (version_name?, kind_name?) {
         (CILIUM, "CiliumNetworkPolicy") => {
             let origin = origin("CiliumNetworkPolicy", Scope::OptionalNamespace);
             cilium::read(root, &origin).map(Body::Policy)
@@ -250,23 +265,37 @@ fn read_document(file: &str, root: &Cursor<'_>) -> Option<Body> {
             binding::read(root, &origin("PluginBinding", Scope::DefaultNamespace))
                 .map(Body::PluginBinding)
         }
-        (other, kind_name) => {
-            kind.error(
-                format!("no such kind in {other}: {kind_name}"),
-                &format!(
-                    "{CILIUM}: CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy; \
-                     {TIDEGATE}: Endpoint, Service, DenyList, PluginBinding"
+        (_, name) => {
+            match KINDS.iter().find(|(_, known)| *known == name) {
+                Some((right, _)) => version.error(
+                    format!("not the version of {name}"),
+                    &format!("write apiVersion: {right}"),
                 ),
-            );
+                None => {
+                    let known: Vec<&str> = KINDS.iter().map(|(_, known)| *known).collect();
+                    kind.error("no such kind", &or_one_of(name, &known));
+                }
+            }
             None
         }
     }
 }
 
+/// Every kind, with its version.
+const KINDS: [(&str, &str); 6] = [
+    (CILIUM, "CiliumNetworkPolicy"),
+    (CILIUM, "CiliumClusterwideNetworkPolicy"),
+    (TIDEGATE, "Endpoint"),
+    (TIDEGATE, "Service"),
+    (TIDEGATE, "DenyList"),
+    (TIDEGATE, "PluginBinding"),
+];
+
 /// Where a document comes from and what its kind does with namespaces.
 struct Origin<'a> {
     file: &'a str,
     kind: &'static str,
+    kind_at: At,
     scope: Scope,
 }
 
@@ -320,33 +349,23 @@ fn read_meta<'a>(root: &Cursor<'a>, top: &Fields<'a>, origin: &Origin<'_>) -> Op
         .chain(FOREIGN_METADATA)
         .collect();
     let fields = top.required("metadata")?.fields(&known)?;
-    let name = fields.required("name")?.word()?.to_owned();
-    let written = match fields.get("namespace") {
-        Some(namespace) => Some(namespace.text()?).filter(|text| !text.is_empty()),
-        None => None,
-    };
-    if let (Some(namespace), Some(text)) = (fields.get("namespace"), written)
-        && let Err(reason) = label_syntax::check_namespace(text)
-    {
-        namespace.error(format!("not the name of a namespace: {reason}"), "");
-        return None;
-    }
-    if let Some(namespace) = fields.get("namespace")
-        && origin.scope == Scope::Cluster
-        && written.is_some()
-    {
-        namespace.error(format!("{} has no namespace", origin.kind), "remove it");
-    }
+    let name_at = fields.required("name");
+    let name = name_at.and_then(Cursor::word);
+    let written = optional(fields.get("namespace"), None, |namespace| {
+        read_namespace(namespace, origin)
+    })?;
     let namespace = match origin.scope {
         Scope::DefaultNamespace => Some(written.unwrap_or(DEFAULT_NAMESPACE)),
         Scope::OptionalNamespace | Scope::Cluster => written,
     };
     let meta = Meta {
         file: origin.file.to_owned(),
-        line: root.line(),
+        at: root.at(),
         kind: origin.kind,
+        kind_at: origin.kind_at.clone(),
         namespace: namespace.map(str::to_owned),
-        name,
+        name: name?.to_owned(),
+        name_at: name_at?.at(),
         enforcement: Enforcement::default(),
     };
     root.name_document(meta.key());
@@ -378,6 +397,24 @@ fn read_enforcement(annotations: &Cursor<'_>, origin: &Origin<'_>) -> Option<Enf
         }
     }
     enforcement
+}
+
+/// A namespace as written; the inner `None` if that is nothing.
+#[expect(clippy::option_option, reason = "absent and unreadable are different")]
+fn read_namespace<'a>(cursor: &Cursor<'a>, origin: &Origin<'_>) -> Option<Option<&'a str>> {
+    let text = cursor.text()?;
+    if text.is_empty() {
+        return Some(None);
+    }
+    if let Err(reason) = label_syntax::check_namespace(text) {
+        cursor.error(format!("not the name of a namespace: {reason}"), "");
+        return None;
+    }
+    if origin.scope == Scope::Cluster {
+        cursor.error(format!("{} has no namespace", origin.kind), "remove it");
+        return None;
+    }
+    Some(Some(text))
 }
 
 /// A prefix, or a bare address as a full-length one; host bits are cleared, and
@@ -425,23 +462,19 @@ const KEY_HINT: &str = "like `app`, `example.com/app` or `k8s:app`";
 /// Everything that cannot be a label is reported.
 fn read_label_map(cursor: &Cursor<'_>) -> Option<Vec<(Key, String)>> {
     let entries = cursor.entries()?;
-    let read: Vec<Option<(Key, String)>> = entries
-        .iter()
-        .map(|(key, at)| {
-            let parsed = Key::parse(key).map_err(|reason| {
-                at.error(
-                    format!("`{key}` is not the key of a label: {reason}"),
-                    KEY_HINT,
-                );
-            });
-            let value = match at.node().value {
-                yaml::Value::Null => Some(String::new()),
-                _ => read_label_value(at),
-            };
-            Some((parsed.ok()?, value?))
-        })
-        .collect();
-    read.into_iter().collect()
+    all(entries.iter().map(|(key, at)| {
+        let parsed = Key::parse(key).map_err(|reason| {
+            at.error(
+                format!("`{key}` is not the key of a label: {reason}"),
+                KEY_HINT,
+            );
+        });
+        let value = match at.node().value {
+            yaml::Value::Null => Some(String::new()),
+            _ => read_label_value(at),
+        };
+        Some((parsed.ok()?, value?))
+    }))
 }
 
 /// The value of a label.
@@ -467,7 +500,7 @@ fn read_string_map(cursor: &Cursor<'_>) -> Option<BTreeMap<String, String>> {
         };
         Some((key.clone(), value.to_owned()))
     });
-    read.collect()
+    Some(all(read)?.into_iter().collect())
 }
 
 /// `TCP`, `UDP` or `SCTP`, in any case.

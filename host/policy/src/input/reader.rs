@@ -5,6 +5,7 @@ use std::cell::RefCell;
 
 use crate::{
     problem::{Problem, Severity},
+    rule::At,
     yaml::{Node, Value},
 };
 
@@ -42,6 +43,43 @@ impl<'a> Findings<'a> {
     }
 }
 
+/// The known word that somebody may have meant who wrote `word`, if one is near.
+pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let distance =
+        |other: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &other.to_lowercase());
+    let all = known.iter().map(|other| (distance(other), *other));
+    let near = all
+        .min()
+        .filter(|(distance, other)| *distance <= 2.max(other.len() / 3));
+    near.map(|(_, other)| other)
+}
+
+/// What would be right instead of `word`: the nearest of the known ones, and all of them.
+pub(crate) fn or_one_of(word: &str, known: &[&str]) -> String {
+    let all = format!("one of: {}", known.join(", "));
+    match nearest(word, known) {
+        Some(other) => format!("did you mean `{other}`? {all}"),
+        None => all,
+    }
+}
+
+/// What was read, or `None` if something of it could not be. Reads everything in any case,
+/// so that people are told all that is wrong at once.
+pub(crate) fn all<T>(read: impl IntoIterator<Item = Option<T>>) -> Option<Vec<T>> {
+    let read: Vec<Option<T>> = read.into_iter().collect();
+    read.into_iter().collect()
+}
+
+/// A field that may be left out: what it says, `otherwise` if it is not there, `None` if it
+/// cannot be read.
+pub(crate) fn optional<'a, T>(
+    field: Option<&Cursor<'a>>,
+    otherwise: T,
+    read: impl Fn(&Cursor<'a>) -> Option<T>,
+) -> Option<T> {
+    field.map_or(Some(otherwise), read)
+}
+
 /// A place in a document.
 #[derive(Clone)]
 pub(crate) struct Cursor<'a> {
@@ -63,13 +101,13 @@ impl<'a> Cursor<'a> {
         self.node
     }
 
-    /// Path from the document's root.
-    pub(crate) fn path(&self) -> &str {
-        &self.path
-    }
-
-    pub(crate) fn line(&self) -> u32 {
-        self.node.line
+    /// Where the value stands.
+    pub(crate) fn at(&self) -> At {
+        At {
+            path: self.path.clone(),
+            line: self.node.line,
+            column: self.node.column,
+        }
     }
 
     /// From now on, problems belong to the document with this key.
@@ -125,13 +163,8 @@ impl<'a> Cursor<'a> {
     }
 
     fn unknown(&self, key: &str, known: &[&str]) {
-        let nearest = known
-            .iter()
-            .map(|other| (strsim::damerau_levenshtein(key, other), *other))
-            .min()
-            .filter(|(distance, other)| *distance <= 2.max(other.len() / 3));
-        let hint = match nearest {
-            Some((_, other)) => format!("did you mean `{other}`?"),
+        let hint = match nearest(key, known) {
+            Some(other) => format!("did you mean `{other}`?"),
             None => format!("known here: {}", known.join(", ")),
         };
         self.error("no such field", &hint);
@@ -253,7 +286,7 @@ impl<'a> Cursor<'a> {
         let found = words.iter().find(|(word, _)| *word == text);
         if found.is_none() {
             let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            self.error("no such value", &format!("one of: {}", all.join(", ")));
+            self.error("no such value", &or_one_of(text, &all));
         }
         found.map(|(_, value)| *value)
     }

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use super::{
     Meta, Origin, cilium, read_addr, read_meta, read_protocol,
-    reader::{Cursor, Fields},
+    reader::{Cursor, Fields, all, optional},
 };
 use crate::{
     compiled::{Algorithm, BackendState},
     labels::Selector,
     protocol,
+    rule::At,
     yaml::Value,
 };
 
@@ -18,8 +19,8 @@ use crate::{
 pub struct Service {
     /// Name and origin.
     pub meta: Meta,
-    /// Frontend addresses.
-    pub addresses: Vec<IpAddr>,
+    /// Frontend addresses, each with its place.
+    pub addresses: Vec<(At, IpAddr)>,
     /// Frontend ports.
     pub ports: Vec<ServicePort>,
     /// How a backend is chosen.
@@ -28,6 +29,8 @@ pub struct Service {
     pub backends: Vec<Backend>,
     /// Endpoints that are backends; their namespace is the service's.
     pub selector: Option<Selector>,
+    /// Where `selector` or `backends` was written; the document if neither was.
+    pub backends_at: At,
 }
 
 /// A frontend port.
@@ -37,12 +40,14 @@ pub struct ServicePort {
     pub name: Option<String>,
     /// Frontend port.
     pub port: u16,
+    /// Where that was written.
+    pub port_at: At,
     /// Backend port.
     pub target: TargetPort,
+    /// Where that was written; the frontend port's place if it was not.
+    pub target_at: At,
     /// IANA protocol.
     pub protocol: u8,
-    /// Line, from 1.
-    pub line: u32,
 }
 
 /// Backend port of a frontend port.
@@ -57,6 +62,8 @@ pub enum TargetPort {
 /// A backend given by address.
 #[derive(Clone, Debug)]
 pub struct Backend {
+    /// Where it was written.
+    pub at: At,
     /// Address.
     pub address: IpAddr,
     /// Port, if it is not the target port.
@@ -72,48 +79,58 @@ pub(crate) const MAX_WEIGHT: u32 = 1_000;
 
 pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<Service> {
     let top = root.fields(&["apiVersion", "kind", "metadata", "spec"])?;
-    let meta = read_meta(root, &top, origin)?;
+    let meta = read_meta(root, &top, origin);
     let spec = top.required("spec")?;
     let fields = spec.fields(&["addresses", "ports", "algorithm", "backends", "selector"])?;
 
-    let addresses: Option<Vec<IpAddr>> = fields
-        .required("addresses")?
-        .items()?
-        .iter()
-        .map(read_addr)
-        .collect();
-    let port_items = fields.required("ports")?.items()?;
-    let ports: Option<Vec<ServicePort>> = port_items.iter().map(read_port).collect();
-    let (addresses, ports) = (addresses?, ports?);
-    if addresses.is_empty() || ports.is_empty() {
-        spec.error("needs at least one address and one port", "");
-        return None;
+    let addresses = read_some(&fields, "addresses", |item| {
+        Some((item.at(), read_addr(item)?))
+    });
+    let ports = read_some(&fields, "ports", read_port);
+    if let (Some(ports), Some(cursor)) = (&ports, fields.get("ports"))
+        && ports.len() > 1
+        && ports.iter().any(|port| port.name.is_none())
+    {
+        cursor.error("each of several ports needs a name", "");
     }
-    if port_items.len() > 1 && ports.iter().any(|port| port.name.is_none()) {
-        spec.error("each of several ports needs a name", "");
-        return None;
-    }
-    let backend_items = fields.items("backends").unwrap_or_default();
-    let backends: Option<Vec<Backend>> = backend_items.iter().map(read_backend).collect();
+    let backends = fields.items("backends").unwrap_or_default();
+    let backends = all(backends.iter().map(read_backend));
+    let algorithm = optional(fields.get("algorithm"), Algorithm::default(), |cursor| {
+        cursor.one_of(&[("random", Algorithm::Random), ("maglev", Algorithm::Maglev)])
+    });
+    let namespace = meta.as_ref().and_then(|meta| meta.namespace.as_deref());
+    let selector = read_selector(&fields, namespace);
+    let backends_at = fields.get("selector").or_else(|| fields.get("backends"));
     Some(Service {
-        selector: read_selector(&fields, &meta)?,
-        meta,
-        addresses,
-        ports,
-        algorithm: match fields.get("algorithm") {
-            Some(algorithm) => {
-                algorithm.one_of(&[("random", Algorithm::Random), ("maglev", Algorithm::Maglev)])?
-            }
-            None => Algorithm::default(),
-        },
+        backends_at: backends_at.unwrap_or(root).at(),
+        selector: selector?,
+        meta: meta?,
+        addresses: addresses?,
+        ports: ports?,
+        algorithm: algorithm?,
         backends: backends?,
     })
+}
+
+/// A list that must be there and not be empty.
+fn read_some<T>(
+    fields: &Fields<'_>,
+    key: &str,
+    read: impl Fn(&Cursor<'_>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let cursor = fields.required(key)?;
+    let items = cursor.items()?;
+    if items.is_empty() {
+        cursor.error("must not be empty", "");
+        return None;
+    }
+    all(items.iter().map(read))
 }
 
 /// A service's selector is a plain map of labels, as in Kubernetes. The outer
 /// `Option` is "could it be read", the inner one "is there any".
 #[expect(clippy::option_option, reason = "absent and unreadable are different")]
-fn read_selector(fields: &Fields<'_>, meta: &Meta) -> Option<Option<Selector>> {
+fn read_selector(fields: &Fields<'_>, namespace: Option<&str>) -> Option<Option<Selector>> {
     let Some(cursor) = fields.get("selector") else {
         return Some(None);
     };
@@ -126,7 +143,7 @@ fn read_selector(fields: &Fields<'_>, meta: &Meta) -> Option<Option<Selector>> {
         let requirement = crate::labels::Requirement::equals(key, &value);
         selector.requirements.push(requirement);
     }
-    if let Some(namespace) = &meta.namespace {
+    if let Some(namespace) = namespace {
         selector.require_namespace(namespace);
     }
     Some(Some(selector))
@@ -134,22 +151,22 @@ fn read_selector(fields: &Fields<'_>, meta: &Meta) -> Option<Option<Selector>> {
 
 fn read_port(cursor: &Cursor<'_>) -> Option<ServicePort> {
     let fields = cursor.fields(&["name", "port", "targetPort", "protocol"])?;
-    let port = fields.required("port")?.port()?;
+    let port_at = fields.required("port");
+    let port = port_at.and_then(Cursor::port);
+    let name = optional(fields.get("name"), None, |name| Some(Some(name.word()?)));
+    let target_at = fields.get("targetPort");
+    let target = match target_at {
+        Some(target) => read_target(target),
+        None => port.map(TargetPort::Number),
+    };
+    let protocol = optional(fields.get("protocol"), protocol::TCP, read_protocol);
     Some(ServicePort {
-        name: match fields.get("name") {
-            Some(name) => Some(name.word()?.to_owned()),
-            None => None,
-        },
-        port,
-        target: match fields.get("targetPort") {
-            Some(target) => read_target(target)?,
-            None => TargetPort::Number(port),
-        },
-        protocol: match fields.get("protocol") {
-            Some(protocol) => read_protocol(protocol)?,
-            None => protocol::TCP,
-        },
-        line: cursor.line(),
+        name: name?.map(str::to_owned),
+        port: port?,
+        port_at: port_at?.at(),
+        target: target?,
+        target_at: target_at.or(port_at)?.at(),
+        protocol: protocol?,
     })
 }
 
@@ -167,20 +184,18 @@ fn read_target(cursor: &Cursor<'_>) -> Option<TargetPort> {
 
 fn read_backend(cursor: &Cursor<'_>) -> Option<Backend> {
     let fields = cursor.fields(&["address", "port", "weight", "state"])?;
+    let address = fields.required("address").and_then(read_addr);
+    let port = optional(fields.get("port"), None, |port| Some(Some(port.port()?)));
+    let weight = optional(fields.get("weight"), 1, |weight| {
+        weight.number(0, MAX_WEIGHT)
+    });
+    let state = optional(fields.get("state"), BackendState::default(), read_state);
     Some(Backend {
-        address: read_addr(fields.required("address")?)?,
-        port: match fields.get("port") {
-            Some(port) => Some(port.port()?),
-            None => None,
-        },
-        weight: match fields.get("weight") {
-            Some(weight) => weight.number(0, MAX_WEIGHT)?,
-            None => 1,
-        },
-        state: match fields.get("state") {
-            Some(state) => read_state(state)?,
-            None => BackendState::default(),
-        },
+        at: cursor.at(),
+        address: address?,
+        port: port?,
+        weight: weight?,
+        state: state?,
     })
 }
 

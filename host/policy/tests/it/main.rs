@@ -8,4 +8,5 @@ mod schemas;
 mod semantics;
 mod services;
 mod shadow;
+mod warnings;
 mod words;

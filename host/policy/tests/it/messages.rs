@@ -50,8 +50,22 @@ fn documents() {
     check(
         "apiVersion: v1\nkind: Pod\n",
         &[
-            "p.yaml:2:7: kind: no such kind in v1: Pod (Pod); cilium.io/v2: CiliumNetworkPolicy, \
-         CiliumClusterwideNetworkPolicy; tidegate.io/v1alpha1: Endpoint, Service, DenyList, PluginBinding",
+            "p.yaml:2:7: kind: no such kind (Pod); one of: CiliumNetworkPolicy, \
+         CiliumClusterwideNetworkPolicy, Endpoint, Service, DenyList, PluginBinding",
+        ],
+    );
+    check(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolcy\n",
+        &[
+            "p.yaml:2:7: kind: no such kind (CiliumNetworkPolcy); did you mean `CiliumNetworkPolicy`? \
+             one of: CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, Endpoint, Service, DenyList, \
+             PluginBinding",
+        ],
+    );
+    check(
+        "apiVersion: v1\nkind: Service\n",
+        &[
+            "p.yaml:1:13: apiVersion: not the version of Service (v1); write apiVersion: tidegate.io/v1alpha1",
         ],
     );
     check("- 1\n", &["p.yaml:1:1: expected a mapping, found a list"]);
@@ -103,7 +117,7 @@ fn peers() {
     check_ingress(
         "fromEntities: [wrld]",
         &[
-            "p.yaml:7:20: spec.ingress[0].fromEntities[0]: no such value (wrld); one of: host, \
+            "p.yaml:7:20: spec.ingress[0].fromEntities[0]: no such value (wrld); did you mean `world`? one of: host, \
          remote-node, world, world-ipv4, world-ipv6, cluster, init, ingress, health, unmanaged, kube-apiserver",
         ],
     );
@@ -321,4 +335,100 @@ fn all_problems_of_a_file_are_found_together() {
         problems[0].document.as_deref(),
         Some("CiliumNetworkPolicy a/p")
     );
+}
+
+/// One look at a document finds everything in it, whatever comes before.
+#[test]
+fn all_problems_of_a_document_are_found_together() {
+    let cases = [
+        (
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {namespace: 'A b'}\nspec:\n  \
+             endpointSelector: {matchLabels: {app: 'w*', tier: 'x y'}, matchExpressions: [{key: '/', operator: Inn}]}\n  \
+             enableDefaultDeny: {ingress: 1, egress: 2}\n  egress:\n  - toCIDRSet: [{cidr: x, except: [y]}, {cidr: z}]\n    \
+             toPorts: [{ports: [{port: 'a b', protocol: X}, {port: '-'}], rules: {http: [{path: '(', host: '('}, {method: ')'}]}}]\n\
+             specs: [{ingress: [{fromEntities: [all, nobody]}]}, {endpointSelector: {}}]\n",
+            &[
+                "metadata",
+                "metadata.namespace",
+                "spec.endpointSelector.matchLabels.app",
+                "spec.endpointSelector.matchLabels.tier",
+                "spec.endpointSelector.matchExpressions[0].key",
+                "spec.endpointSelector.matchExpressions[0].operator",
+                "spec.egress[0].toCIDRSet[0].cidr",
+                "spec.egress[0].toCIDRSet[0].except[0]",
+                "spec.egress[0].toCIDRSet[1].cidr",
+                "spec.egress[0].toPorts[0].ports[0].protocol",
+                "spec.egress[0].toPorts[0].ports[0].port",
+                "spec.egress[0].toPorts[0].ports[1].port",
+                "spec.egress[0].toPorts[0].rules.http[0].path",
+                "spec.egress[0].toPorts[0].rules.http[0].host",
+                "spec.egress[0].toPorts[0].rules.http[1].method",
+                "spec.enableDefaultDeny.ingress",
+                "spec.enableDefaultDeny.egress",
+                "specs[0]",
+                "specs[0].ingress[0].fromEntities[1]",
+                "specs[1]",
+            ][..],
+        ),
+        (
+            "apiVersion: tidegate.io/v1alpha1\nkind: Endpoint\nmetadata: {labels: {'a b': c, 'k8s:d': e}}\n\
+             spec: {addresses: [x, y], ports: [{name: '-', port: 0, protocol: z}], fastLane: 1, state: on}\n",
+            &[
+                "metadata",
+                "spec",
+                "spec.addresses[0]",
+                "spec.addresses[1]",
+                "spec.ports[0].name",
+                "spec.ports[0].port",
+                "spec.ports[0].protocol",
+                "spec.fastLane",
+                "spec.state",
+                "metadata.labels.a b",
+            ],
+        ),
+        (
+            "apiVersion: tidegate.io/v1alpha1\nkind: Service\nmetadata: {}\n\
+             spec: {addresses: [x], ports: [{port: 0, targetPort: '-'}, {name: 1}], algorithm: best, \
+             backends: [{port: 0, weight: -1, state: x}, {address: y}], selector: {a: b}}\n",
+            &[
+                "metadata",
+                "spec.addresses[0]",
+                "spec.ports[0].port",
+                "spec.ports[0].targetPort",
+                "spec.ports[1]",
+                "spec.ports[1].name",
+                "spec.backends[0]",
+                "spec.backends[0].port",
+                "spec.backends[0].weight",
+                "spec.backends[0].state",
+                "spec.backends[1].address",
+                "spec.algorithm",
+                "spec.selector",
+            ],
+        ),
+        (
+            "apiVersion: tidegate.io/v1alpha1\nkind: PluginBinding\nmetadata: {}\n\
+             spec: {direction: in, toPorts: [0, x], peers: [{a: b}], failMode: x, protocol: y}\n",
+            &[
+                "metadata",
+                "spec",
+                "spec.direction",
+                "spec.peers[0].a",
+                "spec.toPorts[0]",
+                "spec.toPorts[1]",
+                "spec",
+                "spec.failMode",
+                "spec.protocol",
+            ],
+        ),
+        (
+            "apiVersion: tidegate.io/v1alpha1\nkind: DenyList\nmetadata: {}\nspec: {cidrs: [x, y]}\n",
+            &["metadata", "spec.cidrs[0]", "spec.cidrs[1]"],
+        ),
+    ];
+    for (text, expected) in cases {
+        let problems = parse_file("p.yaml", text).expect_err(text);
+        let fields: Vec<&str> = problems.iter().map(|p| p.field.as_str()).collect();
+        assert_eq!(fields, expected, "{text}{problems:#?}");
+    }
 }

@@ -659,7 +659,7 @@ fn a_binding_of_a_plugin_that_is_not_there_is_an_error() {
     assert_eq!(
         found(&input),
         [
-            "b.yaml:9:1: spec.plugin: no plugin of this name is installed, so the fail mode decides \
+            "b.yaml:9:11: spec.plugin: no plugin of this name is installed, so the fail mode decides \
           (robots); put it into the plugins folder; installed: robot"
         ]
     );
@@ -667,7 +667,7 @@ fn a_binding_of_a_plugin_that_is_not_there_is_an_error() {
     assert_eq!(
         found(&input),
         [
-            "b.yaml:9:1: spec.plugin: the plugin reads dns, and the binding hands it http (robots); \
+            "b.yaml:9:11: spec.plugin: the plugin reads dns, and the binding hands it http (robots); \
           set `protocol: dns`, or bind another plugin"
         ]
     );
@@ -750,7 +750,9 @@ fn suspicious_documents() {
         "{said:#?}"
     );
     assert!(
-        said[0].ends_with("port 53 is allowed, but unseen: add rules.dns to it"),
+        said[0].ends_with(
+            "port 53 is allowed, but no answer passes the proxy; add rules.dns to the rule that allows port 53"
+        ),
         "{said:#?}"
     );
     assert!(
@@ -779,10 +781,10 @@ fn documents_that_do_nothing_are_warned_about() {
     let said: Vec<String> = lint(&input).iter().map(ToString::to_string).collect();
     let expected = [
         "spec.endpointSelector: selects no endpoint of this node, and so does nothing here; ",
-        "spec.endpointSelector: selects no endpoint of this node; ",
+        "spec.endpointSelector: selects no endpoint of this node, and so does nothing here; ",
         "spec.selector: selects no endpoint of this node; ",
         "spec.addresses[0]: 10.0.0.1 is the node's own address; ",
-        "spec.addresses: 10.0.1.1 is the address of a/web, which cannot be reached on these ports any more; ",
+        "spec.addresses[0]: 10.0.1.1 is the address of a/web, which cannot be reached on these ports any more; ",
     ];
     assert_eq!(said.len(), expected.len() + 1, "{said:#?}");
     let last = said.last().expect("the plugin of the binding");

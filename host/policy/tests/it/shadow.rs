@@ -176,7 +176,7 @@ fn an_annotation_nobody_knows_is_refused() {
     for (annotation, expected) in [
         (
             "tidegate.io/enforcement: shadwo",
-            "enforcement: no such value (shadwo); one of: enforce, shadow",
+            "enforcement: no such value (shadwo); did you mean `shadow`? one of: enforce, shadow",
         ),
         (
             "tidegate.io/enforcment: shadow",

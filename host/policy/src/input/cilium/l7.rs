@@ -2,7 +2,10 @@
 
 use tidegate_re2::Pattern;
 
-use super::{super::reader::Cursor, at, peers};
+use super::{
+    super::reader::{Cursor, all, optional},
+    peers,
+};
 use crate::{
     compiled::{Direction, HttpRule},
     rule::{At, L7Rules},
@@ -33,12 +36,12 @@ pub(super) fn read(cursor: &Cursor<'_>, direction: Direction) -> Option<Option<L
         return None;
     }
     if let Some(plugin) = plugin {
-        let name = plugin.word()?.to_owned();
-        let rules = read_all(&entries, read_plugin_rule)?;
+        let name = plugin.word();
+        let rules = read_all(&entries, read_plugin_rule);
         return Some(Some(L7Rules::Plugin {
-            at: at(plugin),
-            name,
-            rules,
+            at: plugin.at(),
+            name: name?.to_owned(),
+            rules: rules?,
         }));
     }
     Some(if !http.is_empty() {
@@ -54,8 +57,7 @@ fn read_all<T>(
     items: &[Cursor<'_>],
     read: impl Fn(&Cursor<'_>) -> Option<T>,
 ) -> Option<Vec<(At, T)>> {
-    let read = items.iter().map(|item| Some((at(item), read(item)?)));
-    read.collect()
+    all(items.iter().map(|item| Some((item.at(), read(item)?))))
 }
 
 fn read_plugin_rule(cursor: &Cursor<'_>) -> Option<serde_json::Value> {
@@ -66,22 +68,19 @@ fn read_plugin_rule(cursor: &Cursor<'_>) -> Option<serde_json::Value> {
 
 fn read_http(cursor: &Cursor<'_>) -> Option<HttpRule> {
     let fields = cursor.fields(&["method", "path", "host", "headers", "headerMatches"])?;
-    let pattern = |key: &str| match fields.get(key) {
-        Some(cursor) => read_regex(cursor),
-        None => Some(None),
-    };
-    let mut headers = Vec::new();
-    for header in fields.items("headers").unwrap_or_default() {
-        headers.push(read_header(&header)?);
-    }
-    for header in fields.items("headerMatches").unwrap_or_default() {
-        headers.push(read_header_match(&header)?);
-    }
+    let pattern = |key: &str| optional(fields.get(key), None, read_regex);
+    let (method, path, host) = (pattern("method"), pattern("path"), pattern("host"));
+    let plain = fields.items("headers").unwrap_or_default();
+    let matches = fields.items("headerMatches").unwrap_or_default();
+    let headers = all(plain
+        .iter()
+        .map(read_header)
+        .chain(matches.iter().map(read_header_match)));
     let rule = HttpRule {
-        method: pattern("method")?,
-        path: pattern("path")?,
-        host: pattern("host")?,
-        headers,
+        method: method?,
+        path: path?,
+        host: host?,
+        headers: headers?,
     };
     if let (Some(at), Some(method)) = (fields.get("method"), &rule.method) {
         warn_of_method(at, method);

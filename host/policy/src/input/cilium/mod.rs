@@ -8,12 +8,13 @@ mod ports;
 mod selector;
 
 use super::{
-    Meta, Origin,
-    reader::{Cursor, Fields},
+    Origin,
+    reader::{Cursor, Fields, all},
 };
 use crate::{
     compiled::Direction,
-    rule::{At, Peers, Policy, Rule, Spec, Traffic, index},
+    labels::Requirement,
+    rule::{Peers, Policy, Rule, Spec, Traffic, index},
 };
 
 pub(super) use ports::check_port_name;
@@ -22,7 +23,8 @@ pub(super) use selector::{Selecting, read as read_selector};
 /// Reads a policy document.
 pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<Policy> {
     let top = root.fields(&["apiVersion", "kind", "metadata", "spec", "specs", "status"])?;
-    let meta = super::read_meta(root, &top, origin)?;
+    let meta = super::read_meta(root, &top, origin);
+    let namespace = meta.as_ref().and_then(|meta| meta.namespace.as_deref());
     let mut cursors = Vec::new();
     cursors.extend(top.get("spec").cloned());
     cursors.extend(top.items("specs").unwrap_or_default());
@@ -32,11 +34,11 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<Policy> {
             "a policy needs at least one rule",
         );
     }
-    let read = cursors.iter().map(|cursor| read_spec(cursor, &meta));
-    let specs: Option<Vec<Spec>> = read.collect();
+    let read = cursors.iter().map(|cursor| read_spec(cursor, namespace));
+    let specs = all(read);
     Some(Policy {
         specs: specs?,
-        meta,
+        meta: meta?,
     })
 }
 
@@ -48,7 +50,7 @@ const SECTIONS: [(&str, Direction, bool); 4] = [
     ("egressDeny", Direction::Egress, true),
 ];
 
-fn read_spec(cursor: &Cursor<'_>, meta: &Meta) -> Option<Spec> {
+fn read_spec(cursor: &Cursor<'_>, namespace: Option<&str>) -> Option<Spec> {
     let fields = cursor.fields(&[
         "endpointSelector",
         "nodeSelector",
@@ -61,23 +63,23 @@ fn read_spec(cursor: &Cursor<'_>, meta: &Meta) -> Option<Spec> {
         "enableDefaultDeny",
         "log",
     ])?;
-    if let Some(node) = fields.get("nodeSelector") {
-        node.error(
-            "policies for nodes are not supported yet",
-            "use endpointSelector",
-        );
-        return None;
-    }
-    let subject = selector::read(
-        fields.required("endpointSelector")?,
-        Selecting::Subject(meta.namespace.as_deref()),
-    )?;
+    let subject_at = match fields.get("nodeSelector") {
+        Some(node) => {
+            node.error(
+                "policies for nodes are not supported yet",
+                "use endpointSelector",
+            );
+            None
+        }
+        None => fields.required("endpointSelector"),
+    };
+    let subject = subject_at.and_then(|at| selector::read(at, Selecting::Subject(namespace)));
+    let is_init = |r: &Requirement| r.key().is_reserved() && r.key().key == "init";
     let scope = peers::Scope {
-        namespace: meta.namespace.as_deref(),
+        namespace,
         subject_is_init: subject
-            .requirements
             .iter()
-            .any(|r| r.key().source.as_deref() == Some("reserved") && r.key().key == "init"),
+            .any(|subject| subject.requirements.iter().any(is_init)),
     };
 
     let mut rules = Vec::new();
@@ -88,11 +90,12 @@ fn read_spec(cursor: &Cursor<'_>, meta: &Meta) -> Option<Spec> {
             rules.extend(read_rule(&item, direction, deny, &scope));
         }
     }
-    let default_deny = read_default_deny(cursor, &fields, items_in)?;
+    let default_deny = read_default_deny(cursor, &fields, items_in);
     Some(Spec {
-        line: cursor.line(),
-        subject,
-        default_deny,
+        at: cursor.at(),
+        subject: subject?,
+        subject_at: subject_at?.at(),
+        default_deny: default_deny?,
         rules,
     })
 }
@@ -130,7 +133,9 @@ fn read_default_deny(
         let switches = switch.fields(&["ingress", "egress"])?;
         for (direction, name) in ["ingress", "egress"].into_iter().enumerate() {
             if let Some(cursor) = switches.get(name) {
-                let wanted = cursor.boolean()?;
+                let Some(wanted) = cursor.boolean() else {
+                    continue;
+                };
                 if wanted && !deny[direction] {
                     cursor.warn(
                         format!("has no effect: the policy has no {name} rule"),
@@ -157,8 +162,9 @@ fn read_rule(
         "authentication",
         "remove it, or the rule would allow more than it says",
     )]);
-    let peers = peers::read(&fields, direction, deny, scope)?;
-    let traffic = read_traffic(&fields, direction, deny)?;
+    let peers = peers::read(&fields, direction, deny, scope);
+    let traffic = read_traffic(&fields, direction, deny);
+    let (peers, traffic) = (peers?, traffic?);
     // A rule that names neither peers nor ports matches nothing, not everything:
     // `ingress: [{}]` is how people write "deny all".
     let names_peers = peers::keys(direction)
@@ -167,7 +173,7 @@ fn read_rule(
     let says_nothing = !names_peers && matches!(traffic, Traffic::All);
     let to_ports_is_empty = fields.items("toPorts").unwrap_or_default().is_empty();
     Some(Rule {
-        at: at(cursor),
+        at: cursor.at(),
         direction,
         deny,
         peers: if says_nothing {
@@ -184,27 +190,15 @@ fn read_rule(
 fn read_traffic(fields: &Fields<'_>, direction: Direction, deny: bool) -> Option<Traffic> {
     let to_ports = fields.items("toPorts").unwrap_or_default();
     let icmps = fields.items("icmps").unwrap_or_default();
-    if let (Some(cursor), false, false) =
-        (fields.get("icmps"), to_ports.is_empty(), icmps.is_empty())
-    {
+    let both = !to_ports.is_empty() && !icmps.is_empty();
+    if let (Some(cursor), true) = (fields.get("icmps"), both) {
         cursor.error("cannot stand beside toPorts", "make it an item of its own");
-        return None;
     }
     if to_ports.is_empty() && icmps.is_empty() {
         return Some(Traffic::All);
     }
     let ports = to_ports.iter().map(|c| ports::read(c, direction, deny));
     let icmps = icmps.iter().map(ports::read_icmp);
-    let rules: Option<Vec<_>> = ports.chain(icmps).collect();
+    let rules = all(ports.chain(icmps));
     rules.map(Traffic::Of)
-}
-
-/// Place of a rule: its path below `spec`. A path below `specs[i]` stays whole, so
-/// that the rules of several specs keep apart.
-pub(super) fn at(cursor: &Cursor<'_>) -> At {
-    let path = cursor.path();
-    At {
-        path: path.strip_prefix("spec.").unwrap_or(path).to_owned(),
-        line: cursor.line(),
-    }
 }

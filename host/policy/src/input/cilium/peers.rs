@@ -3,7 +3,7 @@
 use super::{
     super::{
         parse_net,
-        reader::{Cursor, Fields},
+        reader::{Cursor, Fields, all},
     },
     selector::{self, Selecting},
 };
@@ -53,39 +53,38 @@ pub(super) fn read(
     deny: bool,
     scope: &Scope<'_>,
 ) -> Option<Peers> {
-    let mut used: Vec<(&str, &Cursor<'_>)> = Vec::new();
-    let mut filled: Vec<&str> = Vec::new();
-    for key in keys(direction) {
-        if let Some(cursor) = fields.get(key) {
-            used.push((key, cursor));
-            if !cursor.items()?.is_empty() {
-                filled.push(key);
-            }
-        }
-    }
+    let named = keys(direction)
+        .iter()
+        .filter_map(|key| Some((*key, fields.get(key)?)));
+    let lists = all(named.map(|(key, cursor)| Some((key, cursor, cursor.items()?))))?;
+    let filled = lists.iter().filter(|(_, _, items)| !items.is_empty());
+    let filled: Vec<_> = filled.collect();
     // CIDR and CIDRSet count as one kind of peer each, too: Cilium combines none of them.
-    if let [first, second, ..] = filled[..] {
-        let (_, cursor) = used.iter().find(|(key, _)| *key == second)?;
-        cursor.error(
-            format!("combining {first} and {second} is not supported"),
-            "write two rules",
-        );
+    let combined = match filled[..] {
+        [(first, ..), (second, cursor, _), ..] => {
+            cursor.error(
+                format!("combining {first} and {second} is not supported"),
+                "write two rules",
+            );
+            true
+        }
+        _ => false,
+    };
+    let items = lists
+        .iter()
+        .flat_map(|(key, _, items)| items.iter().map(move |item| (*key, item)));
+    let read = all(items.map(|(key, item)| Some((item.at(), read_item(key, item, deny, scope)?))))?;
+    if combined {
         return None;
     }
-    if used.is_empty() {
+    if lists.is_empty() || read.iter().any(|(_, item)| matches!(item, Item::Anybody)) {
         return Some(Peers::Any);
     }
-    let mut selectors = Vec::new();
-    for (key, cursor) in used {
-        for item in cursor.items()? {
-            match read_item(key, &item, deny, scope)? {
-                Item::Anybody => return Some(Peers::Any),
-                Item::Nobody => {}
-                Item::One(selector) => selectors.push(selector),
-            }
-        }
-    }
-    Some(Peers::Of(selectors))
+    let selectors = read.into_iter().filter_map(|(at, item)| match item {
+        Item::Anybody | Item::Nobody => None,
+        Item::One(selector) => Some((at, selector)),
+    });
+    Some(Peers::Of(selectors.collect()))
 }
 
 /// Are the only peers empty lists of the kinds that Cilium makes peers of later on, and
@@ -175,17 +174,22 @@ fn read_cidr_set(item: &Cursor<'_>) -> Option<PeerSelector> {
         ("cidrGroupRef", "list the prefixes"),
         ("cidrGroupSelector", "list the prefixes"),
     ]);
-    let net = read_net(fields.required("cidr")?)?;
-    let mut except = Vec::new();
-    for cursor in fields.items("except").unwrap_or_default() {
-        let hole = read_net(&cursor)?;
-        if !net.contains(&hole) {
-            cursor.error(format!("does not lie inside {net}"), "");
-            return None;
+    let net = fields.required("cidr").and_then(read_net);
+    let holes = fields.items("except").unwrap_or_default();
+    let except = all(holes.iter().map(|cursor| {
+        let hole = read_net(cursor)?;
+        match net {
+            Some(net) if !net.contains(&hole) => {
+                cursor.error(format!("does not lie inside {net}"), "");
+                None
+            }
+            _ => Some(hole),
         }
-        except.push(hole);
-    }
-    Some(PeerSelector::Cidr { net, except })
+    }));
+    Some(PeerSelector::Cidr {
+        net: net?,
+        except: except?,
+    })
 }
 
 /// `{matchName: …}` or `{matchPattern: …}`, as in `toFQDNs` and `rules.dns`.

@@ -1,8 +1,8 @@
 //! `toPorts` and `icmps`: the L4 part of a rule.
 
 use super::{
-    super::reader::{Cursor, Fields},
-    at, l7,
+    super::reader::{Cursor, Fields, all, optional},
+    l7,
 };
 use crate::{
     compiled::Direction,
@@ -32,28 +32,25 @@ pub(super) fn read(cursor: &Cursor<'_>, direction: Direction, deny: bool) -> Opt
         ("originatingTLS", "TLS is not originated yet"),
         ("listener", "there are no Envoy listeners"),
     ]);
-    let mut ports = Vec::new();
     let items = fields.items("ports").unwrap_or_default();
     check_count(cursor, items.len());
-    for item in &items {
-        ports.push(read_port(item)?);
-    }
-    let l7 = match fields.get("rules") {
-        Some(rules) if deny => {
+    let ports = all(items.iter().map(read_port));
+    let l7 = optional(fields.get("rules"), None, |rules| {
+        if deny {
             rules.error(
                 "deny rules cannot have L7 rules",
                 "deny the port as a whole",
             );
             return None;
         }
-        Some(rules) => l7::read(rules, direction)?,
-        None => None,
-    };
+        l7::read(rules, direction)
+    });
+    let (mut ports, l7) = (ports?, l7?);
     if let (Some(rules), Some(kind)) = (fields.get("rules"), &l7) {
         check_l7(rules, &fields, kind, &mut ports)?;
     }
     Some(PortRule {
-        at: at(cursor),
+        at: cursor.at(),
         ports,
         l7,
     })
@@ -111,18 +108,28 @@ fn check_l7(
 
 fn read_port(cursor: &Cursor<'_>) -> Option<Ports> {
     let fields = cursor.fields(&["port", "endPort", "protocol"])?;
-    let protocols = match fields.get("protocol") {
-        Some(protocol) => read_protocols(protocol)?,
-        None => protocol::ANY.to_vec(),
-    };
+    let protocols = optional(
+        fields.get("protocol"),
+        protocol::ANY.to_vec(),
+        read_protocols,
+    );
     let port = fields.required("port")?;
+    let range = read_range(port, fields.get("endPort"));
+    Some(Ports {
+        at: port.at(),
+        protocols: protocols?,
+        range: range?,
+    })
+}
+
+fn read_range(port: &Cursor<'_>, end: Option<&Cursor<'_>>) -> Option<PortRange> {
     let text = port.text()?;
-    let range = match check_port_name(text) {
+    Some(match check_port_name(text) {
         Ok(()) => PortRange::Named(text.to_ascii_lowercase()),
         Err(reason) => match parse_number(text) {
             Some(0) => PortRange::All,
             Some(first) => {
-                let last = match fields.get("endPort") {
+                let last = match end {
                     Some(end) => end
                         .number(0, u16::MAX.into())
                         .and_then(|n| u16::try_from(n).ok())?,
@@ -142,8 +149,7 @@ fn read_port(cursor: &Cursor<'_>) -> Option<Ports> {
                 return None;
             }
         },
-    };
-    Some(Ports { protocols, range })
+    })
 }
 
 fn read_protocols(cursor: &Cursor<'_>) -> Option<Vec<u8>> {
@@ -200,9 +206,9 @@ pub(super) fn read_icmp(cursor: &Cursor<'_>) -> Option<PortRule> {
     let fields = cursor.fields(&["fields"])?;
     let items = fields.items("fields").unwrap_or_default();
     check_count(cursor, items.len());
-    let ports: Option<Vec<Ports>> = items.iter().map(read_icmp_field).collect();
+    let ports = all(items.iter().map(read_icmp_field));
     Some(PortRule {
-        at: at(cursor),
+        at: cursor.at(),
         ports: ports?,
         l7: None,
     })
@@ -210,25 +216,24 @@ pub(super) fn read_icmp(cursor: &Cursor<'_>) -> Option<PortRule> {
 
 fn read_icmp_field(cursor: &Cursor<'_>) -> Option<Ports> {
     let fields = cursor.fields(&["family", "type"])?;
-    let ipv6 = match fields.get("family") {
-        Some(family) => family.one_of(&[("IPv4", false), ("IPv6", true)])?,
-        None => false,
-    };
+    let ipv6 = optional(fields.get("family"), false, |family| {
+        family.one_of(&[("IPv4", false), ("IPv6", true)])
+    });
     let ty = fields.required("type")?;
     let number = match &ty.node().value {
         // Named types, and numbers in quotes, are accepted like numbers.
         Value::Text(text) => text
             .parse()
             .ok()
-            .or_else(|| protocol::icmp_type(text, ipv6)),
+            .or_else(|| protocol::icmp_type(text, ipv6?)),
         Value::Int(number) => u8::try_from(*number).ok(),
         _ => None,
     };
-    if number.is_none() {
+    if number.is_none() && ipv6.is_some() {
         ty.error(
             "no such ICMP type",
             "a number from 0 to 255, or a name like EchoRequest",
         );
     }
-    number.map(|ty| Ports::icmp(ipv6, ty))
+    Some(Ports::icmp(ty.at(), ipv6?, number?))
 }

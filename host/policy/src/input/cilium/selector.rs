@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{KEY_HINT, read_label_value, reader::Cursor};
+use super::super::{
+    KEY_HINT, read_label_value,
+    reader::{Cursor, all, optional},
+};
 use crate::labels::{Key, NAMESPACE, Requirement, Selector};
 
 /// What a selector is for; it decides what is added.
@@ -24,15 +27,18 @@ pub(crate) enum Selecting<'a> {
 /// Reads a selector.
 pub(crate) fn read(cursor: &Cursor<'_>, selecting: Selecting<'_>) -> Option<Selector> {
     let fields = cursor.fields(&["matchLabels", "matchExpressions"])?;
-    let mut selector = Selector::default();
-    if let Some(labels) = fields.get("matchLabels") {
-        for (key, value) in super::super::read_label_map(labels)? {
-            selector.requirements.push(Requirement::equals(key, &value));
-        }
-    }
-    for item in fields.items("matchExpressions").unwrap_or_default() {
-        selector.requirements.push(read_expression(&item)?);
-    }
+    let labels = optional(
+        fields.get("matchLabels"),
+        Vec::new(),
+        super::super::read_label_map,
+    );
+    let expressions = fields.items("matchExpressions").unwrap_or_default();
+    let expressions = all(expressions.iter().map(read_expression));
+    let labels = labels?.into_iter();
+    let labels = labels.map(|(key, value)| Requirement::equals(key, &value));
+    let mut selector = Selector {
+        requirements: labels.chain(expressions?).collect(),
+    };
     add_scope(&mut selector, cursor, selecting);
     Some(selector)
 }
@@ -106,23 +112,25 @@ fn read_expression(cursor: &Cursor<'_>) -> Option<Requirement> {
         DoesNotExist,
     }
     let fields = cursor.fields(&["key", "operator", "values"])?;
-    let key_at = fields.required("key")?;
-    let key = match Key::parse(key_at.word()?) {
-        Ok(key) => key,
-        Err(reason) => {
-            key_at.error(format!("not the key of a label: {reason}"), KEY_HINT);
-            return None;
-        }
-    };
-    let operator = fields.required("operator")?.one_of(&[
-        ("In", Operator::In),
-        ("NotIn", Operator::NotIn),
-        ("Exists", Operator::Exists),
-        ("DoesNotExist", Operator::DoesNotExist),
-    ])?;
+    let key = fields.required("key").and_then(|at| {
+        let parsed = Key::parse(at.word()?);
+        let complain = |reason: &String| {
+            at.error(format!("not the key of a label: {reason}"), KEY_HINT);
+        };
+        parsed.inspect_err(complain).ok()
+    });
+    let operator = fields.required("operator").and_then(|operator| {
+        operator.one_of(&[
+            ("In", Operator::In),
+            ("NotIn", Operator::NotIn),
+            ("Exists", Operator::Exists),
+            ("DoesNotExist", Operator::DoesNotExist),
+        ])
+    });
     let items = fields.items("values").unwrap_or_default();
-    let values: Option<BTreeSet<String>> = items.iter().map(read_label_value).collect();
-    let values = values?;
+    let values = all(items.iter().map(read_label_value));
+    let (key, operator) = (key?, operator?);
+    let values: BTreeSet<String> = values?.into_iter().collect();
     let wants_values = matches!(operator, Operator::In | Operator::NotIn);
     if wants_values && values.is_empty() {
         cursor.error("In and NotIn need `values`", "");
