@@ -1,6 +1,7 @@
 //! The deny list of outside devices, before the stack spends anything on a packet.
 
 use aya_ebpf::programs::XdpContext;
+use tidegate_decide::Tuple;
 use tidegate_ebpf_shared::{
     addr::Addr,
     event::{Counter, kind},
@@ -12,8 +13,8 @@ use crate::{
     counters::count,
     events,
     maps::{DENY_COUNTS, DENY_LIST},
-    packet::source,
-    tables::{full_prefix, lookup},
+    packet::{beyond_source, source},
+    tables::{full_prefix, generation, lookup},
     verdict::Early,
 };
 
@@ -38,8 +39,14 @@ pub fn run<const LINK: usize>(ctx: &XdpContext) -> Early {
     }
     count(u32::from(reason::DENY_LIST), len);
     events::deny(|event| {
+        let mut tuple = Tuple {
+            src,
+            ..Tuple::default()
+        };
+        beyond_source(ctx.data(), ctx.data_end(), &mut tuple);
         event.kind = kind::DENY_LIST;
-        event.src = src;
+        events::of_tuple(event, &tuple);
+        event.generation = generation();
         event.verdict = verdict::DENY;
         event.shadow_verdict = verdict::DENY;
         event.reason = reason::DENY_LIST;

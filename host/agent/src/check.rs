@@ -10,22 +10,23 @@ use std::{
 
 use anyhow::Context as _;
 use tidegate_config::Config;
-use tidegate_contract::Snapshot;
+use tidegate_contract::{Concern, Note, Snapshot};
 use tidegate_control::{
+    documents::Past,
     event::{Event, Request},
-    folder::{QUIET, Scanner},
+    folder::{Origins, QUIET, Scanner},
     sinks::{Sinks, Status},
     state::Control,
     store::Store,
-    view::View,
+    view::{ProblemView, View},
 };
-use tidegate_datapath::Survey;
+use tidegate_datapath::{Survey, firewall_notes, pinned_otherwise};
 use tidegate_plugin_host::{Catalog, PluginStore, Runtime, StoreOptions};
 use tidegate_policy::{NumbersInUse, compiled::Compiled};
 
 use super::{
     plugins::{candidate, examine},
-    settings, sources,
+    settings, sources, table_limits,
 };
 
 /// How often files that are being written are waited for.
@@ -48,11 +49,20 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
     let plugins = PluginStore::new(StoreOptions::new(state.path().join("plugins")))?;
     let built_in = plugins.builtin().await?.into_iter().map(candidate);
     let store = Store::open(state.path())?;
-    // What is in force already, so that newcomers and emptied files are told as the agent
-    // would. Read only; whoever may not read it checks the files as if they were new.
+    // What is in force already, so that newcomers, emptied files and two plugins of one name
+    // are told as the agent would. Read only.
     let kept = Store::at(&config.node.state_dir);
-    let past = kept.past().unwrap_or_default();
-    let origins = kept.origins().unwrap_or_default();
+    let mut notes = Vec::new();
+    let (past, origins) = match kept.past().and_then(|past| Ok((past, kept.origins()?))) {
+        Err(error) if is_forbidden(&error) => {
+            notes.push(format!(
+                "what is in force may not be read ({error:#}), so the files are checked as if all \
+                 of them were new"
+            ));
+            (Past::default(), Origins::default())
+        }
+        read => read?,
+    };
     let nowhere = Nowhere::new(config)?;
     let mut control =
         Control::with_past(settings(config), nowhere, store, built_in.collect(), past)?;
@@ -72,7 +82,35 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
         control.apply(examine(&plugins, path, stamp).await);
     }
     control.settle().await;
-    Ok(control.view().borrow().clone())
+    let mut view = View::clone(&control.view().borrow());
+    match pinned_otherwise(&config.node.bpffs, &table_limits(config)) {
+        Ok(refusals) => view
+            .problems
+            .extend(refusals.into_iter().map(|error| ProblemView {
+                severity: "error".to_owned(),
+                message: error.to_string(),
+                ..ProblemView::default()
+            })),
+        Err(error) => notes.push(format!(
+            "the tables in the kernel may not be read ({error}), so `limits` is not compared with \
+             their sizes"
+        )),
+    }
+    let notes = notes.into_iter();
+    view.datapath
+        .notes
+        .extend(notes.map(|note| Note::new(Concern::Node, note)));
+    Ok(Arc::new(view))
+}
+
+/// Is it that the one who asks may not read it?
+fn is_forbidden(error: &anyhow::Error) -> bool {
+    let causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    causes
+        .into_iter()
+        .any(|cause| cause.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// How long plugins may take to accept or refuse what is bound: the built-in matchers, and
@@ -122,6 +160,9 @@ impl Sinks for Nowhere {
 
     fn publish_kernel(&mut self, _generation: u32, compiled: &Compiled) -> anyhow::Result<()> {
         self.survey = Survey::of(&self.outside, &compiled.endpoints);
+        if !compiled.l7.is_empty() {
+            self.survey.notes.extend(firewall_notes());
+        }
         Ok(())
     }
 

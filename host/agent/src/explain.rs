@@ -42,24 +42,21 @@ impl tidegate_api::Explain for Explainer {
         Box::pin(async move {
             let (mut explanation, asked) = self.kernel(query, view)?;
             if let Some(asked) = asked.filter(|asked| asked.leaves) {
-                let way = (query.protocol, query.source, asked.server());
-                match self.exits.source(way.0, way.1, way.2).await {
+                let (client, server) = (query.source, asked.server());
+                match self.exits.source(query.protocol, client, server).await {
                     Ok(Some(source)) => explanation.upstream_source = Some(source),
                     Ok(None) => explanation.obstacles.push(format!(
-                        "what {} sends to {} comes to no exit of this node: there is no \
-                         neighbour that answers, or a firewall drops it",
-                        way.1, way.2
+                        "what {client} sends to {server} comes to no exit of this node: there is \
+                         no neighbour that answers, or a firewall drops it"
                     )),
                     Err(error) => explanation.obstacles.push(format!(
-                        "nothing can be sent from {} to {}: {error}",
-                        way.1, way.2
+                        "nothing can be sent from {client} to {server}: {error}"
                     )),
                 }
             }
             if let Some(message) = &query.message {
-                let answer = self
-                    .judge(message, query, explanation.verdict, asked, view)
-                    .await;
+                let kernel = (explanation.verdict, explanation.reason.as_deref());
+                let answer = self.judge(message, query, kernel, asked, view).await;
                 explanation.l7 = Some(answer?);
             }
             Ok(explanation)

@@ -25,7 +25,7 @@ impl Explainer {
         &self,
         message: &L7Question,
         query: &ExplainQuery,
-        kernel: FlowVerdict,
+        (kernel, refusal): (FlowVerdict, Option<&str>),
         asked: Option<Asked>,
         view: &View,
     ) -> anyhow::Result<L7Answer> {
@@ -35,10 +35,11 @@ impl Explainer {
             code: None,
             reason: None,
             rules: Vec::new(),
+            none_matched: false,
             plugin: None,
         };
         let Some(asked) = asked else {
-            return Ok(unread(answer, kernel));
+            return Ok(unread(answer, kernel, refusal));
         };
         let wanted = match message {
             L7Question::Http { .. } => L7Protocol::Http,
@@ -69,11 +70,23 @@ impl Explainer {
             ingress: asked.ingress,
             message: as_sent(message, SocketAddr::new(query.destination, query.port))?,
         };
-        let judgement = timeout(JUDGEMENT, self.proxy.judge(question)).await;
-        let judgement = match judgement {
+        let unanswered = |why| L7Answer {
+            verdict: FlowVerdict::Error,
+            reason: Some(why),
+            ..answer.clone()
+        };
+        // One that is known to hang would be waited for in vain.
+        if view.proxy.state != "serving" {
+            let why = format!("the proxy cannot be asked: it is {}", view.proxy.state);
+            return Ok(unanswered(why));
+        }
+        let judgement = match timeout(JUDGEMENT, self.proxy.judge(question)).await {
             Ok(Ok(judgement)) => judgement,
-            Ok(Err(error)) => anyhow::bail!("the proxy cannot be asked: {error}"),
-            Err(_) => anyhow::bail!("the proxy did not answer within {JUDGEMENT:?}"),
+            Ok(Err(error)) => return Ok(unanswered(format!("the proxy cannot be asked: {error}"))),
+            Err(_) => {
+                let why = format!("the proxy did not answer within {} s", JUDGEMENT.as_secs());
+                return Ok(unanswered(why));
+            }
         };
         let rule = |id: &u32| {
             Some(RulePlace {
@@ -91,6 +104,7 @@ impl Explainer {
             code: (!judgement.allowed).then_some(judgement.code),
             reason: judgement.error,
             rules: judgement.rules.iter().filter_map(rule).collect(),
+            none_matched: judgement.unmatched,
             plugin: judgement.plugin,
             ..answer
         })
@@ -98,7 +112,8 @@ impl Explainer {
 }
 
 /// How long the proxy may take to judge: plugins are instantiated and configured for it.
-const JUDGEMENT: Duration = Duration::from_secs(10);
+/// Of the rest of the answer nobody waits longer for its sake.
+const JUDGEMENT: Duration = Duration::from_secs(5);
 
 /// What the proxy is asked about a flow that would meet it.
 #[derive(Clone, Copy)]
@@ -142,20 +157,24 @@ impl Asked {
 }
 
 /// The answer for a message that no proxy would read.
-fn unread(answer: L7Answer, kernel: FlowVerdict) -> L7Answer {
+fn unread(answer: L7Answer, kernel: FlowVerdict, refusal: Option<&str>) -> L7Answer {
     let (verdict, reason) = match kernel {
         FlowVerdict::Forwarded | FlowVerdict::Audit => (
             FlowVerdict::Forwarded,
-            "no L7 rule covers this connection: it stays in the kernel, whatever is sent",
+            "no L7 rule covers this connection: it stays in the kernel, whatever is sent"
+                .to_owned(),
         ),
         _ => (
             FlowVerdict::Dropped,
-            "the connection does not come about, see above",
+            format!(
+                "the connection does not come about: {}",
+                refusal.unwrap_or("it is dropped")
+            ),
         ),
     };
     L7Answer {
         verdict,
-        reason: Some(reason.to_owned()),
+        reason: Some(reason),
         ..answer
     }
 }

@@ -355,27 +355,31 @@ fn settings(config: &Config) -> Settings {
 }
 
 fn datapath_options(config: &Config) -> Options {
-    let limits = &config.limits;
     Options {
         bpffs: config.node.bpffs.clone(),
         cgroup: config.node.cgroup.clone(),
         outside: config.node.outside_devices.clone(),
-        limits: TableLimits {
-            flows: limits.flows,
-            fragments: limits.fragments,
-            policy_entries: limits.policy_entries,
-            ipcache_entries: limits.ipcache_entries,
-            endpoints: limits.endpoints,
-            services: limits.services,
-            backends: limits.backends,
-            service_slots: limits.service_slots,
-            fqdn_addresses: limits.fqdn_addresses,
-            deny_prefixes: limits.deny_prefixes,
-        },
+        limits: table_limits(config),
         audit: config.policy.mode == PolicyMode::Audit,
         allow_localhost: config.policy.allow_localhost,
-        deny_events_per_second: limits.deny_events_per_second,
+        deny_events_per_second: config.limits.deny_events_per_second,
         homes: BTreeMap::new(),
+    }
+}
+
+fn table_limits(config: &Config) -> TableLimits {
+    let limits = &config.limits;
+    TableLimits {
+        flows: limits.flows,
+        fragments: limits.fragments,
+        policy_entries: limits.policy_entries,
+        ipcache_entries: limits.ipcache_entries,
+        endpoints: limits.endpoints,
+        services: limits.services,
+        backends: limits.backends,
+        service_slots: limits.service_slots,
+        fqdn_addresses: limits.fqdn_addresses,
+        deny_prefixes: limits.deny_prefixes,
     }
 }
 

@@ -2,11 +2,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use tidegate_control::view::{EndpointView, PortView, View};
+use tidegate_control::view::{EndpointView, PortView, ServiceView, View};
 use tidegate_ebpf_shared::{addr::proto, identity::reserved};
 use tidegate_observe::{directory::LearnedNames, similar::similar};
-use tidegate_policy::compiled::{AddrIdentity, CompiledService, FqdnSelector, Location};
-
+use tidegate_policy::compiled::{AddrIdentity, FqdnSelector, Location};
 /// What people may call an end.
 pub(super) struct Names<'a> {
     pub(super) view: &'a View,
@@ -139,7 +138,7 @@ impl Names<'_> {
 
     fn service_names(&self) -> BTreeSet<&str> {
         let services = self.view.services.iter();
-        services.map(|s| service_name(&s.name).0).collect()
+        services.map(|s| service_name(&s.name)).collect()
     }
 
     /// Is an endpoint or a service called this, letter by letter?
@@ -212,7 +211,7 @@ impl Names<'_> {
     fn of_service(&self, name: &str) -> End {
         let of_name = || {
             let all = self.view.services.iter();
-            all.filter(move |s| service_name(&s.name).0 == name)
+            all.filter(move |s| service_name(&s.name) == name)
         };
         let mut addresses = Vec::new();
         for service in of_name() {
@@ -220,9 +219,9 @@ impl Names<'_> {
                 addresses.push(service.addr);
             }
         }
-        let port = |service: &CompiledService| {
+        let port = |service: &ServiceView| {
             Some(PortView {
-                name: service_name(&service.name).1?.to_owned(),
+                name: service.port_name.clone()?,
                 port: service.port,
                 protocol: service.protocol,
             })
@@ -282,7 +281,14 @@ impl Names<'_> {
     fn dns_name(&self, field: &str, text: &str) -> Result<End, String> {
         let addresses = self.learned.addresses(text);
         if !addresses.is_empty() {
-            let known = list(addresses.iter().map(ToString::to_string));
+            let now = std::time::Instant::now();
+            let known =
+                list(addresses.iter().map(
+                    |address| match self.learned.left(now, text, *address) {
+                        Some(left) => format!("{address} ({left} s left)"),
+                        None => format!("{address} (expired: it opens nothing new)"),
+                    },
+                ));
             return Ok(End {
                 addresses,
                 notes: vec![format!("{text} was learned as {known}")],
@@ -309,7 +315,7 @@ impl Names<'_> {
 
     fn suggestion(&self, text: &str) -> String {
         let endpoints = self.view.endpoints.iter().map(|e| e.name.as_str());
-        let services = self.view.services.iter().map(|s| service_name(&s.name).0);
+        let services = self.view.services.iter().map(|s| service_name(&s.name));
         let entities = ENTITIES.iter().map(|(name, _)| *name);
         let learned = self.learned.all_names();
         let all: Vec<&str> = endpoints
@@ -423,16 +429,13 @@ fn number(text: &str, protocol: Option<u8>) -> Result<u16, String> {
         .ok_or_else(|| format!("port: {text} is no {what}; use a number from {least} to {most}"))
 }
 
-fn frontends<'a>(services: impl Iterator<Item = &'a CompiledService>) -> BTreeSet<(u8, u16)> {
+fn frontends<'a>(services: impl Iterator<Item = &'a ServiceView>) -> BTreeSet<(u8, u16)> {
     services.map(|s| (s.protocol, s.port)).collect()
 }
 
 /// A compiled service carries its port's name behind a colon if it has several ports.
-fn service_name(name: &str) -> (&str, Option<&str>) {
-    match name.split_once(':') {
-        Some((name, port)) => (name, Some(port)),
-        None => (name, None),
-    }
+fn service_name(name: &str) -> &str {
+    name.split_once(':').map_or(name, |(name, _)| name)
 }
 
 fn list<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {

@@ -2,7 +2,7 @@
 //! counted twice, nothing goes stale. Flow metrics carry Hubble's names, so that
 //! existing dashboards find them; the rest is `tidegate_…`.
 
-use std::{collections::BTreeMap, fmt, fmt::Write as _, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
@@ -12,6 +12,7 @@ use prometheus_client::{
 };
 use tidegate_contract::{
     durations::{BOUNDS_NS, Durations},
+    rcode_name as name_of_rcode,
     units::Volume,
 };
 use tidegate_control::view::View;
@@ -424,11 +425,11 @@ fn flows(out: &mut Out<'_, '_>, flows: &FlowStore) -> fmt::Result {
     )?;
     out.counter(
         "hubble_dns_responses",
-        "DNS queries by RCODE of the answer and verdict",
+        "DNS queries by RCODE of the answer (`NXDOMAIN`, …, `none` without one) and verdict",
         totals.dns.iter().map(|((rcode, verdict), n)| {
             (
                 [
-                    ("rcode", rcode_name(*rcode)),
+                    ("rcode", rcode_name(*rcode).into_owned()),
                     ("verdict", (*verdict).into()),
                 ],
                 *n,
@@ -459,23 +460,9 @@ fn flows(out: &mut Out<'_, '_>, flows: &FlowStore) -> fmt::Result {
     )
 }
 
-/// RCODE names of RFC 1035 §4.1.1.
-fn rcode_name(rcode: i16) -> String {
-    match rcode {
-        -1 => "No Answer".into(),
-        0 => "No Error".into(),
-        1 => "Format Error".into(),
-        2 => "Server Failure".into(),
-        3 => "Non-Existent Domain".into(),
-        4 => "Not Implemented".into(),
-        5 => "Query Refused".into(),
-        other => {
-            let mut text = String::from("RCODE ");
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{other}");
-            text
-        }
-    }
+/// The name of an RCODE; `none` where no answer was sent.
+fn rcode_name(rcode: Option<u8>) -> Cow<'static, str> {
+    rcode.map_or(Cow::Borrowed("none"), name_of_rcode)
 }
 
 #[cfg(test)]

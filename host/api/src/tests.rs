@@ -100,6 +100,16 @@ async fn start() -> Running {
             endpoint("blue/twin", "10.0.0.3"),
             endpoint("green/twin", "10.0.0.4"),
         ],
+        services: vec![tidegate_control::view::ServiceView {
+            name: "shop/store".into(),
+            port_name: Some("web".into()),
+            id: 1,
+            addr: IpAddr::from([10, 5, 0, 1]),
+            port: 80,
+            protocol: 6,
+            algorithm: tidegate_policy::compiled::Algorithm::Random,
+            backends: Vec::new(),
+        }],
         ..View::default()
     };
     let (sender, view) = watch::channel(Arc::new(view));
@@ -229,6 +239,11 @@ async fn explain_takes_names_and_says_what_is_wrong_with_them() {
     assert_eq!(
         explain("from=frontend&to=learned.example&port=443").await,
         Ok((ip(1), IpAddr::from([203, 0, 113, 9]), 443))
+    );
+    // A port's name, also where the service has no other.
+    assert_eq!(
+        explain("from=frontend&to=svc/store&port=web").await,
+        Ok((ip(1), IpAddr::from([10, 5, 0, 1]), 80))
     );
     let cases = [
         (

@@ -2,6 +2,7 @@
 //! are a complete configuration file again (`tidegate config effective`).
 
 use std::{
+    cell::RefCell,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -12,7 +13,7 @@ use serde_saphyr::Location;
 use tidegate_ebpf_shared::limits;
 
 use super::{
-    ConfigError, defaults,
+    Complaint, ConfigError, defaults,
     raw::{Located, RawAddresses, RawConfig, RawFolders, RawLimits, RawNode, RawProxy},
 };
 
@@ -233,44 +234,62 @@ impl Serialize for ProxyUser {
 
 /// Gives a raw configuration its meaning. `file` names it in errors; relative paths
 /// start at `folder`.
+///
+/// # Errors
+///
+/// All that is wrong with it.
 pub(super) fn check(file: &str, raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
-    let checker = Checker { file, folder };
-    Ok(Config {
-        node: checker.node(raw.node)?,
-        folders: checker.folders(raw.folders),
-        policy: Policy {
-            mode: raw.policy.mode.unwrap_or_default(),
-            allow_localhost: raw.policy.allow_localhost.unwrap_or(false),
-        },
-        fqdn: Fqdn {
-            min_ttl: checker.number(raw.fqdn.min_ttl, "fqdn.minTTL", 0, 0..=604_800)?,
-            reject_response_code: raw.fqdn.reject_response_code.unwrap_or_default(),
-        },
-        limits: checker.limits(raw.limits)?,
-        metrics: Metrics {
-            listen: checker.listen(raw.metrics.listen)?,
-        },
-        log: Log {
-            format: raw.log.format.unwrap_or_default(),
-            level: checker.log_level(raw.log.level)?,
-        },
-        proxy: checker.proxy(raw.proxy)?,
-    })
+    let checker = Checker {
+        file,
+        folder,
+        complaints: RefCell::default(),
+    };
+    let config = checker.config(raw);
+    match checker.complaints.into_inner() {
+        none if none.is_empty() => Ok(config),
+        complaints => Err(ConfigError::Invalid(complaints)),
+    }
 }
 
+/// Reads on after a refusal, with the default in its place: one look finds everything.
 struct Checker<'a> {
     file: &'a str,
     folder: &'a Path,
+    complaints: RefCell<Vec<Complaint>>,
 }
 
 impl Checker<'_> {
-    fn node(&self, raw: RawNode) -> Result<Node, ConfigError> {
-        Ok(Node {
+    fn config(&self, raw: RawConfig) -> Config {
+        Config {
+            node: self.node(raw.node),
+            folders: self.folders(raw.folders),
+            policy: Policy {
+                mode: raw.policy.mode.unwrap_or_default(),
+                allow_localhost: raw.policy.allow_localhost.unwrap_or(false),
+            },
+            fqdn: Fqdn {
+                min_ttl: self.number(raw.fqdn.min_ttl, "fqdn.minTTL", 0, 0..=604_800),
+                reject_response_code: raw.fqdn.reject_response_code.unwrap_or_default(),
+            },
+            limits: self.limits(raw.limits),
+            metrics: Metrics {
+                listen: self.listen(raw.metrics.listen),
+            },
+            log: Log {
+                format: raw.log.format.unwrap_or_default(),
+                level: self.log_level(raw.log.level),
+            },
+            proxy: self.proxy(raw.proxy),
+        }
+    }
+
+    fn node(&self, raw: RawNode) -> Node {
+        Node {
             name: match raw.name {
                 None => host_name(),
-                Some(name) => self.word(name, "node.name")?,
+                Some(name) => self.word(name, "node.name"),
             },
-            cgroup: self.cgroup(raw.cgroup)?,
+            cgroup: self.cgroup(raw.cgroup),
             bpffs: self.path(raw.bpffs, defaults::BPFFS),
             state_dir: self.path(raw.state_dir, defaults::STATE_DIR),
             run_dir: self.path(raw.run_dir, defaults::RUN_DIR),
@@ -280,9 +299,9 @@ impl Checker<'_> {
                 .into_iter()
                 .enumerate()
                 .map(|(i, device)| self.device(device, &format!("node.outsideDevices[{i}]")))
-                .collect::<Result<_, _>>()?,
-            addresses: self.addresses(raw.addresses)?,
-        })
+                .collect(),
+            addresses: self.addresses(raw.addresses),
+        }
     }
 
     fn folders(&self, raw: RawFolders) -> Folders {
@@ -297,32 +316,32 @@ impl Checker<'_> {
         }
     }
 
-    fn limits(&self, raw: RawLimits) -> Result<Limits, ConfigError> {
+    fn limits(&self, raw: RawLimits) -> Limits {
         let table = |written, field: &str, default| {
             self.number(written, &format!("limits.{field}"), default, 1..=1 << 24)
         };
-        Ok(Limits {
-            flows: table(raw.flows, "flows", limits::FLOWS)?,
-            fragments: table(raw.fragments, "fragments", limits::FRAGMENTS)?,
-            policy_entries: table(raw.policy_entries, "policyEntries", limits::POLICY_ENTRIES)?,
+        Limits {
+            flows: table(raw.flows, "flows", limits::FLOWS),
+            fragments: table(raw.fragments, "fragments", limits::FRAGMENTS),
+            policy_entries: table(raw.policy_entries, "policyEntries", limits::POLICY_ENTRIES),
             ipcache_entries: table(
                 raw.ipcache_entries,
                 "ipcacheEntries",
                 limits::IPCACHE_ENTRIES,
-            )?,
-            endpoints: table(raw.endpoints, "endpoints", limits::ENDPOINTS)?,
-            services: table(raw.services, "services", limits::SERVICES)?,
-            backends: table(raw.backends, "backends", limits::BACKENDS)?,
-            service_slots: table(raw.service_slots, "serviceSlots", limits::SERVICE_SLOTS)?,
-            fqdn_addresses: table(raw.fqdn_addresses, "fqdnAddresses", limits::FQDN_ADDRESSES)?,
-            deny_prefixes: table(raw.deny_prefixes, "denyPrefixes", limits::DENY_PREFIXES)?,
+            ),
+            endpoints: table(raw.endpoints, "endpoints", limits::ENDPOINTS),
+            services: table(raw.services, "services", limits::SERVICES),
+            backends: table(raw.backends, "backends", limits::BACKENDS),
+            service_slots: table(raw.service_slots, "serviceSlots", limits::SERVICE_SLOTS),
+            fqdn_addresses: table(raw.fqdn_addresses, "fqdnAddresses", limits::FQDN_ADDRESSES),
+            deny_prefixes: table(raw.deny_prefixes, "denyPrefixes", limits::DENY_PREFIXES),
             deny_events_per_second: table(
                 raw.deny_events_per_second,
                 "denyEventsPerSecond",
                 limits::DENY_EVENTS_PER_SECOND as u32,
-            )?,
-            flow_records: table(raw.flow_records, "flowRecords", defaults::FLOW_RECORDS)?,
-        })
+            ),
+            flow_records: table(raw.flow_records, "flowRecords", defaults::FLOW_RECORDS),
+        }
     }
 
     fn number(
@@ -331,29 +350,33 @@ impl Checker<'_> {
         field: &str,
         default: u32,
         range: std::ops::RangeInclusive<u32>,
-    ) -> Result<u32, ConfigError> {
+    ) -> u32 {
         match written {
-            None => Ok(default),
-            Some(Located(number)) if range.contains(&number.value) => Ok(number.value),
-            Some(Located(number)) => Err(self.refuse(
-                number.referenced,
-                field,
-                number.value,
-                "out of range:",
-                format!("expected {} to {}", range.start(), range.end()),
-            )),
+            None => default,
+            Some(Located(number)) if range.contains(&number.value) => number.value,
+            Some(Located(number)) => {
+                self.refuse(
+                    number.referenced,
+                    field,
+                    number.value,
+                    "out of range:",
+                    format!("expected {} to {}", range.start(), range.end()),
+                );
+                default
+            }
         }
     }
 
-    fn listen(&self, written: Option<Located<String>>) -> Result<Option<SocketAddr>, ConfigError> {
+    fn listen(&self, written: Option<Located<String>>) -> Option<SocketAddr> {
         let (text, at) = match written {
             None => (defaults::METRICS_LISTEN.to_owned(), Location::UNKNOWN),
             Some(Located(text)) => (text.value, text.referenced),
         };
         if text == "off" {
-            return Ok(None);
+            return None;
         }
-        text.parse().map(Some).map_err(|_| {
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
             let hint = "expected address:port such as 127.0.0.1:9965 or [::1]:9965, or `off`";
             self.refuse(
                 at,
@@ -361,28 +384,30 @@ impl Checker<'_> {
                 &text,
                 "not an address and port:",
                 hint,
-            )
-        })
+            );
+        }
+        parsed
     }
 
-    fn log_level(&self, written: Option<Located<String>>) -> Result<String, ConfigError> {
+    fn log_level(&self, written: Option<Located<String>>) -> String {
         let Some(Located(level)) = written else {
-            return Ok(defaults::LOG_LEVEL.to_owned());
+            return defaults::LOG_LEVEL.to_owned();
         };
         match tracing_subscriber::EnvFilter::try_new(&level.value) {
             // A bare word that is no level is read as a module's name: surely a slip.
-            Ok(_) if level.value.contains(['=', ':']) || is_level(&level.value) => Ok(level.value),
-            _ => Err(self.refuse(
+            Ok(_) if level.value.contains(['=', ':']) || is_level(&level.value) => {}
+            _ => self.refuse(
                 level.referenced,
                 "log.level",
                 &level.value,
                 "not a log level:",
                 "expected error, warn, info, debug or trace, or a list such as `info,tidegate_control=debug`",
-            )),
+            ),
         }
+        level.value
     }
 
-    fn proxy(&self, raw: RawProxy) -> Result<Proxy, ConfigError> {
+    fn proxy(&self, raw: RawProxy) -> Proxy {
         let (name, at) = match raw.user {
             None => (defaults::PROXY_USER.to_owned(), Location::UNKNOWN),
             Some(Located(user)) => (user.value, user.referenced),
@@ -392,25 +417,25 @@ impl Checker<'_> {
             "proxy.connectionsPerCpu",
             defaults::CONNECTIONS_PER_CPU,
             16..=65_536,
-        )?;
+        );
         let memory_per_cpu_mib = self.number(
             raw.memory_per_cpu_mib,
             "proxy.memoryPerCpuMiB",
             defaults::MEMORY_PER_CPU_MIB,
             4..=65_536,
-        )?;
+        );
         let hung_after_seconds = self.number(
             raw.hung_after_seconds,
             "proxy.hungAfterSeconds",
             defaults::HUNG_AFTER_SECONDS,
             2..=600,
-        )?;
+        );
         let plugin_memory_bytes = self.number(
             raw.plugin_memory_bytes,
             "proxy.pluginMemoryBytes",
             defaults::PLUGIN_MEMORY_BYTES,
             1 << 20..=u32::MAX,
-        )?;
+        );
         let refuse = |message, hint: &str| self.refuse(at, "proxy.user", &name, message, hint);
         let user = match name.parse::<u32>() {
             Ok(id) => Some((id, id)),
@@ -419,54 +444,69 @@ impl Checker<'_> {
                 .flatten()
                 .map(|user| (user.uid.as_raw(), user.gid.as_raw())),
         };
-        match user {
-            Some((0, _)) => Err(refuse(
-                "the proxy must not run as",
-                "it needs none of root's powers; leave the key out for `nobody`",
-            )),
-            Some((uid, gid)) => Ok(Proxy {
-                user: ProxyUser { name, uid, gid },
-                connections_per_cpu,
-                memory_per_cpu_mib,
-                hung_after_seconds,
-                plugin_memory_bytes,
-            }),
-            None => Err(refuse(
-                "no such user:",
-                "expected a user name of this machine or a number",
-            )),
+        let (uid, gid) = match user {
+            Some((0, _)) => {
+                refuse(
+                    "the proxy must not run as",
+                    "it needs none of root's powers; leave the key out for `nobody`",
+                );
+                (0, 0)
+            }
+            Some(ids) => ids,
+            None => {
+                refuse(
+                    "no such user:",
+                    "expected a user name of this machine or a number",
+                );
+                (0, 0)
+            }
+        };
+        Proxy {
+            user: ProxyUser {
+                name: name.clone(),
+                uid,
+                gid,
+            },
+            connections_per_cpu,
+            memory_per_cpu_mib,
+            hung_after_seconds,
+            plugin_memory_bytes,
         }
     }
 
-    fn addresses(&self, written: Option<Located<RawAddresses>>) -> Result<Addresses, ConfigError> {
+    fn addresses(&self, written: Option<Located<RawAddresses>>) -> Addresses {
         match written {
-            None => Ok(Addresses::Auto),
+            None => Addresses::Auto,
             Some(Located(written)) => match written.value {
-                RawAddresses::List(list) => Ok(Addresses::List(list)),
-                RawAddresses::Keyword(word) if word == "auto" => Ok(Addresses::Auto),
-                RawAddresses::Keyword(word) => Err(self.refuse(
-                    written.referenced,
-                    "node.addresses",
-                    word,
-                    "unknown value",
-                    "expected `auto` or a list of IP addresses",
-                )),
+                RawAddresses::List(list) => Addresses::List(list),
+                RawAddresses::Keyword(word) => {
+                    if word != "auto" {
+                        self.refuse(
+                            written.referenced,
+                            "node.addresses",
+                            word,
+                            "unknown value",
+                            "expected `auto` or a list of IP addresses",
+                        );
+                    }
+                    Addresses::Auto
+                }
             },
         }
     }
 
-    fn cgroup(&self, written: Option<Located<String>>) -> Result<Option<PathBuf>, ConfigError> {
+    fn cgroup(&self, written: Option<Located<String>>) -> Option<PathBuf> {
         let Some(Located(written)) = written else {
-            return Ok(defaults::cgroup_mount().map(PathBuf::from));
+            return defaults::cgroup_mount().map(PathBuf::from);
         };
         if written.value == "none" {
-            return Ok(None);
+            return None;
         }
         let path = self.folder.join(&written.value);
         if path.join("cgroup.procs").exists() {
-            return Ok(Some(path));
+            return Some(path);
         }
-        Err(self.refuse(
+        self.refuse(
             written.referenced,
             "node.cgroup",
             &written.value,
@@ -475,38 +515,40 @@ impl Checker<'_> {
                 Some(mount) => format!("expected one below {mount}, or `none`"),
                 None => "no cgroup v2 is mounted here; expected `none`".into(),
             },
-        ))
+        );
+        None
     }
 
     /// An interface name the kernel would accept (at most 15 bytes, no slash or space).
-    fn device(&self, written: Located<String>, field: &str) -> Result<String, ConfigError> {
+    fn device(&self, written: Located<String>, field: &str) -> String {
         let name = &written.0.value;
         let fits = (1..=15).contains(&name.len())
             && !name.contains(|c: char| c == '/' || c.is_whitespace());
         if fits {
             return self.word(written, field);
         }
-        Err(self.refuse(
+        self.refuse(
             written.0.referenced,
             field,
             name,
             "not a device name:",
             "expected 1 to 15 characters such as `eth0`",
-        ))
+        );
+        name.clone()
     }
 
-    fn word(&self, written: Located<String>, field: &str) -> Result<String, ConfigError> {
+    fn word(&self, written: Located<String>, field: &str) -> String {
         let Located(word) = written;
         if word.value.trim().is_empty() {
-            return Err(self.refuse(
+            self.refuse(
                 word.referenced,
                 field,
                 &word.value,
                 "empty value",
                 "expected a name",
-            ));
+            );
         }
-        Ok(word.value)
+        word.value
     }
 
     fn path(&self, written: Option<Located<PathBuf>>, default: &str) -> PathBuf {
@@ -514,6 +556,7 @@ impl Checker<'_> {
             .join(written.map_or_else(|| default.into(), |path| path.0.value))
     }
 
+    /// Notes what is wrong with a value.
     fn refuse(
         &self,
         at: Location,
@@ -521,8 +564,9 @@ impl Checker<'_> {
         value: impl std::fmt::Display,
         message: &str,
         hint: impl Into<String>,
-    ) -> ConfigError {
-        ConfigError::value(self.file, at, field, value, message, hint)
+    ) {
+        let complaint = Complaint::value(self.file, at, field, value, message, hint);
+        self.complaints.borrow_mut().push(complaint);
     }
 }
 

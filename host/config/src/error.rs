@@ -17,8 +17,8 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The text is not a valid configuration.
-    #[error("{0}")]
-    Invalid(Box<Complaint>),
+    #[error("{}", lines(.0))]
+    Invalid(Vec<Complaint>),
 }
 
 /// One complaint about one place.
@@ -61,7 +61,13 @@ impl Complaint {
     }
 }
 
-impl ConfigError {
+/// A line for each.
+fn lines(complaints: &[Complaint]) -> String {
+    let lines: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+impl Complaint {
     /// A value that has the right type and still makes no sense.
     pub(super) fn value(
         file: &str,
@@ -71,16 +77,18 @@ impl ConfigError {
         message: &str,
         hint: impl Into<String>,
     ) -> Self {
-        Self::Invalid(Box::new(Complaint {
+        Self {
             file: file.to_owned(),
             line: at.line(),
             column: at.column(),
             field: field.to_owned(),
             message: format!("{message} `{value}`"),
             hint: Some(hint.into()),
-        }))
+        }
     }
+}
 
+impl ConfigError {
     /// Turns the YAML library's error into one that names the key and offers a way out.
     pub(super) fn from_yaml(file: &str, text: &str, path: Option<&str>, error: &YamlError) -> Self {
         let error = error.without_snippet();
@@ -129,14 +137,14 @@ impl ConfigError {
             }
             other => (without_location(&other.to_string()), None),
         };
-        Self::Invalid(Box::new(Complaint {
+        Self::Invalid(vec![Complaint {
             file: file.to_owned(),
             line: at.line(),
             column: at.column(),
             field,
             message,
             hint,
-        }))
+        }])
     }
 }
 

@@ -83,6 +83,23 @@ fn errors_name_place_key_value_and_what_would_be_right() {
 }
 
 #[test]
+fn all_that_is_wrong_is_told_together() {
+    check_error(
+        "node: {name: '', outsideDevices: [a/b], addresses: all}\nfqdn: {minTTL: 9999999}\n\
+         limits: {flows: 0, services: 0}\nmetrics: {listen: x}\nlog: {level: y}\nproxy: {user: root}\n",
+        "tidegate.yaml:1:14: node.name: empty value ``; expected a name\n\
+         tidegate.yaml:1:35: node.outsideDevices[0]: not a device name: `a/b`; expected 1 to 15 characters such as `eth0`\n\
+         tidegate.yaml:1:52: node.addresses: unknown value `all`; expected `auto` or a list of IP addresses\n\
+         tidegate.yaml:2:16: fqdn.minTTL: out of range: `9999999`; expected 0 to 604800\n\
+         tidegate.yaml:3:17: limits.flows: out of range: `0`; expected 1 to 16777216\n\
+         tidegate.yaml:3:30: limits.services: out of range: `0`; expected 1 to 16777216\n\
+         tidegate.yaml:4:19: metrics.listen: not an address and port: `x`; expected address:port such as 127.0.0.1:9965 or [::1]:9965, or `off`\n\
+         tidegate.yaml:5:14: log.level: not a log level: `y`; expected error, warn, info, debug or trace, or a list such as `info,tidegate_control=debug`\n\
+         tidegate.yaml:6:15: proxy.user: the proxy must not run as `root`; it needs none of root's powers; leave the key out for `nobody`",
+    );
+}
+
+#[test]
 fn no_field_is_called_by_a_sign_of_the_parser() {
     for (text, field) in [
         ("- a\n", ""),

@@ -161,6 +161,9 @@ pub struct Judgement {
     pub code: u16,
     /// Rules that decided, as in [`L7Record::rules`].
     pub rules: Vec<u32>,
+    /// As in [`L7Record::unmatched`].
+    #[serde(default)]
+    pub unmatched: bool,
     /// Plugin that refused or the last that allowed, as `name@version`.
     pub plugin: Option<String>,
     /// Why it was refused, or passed, if that was no policy decision.

@@ -8,6 +8,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::IdentityId;
+use tidegate_wire::dns::rcode;
 
 use crate::units;
 
@@ -33,6 +34,9 @@ pub struct L7Record {
     pub audited: bool,
     /// Rules that decided: L7 rules where one matched, else those that asked for L7.
     pub rules: Vec<u32>,
+    /// It was refused because none of them matched.
+    #[serde(default)]
+    pub unmatched: bool,
     /// Plugin that refused or the last that allowed, as `name@version`.
     pub plugin: Option<String>,
     /// Why it failed if it was not a policy decision, e.g. `plugin trapped`.
@@ -72,7 +76,7 @@ pub enum L7Summary {
         query: String,
         /// Type asked for, e.g. `A`.
         qtype: String,
-        /// RCODE of the answer sent; absent if none was.
+        /// RCODE of the answer sent, as IANA numbers it; absent if none was.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rcode: Option<u8>,
         /// Addresses in the answer.
@@ -86,4 +90,9 @@ pub enum L7Summary {
         #[schemars(with = "f64")]
         latency_us: u64,
     },
+}
+
+/// The name IANA registers an RCODE under, in capitals; `RCODE n` if there is none.
+pub fn rcode_name(code: u8) -> Cow<'static, str> {
+    rcode::name(code)
 }

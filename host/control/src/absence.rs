@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::folder::{FolderId, FormerFolder, Scan, folder_of, stem};
+use super::folder::{FolderId, FormerFolder, Scan, TextId, folder_of, stem};
 
 /// The files that a scan did not find, told apart.
 #[derive(Debug, Default)]
@@ -18,10 +18,12 @@ pub(super) struct Absence {
 }
 
 impl Absence {
-    /// Looks at every known file. `in_force`: is something of it in force.
+    /// Looks at every known file. `in_force`: is something of it in force; `said`: what it
+    /// was last seen to say.
     pub(super) fn of<'a>(
         known: impl Iterator<Item = &'a String> + Clone,
         in_force: impl Fn(&str) -> bool,
+        said: impl Fn(&str) -> Vec<TextId>,
         origins: &BTreeMap<String, FolderId>,
         scan: &Scan,
     ) -> Self {
@@ -52,18 +54,23 @@ impl Absence {
             let why = match (origin, scan.folders.get(label)) {
                 _ if !in_force(name) => None,
                 (Some(origin), Some(now)) if !origin.is(now) && !origin.is_at(now) => {
-                    let why = unless_removed(name, origin, now, scan);
+                    let why = unless_removed(name, &said(name), origin, now, scan);
                     if why.is_some() {
                         absence.origins.insert(name.clone(), origin.clone());
                     }
                     why
                 }
-                _ => scan.astray.get(&stem(name)).map(|place| {
-                    format!(
-                        "it is not there, but {place} is, which is not read; what it said stays \
-                         in force: give it its name and place back, or delete {place} too"
-                    )
-                }),
+                _ => {
+                    let by_text = || said(name).iter().find_map(|text| scan.unread.get(text));
+                    let place = scan.astray.get(&stem(name)).or_else(by_text);
+                    place.map(|place| {
+                        format!(
+                            "it is not there, but {place} is, which is not read; what it said \
+                             stays in force: give it its name and place back, or delete {place} \
+                             too"
+                        )
+                    })
+                }
             };
             match why {
                 Some(why) => _ = absence.held.insert(name.clone(), why),
@@ -76,7 +83,13 @@ impl Absence {
 
 /// Why a file of a folder that is not watched any more stays in force; `None` if it was
 /// removed there.
-fn unless_removed(name: &str, origin: &FolderId, now: &FolderId, scan: &Scan) -> Option<String> {
+fn unless_removed(
+    name: &str,
+    said: &[TextId],
+    origin: &FolderId,
+    now: &FolderId,
+    scan: &Scan,
+) -> Option<String> {
     let file = name.split_once('/').map_or(name, |(_, file)| file);
     let label = folder_of(name);
     let (before, now) = (origin.path().display(), now.path().display());
@@ -91,8 +104,18 @@ fn unless_removed(name: &str, origin: &FolderId, now: &FolderId, scan: &Scan) ->
         Some(Ok(FormerFolder { files, .. })) if files.contains(file) => Some(format!(
             "{stays}: move it to {now}, or delete {before}/{file} to remove what it said"
         )),
+        Some(Ok(FormerFolder { unread, .. }))
+            if said.iter().any(|text| unread.contains_key(text)) =>
+        {
+            let renamed = said.iter().find_map(|text| unread.get(text));
+            let renamed = renamed.map_or("", String::as_str);
+            Some(format!(
+                "{stays}: bring {before}/{renamed} to {now} under its name, or delete it to remove \
+                 what it said"
+            ))
+        }
         // As for a watched one: the same folder without it, or one that is meant.
-        Some(Ok(FormerFolder { id, files })) if id.is(origin) || !files.is_empty() => None,
+        Some(Ok(FormerFolder { id, files, .. })) if id.is(origin) || !files.is_empty() => None,
         Some(Ok(_)) => Some(format!(
             "{stays}, as {before} is another folder than before and has no file in it: bring it \
              to {now}, or {start_anew}"

@@ -8,14 +8,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
 };
 
-use tidegate_policy::{Document, Problem, Severity, compiled::Compiled, input::Body, parse_file};
+use tidegate_policy::{
+    Document, Ids, Problem, Severity, compiled::Compiled, input::Body, parse_file,
+};
 
 use super::{
     absence::Absence,
-    folder::{FolderId, Scan, folder_of},
+    bindings::KeptBinding,
+    folder::{FolderId, Scan, TextId, folder_of},
+    plugins::Candidate,
 };
 
 /// All document files.
@@ -46,6 +51,12 @@ pub struct Past {
     pub origins: BTreeMap<String, FolderId>,
     /// There was no earlier run, or its state is lost.
     pub lost: bool,
+    /// Numbers given so far.
+    pub ids: Ids,
+    /// Plugins that were published, by file.
+    pub plugins: BTreeMap<PathBuf, Candidate>,
+    /// What bindings accepted last.
+    pub bindings: Vec<KeptBinding>,
 }
 
 /// A text and what it says.
@@ -107,13 +118,13 @@ pub struct FileView<'a> {
 impl Documents {
     /// Documents with the last good texts of an earlier run, which stand in for files
     /// that turn out to be broken.
-    pub fn new(past: Past) -> Self {
+    pub fn new(past: &Past) -> Self {
         let mut documents = Self {
-            origins: past.origins,
+            origins: past.origins.clone(),
             past_is_lost: past.lost,
             ..Self::default()
         };
-        for (name, text) in past.texts {
+        for (name, text) in past.texts.clone() {
             let good = Version::read(&name, &text).ok();
             // An older version took this text and this one does not.
             if good.is_none() {
@@ -131,7 +142,12 @@ impl Documents {
         let in_force = |name: &str| {
             self.unknown.contains(name) || self.files.get(name).is_some_and(|f| f.good.is_some())
         };
-        let absence = Absence::of(self.files.keys(), in_force, &self.origins, scan);
+        let said = |name: &str| {
+            let file = self.files.get(name).into_iter();
+            let versions = file.flat_map(|file| file.good.iter().chain(&file.newest));
+            versions.map(|version| TextId::of(&version.text)).collect()
+        };
+        let absence = Absence::of(self.files.keys(), in_force, said, &self.origins, scan);
         for name in &absence.gone {
             self.files.remove(name);
         }

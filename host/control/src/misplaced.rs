@@ -112,7 +112,7 @@ mod tests {
             ),
             (
                 "interface: tg-a, addresses: [10.0.1.1, 10.0.0.1]",
-                "e.yaml:4:48: spec.addresses[1]: it is the node's own address (10.0.0.1); a workload has addresses of its own; for a process of the node use `cgroup`",
+                "e.yaml:4:47: spec.addresses[1]: it is the node's own address (10.0.0.1); a workload has addresses of its own; for a process of the node use `cgroup`",
             ),
             (
                 "interface: tg-a, addresses: [127.0.0.9]",

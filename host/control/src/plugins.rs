@@ -55,6 +55,19 @@ struct File {
     reason: Option<String>,
 }
 
+impl File {
+    /// Is its name that of what it has in the published generation?
+    fn is_in_force(&self) -> bool {
+        let name = |of: &Option<Candidate>| of.as_ref().map(|candidate| candidate.name.clone());
+        self.published.is_some() && name(&self.published) == name(&self.candidate)
+    }
+}
+
+fn taken(name: &str, owner: &Path) -> String {
+    let owner = printable(owner);
+    format!("the name `{name}` is taken by {owner}; it is used when that is removed")
+}
+
 /// Pauses before a file is examined again that could not be: first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(600));
 
@@ -179,8 +192,9 @@ impl Plugins {
         requests
     }
 
-    /// Lets candidates have their names: who has one keeps it, others wait, and the
-    /// next gets it at once when it is given up.
+    /// Lets candidates have their names: who is in force with one keeps it, of the others
+    /// the first by its path has it, in whatever order they were examined; the rest wait,
+    /// and the next gets it at once when it is given up.
     fn give_names(&mut self) {
         let waiting: Vec<PathBuf> = self
             .files
@@ -194,10 +208,15 @@ impl Plugins {
                 continue;
             };
             let owner = self.owner(&name).filter(|owner| *owner != path);
-            // What is in the watched folder is meant.
             let owner = owner.filter(|owner| match self.files.get_mut(owner) {
+                // What is in the watched folder is meant.
                 Some(file) if file.elsewhere => {
                     *file = File::default();
+                    false
+                }
+                Some(file) if *owner > path && !file.is_in_force() => {
+                    file.waits = file.candidate.take();
+                    file.reason = Some(taken(&name, &path));
                     false
                 }
                 _ => true,
@@ -210,12 +229,7 @@ impl Plugins {
                     file.candidate = file.waits.take();
                     file.reason = None;
                 }
-                Some(owner) => {
-                    let owner = printable(&owner);
-                    file.reason = Some(format!(
-                        "the name `{name}` is taken by {owner}; it is used when that is removed"
-                    ));
-                }
+                Some(owner) => file.reason = Some(taken(&name, &owner)),
             }
         }
     }

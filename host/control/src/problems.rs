@@ -103,32 +103,30 @@ fn replace(held: &mut Vec<ProblemView>, mut found: Vec<ProblemView>) {
                     problem.last_good,
                 )
         };
+        let (file, line) = place(problem);
         match held.iter().find(same) {
             Some(old) => problem.since_s = old.since_s,
             None if problem.severity == "error" => tracing::error!(
-                file = problem.file,
-                line = problem.line,
+                file,
+                line,
                 last_good = problem.last_good,
                 "{}",
                 problem.message
             ),
-            None => tracing::warn!(
-                file = problem.file,
-                line = problem.line,
-                "{}",
-                problem.message
-            ),
+            None => tracing::warn!(file, line, "{}", problem.message),
         }
     }
     for problem in ended(held, &found) {
-        tracing::info!(
-            file = problem.file,
-            line = problem.line,
-            "mended: {}",
-            problem.message
-        );
+        let (file, line) = place(problem);
+        tracing::info!(file, line, "mended: {}", problem.message);
     }
     *held = found;
+}
+
+/// File and line, as far as there are any: a log line has no field that says nothing.
+fn place(problem: &ProblemView) -> (Option<&str>, Option<u32>) {
+    let file = Some(&*problem.file).filter(|file| !file.is_empty());
+    (file, Some(problem.line).filter(|line| *line != 0))
 }
 
 /// Problems that are there no more; one that only moved to another line still is.
@@ -200,6 +198,15 @@ mod tests {
         let found = [at("a", 7, "x"), at("b", 1, "z")];
         let ended: Vec<_> = ended(&held, &found).collect();
         assert_eq!(ended, [&held[1], &held[2]]);
+    }
+
+    #[test]
+    fn a_log_line_names_no_place_where_there_is_none() {
+        let problem = whole("policies", "gone".to_owned(), 0);
+        assert_eq!(place(&problem), (Some("policies"), None));
+        assert_eq!(place(&whole("", "all".to_owned(), 0)), (None, None));
+        let problem = ProblemView { line: 3, ..problem };
+        assert_eq!(place(&problem), (Some("policies"), Some(3)));
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_policy::{
-    compiled::{Compiled, Rehearsed},
+    compiled::{BackendState, Compiled, CompiledBackend, CompiledService, Rehearsed},
     input::{Body, Document},
 };
 
 use super::{
     documents::{Choice, Documents},
-    view::{EndpointView, PolicyView, PortView},
+    view::{BackendView, EndpointView, PolicyView, PortView, ServiceView},
 };
 
 /// Endpoints, with why they are not in force where they are not.
@@ -42,6 +42,54 @@ pub(super) fn endpoints(
     compiled.endpoints.iter().map(row).collect()
 }
 
+/// Services, with why a backend gets no new connection where it does not.
+pub(super) fn services(
+    compiled: &Compiled,
+    not_ready: &BTreeMap<String, String>,
+) -> Vec<ServiceView> {
+    let row = |service: &CompiledService| ServiceView {
+        name: service.name.clone(),
+        port_name: service.port_name.clone(),
+        id: service.id,
+        addr: service.addr,
+        port: service.port,
+        protocol: service.protocol,
+        algorithm: service.algorithm,
+        backends: service
+            .backends
+            .iter()
+            .map(|backend| BackendView {
+                addr: backend.addr,
+                port: backend.port,
+                weight: backend.weight,
+                state: backend.state,
+                workload: backend.workload,
+                unusable: unusable(backend, compiled, not_ready),
+            })
+            .collect(),
+    };
+    compiled.services.iter().map(row).collect()
+}
+
+fn unusable(
+    backend: &CompiledBackend,
+    compiled: &Compiled,
+    not_ready: &BTreeMap<String, String>,
+) -> Option<String> {
+    let workload = backend.workload.and_then(|id| compiled.endpoints.get(&id));
+    let missing = workload.and_then(|workload| {
+        let why = not_ready.get(&workload.name)?;
+        Some(format!("endpoint {}: {why}", workload.name))
+    });
+    missing.or_else(|| match (backend.state, backend.weight) {
+        (BackendState::Active, 0) => Some("weight 0".to_owned()),
+        (BackendState::Active, _) => None,
+        (BackendState::Terminating, _) => Some("terminating".to_owned()),
+        (BackendState::Quarantined, _) => Some("quarantined".to_owned()),
+        (BackendState::Maintenance, _) => Some("maintenance".to_owned()),
+    })
+}
+
 /// An endpoint document's name, and its ports by name.
 fn named_ports(document: &Document) -> Option<(String, Vec<PortView>)> {
     let Body::Endpoint(endpoint) = &document.body else {
@@ -63,9 +111,12 @@ pub(super) fn policies(compiled: &Compiled, documents: &Documents) -> Vec<Policy
         .filter(|file| file.choice == Choice::LastGood)
         .map(|file| file.name)
         .collect();
-    let policies = documents
-        .in_use()
-        .filter(|document| matches!(document.body, Body::Policy(_) | Body::PluginBinding(_)));
+    let policies = documents.in_use().filter(|document| {
+        matches!(
+            document.body,
+            Body::Policy(_) | Body::PluginBinding(_) | Body::DenyList(_)
+        )
+    });
     let row = |meta: &tidegate_policy::input::Meta| {
         let of_policy = |rule: &tidegate_policy::compiled::RuleInfo| {
             rule.kind == meta.kind && rule.policy == meta.name && rule.namespace == meta.namespace
@@ -121,4 +172,53 @@ fn selected(compiled: &Compiled) -> BTreeMap<u32, BTreeSet<&str>> {
         }
     }
     selected
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use tidegate_policy::compiled::{CompiledEndpoint, DefaultDeny, Location};
+
+    use super::*;
+
+    #[test]
+    fn why_a_backend_is_not_chosen_is_told() {
+        let endpoint = CompiledEndpoint {
+            name: "shop/web".into(),
+            identity: 256,
+            location: Location::Interface("tg-web".into()),
+            addresses: Vec::new(),
+            fast_lane: false,
+            default_deny: DefaultDeny::default(),
+            table: Vec::new(),
+        };
+        let compiled = Compiled {
+            endpoints: BTreeMap::from([(7, endpoint)]),
+            ..Compiled::default()
+        };
+        let missing = BTreeMap::from([("shop/web".to_owned(), "no device tg-web".to_owned())]);
+        let there = BTreeMap::new();
+        for (state, weight, not_ready, expected) in [
+            (BackendState::Active, 1, &there, None),
+            (BackendState::Active, 0, &there, Some("weight 0")),
+            (BackendState::Terminating, 1, &there, Some("terminating")),
+            (
+                BackendState::Active,
+                1,
+                &missing,
+                Some("endpoint shop/web: no device tg-web"),
+            ),
+        ] {
+            let backend = CompiledBackend {
+                addr: IpAddr::from([10, 0, 0, 1]),
+                port: 80,
+                weight,
+                state,
+                workload: Some(7),
+            };
+            let told = unusable(&backend, &compiled, not_ready);
+            assert_eq!(told.as_deref(), expected, "{state:?} {weight}");
+        }
+    }
 }

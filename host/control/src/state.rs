@@ -119,7 +119,7 @@ impl<S: Sinks> Control<S> {
         };
         first.not_ready = first.obstacles();
         let (view, _) = watch::channel(Arc::new(first));
-        let mut ids = store.ids()?;
+        let mut ids = past.ids.clone();
         ids.stay_clear_of(
             &sinks
                 .numbers_in_use()
@@ -127,9 +127,9 @@ impl<S: Sinks> Control<S> {
         );
         Ok(Self {
             ids,
-            documents: Documents::new(past),
-            plugins: Plugins::new(built_in, store.plugins()?),
-            bindings: Bindings::new(store.bindings()),
+            documents: Documents::new(&past),
+            plugins: Plugins::new(built_in, past.plugins),
+            bindings: Bindings::new(past.bindings),
             settings,
             sinks,
             store,
@@ -579,7 +579,7 @@ impl<S: Sinks> Control<S> {
             .to_owned(),
             endpoints: readers::endpoints(&compiled, &self.documents, &self.status.not_ready),
             identities: compiled.identities.clone(),
-            services: compiled.services.clone(),
+            services: readers::services(&compiled, &self.status.not_ready),
             policies: readers::policies(&compiled, &self.documents),
             plugins: self.plugins.view(&compiled),
             bindings: bindings::view(&self.status.proxy.stats.bindings, &compiled),

@@ -51,7 +51,7 @@ impl Store {
 
     /// The numbering so far; empty on first start. Damage is an error: starting over
     /// would give old numbers, still in kernel tables, a new meaning.
-    pub fn ids(&self) -> anyhow::Result<Ids> {
+    fn ids(&self) -> anyhow::Result<Ids> {
         let path = self.folder.join(IDS);
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
@@ -76,13 +76,16 @@ impl Store {
         replace(&path, &bytes).with_context(|| format!("write {}", path.display()))
     }
 
-    /// What the last run left of document files.
+    /// What the last run left.
     pub fn past(&self) -> anyhow::Result<Past> {
         Ok(Past {
             texts: self.last_good()?,
             origins: self.document_origins()?,
             // It is written before the first generation is in force.
             lost: !self.folder.join(IDS).exists(),
+            ids: self.ids()?,
+            plugins: self.plugins()?,
+            bindings: self.bindings(),
         })
     }
 
@@ -193,7 +196,7 @@ impl Store {
 impl Store {
     /// What bindings accepted last; those whose compiled code is still there. A damaged
     /// file is as good as none: each binding is tried anyway.
-    pub fn bindings(&self) -> Vec<KeptBinding> {
+    fn bindings(&self) -> Vec<KeptBinding> {
         let path = self.folder.join(BINDINGS);
         let bytes = fs::read(&path).unwrap_or_default();
         if bytes.is_empty() {

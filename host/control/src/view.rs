@@ -13,7 +13,7 @@ use tidegate_contract::{
 use tidegate_observe::directory::Directory;
 use tidegate_policy::{
     Enforcement,
-    compiled::{Compiled, CompiledService, DefaultDeny, Location},
+    compiled::{Algorithm, BackendState, Compiled, DefaultDeny, Location},
 };
 
 /// The agent at one moment.
@@ -39,8 +39,8 @@ pub struct View {
     pub endpoints: Vec<EndpointView>,
     /// Identities with their labels.
     pub identities: BTreeMap<u32, Vec<String>>,
-    /// Services as compiled.
-    pub services: Vec<CompiledService>,
+    /// Services, a row for each frontend.
+    pub services: Vec<ServiceView>,
     /// Policies in use.
     pub policies: Vec<PolicyView>,
     /// Plugins, built-in and dropped in.
@@ -101,6 +101,53 @@ pub struct PortView {
     #[serde(with = "tidegate_policy::protocol::by_name")]
     #[schemars(with = "String")]
     pub protocol: u8,
+}
+
+/// A frontend of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceView {
+    /// `namespace/name`, and the port name if the service has several.
+    pub name: String,
+    /// Name of the frontend port, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_name: Option<String>,
+    /// Stable id, never 0.
+    pub id: u32,
+    /// Frontend address.
+    #[serde(rename = "address")]
+    pub addr: IpAddr,
+    /// Frontend port.
+    pub port: u16,
+    /// IANA protocol, by its name outside.
+    #[serde(with = "tidegate_policy::protocol::by_name")]
+    #[schemars(with = "String")]
+    pub protocol: u8,
+    /// How a backend is chosen.
+    pub algorithm: Algorithm,
+    /// All backends, usable or not.
+    pub backends: Vec<BackendView>,
+}
+
+/// A backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendView {
+    /// Address.
+    #[serde(rename = "address")]
+    pub addr: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Relative share of new connections; 0 means none.
+    pub weight: u32,
+    /// State, as declared.
+    pub state: BackendState,
+    /// Id of the workload of this node it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<u32>,
+    /// Why no new connection is sent there, if none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unusable: Option<String>,
 }
 
 /// A policy document in use.
@@ -270,6 +317,18 @@ impl View {
     /// Why this node is not ready: what is in force is not what was written, or cannot be
     /// told. Empty if it is ready. A file that others can do without is no reason.
     pub fn obstacles(&self) -> Vec<String> {
+        let problems = self.problems.iter().filter(|problem| problem.unready);
+        let problems = problems.map(|problem| match problem.file.as_str() {
+            "" => problem.message.clone(),
+            file => format!("{file}: {}", problem.message),
+        });
+        let mut obstacles = self.other_obstacles();
+        obstacles.extend(problems);
+        obstacles
+    }
+
+    /// Those that are not among [`View::problems`].
+    pub fn other_obstacles(&self) -> Vec<String> {
         let mut obstacles = Vec::new();
         if self.generation == 0 {
             obstacles.push("no generation is in force yet".to_owned());
@@ -277,11 +336,6 @@ impl View {
         if self.proxy.state != "serving" {
             obstacles.push(format!("the proxy is not serving: {}", self.proxy.state));
         }
-        let problems = self.problems.iter().filter(|problem| problem.unready);
-        obstacles.extend(problems.map(|problem| match problem.file.as_str() {
-            "" => problem.message.clone(),
-            file => format!("{file}: {}", problem.message),
-        }));
         obstacles.extend(self.datapath.missing.iter().cloned());
         obstacles
     }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use tidegate_ebpf_shared::event::{Counter, counter};
+use tidegate_ebpf_shared::{
+    event::{Counter, counter},
+    reason,
+};
 
-use super::{DatapathError, encode, reader::Reader, table::PerCpu};
+use super::{DatapathError, encode, reach::Arrivals, reader::Reader, table::PerCpu};
 
 /// What the kernel programs have counted since their maps were made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,11 +82,17 @@ impl Reader {
         })
     }
 
-    /// Flows steered to the proxy, and listeners picked for them, since the maps were made.
-    pub(super) fn steered_and_picked(&self) -> Result<(u64, u64), DatapathError> {
-        let count = |index| sum(&self.raw().counters, index);
-        let steered = count(counter::FLOWS_STEERED)?.packets;
-        Ok((steered, count(counter::LISTENER_PICKED)?.packets))
+    /// What became of flows steered to the proxy.
+    pub(super) fn arrivals(&self) -> Result<Arrivals, DatapathError> {
+        let count = |index| {
+            let counted = sum(&self.raw().counters, index);
+            counted.map(|counter| counter.packets)
+        };
+        Ok(Arrivals {
+            steered: count(counter::FLOWS_STEERED)?,
+            picked: count(counter::LISTENER_PICKED)?,
+            past: count(reason::NOT_STEERED.into())?,
+        })
     }
 
     /// What each prefix of the deny list has refused.

@@ -51,11 +51,13 @@ pub enum DatapathError {
     MissingProgram(&'static str),
     /// A pinned table has another capacity than the configuration asks for.
     #[error(
-        "table {table} is pinned with room for {found} entries, but the configuration asks for {wanted}; a live table cannot be resized: set its limit back to {found}, or run `tidegate cleanup` (drops policy and connection state) and start again"
+        "{key}: table {table} is pinned with room for {found} entries, and the configuration asks for {wanted}; a live table cannot be resized: set {key} to {found}, or run `tidegate cleanup` (drops policy and connection state) and start again"
     )]
     Capacity {
         /// Map name.
         table: &'static str,
+        /// Key of the configuration that sets it.
+        key: &'static str,
         /// Entries the pinned map has room for.
         found: u32,
         /// Entries the configuration asks for.

@@ -7,7 +7,7 @@ use nix::time::{ClockId, clock_gettime};
 use tidegate_decide::{flow::is_gone, policy::is_fresh};
 use tidegate_ebpf_shared::{addr::Addr, flow::FlowEntry, flow::FlowKey, identity::FqdnInfo};
 
-use super::{Datapath, DatapathError, table::Table};
+use super::{Datapath, DatapathError, firewall, table::Table};
 
 /// The clocks of the kernel's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ impl Datapath {
     /// well whether flows that were steered since the last time have reached the proxy.
     pub fn expire(&mut self, now: Clocks) -> Result<Sweep, DatapathError> {
         let mut sweep = Sweep::default();
-        let (steered, picked) = self.reader().steered_and_picked()?;
-        self.reach.look(steered, picked);
+        self.reach.look(self.reader().arrivals()?);
+        self.reach.closed(firewall::closed_inputs());
         let mut in_use = HashSet::new();
         for (key, entry) in self.tables.flows.entries()? {
             if is_gone(&key, &entry, now.monotonic_ns)

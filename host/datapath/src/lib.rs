@@ -22,6 +22,7 @@ mod error;
 mod events;
 mod expire;
 mod explain;
+mod firewall;
 mod kernel_features;
 mod listeners;
 mod loader;
@@ -79,12 +80,13 @@ pub use self::{
     events::EventStream,
     expire::{Clocks, Sweep},
     explain::{Explanation, Learned, Party, Query, ServiceHit, Step},
+    firewall::firewall_notes,
     kernel_features::{KernelFeature, kernel_features},
     owner::Owner,
     publish::{PublishReport, TableChange},
     reader::Reader,
     status::{DatapathStatus, ProgramStatus},
-    tables::{TableGauge, TableLimits},
+    tables::{TableGauge, TableLimits, pinned_otherwise},
 };
 
 /// How a node wants its datapath.

@@ -77,6 +77,7 @@ impl Datapath {
         self.tables.generation.put(&0, &step)?;
         self.last_policy_id = plan.policy.last_policy_id;
         self.services.clone_from(&compiled.services);
+        self.reach.expect(!compiled.l7.is_empty());
         self.names.replace(compiled.fqdn.keys().copied());
         if step != generation {
             self.copy_slots(step)?;

@@ -72,7 +72,7 @@ impl Datapath {
         notes.extend(lost.map(|what| Note::new(Concern::Node, what)));
         notes.extend(self.bindings.outside_note());
         notes.extend(self.bindings.on_bridges().iter().cloned());
-        notes.extend(self.reach.note());
+        notes.extend(self.reach.notes());
         let programs = self
             .programs
             .iter()

@@ -8,7 +8,10 @@ use tidegate_bpf::{
     pin,
 };
 
-use super::DatapathError;
+use super::{
+    DatapathError,
+    tables::{TableLimits, copies},
+};
 
 /// A hash, array or trie. Reading and writing need no exclusive access: the kernel
 /// is the owner of the content.
@@ -37,35 +40,17 @@ fn unusable<K, V>(name: &'static str) -> impl Fn(OpenError) -> DatapathError {
     }
 }
 
-/// Entries of one generation that a table has room for, if it is as many as wanted.
-fn compare(
-    name: &'static str,
-    room: u32,
-    wanted: Option<u32>,
-    copies: u32,
-) -> Result<u32, DatapathError> {
-    match wanted.filter(|wanted| wanted.saturating_mul(copies) != room) {
-        Some(wanted) => Err(DatapathError::Capacity {
-            table: name,
-            found: room / copies,
-            wanted,
-        }),
-        None => Ok(room / copies),
-    }
-}
-
 impl<K: Pod, V: Pod> Table<K, V> {
     /// Opens the pin `name` in `folder` and compares its layout, and its capacity
-    /// where the configuration sets one, with what is expected. It has room for that many
-    /// entries `copies` times: generations that are in place together.
+    /// where the configuration sets one, with what is expected.
     pub(super) fn open(
         folder: &Path,
         name: &'static str,
-        capacity: Option<u32>,
-        copies: u32,
+        limits: &TableLimits,
     ) -> Result<Self, DatapathError> {
         let map = Map::new(open(folder, name)?).map_err(unusable::<K, V>(name))?;
-        let limit = compare(name, map.capacity(), capacity, copies)?;
+        limits.compare(name, map.capacity())?;
+        let limit = map.capacity() / copies(name);
         Ok(Self { name, map, limit })
     }
 
@@ -166,10 +151,10 @@ impl<V: Pod> PerCpu<V> {
     pub(super) fn open(
         folder: &Path,
         name: &'static str,
-        capacity: Option<u32>,
+        limits: &TableLimits,
     ) -> Result<Self, DatapathError> {
         let array = PerCpuArray::new(open(folder, name)?).map_err(unusable::<u32, V>(name))?;
-        compare(name, array.capacity(), capacity, 1)?;
+        limits.compare(name, array.capacity())?;
         Ok(Self { name, array })
     }
 

@@ -1,8 +1,9 @@
 //! Every table of the datapath, opened from its pin, and how large each may be.
 
-use std::path::Path;
+use std::{collections::BTreeMap, io, os::fd::AsFd as _, path::Path};
 
 use serde::Serialize;
+use tidegate_bpf::{map::MapInfo, pin};
 use tidegate_ebpf_shared::{
     addr::{Addr, AddrPrefix},
     bridge::BridgePort,
@@ -21,6 +22,7 @@ use tidegate_ebpf_shared::{
 
 use super::{
     DatapathError,
+    bpffs::Pins,
     table::{PerCpu, Table},
 };
 
@@ -70,22 +72,74 @@ impl Default for TableLimits {
 impl TableLimits {
     /// Capacity the configuration sets for a map; `None` if it does not.
     pub(super) fn of(&self, name: &str) -> Option<u32> {
+        Some(self.setting(name)?.1)
+    }
+
+    /// The key of the configuration that sets a map's capacity, and what it says.
+    fn setting(&self, name: &str) -> Option<(&'static str, u32)> {
         Some(match name {
-            map::FLOWS => self.flows,
-            map::FRAGMENTS => self.fragments,
-            map::POLICY => self.policy_entries,
-            map::IPCACHE => self.ipcache_entries,
+            map::FLOWS => ("limits.flows", self.flows),
+            map::FRAGMENTS => ("limits.fragments", self.fragments),
+            map::POLICY => ("limits.policyEntries", self.policy_entries),
+            map::IPCACHE => ("limits.ipcacheEntries", self.ipcache_entries),
             map::ENDPOINTS | map::INTERFACES | map::BRIDGE_PORTS | map::GUARDED | map::CGROUPS => {
-                self.endpoints
+                ("limits.endpoints", self.endpoints)
             }
-            map::SERVICES => self.services,
-            map::BACKENDS => self.backends,
-            map::SLOTS => self.service_slots,
-            map::FQDN => self.fqdn_addresses,
-            map::DENY_LIST | map::DENY_COUNTS => self.deny_prefixes,
+            map::SERVICES => ("limits.services", self.services),
+            map::BACKENDS => ("limits.backends", self.backends),
+            map::SLOTS => ("limits.serviceSlots", self.service_slots),
+            map::FQDN => ("limits.fqdnAddresses", self.fqdn_addresses),
+            map::DENY_LIST | map::DENY_COUNTS => ("limits.denyPrefixes", self.deny_prefixes),
             _ => return None,
         })
     }
+
+    /// A map's room for entries of one generation, as found, compared with what is wanted.
+    ///
+    /// # Errors
+    ///
+    /// If they differ: a live table cannot be resized.
+    pub(super) fn compare(
+        &self,
+        name: &'static str,
+        max_entries: u32,
+    ) -> Result<(), DatapathError> {
+        match self.setting(name) {
+            Some((key, wanted)) if wanted.saturating_mul(copies(name)) != max_entries => {
+                Err(DatapathError::Capacity {
+                    table: name,
+                    key,
+                    found: max_entries / copies(name),
+                    wanted,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Tables pinned below `bpffs` whose size is not the one that is wanted: an agent would not
+/// start. One per key of the configuration.
+///
+/// # Errors
+///
+/// If they may not be looked at. Without an earlier agent there are none.
+pub fn pinned_otherwise(bpffs: &Path, limits: &TableLimits) -> io::Result<Vec<DatapathError>> {
+    let pins = Pins::below(bpffs);
+    let mut differing = BTreeMap::new();
+    for name in map::ALL {
+        let info = match pin::open(&pins.maps.join(name)) {
+            Ok(map) => MapInfo::of(map.as_fd())?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if let Err(error) = limits.compare(name, info.max_entries)
+            && let Some((key, _)) = limits.setting(name)
+        {
+            differing.entry(key).or_insert(error);
+        }
+    }
+    Ok(differing.into_values().collect())
 }
 
 /// How many generations a table has room for at once. A changed endpoint gets complete new
@@ -128,7 +182,7 @@ impl Tables {
         /// Opens one table with the capacity the configuration sets for it, if any.
         macro_rules! open {
             ($name:expr) => {
-                Table::open(folder, $name, limits.of($name), copies($name))?
+                Table::open(folder, $name, limits)?
             };
         }
         Ok(Self {
@@ -153,8 +207,8 @@ impl Tables {
             maglev: open!(map::MAGLEV),
             reverse_nat: open!(map::REVERSE_NAT),
             deny_list: open!(map::DENY_LIST),
-            deny_counts: PerCpu::open(folder, map::DENY_COUNTS, limits.of(map::DENY_COUNTS))?,
-            counters: PerCpu::open(folder, map::COUNTERS, None)?,
+            deny_counts: PerCpu::open(folder, map::DENY_COUNTS, limits)?,
+            counters: PerCpu::open(folder, map::COUNTERS, limits)?,
         })
     }
 

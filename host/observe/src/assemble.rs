@@ -70,10 +70,15 @@ impl Assembler<'_> {
             protocol: protocol_name(e.protocol),
             source: self.party(ip(e.src), port(e.src_port), e.src_identity, e.src_endpoint),
             destination: self.party(ip(e.dst), port(e.dst_port), e.dst_identity, e.dst_endpoint),
-            rules: [e.egress_rule, e.ingress_rule]
-                .into_iter()
-                .filter_map(|id| self.directory.rule(id))
-                .collect(),
+            rules: match event {
+                // The kernel knows no rule where it meets the list.
+                FlowEvent::DenyList => [0, self.directory.denying(ip(e.src))],
+                _ => [e.egress_rule, e.ingress_rule],
+            }
+            .into_iter()
+            .filter_map(|id| self.directory.rule(id))
+            .collect(),
+            none_matched: false,
             shadow: self.shadow(e),
             tcp_flags: (e.protocol == proto::TCP && e.tcp_flags != 0)
                 .then(|| tcp_flags(e.tcp_flags)),
@@ -154,6 +159,7 @@ impl Assembler<'_> {
                 .iter()
                 .filter_map(|id| self.directory.rule(*id))
                 .collect(),
+            none_matched: r.unmatched,
             shadow: None,
             tcp_flags: None,
             hint: None,

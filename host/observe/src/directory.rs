@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{Compiled, EndpointId, IdentityId, RuleId};
@@ -17,6 +18,7 @@ pub struct Directory {
     endpoints: BTreeMap<EndpointId, String>,
     rules: BTreeMap<RuleId, String>,
     services: HashMap<(IpAddr, u16, u8), String>,
+    deny_list: BTreeMap<IpNet, RuleId>,
 }
 
 impl Directory {
@@ -38,6 +40,7 @@ impl Directory {
                 .iter()
                 .map(|s| ((s.addr, s.port, s.protocol), s.name.clone()))
                 .collect(),
+            deny_list: compiled.deny_list.clone(),
         }
     }
 
@@ -67,6 +70,18 @@ impl Directory {
                 .cloned()
                 .unwrap_or_else(|| format!("rule {id}"))
         })
+    }
+
+    /// The entry of the deny list that refuses what comes from this address: the longest
+    /// prefix, as the kernel finds it. The rule is 0 if there is none any more.
+    pub fn denying(&self, source: IpAddr) -> RuleId {
+        let covering = self
+            .deny_list
+            .iter()
+            .filter(|(net, _)| net.contains(&source));
+        covering
+            .max_by_key(|(net, _)| net.prefix_len())
+            .map_or(0, |(_, rule)| *rule)
     }
 
     /// Name of the service with this frontend.
@@ -159,6 +174,19 @@ impl LearnedNames {
             .collect()
     }
 
+    /// Seconds until the last answer that gave this name to the address expires; `None` if
+    /// it has.
+    pub fn left(&self, now: Instant, name: &str, address: IpAddr) -> Option<u64> {
+        let name = name.trim_end_matches('.');
+        let of = self
+            .names
+            .iter()
+            .filter(|((a, known), _)| *a == address && known.eq_ignore_ascii_case(name));
+        let last = of.map(|(_, at)| *at).max()?;
+        let left = last.checked_duration_since(now)?.as_secs();
+        (left > 0).then_some(left)
+    }
+
     /// Every name remembered, once.
     pub fn all_names(&self) -> std::collections::BTreeSet<&str> {
         self.names.keys().map(|(_, name)| name.as_str()).collect()
@@ -207,6 +235,9 @@ mod tests {
         assert_eq!(names.names(ip), ["a.example", "b.example"]);
         assert_eq!(names.list(now).len(), 2);
         assert_eq!(names.addresses("A.example."), [ip]);
+        assert_eq!(names.left(now, "A.example.", ip), Some(5));
+        let later = now + Duration::from_secs(5);
+        assert_eq!(names.left(later, "a.example", ip), None, "expired");
         assert_eq!(names.addresses("c.example"), Vec::<IpAddr>::new());
     }
 }

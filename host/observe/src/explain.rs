@@ -158,6 +158,9 @@ pub struct L7Answer {
     /// Rules that decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RulePlace>,
+    /// It is refused because none of these rules matches.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub none_matched: bool,
     /// Plugin that decided, as `name@version`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<String>,

@@ -54,6 +54,9 @@ pub struct FlowRecord {
     /// Rules that decided, short form, egress before ingress.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<String>,
+    /// It was refused because none of these rules matched, and what none allows is denied.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub none_matched: bool,
     /// What would have become of it if what is in shadow were enforced, where that is
     /// something else.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -37,8 +37,8 @@ pub struct FlowTotals {
     pub flows: BTreeMap<(&'static str, &'static str, String), u64>,
     /// HTTP requests by (method, status class or status, verdict).
     pub http: BTreeMap<(String, u16, &'static str), u64>,
-    /// DNS queries by (rcode or -1 if none, verdict).
-    pub dns: BTreeMap<(i16, &'static str), u64>,
+    /// DNS queries by (rcode if there was an answer, verdict).
+    pub dns: BTreeMap<(Option<u8>, &'static str), u64>,
     /// Other verdicts in shadow by (policy document, event, that verdict); of a flow when
     /// it begins, not again when it ends.
     pub shadow: BTreeMap<(String, &'static str, &'static str), u64>,
@@ -123,8 +123,7 @@ impl FlowTotals {
                 *self.http.entry((method, *status, verdict)).or_default() += 1;
             }
             Some(L7Summary::Dns { rcode, .. }) => {
-                let rcode = rcode.map_or(-1, i16::from);
-                *self.dns.entry((rcode, verdict)).or_default() += 1;
+                *self.dns.entry((*rcode, verdict)).or_default() += 1;
             }
             None => {}
         }

@@ -24,6 +24,7 @@ pub fn record(port: u16) -> FlowRecord {
         source: party([10, 0, 0, 1], 40_000, "frontend"),
         destination: party([10, 0, 0, 2], port, "backend"),
         rules: vec!["shop/backend ingress[0]".into()],
+        none_matched: false,
         shadow: None,
         tcp_flags: None,
         hint: None,

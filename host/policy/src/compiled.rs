@@ -386,6 +386,9 @@ pub enum FqdnSelector {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CompiledService {
+    /// Name of the frontend port, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_name: Option<String>,
     /// `namespace/name`, and the port name if the service has several.
     pub name: String,
     /// Stable id, never 0.

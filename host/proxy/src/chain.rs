@@ -188,6 +188,7 @@ pub fn request(
             .find(|side| side.chain.is_some() && !side.tunnels())
     {
         walk.attribution.rules.push(side.rule);
+        walk.attribution.unmatched = true;
         walk.attribution.ingress = side.ingress;
         walk.attribution.audited = side.audit;
         if !side.audit {
@@ -509,6 +510,8 @@ impl Walk {
     ) {
         // A refusal without an index is the first rule's; one of a plugin without
         // rules is the rule's that asked for L7. Who allowed before does not matter.
+        // What asks rules and names none has found none that allows it.
+        self.attribution.unmatched = !plugin.is_bound() && rule.is_none() && error.is_none();
         let rule = rule_id(plugin, rule).or(plugin.rules().first().copied());
         self.attribution.rules.clear();
         self.attribution.rules.push(rule.unwrap_or(side.rule));

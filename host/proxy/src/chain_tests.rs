@@ -415,6 +415,8 @@ fn who_decides() {
         );
         let expected = Attribution {
             rules: rules.to_vec(),
+            // Of the plugins that are here, the one that gives no index asks rules.
+            unmatched: !allowed && *plugin == Some("deny@1"),
             plugin: plugin.map(str::to_owned),
             error: error.map(str::to_owned),
             audited: false,

@@ -134,7 +134,13 @@ impl FlowContext {
             return Self::of_workload(view, proto::TCP, client, local);
         }
         // Nothing but the connect hook sends anybody to the listener's own address.
-        let origin = view.current().state.tables.steered(socket)?;
+        let origin = {
+            let tables = &view.current().state.tables;
+            match tables.steered(socket)? {
+                None => tables.take_steered(client)?,
+                adopted => adopted,
+            }
+        };
         Ok(origin.map(|origin| Self::of_host_service(view, proto::TCP, client, &origin)))
     }
 
@@ -417,6 +423,7 @@ impl Inspector for FlowContext {
             allowed,
             audited: attribution.audited,
             rules: attribution.rules,
+            unmatched: attribution.unmatched,
             plugin: attribution.plugin,
             error: attribution.error,
             ingress: attribution.ingress,
@@ -427,7 +434,7 @@ impl Inspector for FlowContext {
 }
 
 /// Nanoseconds since 1970-01-01T00:00:00Z.
-fn now_ns() -> u64 {
+pub(super) fn now_ns() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

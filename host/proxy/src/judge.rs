@@ -157,6 +157,7 @@ fn told(decided: Attribution, refused: Option<u16>) -> Judgement {
         allowed: refused.is_none(),
         code: refused.unwrap_or_default(),
         rules: decided.rules,
+        unmatched: decided.unmatched,
         plugin: decided.plugin,
         error: decided.error,
         ingress: decided.ingress,

@@ -181,6 +181,7 @@ mod tests {
             allowed,
             audited: false,
             rules: vec![],
+            unmatched: false,
             plugin: None,
             error: error.map(str::to_owned),
             ingress: false,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tidegate_ebpf_shared::{
-    addr::Addr,
+    addr::{Addr, proto},
     flow::{FlowEntry, FlowKey, flags},
     identity::FqdnInfo,
     limits::FQDN_SHARES,
@@ -72,18 +72,28 @@ impl Tables {
         self.steered.get(&socket.as_raw_fd())
     }
 
+    /// The same by its client, and not again: what is left there if no hook of the kernel
+    /// saw the accepted socket, because this process is not below the cgroup whose sockets
+    /// are ours.
+    pub(super) fn take_steered(&self, client: SocketAddr) -> io::Result<Option<SteerOrigin>> {
+        let origin = self.steered_peer(proto::TCP, client)?;
+        // One that was taken has no protocol.
+        let origin = origin.filter(|origin| origin.protocol == proto::TCP);
+        if origin.is_some() {
+            let taken = SteerOrigin::default();
+            self.steer_by_tuple
+                .put(&peer_key(proto::TCP, client), &taken)?;
+        }
+        Ok(origin)
+    }
+
     /// Where a steered host service's datagram wanted to go, by its sender.
     pub(super) fn steered_peer(
         &self,
         protocol: u8,
         peer: SocketAddr,
     ) -> io::Result<Option<SteerOrigin>> {
-        self.steer_by_tuple.get(&PeerKey {
-            addr: kernel_addr(peer.ip()),
-            port: peer.port().to_be_bytes(),
-            protocol,
-            pad: 0,
-        })
+        self.steer_by_tuple.get(&peer_key(protocol, peer))
     }
 
     /// Opens a question: what is sent by the socket of this cookie, marked as a probe,
@@ -173,6 +183,16 @@ fn end(end: SocketAddr) -> (Addr, [u8; 2]) {
     (kernel_addr(end.ip()), end.port().to_be_bytes())
 }
 
+fn peer_key(protocol: u8, peer: SocketAddr) -> PeerKey {
+    let (addr, port) = end(peer);
+    PeerKey {
+        addr,
+        port,
+        protocol,
+        pad: 0,
+    }
+}
+
 /// Is `one` the low end of its key with `other`?
 fn is_low(one: SocketAddr, other: SocketAddr) -> bool {
     end(one) <= end(other)
@@ -239,14 +259,24 @@ pub(super) mod testing {
     impl Tables {
         /// Plays the socket hook's part: steers a host service's datagrams.
         pub(in super::super) fn steer(&self, protocol: u8, peer: SocketAddr, origin: SteerOrigin) {
-            let key = PeerKey {
-                addr: kernel_addr(peer.ip()),
-                port: peer.port().to_be_bytes(),
-                protocol,
-                pad: 0,
-            };
+            let key = peer_key(protocol, peer);
             self.steer_by_tuple.put(&key, &origin).unwrap();
         }
+    }
+
+    #[test]
+    fn an_origin_is_taken_once() {
+        let tables = Tables::open(descriptors(4)).unwrap();
+        let client: SocketAddr = "127.0.0.1:4711".parse().unwrap();
+        assert!(tables.take_steered(client).unwrap().is_none());
+        let origin = SteerOrigin {
+            protocol: proto::TCP,
+            endpoint: 3,
+            ..SteerOrigin::default()
+        };
+        tables.steer(proto::TCP, client, origin);
+        assert_eq!(tables.take_steered(client).unwrap(), Some(origin));
+        assert_eq!(tables.take_steered(client).unwrap(), None, "and not again");
     }
 
     #[test]

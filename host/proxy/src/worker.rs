@@ -16,8 +16,8 @@ use nix::{
     unistd::Pid,
 };
 use tidegate_channel::listener::is_stream;
-use tidegate_contract::L7Summary;
-use tidegate_contract::ListenerInfo;
+use tidegate_contract::{L7Record, L7Summary, ListenerInfo};
+use tidegate_ebpf_shared::addr::proto;
 use tidegate_policy::compiled::L7Protocol;
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     dns,
-    flow::{FlowContext, Reading},
+    flow::{FlowContext, Reading, now_ns},
     heap,
     http::{self, Activity, Attribution, Inspector as _, Phase, cut_off},
     places::{Capacity, Places},
@@ -199,6 +199,9 @@ async fn serve(
             let error = unknown.err();
             tracing::debug!(%peer, ?error, "a connection of no known flow was closed");
             Counters::add(&counters.failed);
+            if client.local_addr().is_ok_and(|local| local == listener) {
+                unknown_at_own_listener(view, peer, listener);
+            }
             return cut_off(&client);
         }
     };
@@ -254,6 +257,43 @@ async fn carry(mut client: TcpStream, flow: &FlowContext, activity: &Activity) {
     }
 }
 
+/// Leaves a record of a connection to the listener for host services that none of them made:
+/// some other process did, or no hook of the kernel saw it.
+fn unknown_at_own_listener(view: &View, peer: SocketAddr, listener: SocketAddr) {
+    let records = &view.shared.records;
+    records.keep(L7Record {
+        time_ns: now_ns(),
+        transport: proto::TCP,
+        source: peer,
+        destination: listener,
+        identities: (0, 0),
+        endpoints: (0, 0),
+        allowed: false,
+        audited: false,
+        rules: Vec::new(),
+        unmatched: false,
+        plugin: None,
+        error: Some(
+            "the proxy's own listener: no socket hook has told where this connection wants to go"
+                .to_owned(),
+        ),
+        ingress: false,
+        generation: view.current().state.generation,
+        l7: nothing_asked(),
+    });
+}
+
+/// The summary of a connection on which nothing was read.
+fn nothing_asked() -> L7Summary {
+    L7Summary::Http {
+        version: "".into(),
+        method: String::new(),
+        url: String::new(),
+        status: 0,
+        latency_us: 0,
+    }
+}
+
 /// Leaves a record of a connection that cannot be read.
 fn refuse(flow: &FlowContext, reading: Reading) {
     let error = match reading {
@@ -266,12 +306,5 @@ fn refuse(flow: &FlowContext, reading: Reading) {
         error: Some(error.to_owned()),
         ..Attribution::default()
     };
-    let nothing = L7Summary::Http {
-        version: "".into(),
-        method: String::new(),
-        url: String::new(),
-        status: 0,
-        latency_us: 0,
-    };
-    flow.record(attribution, false, nothing);
+    flow.record(attribution, false, nothing_asked());
 }

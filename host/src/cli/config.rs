@@ -18,7 +18,7 @@ pub(super) enum Command {
     /// file, line, key and a way out if not. Nothing is changed, and no agent is needed.
     /// Exit code: 0 if all can be used (warnings do not count), 1 if not.
     Check(File),
-    /// Print it with every default filled in.
+    /// Print it with every default filled in: as YAML, or with `-o json` as JSON.
     Effective(File),
     /// Print the JSON Schema of the file, or of a kind of document, for editors.
     Schema {
@@ -44,7 +44,7 @@ impl Command {
                 end_with_the_reader();
                 print!(
                     "{}",
-                    serde_saphyr::to_string(&tidegate_config::load(&file.config)?)?
+                    effective(&tidegate_config::load(&file.config)?, output)?
                 );
             }
             Self::Schema { kind } => {
@@ -58,9 +58,17 @@ impl Command {
     }
 }
 
+/// The whole configuration; in either form it is a configuration file again.
+fn effective(config: &tidegate_config::Config, output: Output) -> anyhow::Result<String> {
+    Ok(match output {
+        Output::Table => serde_saphyr::to_string(config)?,
+        Output::Json => serde_json::to_string_pretty(config)? + "\n",
+    })
+}
+
 /// The configuration file itself cannot be used.
-fn of_the_file(file: &File, error: &ConfigError) -> ProblemView {
-    let whole = ProblemView {
+fn of_the_file(file: &File, error: &ConfigError) -> Vec<ProblemView> {
+    let whole = || ProblemView {
         file: file.config.display().to_string(),
         severity: "error".to_owned(),
         ..ProblemView::default()
@@ -68,16 +76,19 @@ fn of_the_file(file: &File, error: &ConfigError) -> ProblemView {
     // No file has so many lines.
     let place = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     match error {
-        ConfigError::Invalid(complaint) => ProblemView {
-            line: place(complaint.line),
-            column: place(complaint.column),
-            message: complaint.said(),
-            ..whole
-        },
-        ConfigError::Unreadable { source, .. } => ProblemView {
+        ConfigError::Invalid(complaints) => {
+            let problem = |complaint: &tidegate_config::Complaint| ProblemView {
+                line: place(complaint.line),
+                column: place(complaint.column),
+                message: complaint.said(),
+                ..whole()
+            };
+            complaints.iter().map(problem).collect()
+        }
+        ConfigError::Unreadable { source, .. } => vec![ProblemView {
             message: format!("{error}: {source}"),
-            ..whole
-        },
+            ..whole()
+        }],
     }
 }
 
@@ -106,7 +117,7 @@ fn check(file: &File, output: Output) -> anyhow::Result<ExitCode> {
         (Ok(config), _) => tidegate_agent::check(&config)?,
         (Err(error), Output::Table) => return Err(error.into()),
         (Err(error), Output::Json) => Arc::new(View {
-            problems: vec![of_the_file(file, &error)],
+            problems: of_the_file(file, &error),
             ..View::default()
         }),
     };
@@ -154,4 +165,23 @@ fn check(file: &File, output: Output) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_effective_configuration_is_one_in_either_form() {
+        let folder = std::path::Path::new("/etc/tidegate");
+        let text = "node: {outsideDevices: [eth0], cgroup: none}\nlimits: {flows: 7}\n";
+        let config = tidegate_config::parse("t", text, folder).expect("valid");
+        for output in [Output::Table, Output::Json] {
+            let printed = effective(&config, output).expect("printed");
+            let again = tidegate_config::parse("t", &printed, folder).expect(&printed);
+            assert_eq!(again, config, "{printed}");
+            let is_json = serde_json::from_str::<serde_json::Value>(&printed).is_ok();
+            assert_eq!(is_json, output == Output::Json, "{printed}");
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
 use tidegate_api::client::{Client, ClientError, encode};
+use tidegate_contract::rcode_name;
 use tidegate_observe::{
     explain::{Explanation, InShadow, L7Answer, L7Question},
     record::{FlowDirection, FlowVerdict},
@@ -254,7 +255,7 @@ fn render_l7(l7: &L7Answer) -> String {
     };
     let code = |what: &str| match (l7.code, l7.asked.starts_with("DNS ")) {
         (None | Some(0), _) => what.to_owned(),
-        (Some(code), true) => format!("{what}, RCODE {code}"),
+        (Some(code), true) => format!("{what}, {}", rcode_text(code)),
         (Some(code), false) => format!("{what}, {code}"),
     };
     let verdict = match l7.verdict {
@@ -264,6 +265,9 @@ fn render_l7(l7: &L7Answer) -> String {
         _ => code("REFUSED"),
     };
     let mut out = format!("  {}: {verdict}{by}\n", l7.asked);
+    if l7.none_matched {
+        out.push_str("           rule   none matched; what none allows is denied by\n");
+    }
     for rule in &l7.rules {
         let place = match &rule.place {
             Some(place) => format!("  ({place})"),
@@ -276,6 +280,11 @@ fn render_l7(l7: &L7Answer) -> String {
         let _ = writeln!(out, "           why    {reason}");
     }
     out
+}
+
+/// The name of an RCODE; a number that no header can carry stays one.
+fn rcode_text(code: u16) -> String {
+    u8::try_from(code).map_or_else(|_| code.to_string(), |code| rcode_name(code).into_owned())
 }
 
 #[cfg(test)]
@@ -293,11 +302,13 @@ mod tests {
                 rule: "shop/web ingress[0].toPorts[0]".into(),
                 place: Some("policies/web.yaml:9".into()),
             }],
+            none_matched: true,
             plugin: Some("http@0.1.0".into()),
         };
         assert_eq!(
             render_l7(&answer),
             "  GET /admin: REFUSED, 403 by http@0.1.0\n           \
+             rule   none matched; what none allows is denied by\n           \
              rule   shop/web ingress[0].toPorts[0]  (policies/web.yaml:9)\n"
         );
     }

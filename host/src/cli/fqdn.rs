@@ -15,7 +15,11 @@ pub(super) async fn list(client: &Client, output: Output) -> Result<(), ClientEr
     }
     let mut table = Table::new(&["NAME", "ADDRESS", "SECONDS LEFT"]);
     for learned in learned {
-        let left = learned.ttl_seconds.to_string();
+        let left = match learned.ttl_seconds {
+            // Opens nothing new; flows that are there go on, and are called by it.
+            0 => "expired".to_owned(),
+            left => left.to_string(),
+        };
         table.row([learned.name, learned.address.to_string(), left]);
     }
     print_text(

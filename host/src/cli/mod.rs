@@ -52,7 +52,6 @@ enum Command {
     /// Print a completion script for a shell.
     Completion(shell::Completion),
     /// Write the manual pages into a folder.
-    #[command(hide = true)]
     Man(shell::Man),
     /// The proxy process; the agent runs it.
     #[command(hide = true)]

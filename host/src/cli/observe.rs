@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Args;
 use tidegate_api::client::{Client, ClientError};
-use tidegate_contract::L7Summary;
+use tidegate_contract::{L7Summary, rcode_name};
 use tidegate_observe::{
     filter::FlowFilter,
     record::{FlowEvent, FlowRecord, FlowVerdict, Line, Party, Shadow},
@@ -35,7 +35,9 @@ pub(super) struct Observe {
     /// Before this time, likewise
     #[arg(long, value_name = "TIME", value_parser = when::parse, conflicts_with = "follow")]
     until: Option<u64>,
-    /// Workload at either end: name, namespace/name, namespace/, address, DNS name, `world`, `host`
+    /// Workload at either end: name, namespace/name, namespace/, address, DNS name, `world`,
+    /// `host`; of a host service also what was dropped of the node's own packets, of which it
+    /// is not known who sent them
     #[arg(short, long, value_name = "WHO")]
     workload: Vec<String>,
     /// Workload at the source
@@ -78,6 +80,7 @@ pub(super) async fn run(args: Observe, client: &Client, output: Output) -> Resul
         rule: args.rule,
         since_ns: args.since,
         until_ns: args.until,
+        ..FlowFilter::default()
     };
     let bounded = args.since.or(args.until).is_some();
     let last = args.last.or((!bounded).then_some(LAST));
@@ -121,8 +124,11 @@ fn row(r: &FlowRecord) -> String {
     {
         parts.push(format!("[passed although: {error}]"));
     }
-    if !r.rules.is_empty() {
-        parts.push(format!("by {}", r.rules.join(" and ")));
+    let rules = r.rules.join(" and ");
+    match (r.rules.is_empty(), r.none_matched) {
+        (true, _) => {}
+        (false, false) => parts.push(format!("by {rules}")),
+        (false, true) => parts.push(format!("no rule matched; default deny by {rules}")),
     }
     if let Some(plugin) = &r.plugin {
         parts.push(format!("({plugin})"));
@@ -201,14 +207,12 @@ fn l7_text(l7: &L7Summary) -> String {
         } => {
             let answer = match rcode {
                 None => "no answer".into(),
-                Some(0) => ips
+                Some(0) if !ips.is_empty() => ips
                     .iter()
                     .map(ToString::to_string)
                     .collect::<Vec<_>>()
                     .join(","),
-                Some(3) => "NXDOMAIN".into(),
-                Some(5) => "REFUSED".into(),
-                Some(code) => format!("RCODE {code}"),
+                Some(code) => rcode_name(*code).into_owned(),
             };
             format!("DNS {query} {qtype} {answer} {latency_us}us")
         }
@@ -261,6 +265,7 @@ mod tests {
         r.verdict = FlowVerdict::Dropped;
         r.drop_reason_text = Some("Policy denied".into());
         r.plugin = Some("http@0.1.0".into());
+        r.none_matched = true;
         r.l7 = Some(L7Summary::Http {
             version: "HTTP/1.1".into(),
             method: "DELETE".into(),
@@ -272,7 +277,7 @@ mod tests {
             row(&r),
             "01:01:01.002 DROPPED    shop/frontend:40000 (256) -> shop/backend:80 (256) \
              HTTP/1.1 DELETE http://backend/admin 403 42us [Policy denied] \
-             by shop/backend ingress[0] (http@0.1.0)"
+             no rule matched; default deny by shop/backend ingress[0] (http@0.1.0)"
         );
     }
 

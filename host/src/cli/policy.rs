@@ -26,10 +26,11 @@ pub(super) fn render(view: &View) -> String {
                 Enforcement::Enforce => "enforce".into(),
                 Enforcement::Shadow => "SHADOW".into(),
             },
-            if p.selects.is_empty() {
-                "nothing here".into()
-            } else {
-                p.selects.join(",")
+            match p.selects.is_empty() {
+                // It is about those outside.
+                true if p.kind == "DenyList" => "outside devices".into(),
+                true => "nothing here".into(),
+                false => p.selects.join(","),
             },
             p.file.clone(),
             p.state.clone(),

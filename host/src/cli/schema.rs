@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
-use tidegate_control::view::{BindingView, EndpointView, PluginView, PolicyView, View};
+use tidegate_control::view::{
+    BindingView, EndpointView, PluginView, PolicyView, ServiceView, View,
+};
 use tidegate_observe::{directory::LearnedName, explain::Explanation, record::Line};
-use tidegate_policy::compiled::CompiledService;
 
 use super::{config::Checked, version::Facts};
 
@@ -27,7 +28,7 @@ fn outputs() -> Vec<(&'static str, Value)> {
         ),
         (
             "service-list",
-            of::<Vec<CompiledService>>("tidegate service list"),
+            of::<Vec<ServiceView>>("tidegate service list"),
         ),
         ("policy-list", of::<Vec<PolicyView>>("tidegate policy list")),
         ("plugin-list", of::<Vec<PluginView>>("tidegate plugin list")),

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use tidegate_control::view::View;
-use tidegate_policy::compiled::{Algorithm, BackendState, CompiledBackend};
+use tidegate_control::view::{BackendView, View};
+use tidegate_policy::compiled::Algorithm;
 
 use super::table::Table;
 
@@ -13,11 +13,7 @@ pub(super) fn render(view: &View) -> String {
         table.row([
             s.name.clone(),
             SocketAddr::new(s.addr, s.port).to_string(),
-            match s.protocol {
-                6 => "tcp".into(),
-                17 => "udp".into(),
-                other => other.to_string(),
-            },
+            tidegate_policy::protocol::name(s.protocol).to_ascii_lowercase(),
             match s.algorithm {
                 Algorithm::Random => "random".into(),
                 Algorithm::Maglev => "maglev".into(),
@@ -32,17 +28,14 @@ pub(super) fn render(view: &View) -> String {
     table.or_if_empty("No services. Declare them as YAML in the services folder.")
 }
 
-fn backend(b: &CompiledBackend) -> String {
-    let state = match b.state {
-        BackendState::Active => "",
-        BackendState::Terminating => " (terminating)",
-        BackendState::Quarantined => " (quarantined)",
-        BackendState::Maintenance => " (maintenance)",
+fn backend(b: &BackendView) -> String {
+    let address = SocketAddr::new(b.addr, b.port);
+    let weight = match b.weight {
+        0 | 1 => String::new(),
+        weight => format!(" weight {weight}"),
     };
-    let weight = if b.weight == 1 {
-        String::new()
-    } else {
-        format!(" weight {}", b.weight)
-    };
-    format!("{}{weight}{state}", SocketAddr::new(b.addr, b.port))
+    match &b.unusable {
+        None => format!("{address}{weight}"),
+        Some(why) => format!("{address}{weight} (unusable: {why})"),
+    }
 }

@@ -1,7 +1,11 @@
 //! `tidegate completion SHELL` and `tidegate man FOLDER`: what a package installs besides
 //! the binary, made from the commands themselves.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Command, CommandFactory as _};
 use clap_complete::Shell;
@@ -39,9 +43,44 @@ pub(super) struct Man {
 impl Man {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         std::fs::create_dir_all(&self.folder)?;
-        clap_mangen::generate_to(visible(&Cli::command()), &self.folder)?;
+        let mut command = visible(&Cli::command()).disable_help_subcommand(true);
+        command.build();
+        write_pages(&command, &self.folder)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What holds for every command, behind what is particular to one (man-pages(7)).
+const EVERY_PAGE: &str = r#".SH "EXIT STATUS"
+.TP
+.B 0
+It was done, or the answer is yes.
+.TP
+.B 1
+It failed, or the answer is no.
+.TP
+.B 2
+The command line is wrong, or it asks for what there is not.
+.SH ENVIRONMENT
+.TP
+.B TIDEGATE_SOCKET
+Socket of the agent, where \-\-socket does not say.
+.TP
+.B RUST_LOG
+What is logged, where it is set: it comes before log.level of the configuration.
+.SH "SEE ALSO"
+.BR tidegate (1)
+"#;
+
+fn write_pages(command: &Command, folder: &Path) -> std::io::Result<()> {
+    for below in command.get_subcommands() {
+        write_pages(below, folder)?;
+    }
+    let page = clap_mangen::Man::new(command.clone());
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    text.extend(EVERY_PAGE.as_bytes());
+    std::fs::write(folder.join(page.get_filename()), text)
 }
 
 /// The command without those that the agent runs itself: completion scripts would offer
@@ -111,5 +150,19 @@ mod tests {
         assert!(page("tidegate-explain.1").contains("Who connects"));
         assert!(page("tidegate-config-check.1").contains("Exit code"));
         assert_eq!(page("tidegate-proxy.1"), "");
+        for name in [
+            "tidegate.1",
+            "tidegate-observe.1",
+            "tidegate-config-check.1",
+        ] {
+            for section in ["EXIT STATUS", "ENVIRONMENT", "TIDEGATE_SOCKET"] {
+                assert!(page(name).contains(section), "no {section} in {name}");
+            }
+        }
+        assert!(
+            page("tidegate.1").contains("tidegate\\-man(1)"),
+            "{}",
+            page("tidegate.1")
+        );
     }
 }

@@ -5,6 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use tidegate_contract::Note;
 use tidegate_control::view::{DatapathView, ProblemView, TableView, View};
 
 /// From this share of its limit on a table is worth a line of its own.
@@ -83,7 +84,7 @@ pub(super) fn render(view: &View) -> String {
     line("attached", attached(&view.datapath));
     line("tables", tables(&view.datapath.tables));
     line("drops", drops(&view.datapath));
-    for why in view.obstacles() {
+    for why in view.other_obstacles() {
         let _ = writeln!(out, "\nnot ready: {why}");
     }
     if p.other_binary {
@@ -109,7 +110,9 @@ pub(super) fn render(view: &View) -> String {
             a.program, a.target, a.mode, a.state
         );
     }
-    for note in &view.datapath.notes {
+    // What is missing is a reason above.
+    let is_told = |note: &&Note| view.datapath.missing.contains(&note.message);
+    for note in view.datapath.notes.iter().filter(|note| !is_told(note)) {
         let _ = writeln!(out, "\nnote: {note}");
     }
     for what in wrong(view) {
@@ -141,7 +144,9 @@ pub(super) fn wrong(view: &View) -> impl Iterator<Item = String> {
         } else {
             ""
         };
-        format!("{}: {}{}{last_good}", p.severity, place(p), p.message)
+        let unready = if p.unready { "not ready: " } else { "" };
+        let severity = &p.severity;
+        format!("{unready}{severity}: {}{}{last_good}", place(p), p.message)
     });
     plugins.chain(files)
 }
@@ -247,6 +252,18 @@ mod tests {
             unready: false,
             since_s: 0,
         });
+        view.problems.push(ProblemView {
+            file: "policies".into(),
+            severity: "error".into(),
+            message: "there is no folder /x".into(),
+            unready: true,
+            ..ProblemView::default()
+        });
+        view.datapath.missing.push("no deny list on up0".into());
+        view.datapath.notes.push(Note::new(
+            tidegate_contract::Concern::Node,
+            "no deny list on up0",
+        ));
         view.proxy.other_binary = true;
         view.proxy.pid = 4711;
         let text = render(&view);
@@ -261,6 +278,15 @@ mod tests {
             assert!(text.contains(part), "missing {part:?} in\n{text}");
         }
         assert!(!text.contains("POLICY"), "{text}");
+        for once in [
+            "not ready: error: policies: there is no folder /x\n",
+            "not ready: no deny list on up0\n",
+        ] {
+            assert!(text.contains(once), "no {once:?} in\n{text}");
+        }
+        for what in ["there is no folder /x", "no deny list on up0"] {
+            assert_eq!(text.matches(what).count(), 1, "said once:\n{text}");
+        }
     }
 
     #[test]

@@ -34,6 +34,23 @@ fn listed_prefixes_get_no_packet_in_and_are_counted() -> Result<()> {
         .node
         .record(&["--verdict", "dropped"], |r| r["event"] == "deny-list")?;
     assert_eq!(record["source"]["address"], OUTSIDE_V4.to_string());
+    assert_eq!(record["destination"]["address"], web.v4.to_string());
+    assert_eq!(record["destination"]["port"], 80, "{record:#}");
+    assert_eq!(record["protocol"], "tcp", "{record:#}");
+    let generation = &shop.world.node.status()?["generation"];
+    assert_eq!(&record["generation"], generation, "{record:#}");
+    // By its rule it is found.
+    let by_rule = &["--rule", "bad cidrs[0]", "--protocol", "tcp"];
+    shop.world
+        .node
+        .record(by_rule, |r| r["event"] == "deny-list")?;
+    let listed = shop.world.node.text(&["policy", "list"])?;
+    ensure!(
+        listed
+            .lines()
+            .any(|line| line.contains("DenyList") && line.contains("bad")),
+        "{listed}"
+    );
     let outside = OUTSIDE_V4.to_string();
     let node = &shop.world.node;
     let answer = node.json(&["explain", &outside, "web:80"])?;

@@ -11,6 +11,7 @@ fn on_a_running_node() -> Result<()> {
     together!(&shop;
         what_somebody_detaches_is_attached_again,
         changes_that_come_together_are_one_generation,
+        config_check_knows_what_is_in_force,
         each_mistake_is_named_with_its_place_and_what_would_be_right,
     )
 }
@@ -54,6 +55,48 @@ fn a_broken_policy_is_reported_and_its_last_good_version_stays() -> Result<()> {
         .with(&["--http2-prior-knowledge"])
         .expect(&shop.frontend, 200)?;
     Ok(())
+}
+
+/// Which of two plugins has the name, and how large the tables are: `config check` says what
+/// the agent beside it would.
+fn config_check_knows_what_is_in_force(shop: &Shop) -> Result<()> {
+    let node = &shop.world.node;
+    let check = |file: &str| -> Result<String> {
+        let checked = node.tidegate(&["config", "check", "-c", file])?;
+        Ok(String::from_utf8_lossy(&checked.stdout).into_owned())
+    };
+    let repository = tidegate_tests::harness::tag::repository();
+    let plugin = repository.join("target/artifacts/examples/bot-filter.wasm");
+    node.change(|node| node.copy(&plugin, "plugins/second.wasm"))?;
+    node.copy(&plugin, "plugins/first.wasm")?;
+    let taken = "is taken by";
+    let by_agent = eventually("the newcomer waits for its name", || {
+        let status = node.text(&["status"])?;
+        let line = status.lines().find(|line| line.contains(taken));
+        line.map(str::to_owned).context("nothing of it in status")
+    })?;
+    ensure!(by_agent.contains("second.wasm"), "{by_agent}");
+    let checked = check("tidegate.yaml")?;
+    let by_check = checked.lines().find(|line| line.contains(taken));
+    ensure!(by_check == Some(&by_agent), "{by_agent}\n{checked}");
+    node.remove("plugins/first.wasm")?;
+    node.remove("plugins/second.wasm")?;
+
+    let text = std::fs::read_to_string(node.config_dir().join("tidegate.yaml"))?;
+    ensure!(!text.contains("limits:"), "another way is needed: {text}");
+    node.write(
+        "smaller.yaml",
+        format!("{text}\nlimits: {{flows: 1000, endpoints: 7}}\n"),
+    )?;
+    let checked = check("smaller.yaml")?;
+    for key in ["limits.flows", "limits.endpoints"] {
+        let said = format!("error: {key}: table ");
+        ensure!(
+            checked.matches(&said).count() == 1,
+            "no {said:?} in\n{checked}"
+        );
+    }
+    node.remove("smaller.yaml")
 }
 
 /// A file with one mistake, and what `status` must say about it: after the file's name
@@ -100,7 +143,7 @@ spec:
   plugin: bot-filter
   failMode: close
 "#,
-        ":9: spec.failMode: no such value (close); one of: open, closed",
+        ":9: spec.failMode: no such value (close); did you mean `closed`? one of: open, closed",
     ),
     (
         "services/algorithm.yaml",
@@ -113,7 +156,7 @@ spec:
   ports: [{port: 80, protocol: TCP}]
   backends: []
 "#,
-        ":6: spec.algorithm: no such value (maglef); one of: random, maglev",
+        ":6: spec.algorithm: no such value (maglef); did you mean `maglev`? one of: random, maglev",
     ),
     (
         "endpoints/address.yaml",
@@ -197,9 +240,9 @@ fn config_check_finds_the_same_without_an_agent() -> Result<()> {
     let said = String::from_utf8_lossy(&wrong.stdout);
     assert!(!wrong.status.success(), "{said}");
     for part in [
-        "error: policies/missing.yaml:8:1: spec.plugin: no plugin of this name is installed",
+        "error: policies/missing.yaml:8:11: spec.plugin: no plugin of this name is installed",
         "(no-filter); put it into the plugins folder; installed: bot-filter, dns, http",
-        "error: policies/refused.yaml:9:1: spec.config: the plugin bot-filter does not take this",
+        "error: policies/refused.yaml:9:11: spec.config: the plugin bot-filter does not take this",
         "deni",
         "note: endpoint shop/away: no device tg-away",
     ] {
@@ -367,6 +410,13 @@ fn what_vanishes_stays_in_force_and_is_told() -> Result<()> {
     let said: serde_json::Value = serde_json::from_slice(&check.stdout)?;
     ensure!(!check.status.success() && said["ok"] == false, "{said:#}");
     ensure!(said.to_string().contains("delete it to remove"), "{said:#}");
+
+    // Renamed is not removed.
+    shop.world.node.write("policies/backend.yaml", POLICY)?;
+    let renamed = folder.join("backend.ymal");
+    std::fs::rename(&file, &renamed)?;
+    still_closed(&shop, "policies/backend.ymal is, which is not read")?;
+    std::fs::rename(&renamed, &file)?;
 
     // Another folder, which is there and has other files.
     let node = &mut shop.world.node;

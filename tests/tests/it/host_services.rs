@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tidegate_tests::harness::{Curl, Place, server};
 
 use crate::{
@@ -82,6 +82,29 @@ fn a_host_service_is_held_to_its_egress_policy() -> Result<()> {
 
     // Processes of the node that are no such service are not restricted.
     Curl::get(shop.url(PLAIN, "/")).expect(shop.world.node.place(), 200)?;
+    Ok(())
+}
+
+/// `node.cgroup` need not contain the agent: no hook sees the sockets that the proxy accepts
+/// then, and the service's own socket has told where it wants to go.
+#[test]
+fn its_requests_are_judged_by_a_proxy_of_another_cgroup_too() -> Result<()> {
+    let mut shop = Shop::open()?;
+    let node = &shop.world.node;
+    let services = node.place().group("services")?;
+    let reporter = node.place().group("services/reporter")?;
+    node.host_service("reporter", &reporter, &[("app", "reporter")])?;
+    node.write("policies/reporter.yaml", POLICY)?;
+    let text = std::fs::read_to_string(node.config_dir().join("tidegate.yaml"))?;
+    let is_cgroup = |line: &&str| line.trim_start().starts_with("cgroup:");
+    let line = text.lines().find(is_cgroup).context("no node.cgroup")?;
+    let narrower = format!("  cgroup: {}", services.cgroup().display());
+    node.write("tidegate.yaml", text.replace(line, &narrower))?;
+    shop.world.node.start()?;
+    for url in [Shop::url as fn(&Shop, u16, &str) -> String, Shop::url6] {
+        Curl::get(url(&shop, HTTP, "/api/x")).expect(&reporter, 200)?;
+        Curl::get(url(&shop, HTTP, "/admin")).expect(&reporter, 403)?;
+    }
     Ok(())
 }
 

@@ -281,5 +281,15 @@ fn a_proxy_that_hangs_is_told_and_replaced() -> Result<()> {
     signal(third, Signal::SIGSTOP)?;
     shop.world.node.start()?;
     replaced(&shop, third, "the proxy did not answer within 3 s")?;
+
+    // Who asks about a request meanwhile has the kernel's answer, and is told.
+    signal(shop.world.node.proxy_pid()?, Signal::SIGSTOP)?;
+    let server = format!("backend-1:{HTTP}");
+    let question = ["explain", "frontend", &server, "http", "GET", "/api/x"];
+    let answer = shop.world.node.json(&question)?;
+    assert_eq!(answer["verdict"], "REDIRECTED", "{answer:#}");
+    assert_eq!(answer["l7"]["verdict"], "ERROR", "{answer:#}");
+    let why = answer["l7"]["reason"].as_str().unwrap_or_default();
+    ensure!(why.starts_with("the proxy "), "{answer:#}");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What is in force stays until it is plainly removed.
 
-use super::{Bench, FolderId, FormerFolder, WEB, allow};
+use super::{Bench, FolderId, FormerFolder, TextId, WEB, allow};
 
 #[tokio::test]
 async fn what_is_in_force_stays_until_it_is_plainly_removed() {
@@ -100,6 +100,7 @@ async fn a_change_of_folder_removes_nothing_by_itself() {
         let empty = FormerFolder {
             id: FolderId::made_up("policies", 3),
             files: Default::default(),
+            unread: std::collections::BTreeMap::new(),
         };
         for what in [Err("it is not there".to_owned()), Ok(empty.clone())] {
             bench.scan.former.insert(path.clone(), what);
@@ -144,7 +145,7 @@ async fn a_document_in_the_wrong_folder_is_told() {
         (&*problem.severity, problem.line, &*problem.message),
         (
             "warning",
-            7,
+            8,
             "kind: this kind belongs into another folder (CiliumNetworkPolicy); move it to policies/"
         )
     );
@@ -188,6 +189,54 @@ async fn a_file_that_went_where_it_is_not_read_stays_in_force() {
         bench.scan.astray.clear();
         bench.settle().await;
         assert_eq!(bench.rules(), [""; 0], "{place}");
+        bench.expect_ready();
+    }
+}
+
+/// Whatever the name: what it says is still there.
+#[tokio::test]
+async fn a_file_that_was_renamed_stays_in_force() {
+    let text = allow("a", 80);
+    for former in [false, true] {
+        let mut bench = Bench::new();
+        bench
+            .folder("policies", 1)
+            .write("endpoints/web.yaml", WEB)
+            .write("policies/a.yaml", &text);
+        bench.settle().await;
+        let place = match former {
+            false => {
+                bench.remove("policies/a.yaml");
+                let place = ("policies/.a.yaml.off".to_owned(), TextId::of(&text));
+                bench.scan.unread.insert(place.1, place.0);
+                "policies/.a.yaml.off"
+            }
+            // In a folder that is not watched any more.
+            true => {
+                bench.move_to("policies", "elsewhere", 2, &[]);
+                let former = bench.scan.former.values_mut().next();
+                let former = former.and_then(|former| former.as_mut().ok());
+                let former = former.expect("the one before");
+                former.files.clear();
+                former.files.insert("other.yaml".into());
+                former.unread.insert(TextId::of(&text), "a.ymal".into());
+                "policies/a.ymal"
+            }
+        };
+        for restart in [false, true] {
+            if restart {
+                bench.restart();
+            }
+            bench.settle().await;
+            assert_eq!(bench.rules(), ["a"], "{place}, restart: {restart}");
+            bench.expect_not_ready(place);
+        }
+        bench.scan.unread.clear();
+        for former in bench.scan.former.values_mut().flatten() {
+            former.unread.clear();
+        }
+        bench.settle().await;
+        assert_eq!(bench.rules(), [""; 0], "{place}: deleted there too");
         bench.expect_ready();
     }
 }

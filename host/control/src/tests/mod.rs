@@ -14,7 +14,7 @@ use tidegate_policy::{Mode, NumbersInUse, compiled::Compiled};
 
 use super::{
     event::{Event, Examination, Request},
-    folder::{FolderId, FormerFolder, PluginStamp, Scan},
+    folder::{FolderId, FormerFolder, PluginStamp, Scan, TextId},
     plugins::Candidate,
     sinks::{Sinks, Status},
     state::{Control, Settings},
@@ -214,7 +214,11 @@ impl Bench {
         let names = names.filter_map(|name| Some(name.split_once('/')?.1.to_owned()));
         if let Some(id) = former {
             let files = names.collect();
-            let former = FormerFolder { id, files };
+            let former = FormerFolder {
+                id,
+                files,
+                unread: BTreeMap::new(),
+            };
             let path = former.id.path().to_owned();
             self.scan.former.insert(path, Ok(former));
         }
@@ -439,6 +443,23 @@ impl Bench {
     }
 
     /// Version in the proxy's snapshot, and what readers see: version, state, reason.
+    /// Plugins that are there together and examined in this order: path, inode, version.
+    async fn newcomers(&mut self, files: &[(&str, u64, &str)]) {
+        for (path, inode, _) in files {
+            let stamp = PluginStamp::made_up(*inode);
+            self.scan.plugins.insert((*path).into(), stamp);
+        }
+        self.settle().await;
+        for (path, inode, version) in files {
+            self.control.apply(Event::Examined(Examination {
+                path: (*path).into(),
+                stamp: PluginStamp::made_up(*inode),
+                outcome: Ok(candidate(version)),
+            }));
+        }
+        self.control.settle().await;
+    }
+
     fn plugin(&self) -> (Option<String>, String, String, Option<String>) {
         let published = self.sinks.with(|record| {
             record
@@ -530,6 +551,23 @@ async fn a_name_given_up_goes_to_the_next_file_that_has_it() {
     assert_eq!(bench.plugin().0.as_deref(), Some("2"), "without a new copy");
     assert_eq!(reason(&bench), None);
     assert!(bench.view().plugins.iter().all(|row| row.source != first));
+}
+
+#[tokio::test]
+async fn of_newcomers_with_one_name_the_first_by_path_has_it() {
+    let (first, second) = ("/plugins/first.wasm", "/plugins/second.wasm");
+    let versions = [(first, 1, "1"), (second, 2, "2")];
+    for order in [[0, 1], [1, 0]] {
+        let mut bench = Bench::new();
+        bench.newcomers(&order.map(|index| versions[index])).await;
+        assert_eq!(bench.plugin().0.as_deref(), Some("1"), "{order:?}");
+    }
+    // Who is in force keeps it, also after a restart.
+    let mut bench = Bench::new();
+    bench.drop_file(second, 2, Ok(candidate("2"))).await;
+    bench.restart();
+    bench.newcomers(&versions).await;
+    assert_eq!(bench.plugin().0.as_deref(), Some("2"));
 }
 
 #[tokio::test]

@@ -70,6 +70,7 @@ fn another_capacity_is_refused_with_a_way_out() {
             error,
             DatapathError::Capacity {
                 table: "FLOWS",
+                key: "limits.flows",
                 found: 1_024,
                 wanted: 2_048
             }

@@ -25,6 +25,7 @@ fn backend(last: u8, weight: u32, state: BackendState) -> CompiledBackend {
 fn service(algorithm: Algorithm, backends: Vec<CompiledBackend>) -> Compiled {
     Compiled {
         services: vec![CompiledService {
+            port_name: None,
             name: "default/web".into(),
             id: 3,
             addr: FRONTEND.into(),

@@ -36,6 +36,7 @@ pub(super) fn compile(
                     port.protocol
                 );
                 compiled.push(CompiledService {
+                    port_name: port.name.clone(),
                     name,
                     id: numbers.get(&key)?,
                     addr: *address,

@@ -80,8 +80,10 @@ impl Default for Denial {
 /// Who decided, as it will stand in the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attribution {
-    /// Rules that decided.
+    /// Rules that decided, or that were asked and did not match: see `unmatched`.
     pub rules: Vec<u32>,
+    /// It was refused because none of the rules asked matched.
+    pub unmatched: bool,
     /// Plugin that refused or the last that allowed, as `name@version`.
     pub plugin: Option<String>,
     /// Why it failed, if that was not a policy decision.

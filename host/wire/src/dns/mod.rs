@@ -7,8 +7,12 @@ mod query;
 pub use answer::{Answer, ends_transfer, read_answer, read_outline, truncated};
 pub use query::{Query, QueryError, answer_unread, read_query, type_name};
 
-/// RCODEs (RFC 1035 §4.1.1, RFC 2136 §2.2).
+/// RCODEs (RFC 1035 §4.1.1, RFC 2136 §2.2), by the names IANA registers them under.
 pub mod rcode {
+    use std::borrow::Cow;
+
+    /// There is an answer, if an empty one.
+    pub const NOERROR: u8 = 0;
     /// The query could not be understood.
     pub const FORMERR: u8 = 1;
     /// The query could not be processed.
@@ -19,4 +23,24 @@ pub mod rcode {
     pub const NOTIMP: u8 = 4;
     /// Refused for policy reasons.
     pub const REFUSED: u8 = 5;
+
+    /// The name, in capitals as tools print it; `RCODE n` if none is registered for what a
+    /// message header can carry.
+    pub fn name(code: u8) -> Cow<'static, str> {
+        Cow::Borrowed(match code {
+            NOERROR => "NOERROR",
+            FORMERR => "FORMERR",
+            SERVFAIL => "SERVFAIL",
+            NXDOMAIN => "NXDOMAIN",
+            NOTIMP => "NOTIMP",
+            REFUSED => "REFUSED",
+            6 => "YXDOMAIN",
+            7 => "YXRRSET",
+            8 => "NXRRSET",
+            9 => "NOTAUTH",
+            10 => "NOTZONE",
+            11 => "DSOTYPENI",
+            other => return Cow::Owned(format!("RCODE {other}")),
+        })
+    }
 }

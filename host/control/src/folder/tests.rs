@@ -1,0 +1,252 @@
+//! Real folders in a temporary one.
+
+use super::{listing::MAX_DOCUMENT_BYTES, *};
+use tidegate_config::Folders;
+
+fn folders(root: &Path) -> Folders {
+    let folder = |name| {
+        let path = root.join(name);
+        fs::create_dir_all(&path).expect("made");
+        path
+    };
+    Folders {
+        policies: folder("policies"),
+        services: folder("services"),
+        endpoints: folder("endpoints"),
+        plugins: folder("plugins"),
+    }
+}
+
+#[test]
+fn what_is_not_there_is_told_from_what_was_removed() {
+    let root = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| root.path().join(name);
+    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    fs::write(at("policies/a.yaml"), "a").expect("written");
+    std::os::unix::fs::symlink("nowhere", at("policies/link.yaml")).expect("linked");
+    let scan = scanner.scan(later(1)).clone();
+    assert_eq!(scan.documents["policies/a.yaml"].as_deref(), Ok("a"));
+    let dangling = scan.documents["policies/link.yaml"].clone();
+    assert!(dangling.expect_err("refused").contains("nowhere"));
+
+    // A folder that is gone says nothing about its files, and is named.
+    fs::rename(at("policies"), at("policies.x")).expect("moved");
+    let scan = scanner.scan(later(2)).clone();
+    assert!(scan.documents.is_empty() && !scan.folders.contains_key("policies"));
+    let why = &scan.unreadable["policies"];
+    assert!(
+        why.contains("no folder") && why.contains("folders.policies"),
+        "{why}"
+    );
+
+    // One that is back is the same, another one is not.
+    fs::rename(at("policies.x"), at("policies")).expect("moved");
+    let back = scanner.scan(later(3)).folders["policies"].clone();
+    fs::rename(at("policies"), at("policies.x")).expect("moved");
+    fs::create_dir(at("policies")).expect("made");
+    assert!(!scanner.scan(later(4)).folders["policies"].is(&back));
+}
+
+/// As the node agent of Kubernetes does it: files are links through `..data`, which is
+/// replaced by a rename.
+#[test]
+fn a_mounted_config_map_may_be_swapped() {
+    let root = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| root.path().join("policies").join(name);
+    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    for (version, text) in [("..1", "one"), ("..2", "two")] {
+        fs::create_dir(at(version)).expect("made");
+        fs::write(at(version).join("a.yaml"), text).expect("written");
+    }
+    std::os::unix::fs::symlink("..1", at("..data")).expect("linked");
+    std::os::unix::fs::symlink("..data/a.yaml", at("a.yaml")).expect("linked");
+    for text in ["one", "two"] {
+        let scan = scanner.scan(later(1));
+        assert_eq!(scan.documents["policies/a.yaml"].as_deref(), Ok(text));
+        assert!(scan.ignored.is_empty(), "{scan:?}");
+        std::os::unix::fs::symlink("..2", at("..new")).expect("linked");
+        fs::rename(at("..new"), at("..data")).expect("swapped");
+    }
+}
+
+#[test]
+fn what_looks_like_a_document_and_is_not_read_is_named() {
+    let root = tempfile::tempdir().expect("a folder");
+    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    fs::write(root.path().join("policies/B.YAML"), "a").expect("written");
+    fs::create_dir(root.path().join("policies/team")).expect("made");
+    fs::create_dir(root.path().join("policies/lost+found")).expect("made");
+    fs::write(root.path().join("policies/team/a.yaml"), "a").expect("written");
+    fs::write(root.path().join("policies/notes.txt"), "a").expect("written");
+    let scan = scanner.scan(later(1));
+    assert!(scan.ignored["policies/B.YAML"].contains("rename it"));
+    assert!(scan.ignored["policies/team"].contains("move its files up"));
+    assert_eq!(scan.ignored.len(), 2, "{scan:?}");
+    assert_eq!(scan.astray["policies/a"], "policies/team/a.yaml");
+    assert_eq!(scan.astray["policies/b"], "policies/B.YAML");
+}
+
+#[test]
+fn what_is_not_read_for_its_name_is_known_by_what_it_says() {
+    let root = tempfile::tempdir().expect("a folder");
+    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let list = |name: &str| {
+        format!(
+            "apiVersion: tidegate.io/v1alpha1\nkind: DenyList\nmetadata: {{name: {name}}}\nspec: {{cidrs: []}}\n"
+        )
+    };
+    let broken = list("broken").replace("cidrs", "cidr");
+    for (name, text) in [
+        ("p.ymal", list("p")),
+        ("broken.txt", broken.clone()),
+        ("off.yaml.disabled", list("off")),
+        (".hidden.yaml", list("hidden")),
+        (
+            "README.md",
+            format!("# A list\n\n```yaml\n{}```\n", list("example")),
+        ),
+        ("empty.txt", "\n".to_owned()),
+    ] {
+        fs::write(root.path().join("policies").join(name), text).expect("written");
+    }
+    let scan = scanner.scan(later(1)).clone();
+    let ignored: Vec<&str> = scan.ignored.keys().map(String::as_str).collect();
+    assert_eq!(
+        ignored,
+        ["policies/broken.txt", "policies/p.ymal"],
+        "{scan:?}"
+    );
+    assert!(scan.ignored["policies/p.ymal"].contains("rename it, or move it out"));
+    assert_eq!(scan.astray["policies/p"], "policies/p.ymal");
+    for (text, place) in [
+        (list("p"), "policies/p.ymal"),
+        (broken, "policies/broken.txt"),
+        (list("off"), "policies/off.yaml.disabled"),
+        (list("hidden"), "policies/.hidden.yaml"),
+    ] {
+        assert_eq!(scan.unread[&TextId::of(&text)], place);
+    }
+    // Looked into again when it changes.
+    fs::write(root.path().join("policies/p.ymal"), list("q")).expect("written");
+    let scan = scanner.scan(later(2));
+    assert!(!scan.unread.contains_key(&TextId::of(&list("p"))));
+    assert_eq!(scan.unread[&TextId::of(&list("q"))], "policies/p.ymal");
+}
+
+#[test]
+fn folders_that_are_not_watched_any_more_are_looked_at_for_what_is_gone() {
+    let root = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| root.path().join(name);
+    let before = folders(&at("before"));
+    let mut scanner = Scanner::new(&before, &Origins::default());
+    fs::write(before.policies.join("a.yaml"), "a").expect("written");
+    fs::write(before.plugins.join("p.wasm"), "p").expect("written");
+    let origins = Origins {
+        documents: scanner.scan(later(1)).folders.clone(),
+        plugins: vec![before.plugins.join("p.wasm")],
+    };
+    let mut scanner = Scanner::new(&folders(&at("after")), &origins);
+    let scan = scanner.scan(later(1)).clone();
+    let former = scan.former[&before.policies].clone().expect("listed");
+    assert!(former.files.contains("a.yaml") && former.id.is(&origins.documents["policies"]));
+    assert_eq!(scan.plugins_elsewhere.len(), 1);
+    fs::remove_dir_all(&before.policies).expect("removed");
+    fs::remove_file(before.plugins.join("p.wasm")).expect("removed");
+    let scan = scanner.scan(later(2));
+    assert!(scan.former[&before.policies].is_err());
+    assert!(scan.plugins_elsewhere.is_empty(), "its folder is there");
+    fs::remove_dir_all(&before.plugins).expect("removed");
+    assert_eq!(scanner.scan(later(3)).plugins_elsewhere.len(), 1);
+}
+
+fn later(seconds: u64) -> SystemTime {
+    SystemTime::now() + Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_scan_sees_documents_and_plugins_and_nothing_else() {
+    let root = tempfile::tempdir().expect("a folder");
+    for (name, text) in [
+        ("policies/a.yaml", "a"),
+        ("policies/b.yml", "b"),
+        ("policies/.a.yaml.swp", "editor"),
+        ("policies/.hidden.yaml", "editor"),
+        ("policies/a.yaml~", "editor"),
+        ("plugins/bot.wasm", "wasm"),
+        ("plugins/bot.yaml", "manifest"),
+    ] {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        fs::write(path, text).expect("written");
+    }
+    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let scan = scanner.scan(later(1));
+    let names: Vec<_> = scan.documents.keys().map(String::as_str).collect();
+    assert_eq!(names, ["policies/a.yaml", "policies/b.yml"]);
+    assert_eq!(scan.plugins.len(), 1);
+    assert!(scan.unreadable.is_empty(), "{scan:?}");
+}
+
+#[test]
+fn a_file_being_written_keeps_its_previous_content() {
+    let root = tempfile::tempdir().expect("a folder");
+    let file = root.path().join("policies/a.yaml");
+    fs::create_dir_all(file.parent().expect("a parent")).expect("made");
+    fs::write(&file, "old").expect("written");
+    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let content = |scan: &Scan| scan.documents["policies/a.yaml"].clone();
+    assert_eq!(content(scanner.scan(later(1))).as_deref(), Ok("old"));
+
+    fs::write(&file, "new").expect("written");
+    let modified = fs::metadata(&file)
+        .and_then(|m| m.modified())
+        .expect("a time");
+    let scan = scanner.scan(modified + QUIET / 2);
+    assert!(scan.unsettled);
+    assert_eq!(content(scan).as_deref(), Ok("old"));
+    let scan = scanner.scan(modified + QUIET);
+    assert!(!scan.unsettled);
+    assert_eq!(content(scan).as_deref(), Ok("new"));
+}
+
+#[test]
+fn a_complete_plugin_is_seen_at_once_and_only_as_it_was() {
+    let root = tempfile::tempdir().expect("a folder");
+    let file = root.path().join("plugins/a.wasm");
+    fs::create_dir_all(file.parent().expect("a parent")).expect("made");
+    fs::write(&file, "one").expect("written");
+    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let modified = || {
+        let meta = fs::metadata(&file).expect("a file");
+        meta.modified().expect("a time")
+    };
+    assert!(scanner.scan(modified()).unsettled);
+    scanner.complete(file.clone());
+    let scan = scanner.scan(modified());
+    assert!(!scan.unsettled);
+    assert!(scan.plugins.contains_key(&file));
+    // Somebody goes on writing before it is looked at.
+    scanner.complete(file.clone());
+    fs::write(&file, "another").expect("written");
+    assert!(scanner.scan(modified()).unsettled);
+}
+
+#[test]
+fn a_folder_in_the_place_of_a_file_is_refused() {
+    let root = tempfile::tempdir().expect("a folder");
+    fs::create_dir_all(root.path().join("policies/a.yaml")).expect("made");
+    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let content = scanner.scan(later(1)).documents["policies/a.yaml"].clone();
+    assert!(content.expect_err("refused").contains("regular file"));
+}
+
+#[test]
+fn an_oversized_file_is_refused_unread() {
+    let root = tempfile::tempdir().expect("a folder");
+    fs::create_dir_all(root.path().join("policies")).expect("made");
+    let file = fs::File::create(root.path().join("policies/big.yaml")).expect("made");
+    file.set_len(MAX_DOCUMENT_BYTES + 1).expect("grown");
+    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let content = scanner.scan(later(1)).documents["policies/big.yaml"].clone();
+    assert!(content.expect_err("refused").contains("split it"));
+}
