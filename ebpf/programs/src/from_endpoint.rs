@@ -11,7 +11,7 @@ use tidegate_ebpf_shared::{
 use crate::{
     addr::{is_link_local, is_v4, word},
     admit::{Origin, admit, refuse},
-    bridge, fragment, interface,
+    fragment, interface,
     packet::{ETHERNET, Kind, Packet, advertised, parse},
     scratch::{Scratch, scratch},
     tables::Maps,
@@ -39,7 +39,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
         return Outcome::Pass;
     }
     if kind == Kind::NeighbourDiscovery
-        && is_of_neighbour(&work.packet.tuple.dst, work.packet.ifindex)
+        && is_of_neighbour(&work.packet.tuple.dst)
         && may_claim(&work.packet.tuple.src, endpoint)
     {
         return discovery(ctx, work, endpoint);
@@ -108,14 +108,16 @@ fn may_claim(addr: &Addr, endpoint: u32) -> bool {
 
 /// May neighbour discovery for this address be for a neighbour? The node forwards what is
 /// not, as any packet: it is judged as one, or a workload could send what it likes in the
-/// options of a solicitation.
+/// options of a solicitation. Another endpoint is a neighbour on a bridge, or one that the node
+/// answers for (`proxy_ndp`); forwarded to it, it has a hop less and is discovery no more, so
+/// that both policies are asked at its device.
 #[inline(always)]
-fn is_of_neighbour(dst: &Addr, ifindex: u32) -> bool {
+fn is_of_neighbour(dst: &Addr) -> bool {
     if is_of_link(dst) || is_link_local(dst) {
         return true;
     }
     let Some(info) = Maps.address(dst) else {
         return false;
     };
-    info.identity == reserved::HOST || (info.endpoint != 0 && bridge::is_port(ifindex))
+    info.identity == reserved::HOST || info.endpoint != 0
 }

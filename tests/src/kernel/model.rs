@@ -1373,8 +1373,7 @@ fn is_of_neighbour(world: &World, dst: IpAddr) -> bool {
     let IpAddr::V6(address) = dst else {
         return false;
     };
-    let of =
-        |info: AddrInfo| info.identity == reserved::HOST || (info.endpoint != 0 && world.bridged);
+    let of = |info: AddrInfo| info.identity == reserved::HOST || info.endpoint != 0;
     address.segments()[0] == 0xff02 || is_link_local(dst) || lookup(world, dst).is_some_and(of)
 }
 

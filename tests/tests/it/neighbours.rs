@@ -25,6 +25,15 @@ spec:
   endpointSelector: {matchExpressions: [{key: app, operator: In, values: [quiet, routed]}]}
   ingress:
   - fromEndpoints: [{matchLabels: {app: nobody}}]
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: routed, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: routed}}
+  egress:
+  - toEndpoints: [{matchLabels: {app: backend}}]
+    toPorts: [{ports: [{port: "9", protocol: UDP}]}]
 "#;
 
 const PORT: u16 = 7000;
@@ -180,6 +189,27 @@ fn what_reaches_a_workload_its_own_policy_has_let_in() -> Result<()> {
     world.node.record(&["--verdict", "dropped"], |record| {
         record["source"]["address"] == others && record["dropReasonText"] == "Invalid source ip"
     })?;
+    // A neighbour that the node answers for is still there when it is asked after, although
+    // the workload's policy allows no ICMPv6.
+    let address = backend.v6;
+    world
+        .node
+        .place()
+        .sysctl(&["net/ipv6/conf/all/proxy_ndp=1"])?;
+    let proxy = format!("neighbour add proxy {address} dev {}", routed.interface);
+    world.node.place().configure(&[proxy])?;
+    routed.configure(&[format!("route add {address}/128 dev eth0")])?;
+    let state = |wanted: &str| {
+        let output = routed.run("ip", &["neighbour", "show", &address.to_string()])?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(text.contains(wanted), "{text}");
+        Ok(())
+    };
+    say(&routed, address.into(), "text-asks")?;
+    eventually("it is found", || state("REACHABLE"))?;
+    routed.configure(&[format!("neighbour change {address} dev eth0 nud probe")])?;
+    eventually("it is found again", || state("REACHABLE"))?;
+
     // Neighbours still find each other, and are still answered.
     frontend.configure(&["neighbour flush all".to_owned()])?;
     for address in backend.addresses() {
