@@ -20,7 +20,7 @@ use tidegate_control::{
     store::Store,
     view::{ProblemView, View},
 };
-use tidegate_datapath::{Survey, firewall_notes, pinned_otherwise};
+use tidegate_datapath::{Survey, bridges, firewall_notes, pinned_otherwise};
 use tidegate_plugin_host::{Catalog, PluginStore, Runtime, StoreOptions};
 use tidegate_policy::{NumbersInUse, compiled::Compiled};
 
@@ -68,7 +68,8 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
         Control::with_past(settings(config), nowhere, store, built_in.collect(), past)?;
     let addresses = sources::node_addresses(&config.node.addresses);
     control.apply(Event::NodeAddresses(addresses));
-    control.apply(Event::NodeDevices(sources::node_devices(config)));
+    let bridges = bridges().unwrap_or_default();
+    control.apply(Event::NodeDevices(sources::node_devices(config, bridges)));
 
     let mut scanner = Scanner::new(&config.folders, &origins);
     for _ in 0..PATIENCE {

@@ -33,7 +33,7 @@ use tidegate_control::{
     state::{Control, Settings},
     store::Store,
 };
-use tidegate_datapath::{Datapath, Options, Owner, TableLimits, watch_devices};
+use tidegate_datapath::{Datapath, Options, Owner, TableLimits, bridges, watch_devices};
 use tidegate_lifecycle::{OnlyAgent, Signal, Signals};
 use tidegate_observe::{directory::LearnedNames, store::FlowStore};
 use tidegate_plugin_host::{PluginStore, StoreOptions};
@@ -161,7 +161,9 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     control.apply(Event::NodeAddresses(sources::node_addresses(
         &config.node.addresses,
     )));
-    control.apply(Event::NodeDevices(sources::node_devices(&config)));
+    // Without them no more is lost than a message: no program is attached to a bridge.
+    let bridges = bridges().unwrap_or_default();
+    control.apply(Event::NodeDevices(sources::node_devices(&config, bridges)));
 
     // People's windows.
     let recorder = Recorder {
@@ -252,7 +254,8 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
             Some(event) = events.recv() => event,
             Some(()) = link_changes.recv() => {
                 datapath.attach_pending();
-                control.apply(Event::NodeDevices(sources::node_devices(&config)));
+                let bridges = datapath.bridge_names();
+                control.apply(Event::NodeDevices(sources::node_devices(&config, bridges)));
                 Event::NodeAddresses(sources::node_addresses(&config.node.addresses))
             }
             Ok(()) = proxy_status.changed() => Event::StatusChanged,

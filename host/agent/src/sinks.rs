@@ -46,6 +46,11 @@ impl SharedDatapath {
         }
     }
 
+    /// Names of the bridges that were there when it last attached.
+    pub(super) fn bridge_names(&self) -> Vec<String> {
+        self.lock().bridge_names()
+    }
+
     /// Forgets idle flows and learned addresses past their time.
     pub(super) fn expire(&self) {
         match self.lock().expire(Clocks::now()) {

@@ -113,7 +113,7 @@ pub(super) fn node_addresses(configured: &Addresses) -> Vec<IpAddr> {
 
 /// Devices that no workload is behind, and why: loopback, the declared outside devices,
 /// bridges, and what default routes lead through.
-pub(super) fn node_devices(config: &Config) -> NodeDevices {
+pub(super) fn node_devices(config: &Config, bridges: Vec<String>) -> NodeDevices {
     let mut devices = BTreeMap::new();
     for device in default_route_devices() {
         devices.insert(
@@ -130,8 +130,7 @@ pub(super) fn node_devices(config: &Config) -> NodeDevices {
     let networks = networks_behind(&devices);
     let loopback = "it is the node's loopback device".to_owned();
     devices.insert("lo".to_owned(), loopback);
-    // Without them no more is lost than a message: no program is attached to a bridge.
-    for name in tidegate_datapath::bridges().unwrap_or_default() {
+    for name in bridges {
         let bridge = "it is a bridge; its ports are workloads'".to_owned();
         devices.entry(name).or_insert(bridge);
     }

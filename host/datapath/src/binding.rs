@@ -223,6 +223,11 @@ impl Bindings {
         Some(Note::new(Concern::Outside, message))
     }
 
+    /// Names of the bridges there were at the last look.
+    pub(super) fn bridge_names(&self) -> Vec<String> {
+        self.bridges.names()
+    }
+
     /// What stands in the way of workloads on bridges.
     pub(super) fn on_bridges(&self) -> &[Note] {
         &self.on_bridges

@@ -34,7 +34,7 @@ pub(super) struct Bridges {
 /// Names of the bridges in this network namespace. Asked of the kernel: `/sys` may have been
 /// mounted in another one, and would show its devices.
 pub fn bridges() -> io::Result<Vec<String>> {
-    Ok(Bridges::now()?.all.into_values().collect())
+    Ok(Bridges::now()?.names())
 }
 
 impl Bridges {
@@ -65,6 +65,11 @@ impl Bridges {
                 .map(|(index, it)| (index, it.name))
                 .collect(),
         }
+    }
+
+    /// Names of all bridges.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.all.values().cloned().collect()
     }
 
     /// Indices of all bridges.

@@ -267,6 +267,11 @@ impl Datapath {
         Ok(report)
     }
 
+    /// Names of this namespace's bridges, as [`Datapath::attach_pending`] last found them.
+    pub fn bridge_names(&self) -> Vec<String> {
+        self.bindings.bridge_names()
+    }
+
     /// Descriptors of the proxy's maps, by name.
     pub fn proxy_maps(&self) -> Result<BTreeMap<&'static str, OwnedFd>, DatapathError> {
         let open = |name| {

@@ -6,16 +6,17 @@
 //! A newcomer that does not fit steps back, whatever its name. Pure: texts and a compiler
 //! come in, a choice comes out.
 
+mod file;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
 };
 
-use tidegate_policy::{
-    Document, Ids, Problem, Severity, compiled::Compiled, input::Body, parse_file,
-};
+use tidegate_policy::{Document, Ids, Problem, Severity, compiled::Compiled};
 
+use self::file::{File, Version, whole_file};
 use super::{
     absence::Absence,
     bindings::KeptBinding,
@@ -57,29 +58,6 @@ pub struct Past {
     pub plugins: BTreeMap<PathBuf, Candidate>,
     /// What bindings accepted last.
     pub bindings: Vec<KeptBinding>,
-}
-
-/// A text and what it says.
-#[derive(Clone, Debug)]
-struct Version {
-    text: Arc<str>,
-    documents: Arc<[Document]>,
-}
-
-#[derive(Debug)]
-struct File {
-    /// What is on disk, if it can be read as documents.
-    newest: Option<Version>,
-    /// What was part of the last published generation.
-    good: Option<Version>,
-    /// Problems of the newest version, found by itself.
-    own: Vec<Problem>,
-    /// The newest version is not a statement at all: it cannot be read, or says nothing
-    /// where something was said.
-    absent: bool,
-    /// Problems found when it was put together with the others.
-    together: Vec<Problem>,
-    choice: Choice,
 }
 
 /// Which version of a file is in use.
@@ -397,147 +375,5 @@ impl Documents {
             }
         }
         stepped
-    }
-}
-
-impl Version {
-    fn read(name: &str, text: &Arc<str>) -> Result<Self, Vec<Problem>> {
-        let documents = parse_file(name, text)?.into();
-        Ok(Self {
-            text: text.clone(),
-            documents,
-        })
-    }
-}
-
-impl File {
-    fn of(good: Option<Version>) -> Self {
-        Self {
-            newest: None,
-            good,
-            own: Vec::new(),
-            absent: false,
-            together: Vec::new(),
-            choice: Choice::Nothing,
-        }
-    }
-
-    fn update(&mut self, name: &str, text: &Result<Arc<str>, String>) {
-        let text = match text {
-            Ok(text) => text,
-            Err(message) => return self.break_with(vec![whole_file(name, message)], true),
-        };
-        if self
-            .newest
-            .as_ref()
-            .is_some_and(|newest| newest.text == *text)
-        {
-            return;
-        }
-        let had_documents = self
-            .good
-            .as_ref()
-            .is_some_and(|good| !good.documents.is_empty());
-        match Version::read(name, text) {
-            // Editors truncate before they write, and what is commented out for an hour
-            // is forgotten: more likely that than somebody's wish to lift every rule in it.
-            Ok(version) if version.documents.is_empty() && had_documents => {
-                let message = "the file says nothing any more (it is empty, or all comment); \
-                               delete it to remove what it said";
-                self.break_with(vec![whole_file(name, message)], true);
-            }
-            Ok(version) => {
-                self.own = match *version.documents {
-                    [] => vec![says_nothing(name)],
-                    _ => misfiled(name, &version.documents),
-                };
-                self.newest = Some(version);
-                self.absent = false;
-            }
-            Err(problems) => self.break_with(problems, false),
-        }
-    }
-
-    fn break_with(&mut self, problems: Vec<Problem>, absent: bool) {
-        self.newest = None;
-        self.own = problems;
-        self.absent = absent;
-    }
-
-    /// Is what is on disk something else than what is published.
-    fn changed(&self) -> bool {
-        match (&self.newest, &self.good) {
-            (Some(newest), Some(good)) => self.choice == Choice::Newest && newest.text != good.text,
-            (Some(_), None) => self.choice == Choice::Newest,
-            (None, _) => false,
-        }
-    }
-
-    fn first_choice(&self) -> Choice {
-        match (&self.newest, &self.good) {
-            (Some(_), _) => Choice::Newest,
-            (None, Some(_)) => Choice::LastGood,
-            (None, None) => Choice::Nothing,
-        }
-    }
-
-    fn second_choice(&self) -> Choice {
-        if self.changed() && self.good.is_some() {
-            Choice::LastGood
-        } else {
-            Choice::Nothing
-        }
-    }
-
-    fn chosen(&self) -> Option<&Version> {
-        match self.choice {
-            Choice::Newest => self.newest.as_ref(),
-            Choice::LastGood => self.good.as_ref(),
-            Choice::Nothing => None,
-        }
-    }
-}
-
-fn whole_file(name: &str, message: &str) -> Problem {
-    Problem {
-        file: name.to_owned(),
-        document: None,
-        line: 1,
-        column: 1,
-        field: String::new(),
-        value: None,
-        message: message.to_owned(),
-        hint: None,
-        severity: Severity::Error,
-    }
-}
-
-/// Documents in another folder than that of their kind. They count all the same; but what a
-/// file may have said that cannot be read is judged by its folder.
-fn misfiled(name: &str, documents: &[Document]) -> Vec<Problem> {
-    let misfiled = documents.iter().filter_map(|document| {
-        let meta = document.meta();
-        let right = match document.body {
-            Body::Endpoint(_) => "endpoints",
-            Body::Service(_) => "services",
-            Body::Policy(_) | Body::DenyList(_) | Body::PluginBinding(_) => "policies",
-        };
-        (folder_of(name) != right).then(|| Problem {
-            value: Some(meta.kind.to_owned()),
-            severity: Severity::Warning,
-            ..meta.problem(
-                &meta.kind_at,
-                "this kind belongs into another folder".to_owned(),
-                &format!("move it to {right}/"),
-            )
-        })
-    });
-    misfiled.collect()
-}
-
-fn says_nothing(name: &str) -> Problem {
-    Problem {
-        severity: Severity::Warning,
-        ..whole_file(name, "the file says nothing: it is empty, or all comment")
     }
 }

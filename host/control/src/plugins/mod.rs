@@ -1,5 +1,7 @@
 //! Plugins: which version of each is in use, and why the newest is not.
 
+mod view;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -13,7 +15,6 @@ use tidegate_policy::compiled::{Compiled, L7Protocol};
 use super::{
     event::{Examination, Request},
     folder::PluginStamp,
-    view::PluginView,
 };
 
 /// A plugin version that passed examination.
@@ -313,34 +314,6 @@ impl Plugins {
         published.collect()
     }
 
-    /// What readers see.
-    pub fn view(&self, compiled: &Compiled) -> Vec<PluginView> {
-        let named = named(compiled);
-        let built_in = self
-            .built_in
-            .values()
-            .map(|c| row(Some(c), "built-in", &named, None));
-        let files = self.files.iter().map(|(path, file)| {
-            let source = printable(path);
-            let in_use = file.candidate.as_ref();
-            let mut row = row(in_use, &source, &named, file.reason.clone());
-            if in_use.is_none() {
-                row.name = file
-                    .published
-                    .as_ref()
-                    .map_or_else(|| stem(path), |before| before.name.clone());
-                row.state = match (&file.stamp, file.pending || file.retry.is_some()) {
-                    (None, _) => "removed",
-                    (Some(_), true) => "compiling",
-                    (Some(_), false) => "refused",
-                }
-                .to_owned();
-            }
-            row
-        });
-        built_in.chain(files).collect()
-    }
-
     fn owner(&self, name: &str) -> Option<PathBuf> {
         if self.built_in.contains_key(name) {
             return Some("the built-in plugin".into());
@@ -353,34 +326,6 @@ impl Plugins {
                     .is_some_and(|candidate| candidate.name == name)
         });
         owner.map(|(path, _)| path.clone())
-    }
-}
-
-fn row(
-    version: Option<&Candidate>,
-    source: &str,
-    named: &BTreeSet<&str>,
-    reason: Option<String>,
-) -> PluginView {
-    let name = version.map(|v| v.name.clone()).unwrap_or_default();
-    PluginView {
-        state: if named.contains(name.as_str()) {
-            "active"
-        } else {
-            "idle"
-        }
-        .to_owned(),
-        name,
-        version: version.map(|v| v.info.version.clone()).unwrap_or_default(),
-        world: version
-            .map(|v| world(v.info.world).to_owned())
-            .unwrap_or_default(),
-        digest: version.map(|v| v.info.digest.clone()).unwrap_or_default(),
-        source: source.to_owned(),
-        reason,
-        capabilities: version
-            .map(|v| v.info.capabilities.clone())
-            .unwrap_or_default(),
     }
 }
 
@@ -413,12 +358,5 @@ fn reads(world: World) -> L7Protocol {
     match world {
         World::HttpFilter => L7Protocol::Http,
         World::DnsFilter => L7Protocol::Dns,
-    }
-}
-
-fn world(world: World) -> &'static str {
-    match world {
-        World::HttpFilter => "http-filter",
-        World::DnsFilter => "dns-filter",
     }
 }

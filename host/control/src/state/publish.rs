@@ -1,0 +1,293 @@
+//! One generation from everything that can be used, and its way to kernel and proxy.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tidegate_contract::Snapshot;
+use tidegate_observe::directory::Directory;
+use tidegate_policy::{Ids, Input, Mode, Problem, Severity, compile, compiled::Compiled, lint};
+
+use super::{Control, PluginSet, Published, seconds_now};
+use crate::{
+    folder::folder_of,
+    misplaced::{misplaced, outside},
+    sinks::Sinks,
+};
+
+impl<S: Sinks> Control<S> {
+    pub(super) async fn publish(&mut self) -> anyhow::Result<()> {
+        let mut ids = self.ids.clone();
+        let Some(compiled) = self.compile(&mut ids) else {
+            return Ok(());
+        };
+        let (plugins, mut artifacts) = self.plugin_set();
+        let unchanged = self.published.as_ref().is_some_and(|published| {
+            *published.compiled == compiled && published.snapshot.plugins == plugins
+        });
+        if unchanged {
+            self.problems.generation(None, seconds_now());
+            return Ok(());
+        }
+        // Before anything that uses the numbers is published.
+        self.store.save_ids(&ids)?;
+        self.ids = ids;
+
+        let before = self.published.as_ref();
+        let generation = 1 + self
+            .sinks
+            .kernel_generation()
+            .max(before.map_or(0, |published| published.generation));
+        let mut snapshot = Snapshot {
+            generation,
+            l7: compiled.l7.clone(),
+            identities: compiled.identities.clone(),
+            fqdn: compiled.fqdn.clone(),
+            plugins,
+            fqdn_min_ttl: self.settings.fqdn_min_ttl,
+            reject: self.settings.reject,
+            audit: self.settings.audit,
+            outward: compiled.outward(),
+            ..Snapshot::default()
+        };
+        // Until the kernel flips, flows still carry rule sets of the generation before;
+        // ids are content-addressed, so both can be known at once.
+        if let Some(before) = before {
+            for (id, set) in &before.compiled.l7 {
+                snapshot.l7.entry(*id).or_insert_with(|| set.clone());
+            }
+        }
+        snapshot.remembered =
+            self.bindings
+                .remembered(&snapshot.l7, &snapshot.plugins, &mut artifacts);
+        let refused = self
+            .sinks
+            .publish_proxy(snapshot.clone(), artifacts.clone())
+            .await
+            .context("hand the generation to the proxy")?;
+        if let Err(error) = self.sinks.publish_kernel(generation, &compiled) {
+            self.take_back().await;
+            return Err(error.context("write the generation to the kernel"));
+        }
+        for (name, reason) in &refused {
+            tracing::warn!(
+                plugin = name,
+                reason,
+                "the proxy refused the plugin; the version before stays in use"
+            );
+            self.plugins.refused(name, reason);
+        }
+        snapshot.plugins = self.plugin_set().0;
+        self.commit(generation, compiled, snapshot, artifacts);
+        Ok(())
+    }
+
+    /// One generation from everything that can be used; `None`, with the problems
+    /// noted, if the result must not be published.
+    fn compile(&mut self, ids: &mut Ids) -> Option<Compiled> {
+        let now = seconds_now();
+        let enforced = self.sinks.kernel_generation();
+        let unknown = self.documents.unknown(enforced != 0);
+        if self.published.is_none() && enforced != 0 && !unknown.is_empty() {
+            let message = format!(
+                "{}: nothing usable is left of what may have been in force, so the kernel \
+                 keeps generation {enforced} as it is, and no change takes effect; mend these or \
+                 bring their files back, delete files to remove what they said, or begin anew \
+                 after `tidegate cleanup`",
+                joined(unknown)
+            );
+            self.problems.documents(&self.documents, &[], now);
+            self.problems.unknown(Some(message), now);
+            return None;
+        }
+        let mut closed = self.documents.unknown(false).into_iter().any(is_policy);
+        let mut settled = self.settle_documents(ids, closed);
+        // Rules that were in force and fit no more must not leave open what they closed.
+        if settled.is_ok() && !closed && self.documents.left_out().any(is_policy) {
+            closed = true;
+            settled = self.settle_documents(ids, closed);
+        }
+        let message = closed.then(|| {
+            format!(
+                "{}: nothing usable is left of what may have been in force, so every endpoint is \
+                 in default deny both ways; mend these, or delete them to remove what they said",
+                joined(
+                    self.documents
+                        .unknown(false)
+                        .into_iter()
+                        .chain(self.documents.left_out())
+                )
+            )
+        });
+        self.problems.unknown(message, now);
+        match settled {
+            Ok((compiled, warnings)) => {
+                self.problems.documents(&self.documents, &warnings, now);
+                Some(compiled)
+            }
+            Err(problems) => {
+                self.problems.documents(&self.documents, &problems, now);
+                let files: BTreeSet<&str> =
+                    problems.iter().map(|p: &Problem| p.file.as_str()).collect();
+                let message = format!(
+                    "files in force do not fit together any more ({}); the generation before stays in force",
+                    files.into_iter().collect::<Vec<_>>().join(", ")
+                );
+                self.problems.generation(Some(message), now);
+                None
+            }
+        }
+    }
+
+    /// Lets files step back until the rest compiles and fits. `closed`: every endpoint is
+    /// in default deny.
+    fn settle_documents(
+        &mut self,
+        ids: &mut Ids,
+        closed: bool,
+    ) -> Result<(Compiled, Vec<Problem>), Vec<Problem>> {
+        let base = Input {
+            node_addresses: self.node_addresses.clone(),
+            plugins: self.plugins.known(),
+            mode: match self.settings.mode {
+                Mode::Default if closed => Mode::Always,
+                mode => mode,
+            },
+            ..Input::default()
+        };
+        let before = self.ids.clone();
+        let sinks = &self.sinks;
+        let devices = &self.node_devices;
+        let mut warnings = Vec::new();
+        // What runs in the kernel is not taken away for lack of understanding.
+        let may_drop = self.published.is_none() && sinks.kernel_generation() == 0;
+        let compiled = self.documents.settle(
+            may_drop,
+            |document| misplaced(document, devices, &base.node_addresses),
+            |documents| {
+                let mut input = base.clone();
+                documents
+                    .into_iter()
+                    .for_each(|document| input.add(document));
+                // A failed attempt must leave no numbers behind.
+                *ids = before.clone();
+                let compiled = compile(&input, ids)?;
+                if let Some(why) = sinks.too_much(&compiled) {
+                    return Err(vec![of_no_file(why)]);
+                }
+                warnings = lint(&input);
+                Ok(compiled)
+            },
+        )?;
+        let in_use = self.documents.in_use();
+        warnings.extend(in_use.flat_map(|document| outside(document, devices)));
+        Ok((compiled, warnings))
+    }
+
+    fn plugin_set(&self) -> (PluginSet, BTreeMap<String, std::path::PathBuf>) {
+        let candidates = || self.plugins.candidates();
+        (
+            candidates()
+                .map(|c| (c.name.clone(), c.info.clone()))
+                .collect(),
+            candidates()
+                .map(|c| (c.info.artifact.clone(), c.artifact.clone()))
+                .collect(),
+        )
+    }
+
+    /// Gives the proxy the generation in force again after the kernel refused the next.
+    async fn take_back(&mut self) {
+        let Some(before) = &self.published else {
+            return;
+        };
+        let again = self
+            .sinks
+            .publish_proxy(before.snapshot.clone(), before.artifacts.clone());
+        if let Err(error) = again.await {
+            // Harmless: its rule sets are a superset; the next attempt replaces it.
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the proxy keeps a generation the kernel refused"
+            );
+        }
+    }
+
+    fn commit(
+        &mut self,
+        generation: u32,
+        compiled: Compiled,
+        snapshot: Snapshot,
+        artifacts: BTreeMap<String, std::path::PathBuf>,
+    ) {
+        self.patience = Duration::ZERO;
+        for keep in self.documents.commit() {
+            self.keep(keep);
+        }
+        let homes = compiled.endpoints.iter();
+        let homes = homes.map(|(id, e)| (*id, (e.name.clone(), e.location.clone())));
+        if let Err(error) = self.store.save_homes(&homes.collect()) {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "cannot keep where endpoints live"
+            );
+        }
+        self.plugins.commit(&compiled);
+        self.bindings.commit(&compiled);
+        if let Err(error) = self.store.save_plugins(&self.plugins.published()) {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "cannot keep the plugin list for the next start"
+            );
+        }
+        tracing::info!(
+            generation,
+            endpoints = compiled.endpoints.len(),
+            rules = compiled.rules.len(),
+            services = compiled.services.len(),
+            plugins = snapshot.plugins.len(),
+            "generation in force"
+        );
+        let before = self
+            .published
+            .as_ref()
+            .map(|published| &*published.directory);
+        let directory = Arc::new(Directory::new(&compiled, before));
+        self.published = Some(Published {
+            generation,
+            compiled: Arc::new(compiled),
+            snapshot,
+            artifacts,
+            directory,
+        });
+        self.problems.generation(None, seconds_now());
+    }
+}
+
+/// Names for people, each once.
+fn joined<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: BTreeSet<&str> = names.into_iter().collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Is it a file of policies, deny lists or bindings, or their folder?
+fn is_policy(name: &str) -> bool {
+    folder_of(name) == "policies"
+}
+
+fn of_no_file(message: String) -> Problem {
+    Problem {
+        file: String::new(),
+        document: None,
+        line: 0,
+        column: 0,
+        field: String::new(),
+        value: None,
+        message,
+        hint: None,
+        severity: Severity::Error,
+    }
+}
