@@ -62,7 +62,23 @@ const LOCAL_IN: u32 = 1;
 /// `NF_DROP`, as a chain's policy.
 const DROP: u32 = 0;
 
+/// Is nftables there? Asking a kernel that could load it would load it.
+fn is_loaded() -> bool {
+    let Ok(loaded) = fs::read_to_string("/proc/modules") else {
+        // A kernel that loads nothing.
+        return true;
+    };
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let built_in = format!("/lib/modules/{}/modules.builtin", release.trim());
+    let built_in = fs::read_to_string(built_in).unwrap_or_default();
+    loaded.lines().any(|line| line.starts_with("nf_tables "))
+        || built_in.lines().any(|line| line.ends_with("/nf_tables.ko"))
+}
+
 fn nftables() -> io::Result<Vec<ClosedInput>> {
+    if !is_loaded() {
+        return Ok(Vec::new());
+    }
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
