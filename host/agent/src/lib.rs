@@ -244,7 +244,8 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
             signal = signals.next() => match signal {
                 Signal::Stop => break Ok(()),
                 Signal::Rescan => {
-                    tracing::info!("looking at the folders, as asked by SIGHUP");
+                    tracing::info!("looking at folders and tables, as asked by SIGHUP");
+                    datapath.read_back();
                     // A full channel already holds the wish.
                     let _ = rescan.try_send(());
                     continue;

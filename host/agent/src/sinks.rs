@@ -51,6 +51,21 @@ impl SharedDatapath {
         self.lock().bridge_names()
     }
 
+    /// Looks whether the kernel's tables are what this agent wrote.
+    pub(super) fn read_back(&self) {
+        match self.lock().read_back() {
+            Ok(changed) => {
+                for table in changed {
+                    tracing::error!(
+                        "somebody else has written to table {table}; the next generation puts \
+                         it right"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot read the tables back"),
+        }
+    }
+
     /// Forgets idle flows and learned addresses past their time.
     pub(super) fn expire(&self) {
         match self.lock().expire(Clocks::now()) {

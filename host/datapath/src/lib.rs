@@ -155,6 +155,8 @@ pub struct Datapath {
     last_policy_id: u32,
     /// Services of the generation in force, once this process has published one.
     services: Vec<CompiledService>,
+    /// Workloads that were there when the services were last brought in line with them.
+    served: Option<BTreeSet<EndpointId>>,
     /// Identities of names, of the same generation and those before.
     names: expire::Names,
 }
@@ -194,6 +196,7 @@ impl Datapath {
             reach: reach::Reach::default(),
             last_policy_id: 0,
             services: Vec::new(),
+            served: None,
             names: expire::Names::default(),
         };
         datapath.configure(|config| {
@@ -279,6 +282,13 @@ impl Datapath {
             Ok((name, opened.map_err(DatapathError::table(name, "open"))?))
         };
         TABLES.into_iter().map(open).collect()
+    }
+
+    /// Reads back the tables that only this process should write, whose content it
+    /// otherwise keeps in mind: names of those that somebody else has written to. The next
+    /// generation puts them right.
+    pub fn read_back(&self) -> Result<Vec<&'static str>, DatapathError> {
+        self.tables.read_back()
     }
 
     /// The kernel's counters, see [`Reader::counters`].

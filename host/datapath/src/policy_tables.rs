@@ -1,26 +1,26 @@
 //! Endpoints and their policy rows: which policy id each endpoint has in the next
 //! generation, and which rows that takes. Pure.
 //!
-//! An endpoint whose rows did not change keeps its policy id, so a generation
-//! costs what it changes. A changed endpoint gets a new id with complete rows of
-//! its own; the generation number then switches all endpoints over at once.
+//! A policy id belongs to what it says: replicas share their rows, and rows that did not
+//! change keep their id, so a generation costs what it changes. Changed rows get a new id,
+//! complete; the generation number then switches all endpoints over at once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use tidegate_ebpf_shared::{
     endpoint::{EndpointInfo, flags},
     policy::{PolicyEntry, PolicyKey},
 };
-use tidegate_policy::compiled::{CompiledEndpoint, EndpointId, Location};
+use tidegate_policy::compiled::{CompiledEndpoint, EndpointId, Location, PolicyRow};
 
 use super::{diff::Change, encode};
 
 /// What the kernel has.
-pub(super) struct Current {
+pub(super) struct Current<'k> {
     /// The `ENDPOINTS` table.
-    pub(super) endpoints: HashMap<u32, EndpointInfo>,
+    pub(super) endpoints: &'k HashMap<u32, EndpointInfo>,
     /// The `POLICY` table.
-    pub(super) rows: HashMap<PolicyKey, PolicyEntry>,
+    pub(super) rows: &'k HashMap<PolicyKey, PolicyEntry>,
     /// The active generation.
     pub(super) generation: u32,
     /// Largest policy id this process has given out.
@@ -48,26 +48,37 @@ pub(super) fn plan(
     desired: &BTreeMap<EndpointId, CompiledEndpoint>,
     ifindex: &BTreeMap<EndpointId, u32>,
     generation: u32,
-    current: &Current,
+    current: &Current<'_>,
 ) -> Plan {
     let (old, new) = (slot(current.generation), slot(generation));
     debug_assert_ne!(old, new, "consecutive generations use different slots");
     let mut ids = PolicyIds::seeded(current);
-    let rows_per_id = count_by_policy(&current.rows);
+    let rows_per_id = count_by_policy(current.rows);
     let mut rows = HashMap::new();
     let mut infos = HashMap::new();
+    // Who has the same rows has the same id: one that some of them have already, if it says
+    // that in the kernel.
+    let mut had: BTreeMap<&[PolicyRow], BTreeSet<u32>> = BTreeMap::new();
+    for (id, endpoint) in desired {
+        let before = current
+            .endpoints
+            .get(id)
+            .map_or(0, |info| info.policy_id[old]);
+        had.entry(&endpoint.table).or_default().insert(before);
+    }
+    let mut id_of: BTreeMap<&[PolicyRow], u32> = BTreeMap::new();
+    for (table, had) in had {
+        let kept = had.into_iter().filter(|id| *id != 0).find(|id| {
+            let wanted = encoded(*id, table);
+            is_in_place(*id, &wanted, current.rows, &rows_per_id)
+        });
+        let policy_id = kept.unwrap_or_else(|| ids.next());
+        rows.extend(encoded(policy_id, table));
+        id_of.insert(table, policy_id);
+    }
     for (id, endpoint) in desired {
         let before = current.endpoints.get(id).copied().unwrap_or_default();
-        let kept = before.policy_id[old];
-        let unchanged = encoded(kept, endpoint);
-        let policy_id = if kept != 0 && is_in_place(kept, &unchanged, &current.rows, &rows_per_id) {
-            rows.extend(unchanged);
-            kept
-        } else {
-            let fresh = ids.next();
-            rows.extend(encoded(fresh, endpoint));
-            fresh
-        };
+        let policy_id = id_of[endpoint.table.as_slice()];
         let mut policy_ids = before.policy_id;
         policy_ids[new] = policy_id;
         infos.insert(
@@ -80,7 +91,7 @@ pub(super) fn plan(
             },
         );
     }
-    let mut endpoints = Change::between(&current.endpoints, &infos);
+    let mut endpoints = Change::between(current.endpoints, &infos);
     // An endpoint that goes keeps its policy until it is gone.
     for id in &endpoints.delete {
         let mut last = current.endpoints[id];
@@ -89,7 +100,7 @@ pub(super) fn plan(
     }
     Plan {
         endpoints,
-        rows: Change::between(&current.rows, &rows),
+        rows: Change::between(current.rows, &rows),
         last_policy_id: ids.last,
     }
 }
@@ -107,9 +118,8 @@ fn endpoint_flags(endpoint: &CompiledEndpoint) -> u32 {
     fast_lane | host_service
 }
 
-fn encoded(policy_id: u32, endpoint: &CompiledEndpoint) -> HashMap<PolicyKey, PolicyEntry> {
-    endpoint
-        .table
+fn encoded(policy_id: u32, table: &[PolicyRow]) -> HashMap<PolicyKey, PolicyEntry> {
+    table
         .iter()
         .map(|row| encode::policy_row(policy_id, row))
         .collect()
@@ -147,7 +157,7 @@ struct PolicyIds {
 }
 
 impl PolicyIds {
-    fn seeded(current: &Current) -> Self {
+    fn seeded(current: &Current<'_>) -> Self {
         let known: HashSet<u32> = current
             .endpoints
             .values()
@@ -209,13 +219,28 @@ mod tests {
         }
     }
 
+    /// What the kernel has.
+    #[derive(Default)]
+    struct Kernel {
+        endpoints: HashMap<u32, EndpointInfo>,
+        rows: HashMap<PolicyKey, PolicyEntry>,
+        generation: u32,
+        last_policy_id: u32,
+    }
+
     /// Takes the step as `publish` does.
     fn apply(
-        current: &mut Current,
+        current: &mut Kernel,
         generation: u32,
         desired: &BTreeMap<EndpointId, CompiledEndpoint>,
     ) {
-        let plan = plan(desired, &BTreeMap::new(), generation, current);
+        let seen = Current {
+            endpoints: &current.endpoints,
+            rows: &current.rows,
+            generation: current.generation,
+            last_policy_id: current.last_policy_id,
+        };
+        let plan = plan(desired, &BTreeMap::new(), generation, &seen);
         current.endpoints.extend(plan.endpoints.put);
         current.rows.extend(plan.rows.put);
         current.generation = generation;
@@ -228,39 +253,38 @@ mod tests {
         }
     }
 
-    fn policy_id(current: &Current, endpoint: u32) -> u32 {
+    fn policy_id(current: &Kernel, endpoint: u32) -> u32 {
         current.endpoints[&endpoint].policy_id[slot(current.generation)]
     }
 
     #[test]
     fn only_changed_endpoints_get_new_policy_ids() {
-        let mut current = Current {
-            endpoints: HashMap::new(),
-            rows: HashMap::new(),
-            generation: 0,
-            last_policy_id: 0,
-        };
+        let mut current = Kernel::default();
         let allow = endpoint(&[Verdict::Allow]);
-        let mut desired = BTreeMap::from([(1, allow.clone()), (2, allow)]);
+        let mut desired = BTreeMap::from([(1, allow.clone()), (2, allow.clone())]);
         apply(&mut current, 1, &desired);
-        let (first, second) = (policy_id(&current, 1), policy_id(&current, 2));
-        assert!(first != 0 && second != 0 && first != second);
+        let shared = policy_id(&current, 1);
+        assert!(shared != 0 && policy_id(&current, 2) == shared);
+        assert_eq!(current.rows.len(), 1, "replicas share their rows");
 
         desired.insert(2, endpoint(&[Verdict::Allow, Verdict::Deny]));
         apply(&mut current, 2, &desired);
-        assert_eq!(policy_id(&current, 1), first);
-        assert!(policy_id(&current, 2) > second);
+        assert_eq!(policy_id(&current, 1), shared);
+        assert!(policy_id(&current, 2) > shared);
         assert_eq!(current.rows.len(), 3);
+
+        // The one that leaves does not take the rows of the others with it.
+        desired.insert(2, allow);
+        apply(&mut current, 3, &desired);
+        desired.remove(&1);
+        apply(&mut current, 4, &desired);
+        assert_eq!(policy_id(&current, 2), shared);
+        assert_eq!(current.rows.len(), 1);
     }
 
     #[test]
     fn a_policy_id_is_not_used_again_when_its_endpoint_is_gone() {
-        let mut current = Current {
-            endpoints: HashMap::new(),
-            rows: HashMap::new(),
-            generation: 0,
-            last_policy_id: 0,
-        };
+        let mut current = Kernel::default();
         let desired = BTreeMap::from([(1, endpoint(&[Verdict::Allow]))]);
         apply(&mut current, 1, &desired);
         let first = policy_id(&current, 1);

@@ -6,9 +6,9 @@ use std::{collections::HashMap, time::Duration};
 
 use tidegate_bpf::program::grace_period;
 use tidegate_ebpf_shared::{
-    addr::AddrPrefix, event::Counter, identity::AddrInfo, limits::MAGLEV_TABLE, service::algorithm,
+    addr::AddrPrefix, event::Counter, identity::AddrInfo, service::algorithm,
 };
-use tidegate_policy::compiled::Compiled;
+use tidegate_policy::compiled::{Compiled, CompiledService, EndpointId};
 
 use super::{
     AttachReport, Datapath, DatapathError,
@@ -78,6 +78,7 @@ impl Datapath {
         self.last_policy_id = plan.policy.last_policy_id;
         self.services.clone_from(&compiled.services);
         self.reach.expect(!compiled.l7.is_empty());
+        self.served = None;
         self.names.replace(compiled.fqdn.keys().copied());
         if step != generation {
             self.copy_slots(step)?;
@@ -113,26 +114,21 @@ impl Datapath {
     /// Compares what is with what should be; fails if it would not fit.
     fn plan(&self, generation: u32, compiled: &Compiled) -> Result<Plan, DatapathError> {
         let tables = &self.tables;
+        let (endpoints, rows) = (tables.endpoints.content()?, tables.policy.content()?);
+        let (addresses, denied) = (tables.ipcache.content()?, tables.deny_list.content()?);
         let current = policy_tables::Current {
-            endpoints: tables.endpoints.content()?,
-            rows: tables.policy.content()?,
+            endpoints: &endpoints,
+            rows: &rows,
             generation: self.generation(),
             last_policy_id: self.last_policy_id,
         };
         let found = Found::of(&compiled.endpoints, &self.bindings);
+        let is_there = |workload| found.devices.contains_key(&workload);
         let plan = Plan {
             policy: policy_tables::plan(&compiled.endpoints, &found.devices, generation, &current),
-            services: service_tables::plan(
-                &compiled.services,
-                &|workload| found.devices.contains_key(&workload),
-                &self.current_services()?,
-            )?,
-            ipcache: Change::between(&tables.ipcache.content()?, &ipcache(compiled)),
-            deny_list: deny_list(
-                compiled,
-                &tables.deny_list.content()?,
-                tables.deny_list.limit(),
-            ),
+            services: self.plan_services(&compiled.services, &is_there)?,
+            ipcache: Change::between(&addresses, &ipcache(compiled)),
+            deny_list: deny_list(compiled, &denied, tables.deny_list.limit()),
         };
         plan.policy.endpoints.check(&tables.endpoints)?;
         plan.policy.rows.check(&tables.policy)?;
@@ -144,7 +140,7 @@ impl Datapath {
 
     /// Brings the services in line with the workloads that are there: one that has no
     /// device any more is not chosen, one that has got it is.
-    pub(super) fn refresh_services(&self) -> Result<(), DatapathError> {
+    pub(super) fn refresh_services(&mut self) -> Result<(), DatapathError> {
         let workloads = self.services.iter().flat_map(|service| &service.backends);
         if workloads
             .filter_map(|backend| backend.workload)
@@ -154,42 +150,42 @@ impl Datapath {
             return Ok(());
         }
         let present = self.bindings.present();
-        let is_there = |workload| present.contains(&workload);
-        let plan = service_tables::plan(&self.services, &is_there, &self.current_services()?)?;
-        if plan.is_empty() {
+        if self.served.as_ref() == Some(&present) {
             return Ok(());
         }
-        check_services(&self.tables, &plan)?;
-        write_services(&self.tables, &plan)?;
-        wait_for_readers();
-        self.tables.slots.delete_all(&plan.slots.delete)?;
-        self.tables.backends.delete_all(&plan.backends.delete)
-    }
-
-    fn current_services(&self) -> Result<service_tables::Current, DatapathError> {
-        let services = self.tables.services.content()?;
-        let mut maglev = HashMap::new();
-        for entry in services.values() {
-            if entry.algorithm == algorithm::MAGLEV {
-                maglev.insert(entry.maglev, self.maglev_table(entry.maglev)?);
-            }
+        let is_there = |workload| present.contains(&workload);
+        let plan = self.plan_services(&self.services, &is_there)?;
+        if !plan.is_empty() {
+            check_services(&self.tables, &plan)?;
+            write_services(&self.tables, &plan)?;
+            wait_for_readers();
+            self.tables.slots.delete_all(&plan.slots.delete)?;
+            self.tables.backends.delete_all(&plan.backends.delete)?;
         }
-        Ok(service_tables::Current {
-            services,
-            slots: self.tables.slots.content()?,
-            backends: self.tables.backends.content()?,
-            maglev,
-            maglev_limit: self.tables.maglev.limit() / MAGLEV_TABLE,
-        })
+        self.served = Some(present);
+        Ok(())
     }
 
-    fn maglev_table(&self, number: u32) -> Result<Vec<u32>, DatapathError> {
-        (0..MAGLEV_TABLE)
-            .map(|place| {
-                let entry = self.tables.maglev.get(&(number * MAGLEV_TABLE + place))?;
-                Ok(entry.unwrap_or(0))
-            })
-            .collect()
+    fn plan_services(
+        &self,
+        desired: &[CompiledService],
+        is_there: &dyn Fn(EndpointId) -> bool,
+    ) -> Result<service_tables::Plan, DatapathError> {
+        let tables = &self.tables;
+        let (slots, backends) = (tables.slots.content()?, tables.backends.content()?);
+        let services = tables.services.content()?;
+        let in_use = services
+            .values()
+            .filter(|entry| entry.algorithm == algorithm::MAGLEV)
+            .map(|entry| entry.maglev);
+        let current = service_tables::Current {
+            services: &services,
+            slots: &slots,
+            backends: &backends,
+            maglev: &tables.maglev.in_use(in_use)?,
+            maglev_limit: tables.maglev.limit(),
+        };
+        service_tables::plan(desired, is_there, &current)
     }
 
     /// Writes all that is new. Ordered so that nothing points at something that is
@@ -273,9 +269,7 @@ fn check_services(tables: &Tables, plan: &service_tables::Plan) -> Result<(), Da
 /// that is not there yet.
 fn write_services(tables: &Tables, plan: &service_tables::Plan) -> Result<(), DatapathError> {
     for (number, content) in &plan.maglev {
-        let start = number * MAGLEV_TABLE;
-        let places: Vec<(u32, u32)> = (start..).zip(content.iter().copied()).collect();
-        tables.maglev.put_all(&places)?;
+        tables.maglev.put(*number, content)?;
     }
     tables.backends.put_all(&plan.backends.put)?;
     tables.slots.put_all(&plan.slots.put)?;

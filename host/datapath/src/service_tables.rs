@@ -25,16 +25,15 @@ use super::{
 const MAX_WEIGHT_SLOTS: u64 = 1_024;
 
 /// What the kernel has.
-#[derive(Default)]
-pub(super) struct Current {
+pub(super) struct Current<'k> {
     /// The `SERVICES` table.
-    pub(super) services: HashMap<ServiceKey, ServiceEntry>,
+    pub(super) services: &'k HashMap<ServiceKey, ServiceEntry>,
     /// The `SLOTS` table.
-    pub(super) slots: HashMap<SlotKey, u32>,
+    pub(super) slots: &'k HashMap<SlotKey, u32>,
     /// The `BACKENDS` table.
-    pub(super) backends: HashMap<u32, Backend>,
+    pub(super) backends: &'k HashMap<u32, Backend>,
     /// Maglev tables in use, by number.
-    pub(super) maglev: HashMap<u32, Vec<u32>>,
+    pub(super) maglev: &'k HashMap<u32, Vec<u32>>,
     /// Maglev tables there is room for.
     pub(super) maglev_limit: u32,
 }
@@ -66,9 +65,9 @@ impl Plan {
 pub(super) fn plan(
     desired: &[CompiledService],
     is_there: &dyn Fn(EndpointId) -> bool,
-    current: &Current,
+    current: &Current<'_>,
 ) -> Result<Plan, DatapathError> {
-    let mut backends = BackendIds::seeded(&current.backends);
+    let mut backends = BackendIds::seeded(current.backends);
     let mut tables = MaglevNumbers::seeded(current);
     let mut services = HashMap::new();
     let mut slots = HashMap::new();
@@ -109,9 +108,9 @@ pub(super) fn plan(
         services.insert(key, entry);
     }
     Ok(Plan {
-        services: Change::between(&current.services, &services),
-        slots: Change::between(&current.slots, &slots),
-        backends: Change::between(&current.backends, &backends.used),
+        services: Change::between(current.services, &services),
+        slots: Change::between(current.slots, &slots),
+        backends: Change::between(current.backends, &backends.used),
         maglev: tables.write,
     })
 }
@@ -291,9 +290,9 @@ struct MaglevNumbers<'a> {
 }
 
 impl<'a> MaglevNumbers<'a> {
-    fn seeded(current: &'a Current) -> Self {
+    fn seeded(current: &Current<'a>) -> Self {
         Self {
-            current: &current.maglev,
+            current: current.maglev,
             free: (0..current.maglev_limit)
                 .filter(|number| !current.maglev.contains_key(number))
                 .collect(),

@@ -1,12 +1,21 @@
 //! A pinned kernel table with typed keys and values.
 
-use std::{collections::HashMap, hash::Hash, os::fd::OwnedFd, path::Path};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    io,
+    ops::Deref,
+    os::fd::OwnedFd,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use aya::Pod;
 use tidegate_bpf::{
     map::{Map, OpenError, PerCpuArray},
     pin,
 };
+use tidegate_ebpf_shared::limits::MAGLEV_TABLE;
 
 use super::{
     DatapathError,
@@ -19,6 +28,25 @@ pub(super) struct Table<K, V> {
     name: &'static str,
     map: Map<K, V>,
     limit: u32,
+    known: Mutex<Known<K, V>>,
+}
+
+/// What this process knows of a table's content: nothing, or all of it. It is known from
+/// the time somebody asks for it, and then kept true by what this process writes.
+struct Known<K, V> {
+    is_known: bool,
+    content: HashMap<K, V>,
+}
+
+/// The content of a table that only this process writes. Nobody writes meanwhile.
+pub(super) struct Content<'t, K, V>(MutexGuard<'t, Known<K, V>>);
+
+impl<K, V> Deref for Content<'_, K, V> {
+    type Target = HashMap<K, V>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.content
+    }
 }
 
 /// The descriptor pinned as `name` in `folder`.
@@ -40,7 +68,7 @@ fn unusable<K, V>(name: &'static str) -> impl Fn(OpenError) -> DatapathError {
     }
 }
 
-impl<K: Pod, V: Pod> Table<K, V> {
+impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
     /// Opens the pin `name` in `folder` and compares its layout, and its capacity
     /// where the configuration sets one, with what is expected.
     pub(super) fn open(
@@ -51,7 +79,15 @@ impl<K: Pod, V: Pod> Table<K, V> {
         let map = Map::new(open(folder, name)?).map_err(unusable::<K, V>(name))?;
         limits.compare(name, map.capacity())?;
         let limit = map.capacity() / copies(name);
-        Ok(Self { name, map, limit })
+        Ok(Self {
+            name,
+            map,
+            limit,
+            known: Mutex::new(Known {
+                is_known: false,
+                content: HashMap::new(),
+            }),
+        })
     }
 
     /// Map name.
@@ -78,37 +114,75 @@ impl<K: Pod, V: Pod> Table<K, V> {
         self.map.get(key).map_err(self.error("read"))
     }
 
+    fn known(&self) -> MutexGuard<'_, Known<K, V>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes to the kernel's table, and the same to what is known of it. After a failure
+    /// nothing is known: some of it may have been written.
+    fn write<T>(
+        &self,
+        action: &'static str,
+        write: impl FnOnce(&Map<K, V>) -> io::Result<T>,
+        note: impl FnOnce(&mut HashMap<K, V>),
+    ) -> Result<T, DatapathError> {
+        let mut known = self.known();
+        let result = write(&self.map);
+        known.is_known &= result.is_ok();
+        if known.is_known {
+            note(&mut known.content);
+        } else {
+            known.content.clear();
+        }
+        result.map_err(self.error(action))
+    }
+
     /// Inserts or replaces.
     pub(super) fn put(&self, key: &K, value: &V) -> Result<(), DatapathError> {
-        self.map.put(key, value).map_err(self.error("write"))
+        self.put_all(&[(*key, *value)])
     }
 
     /// Inserts unless the key is there by now; says whether it did.
     pub(super) fn put_new(&self, key: &K, value: &V) -> Result<bool, DatapathError> {
-        self.map.put_new(key, value).map_err(self.error("write"))
+        let put = |map: &Map<K, V>| map.put_new(key, value);
+        self.write("write", put, |known| {
+            known.entry(*key).or_insert(*value);
+        })
     }
 
     /// Inserts or replaces all.
     pub(super) fn put_all(&self, entries: &[(K, V)]) -> Result<(), DatapathError> {
-        let (keys, values): (Vec<K>, Vec<V>) = entries.iter().copied().unzip();
-        self.map
-            .put_all(&keys, &values)
-            .map_err(self.error("write"))
+        let put = |map: &Map<K, V>| match entries {
+            [] => Ok(()),
+            [(key, value)] => map.put(key, value),
+            _ => {
+                let (keys, values): (Vec<K>, Vec<V>) = entries.iter().copied().unzip();
+                map.put_all(&keys, &values)
+            }
+        };
+        self.write("write", put, |known| known.extend(entries.iter().copied()))
     }
 
     /// Removes a key; says whether it was there.
     pub(super) fn delete(&self, key: &K) -> Result<bool, DatapathError> {
-        self.map.delete(key).map_err(self.error("delete from"))
+        let delete = |map: &Map<K, V>| map.delete(key);
+        self.write("delete from", delete, |known| _ = known.remove(key))
     }
 
     /// Removes all keys that are there.
     pub(super) fn delete_all(&self, keys: &[K]) -> Result<(), DatapathError> {
-        self.map.delete_all(keys).map_err(self.error("delete from"))
+        let delete = |map: &Map<K, V>| map.delete_all(keys);
+        self.write("delete from", delete, |known| {
+            for key in keys {
+                known.remove(key);
+            }
+        })
     }
 
     /// Removes a key and returns its value in one step.
     pub(super) fn take(&self, key: &K) -> Result<Option<V>, DatapathError> {
-        self.map.take(key).map_err(self.error("delete from"))
+        let take = |map: &Map<K, V>| map.take(key);
+        self.write("delete from", take, |known| _ = known.remove(key))
     }
 
     /// Everything in it.
@@ -122,16 +196,39 @@ impl<K: Pod, V: Pod> Table<K, V> {
         Ok(all)
     }
 
-    /// Everything in it, by key.
-    pub(super) fn content(&self) -> Result<HashMap<K, V>, DatapathError>
-    where
-        K: Eq + Hash,
-    {
-        Ok(self.entries()?.into_iter().collect())
+    /// Everything in a table that only this process writes, by key. It is read from the
+    /// kernel the first time.
+    pub(super) fn content(&self) -> Result<Content<'_, K, V>, DatapathError> {
+        let mut known = self.known();
+        if !known.is_known {
+            known.content = self.entries()?.into_iter().collect();
+            known.is_known = true;
+        }
+        Ok(Content(known))
     }
 
-    /// Entries in it: a walk, some tens of nanoseconds per entry.
+    /// Reads the content from the kernel again; says whether it was what was known.
+    pub(super) fn read_back(&self) -> Result<bool, DatapathError>
+    where
+        V: PartialEq,
+    {
+        let mut known = self.known();
+        if !known.is_known {
+            return Ok(true);
+        }
+        let found: HashMap<K, V> = self.entries()?.into_iter().collect();
+        let is_same = found == known.content;
+        known.content = found;
+        Ok(is_same)
+    }
+
+    /// Entries in it: as known, else a walk, some tens of nanoseconds per entry.
     pub(super) fn count(&self) -> Result<u64, DatapathError> {
+        let known = self.known();
+        if known.is_known {
+            return Ok(known.content.len() as u64);
+        }
+        drop(known);
         let mut count = 0;
         self.map
             .each_batch(|keys, _| count += keys.len() as u64)
@@ -168,5 +265,84 @@ impl<V: Pod> PerCpu<V> {
     pub(super) fn fill(&self, index: u32, value: V) -> Result<(), DatapathError> {
         let failed = DatapathError::table(self.name, "write");
         self.array.fill(index, value).map_err(failed)
+    }
+}
+
+/// The lookup tables of Maglev services, all in one array, each by its number.
+pub(super) struct MaglevTables {
+    places: Table<u32, u32>,
+    known: Mutex<HashMap<u32, Vec<u32>>>,
+}
+
+impl MaglevTables {
+    /// As [`Table::open`].
+    pub(super) fn open(
+        folder: &Path,
+        name: &'static str,
+        limits: &TableLimits,
+    ) -> Result<Self, DatapathError> {
+        Ok(Self {
+            places: Table::open(folder, name, limits)?,
+            known: Mutex::default(),
+        })
+    }
+
+    /// Tables there is room for.
+    pub(super) fn limit(&self) -> u32 {
+        self.places.limit() / MAGLEV_TABLE
+    }
+
+    /// The content of those in use; one this process did not write is read from the kernel.
+    pub(super) fn in_use(
+        &self,
+        numbers: impl Iterator<Item = u32>,
+    ) -> Result<HashMap<u32, Vec<u32>>, DatapathError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_use = HashMap::new();
+        for number in numbers {
+            let content = match known.remove(&number) {
+                Some(content) => content,
+                None => self.read(number)?,
+            };
+            in_use.insert(number, content);
+        }
+        known.clone_from(&in_use);
+        Ok(in_use)
+    }
+
+    /// One as the kernel has it.
+    pub(super) fn read(&self, number: u32) -> Result<Vec<u32>, DatapathError> {
+        let start = number * MAGLEV_TABLE;
+        let place = |place| Ok(self.places.get(&place)?.unwrap_or(0));
+        (start..start + MAGLEV_TABLE).map(place).collect()
+    }
+
+    /// Writes a table that nobody reads yet.
+    pub(super) fn put(&self, number: u32, content: &[u32]) -> Result<(), DatapathError> {
+        let places: Vec<(u32, u32)> = (number * MAGLEV_TABLE..)
+            .zip(content.iter().copied())
+            .collect();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remove(&number);
+        self.places.put_all(&places)?;
+        known.insert(number, content.to_vec());
+        Ok(())
+    }
+
+    /// Reads those in use from the kernel again; says whether they were what was known.
+    pub(super) fn read_back(&self) -> Result<bool, DatapathError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_same = true;
+        for (number, content) in &mut *known {
+            let found = self.read(*number)?;
+            is_same &= found == *content;
+            *content = found;
+        }
+        Ok(is_same)
+    }
+
+    /// Map name.
+    pub(super) fn name(&self) -> &'static str {
+        self.places.name()
     }
 }

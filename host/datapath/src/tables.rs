@@ -23,7 +23,7 @@ use tidegate_ebpf_shared::{
 use super::{
     DatapathError,
     bpffs::Pins,
-    table::{PerCpu, Table},
+    table::{MaglevTables, PerCpu, Table},
 };
 
 /// Capacity of the tables an operator may size, in entries. Defaults are those of
@@ -169,7 +169,7 @@ pub(super) struct Tables {
     pub(super) services: Table<ServiceKey, ServiceEntry>,
     pub(super) slots: Table<SlotKey, u32>,
     pub(super) backends: Table<u32, Backend>,
-    pub(super) maglev: Table<u32, u32>,
+    pub(super) maglev: MaglevTables,
     pub(super) reverse_nat: Table<ReverseKey, ReverseEntry>,
     pub(super) deny_list: Table<AddrPrefix, u32>,
     pub(super) deny_counts: PerCpu<Counter>,
@@ -204,12 +204,28 @@ impl Tables {
             services: open!(map::SERVICES),
             slots: open!(map::SLOTS),
             backends: open!(map::BACKENDS),
-            maglev: open!(map::MAGLEV),
+            maglev: MaglevTables::open(folder, map::MAGLEV, limits)?,
             reverse_nat: open!(map::REVERSE_NAT),
             deny_list: open!(map::DENY_LIST),
             deny_counts: PerCpu::open(folder, map::DENY_COUNTS, limits)?,
             counters: PerCpu::open(folder, map::COUNTERS, limits)?,
         })
+    }
+
+    /// Reads back what is known of the tables that only this process writes: names of those
+    /// that somebody else has written to.
+    pub(super) fn read_back(&self) -> Result<Vec<&'static str>, DatapathError> {
+        /// Whether the named tables are what was known.
+        macro_rules! read_back {
+            ($($table:ident),+) => {
+                [$((self.$table.name(), self.$table.read_back()?)),+]
+            };
+        }
+        let tables = read_back!(
+            endpoints, ipcache, policy, services, slots, backends, maglev, deny_list
+        );
+        let changed = tables.into_iter().filter(|(_, is_same)| !is_same);
+        Ok(changed.map(|(name, _)| name).collect())
     }
 
     /// Fill level of every table that can fill up.

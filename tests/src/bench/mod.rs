@@ -9,4 +9,5 @@ pub mod kernel;
 pub mod neighbours;
 mod pair;
 pub mod row;
+pub mod scale;
 pub mod swap;

@@ -1,9 +1,16 @@
 //! Publishing: all or nothing, and only what changed.
 
+use std::{collections::HashMap, hash::Hash};
+
+use tidegate_bpf::{Pod, map::Map, pin};
+use tidegate_ebpf_shared::{
+    maps::map,
+    policy::{PolicyEntry, PolicyKey},
+};
 use tidegate_policy::compiled::{Direction, Verdict};
 
 use super::{ENDPOINT, compiled, policy, row, tcp_port, world};
-use crate::DatapathError;
+use crate::{DatapathError, table::Table};
 
 #[test]
 fn numbers_go_up_and_unchanged_content_costs_nothing() {
@@ -58,9 +65,9 @@ fn what_does_not_fit_changes_nothing() {
             .publish(1, &compiled(policy(Verdict::Allow)))
             .unwrap();
         let before = (
-            datapath.tables.policy.content().unwrap(),
-            datapath.tables.endpoints.content().unwrap(),
-            datapath.tables.ipcache.content().unwrap(),
+            from_kernel(&datapath.tables.policy),
+            from_kernel(&datapath.tables.endpoints),
+            from_kernel(&datapath.tables.ipcache),
         );
         let limit = datapath.tables.policy.limit();
         let mut rows = policy(Verdict::Deny);
@@ -79,9 +86,9 @@ fn what_does_not_fit_changes_nothing() {
             other => panic!("{other:?}"),
         }
         let after = (
-            datapath.tables.policy.content().unwrap(),
-            datapath.tables.endpoints.content().unwrap(),
-            datapath.tables.ipcache.content().unwrap(),
+            from_kernel(&datapath.tables.policy),
+            from_kernel(&datapath.tables.endpoints),
+            from_kernel(&datapath.tables.ipcache),
         );
         assert_eq!(before, after);
         assert_eq!(datapath.generation(), 1);
@@ -193,7 +200,7 @@ fn deny_list_slots_stay_with_their_prefixes() {
         let slot = datapath.tables.deny_list.entries().unwrap()[0].1;
         content.deny_list.insert(second, 2);
         datapath.publish(2, &content).unwrap();
-        let slots = datapath.tables.deny_list.content().unwrap();
+        let slots = from_kernel(&datapath.tables.deny_list);
         assert_eq!(slots.len(), 2);
         assert_eq!(slots[&super::super::encode::prefix(first)], slot);
         let counts = datapath.reader().deny_counts().unwrap();
@@ -248,9 +255,9 @@ fn tables_of_many_batches_are_read_whole() {
             content.ipcache.insert(net, identity);
         }
         datapath.publish(1, &content).unwrap();
-        assert_eq!(datapath.tables.policy.content().unwrap().len(), 9_002);
+        assert_eq!(from_kernel(&datapath.tables.policy).len(), 9_002);
         assert_eq!(datapath.tables.policy.count().unwrap(), 9_002);
-        assert_eq!(datapath.tables.ipcache.content().unwrap().len(), 9_002);
+        assert_eq!(from_kernel(&datapath.tables.ipcache).len(), 9_002);
         datapath.publish(2, &content).unwrap();
         assert_eq!(datapath.publish(3, &content).unwrap().changes, []);
 
@@ -263,5 +270,42 @@ fn tables_of_many_batches_are_read_whole() {
             .find(|change| change.table == "POLICY")
             .unwrap();
         assert_eq!((policy.written, policy.deleted), (2, 9_002));
+    });
+}
+
+/// What the kernel has, whatever is known of it.
+fn from_kernel<K: Pod + Eq + Hash, V: Pod>(table: &Table<K, V>) -> HashMap<K, V> {
+    table.entries().unwrap().into_iter().collect()
+}
+
+/// What an agent remembers of the tables is what is in them, and what somebody else wrote
+/// is found when it looks, and put right by the next generation.
+#[test]
+fn what_is_remembered_is_what_the_kernel_has() {
+    world::test(|world| {
+        let mut datapath = world.open();
+        for (generation, verdict) in [(1, Verdict::Allow), (2, Verdict::Deny), (3, Verdict::Allow)]
+        {
+            datapath
+                .publish(generation, &compiled(policy(verdict)))
+                .unwrap();
+            assert_eq!(datapath.read_back().unwrap(), [""; 0]);
+        }
+        let rows = from_kernel(&datapath.tables.policy);
+        let stranger = pin::open(&datapath.pins.maps.join(map::POLICY)).unwrap();
+        let stranger = Map::<PolicyKey, PolicyEntry>::new(stranger).unwrap();
+        stranger
+            .delete_all(&rows.keys().copied().collect::<Vec<_>>())
+            .unwrap();
+
+        let same = compiled(policy(Verdict::Allow));
+        datapath.publish(4, &same).unwrap();
+        assert!(
+            from_kernel(&datapath.tables.policy).is_empty(),
+            "nobody looked"
+        );
+        assert_eq!(datapath.read_back().unwrap(), [map::POLICY]);
+        datapath.publish(5, &same).unwrap();
+        assert_eq!(from_kernel(&datapath.tables.policy).len(), rows.len());
     });
 }

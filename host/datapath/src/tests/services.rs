@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use tidegate_ebpf_shared::{addr::proto, limits::MAGLEV_TABLE};
+use tidegate_ebpf_shared::addr::proto;
 use tidegate_policy::compiled::{
     Algorithm, BackendState, Compiled, CompiledBackend, CompiledService, Verdict,
 };
@@ -146,9 +146,12 @@ fn a_maglev_table_is_replaced_not_rewritten() {
         let mut datapath = world.open();
         let number = |datapath: &Datapath| datapath.tables.services.entries().unwrap()[0].1.maglev;
         let ids = |datapath: &Datapath, table: u32| -> BTreeSet<u32> {
-            let place = |n| datapath.tables.maglev.get(&(table * MAGLEV_TABLE + n));
-            (0..MAGLEV_TABLE)
-                .map(|n| place(n).unwrap().unwrap())
+            datapath
+                .tables
+                .maglev
+                .read(table)
+                .unwrap()
+                .into_iter()
                 .collect()
         };
         let two = vec![

@@ -1,6 +1,7 @@
 //! Real packets, and what is told about them.
 
 use std::{
+    collections::HashMap,
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
     time::Duration,
@@ -241,7 +242,13 @@ fn time_ends_flows_and_learned_addresses() {
         let sweep = datapath.expire(now).unwrap();
         assert_eq!((sweep.flows, sweep.flows_removed), (1, 0));
         assert_eq!((sweep.fqdn, sweep.fqdn_expired), (2, 2));
-        let fqdn = datapath.tables.fqdn.content().unwrap();
+        let fqdn: HashMap<_, _> = datapath
+            .tables
+            .fqdn
+            .entries()
+            .unwrap()
+            .into_iter()
+            .collect();
         let one = learned([9, 0, 0, 0], [1, 0, 0, 0]);
         assert_eq!(fqdn[&used], one, "a flow still uses it");
         assert_eq!(fqdn[&mixed], learned([8, 0, 0, 0], [later, 0, 0, 0]));
