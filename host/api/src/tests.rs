@@ -94,13 +94,13 @@ async fn start() -> Running {
     let view = View {
         compiled: Arc::new(compiled),
         generation: 3,
-        endpoints: vec![
+        endpoints: Arc::new(vec![
             endpoint("shop/frontend", "10.0.0.1"),
             endpoint("shop/backend", "10.0.0.2"),
             endpoint("blue/twin", "10.0.0.3"),
             endpoint("green/twin", "10.0.0.4"),
-        ],
-        services: vec![tidegate_control::view::ServiceView {
+        ]),
+        services: Arc::new(vec![tidegate_control::view::ServiceView {
             name: "shop/store".into(),
             port_name: Some("web".into()),
             id: 1,
@@ -109,7 +109,7 @@ async fn start() -> Running {
             protocol: 6,
             algorithm: tidegate_policy::compiled::Algorithm::Random,
             backends: Vec::new(),
-        }],
+        }]),
         ..View::default()
     };
     let (sender, view) = watch::channel(Arc::new(view));

@@ -1,6 +1,9 @@
 //! Rows of the readers' view, from what was compiled.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tidegate_policy::{
     compiled::{BackendState, Compiled, CompiledBackend, CompiledService, Rehearsed},
@@ -12,8 +15,43 @@ use super::{
     view::{BackendView, EndpointView, PolicyView, PortView, ServiceView},
 };
 
+/// The rows that follow from the documents and what they were compiled to. Thousands of
+/// them, so they are made again only when something of that has changed.
+#[derive(Default)]
+pub(super) struct Rows {
+    pub(super) endpoints: Arc<Vec<EndpointView>>,
+    pub(super) identities: Arc<BTreeMap<u32, Vec<String>>>,
+    pub(super) services: Arc<Vec<ServiceView>>,
+    pub(super) policies: Arc<Vec<PolicyView>>,
+    /// Endpoints that were not in force.
+    not_ready: BTreeMap<String, String>,
+    /// Documents or the generation have changed since.
+    pub(super) stale: bool,
+}
+
+impl Rows {
+    /// Brings them up to date.
+    pub(super) fn refresh(
+        &mut self,
+        compiled: &Compiled,
+        documents: &Documents,
+        not_ready: &BTreeMap<String, String>,
+    ) {
+        if self.stale || self.not_ready != *not_ready {
+            *self = Self {
+                endpoints: Arc::new(endpoints(compiled, documents, not_ready)),
+                identities: Arc::new(compiled.identities.clone()),
+                services: Arc::new(services(compiled, not_ready)),
+                policies: Arc::new(policies(compiled, documents)),
+                not_ready: not_ready.clone(),
+                stale: false,
+            };
+        }
+    }
+}
+
 /// Endpoints, with why they are not in force where they are not.
-pub(super) fn endpoints(
+fn endpoints(
     compiled: &Compiled,
     documents: &Documents,
     not_ready: &BTreeMap<String, String>,
@@ -43,10 +81,7 @@ pub(super) fn endpoints(
 }
 
 /// Services, with why a backend gets no new connection where it does not.
-pub(super) fn services(
-    compiled: &Compiled,
-    not_ready: &BTreeMap<String, String>,
-) -> Vec<ServiceView> {
+fn services(compiled: &Compiled, not_ready: &BTreeMap<String, String>) -> Vec<ServiceView> {
     let row = |service: &CompiledService| ServiceView {
         name: service.name.clone(),
         port_name: service.port_name.clone(),
@@ -104,7 +139,7 @@ fn named_ports(document: &Document) -> Option<(String, Vec<PortView>)> {
 }
 
 /// Policies in use, with the endpoints in whose tables one of their rules decides.
-pub(super) fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
+fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
     let selected = selected(compiled);
     let last_good: BTreeSet<&str> = documents
         .files()

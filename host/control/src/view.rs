@@ -36,13 +36,21 @@ pub struct View {
     #[serde(default)]
     pub policy_mode: String,
     /// Endpoints of this node.
-    pub endpoints: Vec<EndpointView>,
+    #[serde(with = "shared")]
+    #[schemars(with = "Vec<EndpointView>")]
+    pub endpoints: Arc<Vec<EndpointView>>,
     /// Identities with their labels.
-    pub identities: BTreeMap<u32, Vec<String>>,
+    #[serde(with = "shared")]
+    #[schemars(with = "BTreeMap<u32, Vec<String>>")]
+    pub identities: Arc<BTreeMap<u32, Vec<String>>>,
     /// Services, a row for each frontend.
-    pub services: Vec<ServiceView>,
+    #[serde(with = "shared")]
+    #[schemars(with = "Vec<ServiceView>")]
+    pub services: Arc<Vec<ServiceView>>,
     /// Policies in use.
-    pub policies: Vec<PolicyView>,
+    #[serde(with = "shared")]
+    #[schemars(with = "Vec<PolicyView>")]
+    pub policies: Arc<Vec<PolicyView>>,
     /// Plugins, built-in and dropped in.
     pub plugins: Vec<PluginView>,
     /// Where plugins are used, and how that goes.
@@ -61,6 +69,26 @@ pub struct View {
     /// The generation in force, for `explain`; not serialised.
     #[serde(skip)]
     pub compiled: Arc<Compiled>,
+}
+
+/// What successive views share, written as if each had its own.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        shared: &Arc<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        T::serialize(shared, to)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Arc<T>, D::Error> {
+        T::deserialize(from).map(Arc::new)
+    }
 }
 
 /// An endpoint of this node.

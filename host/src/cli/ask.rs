@@ -81,16 +81,16 @@ pub(super) async fn run(command: ClientCommand, options: ClientOptions) -> Resul
         ClientCommand::Fqdn(ListVerb::List) => fqdn::list(&client, output).await,
         ClientCommand::Status => show(&client, output, |v| v, status::render).await,
         ClientCommand::Endpoint(ListVerb::List) => {
-            show(&client, output, |v| &v.endpoints, endpoint::render).await
+            show(&client, output, |v| &*v.endpoints, endpoint::render).await
         }
         ClientCommand::Identity(ListVerb::List) => {
-            show(&client, output, |v| &v.identities, identity::render).await
+            show(&client, output, |v| &*v.identities, identity::render).await
         }
         ClientCommand::Service(ListVerb::List) => {
-            show(&client, output, |v| &v.services, service::render).await
+            show(&client, output, |v| &*v.services, service::render).await
         }
         ClientCommand::Policy(ListVerb::List) => {
-            show(&client, output, |v| &v.policies, policy::render).await
+            show(&client, output, |v| &*v.policies, policy::render).await
         }
         ClientCommand::Plugin(plugin::Verb::List { bindings: false }) => {
             show(&client, output, |v| &v.plugins, plugin::render).await

@@ -17,7 +17,7 @@ pub(super) fn render(view: &View) -> String {
         "STATE",
     ];
     let mut table = Table::new(&header);
-    for e in &view.endpoints {
+    for e in view.endpoints.iter() {
         let enforced = |deny| if deny { "default deny" } else { "open" }.to_owned();
         table.row([
             e.id.to_string(),

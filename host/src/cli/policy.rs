@@ -16,7 +16,7 @@ pub(super) fn render(view: &View) -> String {
         "FILE",
         "STATE",
     ]);
-    for p in &view.policies {
+    for p in view.policies.iter() {
         table.row([
             p.namespace.clone().unwrap_or_default(),
             p.name.clone(),

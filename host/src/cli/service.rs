@@ -9,7 +9,7 @@ use super::table::Table;
 
 pub(super) fn render(view: &View) -> String {
     let mut table = Table::new(&["NAME", "FRONTEND", "PROTOCOL", "ALGORITHM", "BACKENDS"]);
-    for s in &view.services {
+    for s in view.services.iter() {
         table.row([
             s.name.clone(),
             SocketAddr::new(s.addr, s.port).to_string(),

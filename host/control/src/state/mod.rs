@@ -21,7 +21,7 @@ use super::{
     event::{Event, NodeDevices, Request},
     plugins::{Candidate, Plugins, printable},
     problems::Problems,
-    readers,
+    readers::Rows,
     sinks::{Sinks, Status},
     store::Store,
     view::View,
@@ -67,6 +67,7 @@ pub struct Control<S> {
     /// Until when the first generation waits for plugins to be examined.
     first_wait: Option<Instant>,
     status: Status,
+    rows: Rows,
     view: watch::Sender<Arc<View>>,
     started_s: u64,
 }
@@ -143,6 +144,7 @@ impl<S: Sinks> Control<S> {
             scanned: false,
             first_wait: None,
             status: Status::default(),
+            rows: Rows::default(),
             view,
             started_s,
         })
@@ -239,6 +241,7 @@ impl<S: Sinks> Control<S> {
         let waiting = !self.scanned || (first && patient && self.plugins.pending());
         if self.dirty && !waiting {
             self.dirty = false;
+            self.rows.stale = true;
             self.retry = None;
             if let Err(error) = self.publish().await {
                 self.retry = Some(Instant::now() + self.patience);
@@ -313,6 +316,8 @@ impl<S: Sinks> Control<S> {
             .as_ref()
             .map(|published| published.compiled.clone())
             .unwrap_or_default();
+        self.rows
+            .refresh(&compiled, &self.documents, &self.status.not_ready);
         let mut view = View {
             not_ready: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -330,10 +335,10 @@ impl<S: Sinks> Control<S> {
                 (false, Mode::Never) => "never",
             }
             .to_owned(),
-            endpoints: readers::endpoints(&compiled, &self.documents, &self.status.not_ready),
-            identities: compiled.identities.clone(),
-            services: readers::services(&compiled, &self.status.not_ready),
-            policies: readers::policies(&compiled, &self.documents),
+            endpoints: self.rows.endpoints.clone(),
+            identities: self.rows.identities.clone(),
+            services: self.rows.services.clone(),
+            policies: self.rows.policies.clone(),
             plugins: self.plugins.view(&compiled),
             bindings: bindings::view(&self.status.proxy.stats.bindings, &compiled),
             problems: self.problems.view(),
