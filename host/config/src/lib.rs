@@ -1,9 +1,11 @@
-//! `tidegate.yaml`: what was written ([`raw`]), and what it means ([`checked`]).
+//! `tidegate.yaml`: what was written ([`raw`]), what it means ([`checked`]), and the way
+//! from one to the other ([`check`](mod@check)).
 //!
 //! Strict on purpose: a key nobody reads is an error with a suggestion, because a
 //! misspelled setting that is silently ignored protects nothing. Reads one file,
 //! never watches it: a changed configuration takes a restart, which loses no traffic.
 
+mod check;
 mod checked;
 mod defaults;
 mod error;
@@ -37,7 +39,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 /// relative paths are relative to.
 pub fn parse(file: &str, text: &str, folder: &Path) -> Result<Config, ConfigError> {
     let raw = raw::parse(file, text)?;
-    checked::check(file, raw, folder)
+    check::check(file, raw, folder)
 }
 
 /// JSON Schema of the configuration file, for editors.

@@ -1,0 +1,208 @@
+//! `metadata`: what a document is called, where it comes from, and whether it is in force.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::reader::{Cursor, Fields, optional};
+use crate::{label_syntax, problem::Problem, rule::At};
+
+/// Name and origin of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// File, as the caller named it.
+    pub file: String,
+    /// Where the document begins.
+    pub at: At,
+    /// `kind:`.
+    pub kind: &'static str,
+    /// Where that was written.
+    pub kind_at: At,
+    /// Namespace; `None` for cluster-wide kinds.
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+    /// Where that was written.
+    pub name_at: At,
+    /// Is it in force, or only rehearsed?
+    pub enforcement: Enforcement,
+}
+
+/// What becomes of what a document says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Enforcement {
+    /// It is in force.
+    #[default]
+    Enforce,
+    /// Everything is decided as if it were not there, and beside every decision stands
+    /// what it would be if it were in force.
+    Shadow,
+}
+
+impl Meta {
+    /// Is it only rehearsed?
+    pub fn is_shadow(&self) -> bool {
+        self.enforcement == Enforcement::Shadow
+    }
+
+    /// Name of the document among all documents: `Kind namespace/name`.
+    pub fn key(&self) -> String {
+        format!("{} {}", self.kind, self.full_name())
+    }
+
+    /// `namespace/name`, or the name alone if it has no namespace.
+    pub fn full_name(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{namespace}/{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// A problem of this document, at one place of it; an error unless it is made a warning.
+    pub fn problem(&self, at: &At, message: String, hint: &str) -> Problem {
+        Problem {
+            file: self.file.clone(),
+            document: Some(self.key()),
+            line: at.line,
+            column: at.column,
+            field: at.path.clone(),
+            value: None,
+            message,
+            hint: (!hint.is_empty()).then(|| hint.to_owned()),
+            severity: crate::problem::Severity::Error,
+        }
+    }
+}
+
+/// Namespace of our own kinds when none is written.
+pub(super) const DEFAULT_NAMESPACE: &str = "default";
+
+/// Where a document comes from and what its kind does with namespaces.
+pub(super) struct Origin<'a> {
+    pub(super) file: &'a str,
+    pub(super) kind: &'static str,
+    pub(super) kind_at: At,
+    pub(super) scope: Scope,
+}
+
+impl Origin<'_> {
+    /// Can the kind be rehearsed? What there is (endpoints, services) is there or not, and
+    /// the deny list is asked before anything that could tell of a second verdict.
+    fn has_shadow(&self) -> bool {
+        matches!(
+            self.kind,
+            "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy" | "PluginBinding"
+        )
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// A missing namespace means "all of them".
+    OptionalNamespace,
+    /// A missing namespace means [`DEFAULT_NAMESPACE`].
+    DefaultNamespace,
+    /// The kind has no namespace.
+    Cluster,
+}
+
+/// The annotation that says [`Enforcement`]; on kinds of others too, where no field could.
+pub(crate) const ENFORCEMENT: &str = "tidegate.io/enforcement";
+/// How [`ENFORCEMENT`] is written.
+pub(crate) const ENFORCEMENTS: [(&str, Enforcement); 2] = [
+    ("enforce", Enforcement::Enforce),
+    ("shadow", Enforcement::Shadow),
+];
+/// Prefix of annotations that are meant for us.
+const OWN_ANNOTATIONS: &str = "tidegate.io/";
+
+/// Metadata that API servers add, or people; of no meaning here.
+pub(crate) const FOREIGN_METADATA: [&str; 8] = [
+    "creationTimestamp",
+    "finalizers",
+    "generation",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// Reads `metadata` and names the document in everything that is reported from now on.
+pub(super) fn read_meta<'a>(
+    root: &Cursor<'a>,
+    top: &Fields<'a>,
+    origin: &Origin<'_>,
+) -> Option<Meta> {
+    let known: Vec<&str> = ["name", "namespace", "labels", "annotations"]
+        .into_iter()
+        .chain(FOREIGN_METADATA)
+        .collect();
+    let fields = top.required("metadata")?.fields(&known)?;
+    let name_at = fields.required("name");
+    let name = name_at.and_then(Cursor::word);
+    let written = optional(fields.get("namespace"), None, |namespace| {
+        read_namespace(namespace, origin)
+    })?;
+    let namespace = match origin.scope {
+        Scope::DefaultNamespace => Some(written.unwrap_or(DEFAULT_NAMESPACE)),
+        Scope::OptionalNamespace | Scope::Cluster => written,
+    };
+    let meta = Meta {
+        file: origin.file.to_owned(),
+        at: root.at(),
+        kind: origin.kind,
+        kind_at: origin.kind_at.clone(),
+        namespace: namespace.map(str::to_owned),
+        name: name?.to_owned(),
+        name_at: name_at?.at(),
+        enforcement: Enforcement::default(),
+    };
+    root.name_document(meta.key());
+    let enforcement = match fields.get("annotations") {
+        Some(annotations) => read_enforcement(annotations, origin)?,
+        None => Enforcement::default(),
+    };
+    Some(Meta {
+        enforcement,
+        ..meta
+    })
+}
+
+/// What our own annotations say. One that is mistyped is refused: it was to keep a
+/// document from being enforced. Those of others are of no meaning here.
+fn read_enforcement(annotations: &Cursor<'_>, origin: &Origin<'_>) -> Option<Enforcement> {
+    let mut enforcement = Some(Enforcement::default());
+    let own = annotations.entries()?.into_iter();
+    for (key, value) in own.filter(|(key, _)| key.starts_with(OWN_ANNOTATIONS)) {
+        if key != ENFORCEMENT {
+            value.error("no such annotation", &format!("known here: {ENFORCEMENT}"));
+        } else if origin.has_shadow() {
+            enforcement = value.one_of(&ENFORCEMENTS);
+        } else {
+            value.error(
+                format!("{} cannot be rehearsed", origin.kind),
+                "on CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy and PluginBinding only",
+            );
+        }
+    }
+    enforcement
+}
+
+/// A namespace as written; the inner `None` if that is nothing.
+#[expect(clippy::option_option, reason = "absent and unreadable are different")]
+fn read_namespace<'a>(cursor: &Cursor<'a>, origin: &Origin<'_>) -> Option<Option<&'a str>> {
+    let text = cursor.text()?;
+    if text.is_empty() {
+        return Some(None);
+    }
+    if let Err(reason) = label_syntax::check_namespace(text) {
+        cursor.error(format!("not the name of a namespace: {reason}"), "");
+        return None;
+    }
+    if origin.scope == Scope::Cluster {
+        cursor.error(format!("{} has no namespace", origin.kind), "remove it");
+        return None;
+    }
+    Some(Some(text))
+}
