@@ -43,7 +43,7 @@ pub fn run<const LINK: usize>(ctx: &XdpContext) -> Early {
             src,
             ..Tuple::default()
         };
-        beyond_source(ctx.data(), ctx.data_end(), &mut tuple);
+        beyond_source::<LINK>(ctx.data(), ctx.data_end(), &mut tuple);
         event.kind = kind::DENY_LIST;
         events::of_tuple(event, &tuple);
         event.generation = generation();

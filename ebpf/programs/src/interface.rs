@@ -3,7 +3,7 @@
 
 use crate::{
     clock::Tick,
-    maps::{INTERFACES, RECENT_INTERFACES},
+    maps::{INTERFACES, RECENT_INTERFACES, TAGGING},
 };
 
 /// Answers kept per CPU; interfaces whose indices agree in their low bits share one.
@@ -15,6 +15,34 @@ pub struct Answer {
     tick: u64,
     ifindex: u32,
     endpoint: u32,
+}
+
+/// Who wrote the tag of a packet that came in by this interface (`skb->ingress_ifindex`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Tagging {
+    /// The program of a workload's device; somebody behind it may have written over it.
+    Workloads,
+    /// A program of ours, if there is a tag.
+    Ours,
+    /// Nobody of ours: a device that has no program, whatever the tag says.
+    Nobodys,
+}
+
+/// See [`Tagging`]. What the node's stack made itself came in by none (0).
+#[inline(always)]
+pub fn tagging(ingress: u32) -> Tagging {
+    if ingress == 0 {
+        return Tagging::Ours;
+    }
+    if endpoint(ingress).is_some() {
+        return Tagging::Workloads;
+    }
+    // SAFETY: whether there is a value; it is not read.
+    match unsafe { TAGGING.get(&ingress) } {
+        Some(_) => Tagging::Ours,
+        None => Tagging::Nobodys,
+    }
 }
 
 /// Endpoint behind an interface; `None` if the agent has declared none.

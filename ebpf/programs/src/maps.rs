@@ -49,6 +49,9 @@ pub static BRIDGE_PORTS: HashMap<u32, BridgePort> =
 /// Interface index by endpoint id, of those whose packets are decided. The agent writes.
 #[map]
 pub static GUARDED: HashMap<u32, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
+/// Devices, besides those of workloads, whose packets have tags of ours. The agent writes.
+#[map]
+pub static TAGGING: HashMap<u32, u32> = HashMap::with_max_entries(limits::ENDPOINTS, ON_DEMAND);
 /// Endpoint id by cgroup id. The agent writes.
 #[map]
 pub static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);

@@ -588,11 +588,11 @@ pub fn source<const LINK: usize>(start: usize, end: usize, addr: &mut Addr) -> b
 /// Reads the rest of the tuple of a frame whose source was read: destination and protocol,
 /// and the ports where they stand right behind a plain IP header.
 #[inline(always)]
-pub fn beyond_source(start: usize, end: usize, tuple: &mut Tuple) {
+pub fn beyond_source<const LINK: usize>(start: usize, end: usize, tuple: &mut Tuple) {
     let bytes = Bytes { start, end };
-    let at = match bytes.at::<[u8; 2]>(ETHERNET - 2) {
-        Some([0x08, 0x00]) => {
-            let Some(ip) = bytes.at::<Ipv4>(ETHERNET) else {
+    let at = match network::<LINK>(&bytes) {
+        Network::V4 => {
+            let Some(ip) = bytes.at::<Ipv4>(LINK) else {
                 return;
             };
             set_v4(&mut tuple.dst, u32::from_ne_bytes(ip.dst));
@@ -601,17 +601,17 @@ pub fn beyond_source(start: usize, end: usize, tuple: &mut Tuple) {
             if ip.version_ihl & 15 != 5 || u16::from_be_bytes(ip.fragment) & 0x1fff != 0 {
                 return;
             }
-            ETHERNET + size_of::<Ipv4>()
+            LINK + size_of::<Ipv4>()
         }
-        Some([0x86, 0xdd]) => {
-            let Some(ip) = bytes.at::<Ipv6>(ETHERNET) else {
+        Network::V6 => {
+            let Some(ip) = bytes.at::<Ipv6>(LINK) else {
                 return;
             };
             tuple.dst = Addr(ip.dst);
             tuple.protocol = ip.next;
-            ETHERNET + size_of::<Ipv6>()
+            LINK + size_of::<Ipv6>()
         }
-        _ => return,
+        Network::Arp | Network::Other => return,
     };
     let has_ports = matches!(tuple.protocol, proto::TCP | proto::UDP | proto::SCTP);
     if let Some(ports) = bytes.at::<[u8; 4]>(at).filter(|_| has_ports) {

@@ -63,7 +63,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
         return refuse(work, reason::INVALID_DESTINATION_MAC);
     }
     // Egress policy has been applied: where the packet entered, or by the proxy.
-    let origin = if checked || elsewhere {
+    let origin = if elsewhere || (checked && is_believed(ctx)) {
         Origin::Nat(endpoint)
     } else {
         match maker::of(ctx, &work.packet) {
@@ -173,6 +173,14 @@ fn whose(ctx: &TcContext, work: &Scratch, endpoint: u32) -> Whose {
     } else {
         Whose::Unknown
     }
+}
+
+/// Did a program of ours write the packet's tag? A workload may have, if its device has none.
+#[inline(always)]
+fn is_believed(ctx: &TcContext) -> bool {
+    // SAFETY: the kernel hands the program a valid context.
+    let ingress = unsafe { (&raw const (*ctx.skb.skb).ingress_ifindex).read_volatile() };
+    interface::tagging(ingress) != interface::Tagging::Nobodys
 }
 
 #[inline(always)]

@@ -13,7 +13,8 @@ use tidegate_ebpf_shared::{
 
 use crate::{
     admit::{refuse, refuse_unsteered, relayed},
-    maps::{GUARDED, INTERFACES},
+    interface::{self, Tagging},
+    maps::GUARDED,
     packet::{Kind, parse_apart},
     probe,
     scratch::scratch,
@@ -31,7 +32,14 @@ pub fn run<const LINK: usize>(ctx: &TcContext) -> Outcome {
     let must_stay = kind == tag::TO_PROXY || mark == mark::TO_PROXY;
     // SAFETY: the kernel hands the program a valid context.
     let came_in_by = unsafe { (&raw const (*ctx.skb.skb).ingress_ifindex).read_volatile() };
-    let unseen = kind == 0 && came_in_by != 0 && !is_workloads(came_in_by);
+    let unseen = came_in_by != 0
+        && match interface::tagging(came_in_by) {
+            // Decided, and whoever has written over its tag since, none of it needs the proxy:
+            // that keeps its tag.
+            Tagging::Workloads => false,
+            Tagging::Ours => kind == 0,
+            Tagging::Nobodys => true,
+        };
     // A forged mark makes no probe of what must stay.
     if mark == mark::PROBE && !must_stay && !unseen {
         return probe::answer::<LINK>(ctx);
@@ -56,14 +64,6 @@ pub fn run<const LINK: usize>(ctx: &TcContext) -> Outcome {
         }
         Kind::Ip | Kind::Other | Kind::Broken => Outcome::Pass,
     }
-}
-
-/// Is it the device of a workload that has its programs? What came in there was decided, and
-/// whoever has written over its tag since, none of it needs the proxy: that keeps its tag.
-#[inline(always)]
-fn is_workloads(ifindex: u32) -> bool {
-    // SAFETY: whether there is a value; it is not read.
-    unsafe { INTERFACES.get(&ifindex) }.is_some()
 }
 
 /// Is it the address of a workload whose device had its programs once?

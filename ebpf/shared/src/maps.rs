@@ -15,6 +15,10 @@ pub mod map {
     /// `GUARDED: HashMap<u32 (endpoint id), u32 (ifindex)>`: endpoints whose device has had
     /// `from_endpoint`; what comes from their addresses by any other way is not theirs. Agent writes.
     pub const GUARDED: &str = "GUARDED";
+    /// `TAGGING: HashMap<u32 (ifindex), u32 (1)>`: what is no workload's device and takes in
+    /// packets with tags of ours: outside devices, and what stands above a device of ours
+    /// (bridge, VRF, VLAN). Agent writes.
+    pub const TAGGING: &str = "TAGGING";
     /// `CGROUPS: HashMap<u64 (cgroup id), u32 (endpoint id)>`. Agent writes.
     pub const CGROUPS: &str = "CGROUPS";
     /// `IPCACHE: LpmTrie<Addr, AddrInfo>`. Agent writes.
@@ -59,13 +63,14 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
 
     /// Every map the agent pins, in the order `tidegate status` lists them.
-    pub const ALL: [&str; 27] = [
+    pub const ALL: [&str; 28] = [
         CONFIG,
         GENERATION,
         ENDPOINTS,
         INTERFACES,
         BRIDGE_PORTS,
         GUARDED,
+        TAGGING,
         CGROUPS,
         IPCACHE,
         FQDN,

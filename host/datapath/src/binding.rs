@@ -360,6 +360,7 @@ impl Bindings {
             );
         }
         let found = self.bind_endpoints(&devices, tables, programs, links, &mut report)?;
+        bind_tagging(&devices, &found, links, tables)?;
         if self.homes.is_some() {
             unbind_stale(&found, tables, links, &mut report)?;
             self.release_undeclared(tables)?;
@@ -628,7 +629,7 @@ impl NodeDevices {
 
     fn outside(&self, device: &str) -> Result<(u32, OwnPrograms), NoOutside> {
         match self.all.get(device) {
-            Some(Device { index, link }) => match link {
+            Some(Device { index, link, .. }) => match link {
                 Link::Ethernet => Ok((index, ETHERNET)),
                 Link::Ip => Ok((index, TUNNEL)),
                 Link::Other => Err(NoOutside::Unfit(unreadable(device))),
@@ -802,6 +803,31 @@ fn bind_device(
     Ok(())
 }
 
+/// Tells the programs by which devices packets come in that have tags of ours, besides those of
+/// workloads: a tag from elsewhere is a workload's own, whose device has no program.
+fn bind_tagging(
+    devices: &NodeDevices,
+    found: &Found,
+    links: &Links,
+    tables: &Tables,
+) -> Result<(), DatapathError> {
+    let workloads: BTreeSet<u32> = found.devices.values().copied().collect();
+    let outside = links.devices(&OUTSIDE.map(|own| own.enter));
+    let mut tagging = devices.all.above(&(&workloads | &outside));
+    tagging.extend(outside);
+    for index in &tagging {
+        if tables.tagging.get(index)?.is_none() {
+            tables.tagging.put(index, &1)?;
+        }
+    }
+    for (index, _) in tables.tagging.entries()? {
+        if !tagging.contains(&index) {
+            tables.tagging.delete(&index)?;
+        }
+    }
+    Ok(())
+}
+
 /// Puts the guard of steered packets on every device they could leave by, declared or
 /// not: whoever changes routes does not ask which devices we were told of. Workloads
 /// have a stricter one, and nothing leaves by `lo`.
@@ -819,7 +845,7 @@ fn guard_exits(
             return;
         }
     };
-    for Device { index, link } in devices.iter() {
+    for Device { index, link, .. } in devices.iter() {
         let (leave, other) = match link {
             // What is not read is refused if it needs the proxy, and passes otherwise.
             Link::Ethernet | Link::Other => (ETHERNET.leave, TUNNEL.leave),

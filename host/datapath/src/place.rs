@@ -2,7 +2,7 @@
 //! names people write.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::CString,
     fs::{self, File},
     io,
@@ -10,7 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage,
+};
 
 use super::netlink::Netlink;
 
@@ -52,6 +54,10 @@ pub(super) struct Device {
     pub(super) index: u32,
     /// What its packets begin with.
     pub(super) link: Link,
+    /// The device it is a part of: a bridge, a VRF, a bond.
+    above: Option<u32>,
+    /// The device it is a VLAN of.
+    below: Option<u32>,
 }
 
 /// What the packets of a device begin with.
@@ -87,14 +93,26 @@ impl Devices {
     /// Asks the kernel, once for all of them.
     pub(super) fn now() -> io::Result<Self> {
         let device = |link: LinkMessage| {
-            let name = link.attributes.into_iter().find_map(|it| match it {
-                LinkAttribute::IfName(name) => Some(name),
-                _ => None,
-            });
-            let device = Device {
+            let mut device = Device {
                 index: link.header.index,
                 link: Link::of(link.header.link_layer_type),
+                above: None,
+                below: None,
             };
+            let (mut name, mut vlan) = (None, false);
+            for attribute in link.attributes {
+                match attribute {
+                    LinkAttribute::IfName(text) => name = Some(text),
+                    LinkAttribute::Controller(index) => device.above = Some(index),
+                    // Of others it may be an index of another network namespace.
+                    LinkAttribute::Link(index) => device.below = Some(index),
+                    LinkAttribute::LinkInfo(facts) => {
+                        vlan = facts.contains(&LinkInfo::Kind(InfoKind::Vlan));
+                    }
+                    _ => {}
+                }
+            }
+            device.below = device.below.filter(|_| vlan);
             Some((name?, device))
         };
         let links = Netlink::open()?.links()?;
@@ -104,6 +122,24 @@ impl Devices {
     /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = Device> {
         self.0.values().copied()
+    }
+
+    /// What stands above these devices, and above that: what they take in goes on as if it had
+    /// come in there (`skb->skb_iif`).
+    pub(super) fn above(&self, devices: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let mut found = BTreeSet::new();
+        loop {
+            let is_known = |index: u32| devices.contains(&index) || found.contains(&index);
+            let known = self.0.values().filter(|device| is_known(device.index));
+            let mut next: BTreeSet<u32> = known.filter_map(|device| device.above).collect();
+            let vlans = self.0.values();
+            let vlans = vlans.filter(|device| device.below.is_some_and(is_known));
+            next.extend(vlans.map(|device| device.index));
+            if next.is_subset(&found) {
+                return found;
+            }
+            found.append(&mut next);
+        }
     }
 
     /// The device of this name, if there is one (yet).
@@ -158,4 +194,35 @@ pub(super) fn network_namespace() -> io::Result<(u32, File)> {
     // The kernel's namespace inodes are 32 bits wide.
     let inode = u32::try_from(inode).map_err(io::Error::other)?;
     Ok((inode, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_above_is_found_to_the_top() {
+        let device = |index: u32, above: Option<u32>, below: Option<u32>| {
+            let device = Device {
+                index,
+                link: Link::Ethernet,
+                above,
+                below,
+            };
+            (format!("d{index}"), device)
+        };
+        // 3 is a port of bridge 5, whose VLAN 6 is in VRF 7; 4 is nobody's we know.
+        let devices = Devices(BTreeMap::from([
+            device(3, Some(5), None),
+            device(4, Some(8), None),
+            device(5, None, None),
+            device(6, Some(7), Some(5)),
+            device(7, None, None),
+            device(8, None, None),
+        ]));
+        let above = |of: &[u32]| devices.above(&of.iter().copied().collect());
+        assert_eq!(above(&[3]), BTreeSet::from([5, 6, 7]));
+        assert_eq!(above(&[5]), BTreeSet::from([6, 7]));
+        assert_eq!(above(&[7, 8]), BTreeSet::new());
+    }
 }

@@ -82,9 +82,12 @@ impl TableLimits {
             map::FRAGMENTS => ("limits.fragments", self.fragments),
             map::POLICY => ("limits.policyEntries", self.policy_entries),
             map::IPCACHE => ("limits.ipcacheEntries", self.ipcache_entries),
-            map::ENDPOINTS | map::INTERFACES | map::BRIDGE_PORTS | map::GUARDED | map::CGROUPS => {
-                ("limits.endpoints", self.endpoints)
-            }
+            map::TAGGING
+            | map::ENDPOINTS
+            | map::INTERFACES
+            | map::BRIDGE_PORTS
+            | map::GUARDED
+            | map::CGROUPS => ("limits.endpoints", self.endpoints),
             map::SERVICES => ("limits.services", self.services),
             map::BACKENDS => ("limits.backends", self.backends),
             map::SLOTS => ("limits.serviceSlots", self.service_slots),
@@ -157,6 +160,7 @@ pub(super) struct Tables {
     pub(super) interfaces: Table<u32, u32>,
     pub(super) bridge_ports: Table<u32, BridgePort>,
     pub(super) guarded: Table<u32, u32>,
+    pub(super) tagging: Table<u32, u32>,
     pub(super) cgroups: Table<u64, u32>,
     pub(super) ipcache: Table<AddrPrefix, AddrInfo>,
     pub(super) fqdn: Table<Addr, FqdnInfo>,
@@ -192,6 +196,7 @@ impl Tables {
             interfaces: open!(map::INTERFACES),
             bridge_ports: open!(map::BRIDGE_PORTS),
             guarded: open!(map::GUARDED),
+            tagging: open!(map::TAGGING),
             cgroups: open!(map::CGROUPS),
             ipcache: open!(map::IPCACHE),
             fqdn: open!(map::FQDN),

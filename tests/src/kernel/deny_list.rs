@@ -135,9 +135,14 @@ impl Comparison {
             counter.packets += 1;
             counter.bytes += frame.len() as u64;
         }
+        let (dst, protocol, [src_port, dst_port]) = beyond(frame).unwrap_or_default();
         let told = Event {
             kind: kind::DENY_LIST,
             src: source.unwrap_or_default(),
+            dst,
+            protocol,
+            src_port,
+            dst_port,
             verdict: verdict::DENY,
             shadow_verdict: verdict::DENY,
             reason: reason::DENY_LIST,
@@ -165,6 +170,23 @@ fn source(frame: &[u8]) -> Option<Addr> {
         }
         _ => None,
     }
+}
+
+/// Destination, protocol and ports of a frame with a whole IP header; ports only of the
+/// transports that have some, right behind a header without options.
+fn beyond(frame: &[u8]) -> Option<(Addr, u8, [[u8; 2]; 2])> {
+    let (dst, protocol, at) = if frame[12..14] == [0x08, 0x00] {
+        let octets: [u8; 4] = frame.get(30..34)?.try_into().ok()?;
+        let plain = frame[14] & 15 == 5 && frame[20] & 0x1f == 0 && frame[21] == 0;
+        (Addr::v4(octets), frame[23], plain.then_some(34))
+    } else {
+        let octets: [u8; 16] = frame.get(38..54)?.try_into().ok()?;
+        (Addr(octets), frame[20], Some(54))
+    };
+    let ports = at.and_then(|at| frame.get(at..at + 4));
+    let ports = ports.filter(|_| [6, 17, 132].contains(&protocol));
+    let ports = ports.map(|ports| [[ports[0], ports[1]], [ports[2], ports[3]]]);
+    Some((dst, protocol, ports.unwrap_or_default()))
 }
 
 fn prefix(slot: usize) -> AddrPrefix {

@@ -180,7 +180,8 @@ impl Model {
         let ours = mark & mark::MASK;
         let leaves = matches!(hook, Hook::ToEndpoint(_) | Hook::ToOutside);
         let bypass = leaves && (ours == mark::TO_PROXY || comes.tag == Tag::ToProxy);
-        let past_all = comes.from_beyond && !self.by_workload && comes.tag == Tag::None;
+        let forged = comes.tag == Tag::None || !world.tagging;
+        let past_all = comes.from_beyond && !self.by_workload && forged;
         let unseen = hook == Hook::ToOutside && past_all;
         if unseen
             && !bypass

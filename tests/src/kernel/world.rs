@@ -48,6 +48,8 @@ pub struct World {
     pub policy: Vec<(PolicyKey, PolicyEntry)>,
     /// Endpoints whose device had its programs.
     pub guarded: HashSet<u32>,
+    /// Do packets of the device of all hooks have tags of ours, if it is no workload's?
+    pub tagging: bool,
     /// Is the device of all hooks a port of a bridge?
     pub bridged: bool,
     /// Classes that have a listener.
@@ -84,6 +86,7 @@ impl World {
                 .into_iter()
                 .filter(|_| !random.one_in(4))
                 .collect(),
+            tagging: random.one_in(2),
             bridged: random.one_in(3),
             listeners: HashSet::new(),
         };
@@ -200,6 +203,12 @@ impl World {
             } else {
                 let _ = guarded.remove(&id);
             }
+        }
+        let mut tagging = object.hash::<u32, u32>(map::TAGGING)?;
+        if self.tagging {
+            tagging.insert(LOOPBACK, 1, 0)?;
+        } else {
+            let _ = tagging.remove(&LOOPBACK);
         }
         let mut ports = object.hash::<u32, BridgePort>(map::BRIDGE_PORTS)?;
         if self.bridged {

@@ -58,11 +58,16 @@ fn rule(node: &Place, program: &str, line: &str) -> Result<()> {
 /// Puts a classic `tc` filter on what a device takes in, which lets everything pass as of
 /// a class.
 fn filter_everything(node: &Place, device: &str) -> Result<()> {
+    classify(node, device, "ingress", 5)
+}
+
+/// Gives what passes a device a class, and so a tag.
+fn classify(place: &Place, device: &str, hook: &str, class: u16) -> Result<()> {
     for line in [
         format!("qdisc add dev {device} clsact"),
-        format!("filter add dev {device} ingress protocol all u32 match u32 0 0 flowid 1:5"),
+        format!("filter add dev {device} {hook} protocol all u32 match u32 0 0 flowid 1:{class:x}"),
     ] {
-        rule(node, "tc", &line)?;
+        rule(place, "tc", &line)?;
     }
     Ok(())
 }
@@ -310,6 +315,8 @@ fn what_a_workload_sends_past_the_program_of_its_device_does_not_leave() -> Resu
     for workload in [&shop.frontend, &shop.stranger] {
         shop.world.plug_again(workload)?;
     }
+    // As one that a program of ours had seen.
+    classify(&shop.stranger, "eth0", "egress", SEEN)?;
     let outside = [IpAddr::from(OUTSIDE_V4), OUTSIDE_V6.into()];
     for who in [&shop.frontend, &shop.stranger, &shop.other] {
         for address in outside {
@@ -343,6 +350,9 @@ fn what_a_workload_sends_past_the_program_of_its_device_does_not_leave() -> Resu
         Ok(())
     })
 }
+
+/// The tag of what a program of ours has let in.
+const SEEN: u16 = 0xc000;
 
 /// Ports of the node that its NAT leads to the backend.
 const TO_PLAIN: u16 = 18_000;
