@@ -11,7 +11,7 @@ use tidegate_contract::{Message, Question};
 use tidegate_control::view::View;
 use tidegate_ebpf_shared::policy::verdict;
 use tidegate_observe::{
-    explain::{self, ExplainQuery, L7Answer, L7Question, RulePlace},
+    explain::{self, ExplainQuery, InShadow, L7Answer, L7Question, RulePlace},
     record::FlowVerdict,
 };
 use tidegate_policy::compiled::{Direction, L7Protocol};
@@ -37,6 +37,7 @@ impl Explainer {
             rules: Vec::new(),
             none_matched: false,
             plugin: None,
+            shadow: None,
         };
         let Some(asked) = asked else {
             return Ok(unread(answer, kernel, refusal));
@@ -105,6 +106,18 @@ impl Explainer {
             reason: judgement.error,
             rules: judgement.rules.iter().filter_map(rule).collect(),
             none_matched: judgement.unmatched,
+            shadow: judgement.rehearsed.map(|rehearsed| InShadow {
+                verdict: match (rehearsed.allowed, &rehearsed.error) {
+                    (true, _) => FlowVerdict::Forwarded,
+                    (false, Some(_)) => FlowVerdict::Error,
+                    (false, None) => FlowVerdict::Dropped,
+                },
+                rule: rehearsed.rules.first().and_then(rule),
+                reason: rehearsed
+                    .error
+                    .or_else(|| rehearsed.unmatched.then(|| "no rule matches it".to_owned())),
+                l7: Vec::new(),
+            }),
             plugin: judgement.plugin,
             ..answer
         })

@@ -535,6 +535,7 @@ mod tests {
             refused.shadow = Some(Shadow {
                 verdict: FlowVerdict::Dropped,
                 rules: vec!["shop/strict ingressDeny[0]".into()],
+                none_matched: false,
             });
             flows.push(refused);
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_ebpf_shared::maps::map;
 use tidegate_policy::compiled::{EndpointId, IdentityId, L7Id};
 
-use crate::{L7Record, ProxyStats};
+use crate::{L7Record, ProxyStats, Rehearsed};
 
 /// Agent to proxy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -172,6 +172,10 @@ pub struct Judgement {
     pub ingress: bool,
     /// It would pass in audit mode only; enforced it would be refused.
     pub audited: bool,
+    /// What would become of it if what is in shadow were enforced, where that is something
+    /// else.
+    #[serde(default)]
+    pub rehearsed: Option<Rehearsed>,
     /// Generation that decided.
     pub generation: u32,
 }

@@ -43,10 +43,30 @@ pub struct L7Record {
     pub error: Option<String>,
     /// Direction of the rule set that refused (false: egress, true: ingress).
     pub ingress: bool,
+    /// What would have become of it if what is in shadow were enforced, where that is
+    /// something else.
+    #[serde(default)]
+    pub rehearsed: Option<Rehearsed>,
     /// Generation that decided.
     pub generation: u32,
     /// What was asked and answered.
     pub l7: L7Summary,
+}
+
+/// What would become of a message if what is in shadow were enforced, where that is
+/// something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rehearsed {
+    /// Would it pass.
+    pub allowed: bool,
+    /// Rules that would decide, or be asked and not match: see `unmatched`.
+    pub rules: Vec<u32>,
+    /// As [`L7Record::unmatched`].
+    #[serde(default)]
+    pub unmatched: bool,
+    /// Why a plugin could not decide, if that is why it would not pass.
+    pub error: Option<String>,
 }
 
 /// What was asked and answered.

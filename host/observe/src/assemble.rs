@@ -112,6 +112,7 @@ impl Assembler<'_> {
         (verdict != before && (refuses || e.shadow_rule != 0)).then(|| Shadow {
             verdict,
             rules: self.directory.rule(e.shadow_rule).into_iter().collect(),
+            none_matched: false,
         })
     }
 
@@ -160,7 +161,19 @@ impl Assembler<'_> {
                 .filter_map(|id| self.directory.rule(*id))
                 .collect(),
             none_matched: r.unmatched,
-            shadow: None,
+            shadow: r.rehearsed.as_ref().map(|rehearsed| Shadow {
+                none_matched: rehearsed.unmatched,
+                verdict: match (rehearsed.allowed, &rehearsed.error) {
+                    (true, _) => FlowVerdict::Forwarded,
+                    (false, Some(_)) => FlowVerdict::Error,
+                    (false, None) => FlowVerdict::Dropped,
+                },
+                rules: rehearsed
+                    .rules
+                    .iter()
+                    .filter_map(|id| self.directory.rule(*id))
+                    .collect(),
+            }),
             tcp_flags: None,
             hint: None,
             traffic: None,

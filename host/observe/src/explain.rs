@@ -122,12 +122,12 @@ pub struct Explanation {
     pub generation: u32,
 }
 
-/// What would become of a flow, or at one of its policies, if what is in shadow were
-/// enforced.
+/// What would become of a flow, at one of its policies, or of a message, if what is in
+/// shadow were enforced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InShadow {
-    /// `FORWARDED`, `DROPPED` or `REDIRECTED`.
+    /// `FORWARDED`, `DROPPED`, `REDIRECTED`, or `ERROR` where a plugin could not decide.
     pub verdict: FlowVerdict,
     /// Why, where a rule alone does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,6 +164,10 @@ pub struct L7Answer {
     /// Plugin that decided, as `name@version`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<String>,
+    /// What would become of it if what is in shadow were enforced, where that is something
+    /// else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<InShadow>,
 }
 
 /// A rule and where it is written.

@@ -69,7 +69,7 @@ const ENTITIES: [&str; 4] = ["host", "world", "world-ipv4", "world-ipv6"];
 const LISTED: usize = 12;
 
 const VERDICTS: &str = "forwarded, dropped, redirected, translated, audit, error";
-const SHADOW_VERDICTS: &str = "forwarded, dropped, redirected";
+const SHADOW_VERDICTS: &str = "forwarded, dropped, redirected, error";
 const PROTOCOLS: &str = "tcp, udp, icmp, icmpv6, sctp, http, dns";
 
 impl FlowFilter {
@@ -378,6 +378,7 @@ mod tests {
         told.shadow = Some(Shadow {
             verdict: FlowVerdict::Dropped,
             rules: vec!["shop/strict ingressDeny[0]".into()],
+            none_matched: false,
         });
         use serde_json::json;
         for (filter, of_told, of_plain) in [

@@ -95,12 +95,16 @@ impl FlowRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Shadow {
-    /// `FORWARDED`, `DROPPED`, or `REDIRECTED`: L7 rules would be asked. They are not:
-    /// nothing that is enforced has the flow read.
+    /// `FORWARDED`, `DROPPED`, `ERROR` (a plugin in shadow could not decide and would have
+    /// it refused), or `REDIRECTED`: L7 rules would be asked. They are not: nothing that is
+    /// enforced has the flow read.
     pub verdict: FlowVerdict,
     /// Rules that would decide, short form.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<String>,
+    /// They would be asked and not match.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub none_matched: bool,
 }
 
 /// What a record is about.

@@ -13,7 +13,10 @@ use tidegate_wire::{
     http::{HeaderEdit, HttpHead, ResponseHead},
 };
 
-use super::http::{Attribution, Decision, Denial, Verdict};
+use super::{
+    http::{Attribution, Decision, Denial, Verdict},
+    rehearsal::{InShadow, is_same, rehearse},
+};
 
 pub use tidegate_plugin_host::Facts;
 
@@ -148,17 +151,22 @@ impl<'a> Side<'a> {
         first.into_iter().chain(self.or.iter().copied())
     }
 
+    /// The plugin of its rules, if there is one and no other could have allowed instead.
+    pub(super) fn only_rules(&self) -> Option<&'a dyn Filter> {
+        let alone = self.or.is_empty() && !self.open;
+        self.chain.filter(|_| alone)?.rules()
+    }
+
     fn tunnels(&self) -> bool {
         self.sets().any(|set| set.tunnels)
     }
 
     /// The bound plugins of all rule sets, each once: those of one binding are one plugin
     /// and have its rule.
-    fn bound(&self) -> Vec<&'a dyn Filter> {
+    pub(super) fn bound(&self) -> Vec<&'a dyn Filter> {
         let mut all: Vec<&dyn Filter> = Vec::new();
-        let name = |plugin: &'a dyn Filter| (plugin.label(), plugin.rules());
         for plugin in self.sets().flat_map(|set| set.chain.bound()) {
-            if !all.iter().any(|known| name(*known) == name(plugin)) {
+            if !all.iter().any(|known| is_same(*known, plugin)) {
                 all.push(plugin);
             }
         }
@@ -171,32 +179,49 @@ impl<'a> Side<'a> {
 const FAILED_STATUS: u16 = 503;
 const FAILED_BODY: &str = "Policy could not be decided\r\n";
 
-/// Decides a request by both sides, egress first.
+/// Decides a request by both sides, egress first; `shadows` is what is in shadow for each.
 pub fn request(
-    sides: &[Side<'_>],
+    (sides, shadows): (&[Side<'_>], &[InShadow<'_>]),
     generation: u32,
     head: &HttpHead<'_>,
     facts: &Arc<Facts>,
 ) -> Decision {
+    let mut decision = decide_request(sides, generation, head, facts);
+    let ask = |plugin: &dyn Filter| {
+        let answer = plugin.request(head, facts)?;
+        // What it would change is not changed.
+        let refusal = http_refusal(answer.verdict, &mut HeaderEdit::default());
+        Ok((refusal, answer.rule))
+    };
+    let rehearsed = rehearse((sides, shadows), &decision.1, ask, failed_denial);
+    decision.0.attribution.rehearsed = rehearsed.map(Box::new);
+    decision.0
+}
+
+/// The decision, and who made it.
+fn decide_request(
+    sides: &[Side<'_>],
+    generation: u32,
+    head: &HttpHead<'_>,
+    facts: &Arc<Facts>,
+) -> (Decision, Walk) {
     let mut walk = Walk::new(generation);
     walk.connects = head.method == "CONNECT";
     let mut edit = HeaderEdit::default();
     let mut sees_response = false;
-    if walk.connects
-        && let Some(side) = sides
-            .iter()
-            .find(|side| side.chain.is_some() && !side.tunnels())
-    {
+    if let Some(side) = sides.iter().find(|side| walk.opens_no_tunnel(side)) {
         walk.attribution.rules.push(side.rule);
         walk.attribution.unmatched = true;
         walk.attribution.ingress = side.ingress;
         walk.attribution.audited = side.audit;
+        walk.refused = true;
         if !side.audit {
-            return Decision {
+            let decision = Decision {
                 verdict: Verdict::Deny(no_tunnel()),
-                attribution: walk.attribution,
+                attribution: walk.attribution.clone(),
                 sees_response,
             };
+            return (decision, walk);
         }
     }
     let refused = walk.run(
@@ -208,11 +233,12 @@ pub fn request(
         },
         failed_denial,
     );
-    Decision {
+    let decision = Decision {
         sees_response: sees_response && refused.is_none(),
         verdict: http_verdict(refused, edit),
         attribution: walk.finish(sides),
-    }
+    };
+    (decision, walk)
 }
 
 /// Decides a final response by those plugins that want to see it, in the same order.
@@ -255,25 +281,25 @@ pub fn response(
 /// Decides a DNS query by both sides: the RCODE to refuse with, or `None` to forward.
 /// `reject` is that of policies' rules; a bound plugin has its own.
 pub fn query(
-    sides: &[Side<'_>],
+    (sides, shadows): (&[Side<'_>], &[InShadow<'_>]),
     (generation, reject): (u32, Reject),
     (name, qtype): (&str, u16),
     facts: &Arc<Facts>,
 ) -> (Option<u8>, Attribution) {
     let mut walk = Walk::new(generation);
-    let refused = walk.run(
-        sides,
-        |plugin| {
-            let answer = plugin.query(name, qtype, facts)?;
-            let refuse = match answer.refuse {
-                Some(rcode::REFUSED) if !plugin.is_bound() => Some(reject.rcode()),
-                other => other,
-            };
-            Ok((refuse, answer.rule))
-        },
-        || rcode::SERVFAIL,
-    );
-    (refused, walk.finish(sides))
+    let ask = |plugin: &dyn Filter| {
+        let answer = plugin.query(name, qtype, facts)?;
+        let refuse = match answer.refuse {
+            Some(rcode::REFUSED) if !plugin.is_bound() => Some(reject.rcode()),
+            other => other,
+        };
+        Ok((refuse, answer.rule))
+    };
+    let refused = walk.run(sides, ask, || rcode::SERVFAIL);
+    let mut attribution = walk.finish(sides);
+    let rehearsed = rehearse((sides, shadows), &walk, ask, || rcode::SERVFAIL);
+    attribution.rehearsed = rehearsed.map(Box::new);
+    (refused, attribution)
 }
 
 /// A refusal for which no rule is to blame.
@@ -336,6 +362,9 @@ fn add_edit(edit: &mut HeaderEdit, more: HeaderEdit) {
     edit.set.extend(more.set);
 }
 
+/// What a plugin was heard to say: a refusal, if it is one, and the index of the rule.
+pub(super) type Answered<R> = Result<(Option<R>, Option<u32>), Fault>;
+
 /// What a plugin says, or its fail mode for it.
 enum Answer<R> {
     /// The index of the rule, or why it could not decide (fail mode open).
@@ -352,7 +381,7 @@ struct Refusal<R> {
 
 fn answer<R>(
     plugin: &dyn Filter,
-    ask: &mut impl FnMut(&dyn Filter) -> Result<(Option<R>, Option<u32>), Fault>,
+    ask: &mut impl FnMut(&dyn Filter) -> Answered<R>,
     failed: &impl Fn() -> R,
 ) -> Answer<R> {
     match ask(plugin) {
@@ -374,12 +403,20 @@ fn answer<R>(
 }
 
 /// A walk over the plugins of both sides, keeping who decided.
-struct Walk {
-    attribution: Attribution,
+pub(super) struct Walk {
+    pub(super) attribution: Attribution,
     /// For a response, the rule set of several that allowed the request.
     of_request: Option<usize>,
     /// A tunnel is asked for: only rule sets that plainly allow it have a say.
     connects: bool,
+    /// The rules of which sides let it pass, a bit for each.
+    passed: u8,
+    /// Somebody refused it, or would have (audit mode).
+    refused: bool,
+    /// The first side whose rules did.
+    refused_by_rules: Option<usize>,
+    /// The first side of which a bound plugin did.
+    refused_by_plugin: Option<usize>,
 }
 
 impl Walk {
@@ -391,20 +428,64 @@ impl Walk {
             },
             of_request: None,
             connects: false,
+            passed: 0,
+            refused: false,
+            refused_by_rules: None,
+            refused_by_plugin: None,
         }
+    }
+
+    /// The same message once more.
+    pub(super) fn again(&self) -> Self {
+        Self {
+            connects: self.connects,
+            ..Self::new(self.attribution.generation)
+        }
+    }
+
+    /// Did policy refuse it, or would have in audit mode?
+    pub(super) fn is_refusal(&self) -> bool {
+        self.refused
+    }
+
+    /// Did the rules of this side let it pass?
+    pub(super) fn passed_rules_of(&self, side: usize) -> bool {
+        self.passed & 1 << side != 0
+    }
+
+    /// Did the rules of this side refuse it?
+    pub(super) fn was_refused_by_rules_of(&self, side: usize) -> bool {
+        self.refused_by_rules == Some(side)
+    }
+
+    /// Did the rules of this side let it pass, and a plugin bound to it not?
+    pub(super) fn was_refused_by_plugin_of(&self, side: usize) -> bool {
+        self.refused_by_plugin == Some(side)
+    }
+
+    /// Is a tunnel asked for that no rule of the side plainly allows?
+    pub(super) fn opens_no_tunnel(&self, side: &Side<'_>) -> bool {
+        self.connects && side.chain.is_some() && !side.tunnels()
     }
 
     /// Asks the plugins of both sides in order until one refuses. `ask` returns a
     /// refusal, if it is one, and the index of the rule; `failed` is the refusal of fail
     /// mode closed.
-    fn run<R>(
+    pub(super) fn run<R>(
         &mut self,
         sides: &[Side<'_>],
-        mut ask: impl FnMut(&dyn Filter) -> Result<(Option<R>, Option<u32>), Fault>,
+        mut ask: impl FnMut(&dyn Filter) -> Answered<R>,
         failed: impl Fn() -> R,
     ) -> Option<R> {
-        for side in sides {
+        for (at, side) in sides.iter().enumerate() {
+            let before = std::mem::take(&mut self.refused);
             let refused = self.rules(side, &mut ask, &failed);
+            if self.refused {
+                self.refused_by_rules.get_or_insert(at);
+            } else {
+                self.passed |= 1 << at;
+            }
+            self.refused |= before;
             if refused.is_some() {
                 return refused;
             }
@@ -412,6 +493,7 @@ impl Walk {
                 match answer(plugin, &mut ask, &failed) {
                     Answer::Passes(rule, error) => self.passed(plugin, rule, error),
                     Answer::Refuses(refusal) => {
+                        self.refused_by_plugin.get_or_insert(at);
                         let refused = self.refuse(side, plugin, refusal);
                         if refused.is_some() {
                             return refused;
@@ -428,7 +510,7 @@ impl Walk {
     fn rules<R>(
         &mut self,
         side: &Side<'_>,
-        ask: &mut impl FnMut(&dyn Filter) -> Result<(Option<R>, Option<u32>), Fault>,
+        ask: &mut impl FnMut(&dyn Filter) -> Answered<R>,
         failed: &impl Fn() -> R,
     ) -> Option<R> {
         if side.open && !self.connects {
@@ -444,6 +526,13 @@ impl Walk {
         for (set, one) in sets {
             // Without rules everything is allowed.
             let plugin = one.chain.rules();
+            let again = |(refused, _): &(&dyn Filter, Refusal<R>)| {
+                plugin.is_some_and(|plugin| is_same(*refused, plugin))
+            };
+            if refused.as_ref().is_some_and(again) {
+                // The same rules, beside which something else is rehearsed.
+                continue;
+            }
             let answer = plugin.map(|plugin| (plugin, answer(plugin, ask, failed)));
             if !side.or.is_empty() {
                 self.attribution.set = set;
@@ -470,6 +559,7 @@ impl Walk {
         plugin: &dyn Filter,
         refusal: Refusal<R>,
     ) -> Option<R> {
+        self.refused = true;
         if side.audit && refusal.error.is_none() {
             self.audited(side, plugin, refusal.rule);
             return None;
@@ -522,12 +612,13 @@ impl Walk {
     }
 
     /// Who decided. The rules that asked for L7 stand in where no L7 rule was named.
-    fn finish(mut self, sides: &[Side<'_>]) -> Attribution {
-        if self.attribution.rules.is_empty() {
+    fn finish(&self, sides: &[Side<'_>]) -> Attribution {
+        let mut attribution = self.attribution.clone();
+        if attribution.rules.is_empty() {
             let asked = sides.iter().map(|side| side.rule).filter(|rule| *rule != 0);
-            self.attribution.rules.extend(asked);
+            attribution.rules.extend(asked);
         }
-        self.attribution
+        attribution
     }
 }
 

@@ -120,7 +120,7 @@ fn sees_responses(name: &str) -> Chain {
     }
 }
 
-const HEAD: HttpHead<'_> = HttpHead {
+pub(crate) const HEAD: HttpHead<'_> = HttpHead {
     version: Version::Http11,
     method: "GET",
     path: "/",
@@ -128,7 +128,7 @@ const HEAD: HttpHead<'_> = HttpHead {
     headers: &[],
 };
 
-fn facts() -> Arc<Facts> {
+pub(crate) fn facts() -> Arc<Facts> {
     Arc::new(Facts {
         source: "192.0.2.1:1".parse().unwrap(),
         destination: "192.0.2.2:80".parse().unwrap(),
@@ -137,7 +137,7 @@ fn facts() -> Arc<Facts> {
     })
 }
 
-fn egress(chain: &Chain) -> Side<'_> {
+pub(crate) fn egress(chain: &Chain) -> Side<'_> {
     Side {
         chain: Some(chain),
         or: Vec::new(),
@@ -149,6 +149,11 @@ fn egress(chain: &Chain) -> Side<'_> {
     }
 }
 
+/// Sides with nothing in shadow.
+fn plain<'s, 'a>(sides: &'s [Side<'a>]) -> (&'s [Side<'a>], &'s [InShadow<'a>]) {
+    (sides, &[])
+}
+
 fn alternatives<'a>(chains: &[&'a Chain]) -> Vec<Alternative<'a>> {
     let alternative = |chain: &&'a Chain| Alternative {
         chain,
@@ -157,7 +162,7 @@ fn alternatives<'a>(chains: &[&'a Chain]) -> Vec<Alternative<'a>> {
     chains.iter().map(alternative).collect()
 }
 
-fn ingress(chain: &Chain) -> Side<'_> {
+pub(crate) fn ingress(chain: &Chain) -> Side<'_> {
     Side {
         chain: Some(chain),
         or: Vec::new(),
@@ -171,7 +176,7 @@ fn ingress(chain: &Chain) -> Side<'_> {
 
 /// Decides with an egress chain (asked for by rule 1) and an ingress chain (rule 2).
 fn decide(one: &Chain, other: &Chain) -> Decision {
-    request(&[egress(one), ingress(other)], 3, &HEAD, &facts())
+    request(plain(&[egress(one), ingress(other)]), 3, &HEAD, &facts())
 }
 
 /// A destination with several names: what the rules of one set allow, passes; what none
@@ -214,7 +219,7 @@ fn any_rule_set_of_a_side_may_allow() {
             open,
             ..egress(first)
         };
-        let decision = request(&[side, ingress(&other)], 3, &HEAD, &facts());
+        let decision = request(plain(&[side, ingress(&other)]), 3, &HEAD, &facts());
         let a = decision.attribution;
         let got = (decision.verdict == Verdict::Allow, a.rules, a.error);
         assert_eq!(got.0, allowed, "row {n}: {got:?}");
@@ -234,7 +239,7 @@ fn a_union_leaves_no_plugin_out() {
             open,
             ..egress(first)
         };
-        request(&[side], 3, &HEAD, &facts()).verdict == Verdict::Allow
+        request(plain(&[side]), 3, &HEAD, &facts()).verdict == Verdict::Allow
     };
     let allows = chain(10, &[("allow:0", Closed)]);
     let bound = |name| Chain {
@@ -277,7 +282,7 @@ fn audit_mode_reports_instead_of_refusing() {
                 ..ingress(&other)
             },
         ];
-        let decision = request(&sides, 3, &HEAD, &facts());
+        let decision = request(plain(&sides), 3, &HEAD, &facts());
         let a = decision.attribution;
         (
             decision.verdict == Verdict::Allow,
@@ -420,6 +425,7 @@ fn who_decides() {
             plugin: plugin.map(str::to_owned),
             error: error.map(str::to_owned),
             audited: false,
+            rehearsed: None,
             ingress: *side,
             generation: 3,
             set: 0,
@@ -438,7 +444,7 @@ fn what_load_brings_about_is_refused_whatever_the_fail_mode() {
         };
         assert_eq!(denial.status, 503);
         let (answer, _) = query(
-            &[egress(&chain(1, &[("load", mode)]))],
+            plain(&[egress(&chain(1, &[("load", mode)]))]),
             (3, Reject::Refused),
             ("a.example.", 1),
             &facts(),
@@ -515,7 +521,7 @@ fn the_rule_set_that_allowed_is_asked_about_the_response() {
         }]
     };
     let sides = or(&refuses, &allows);
-    let asked = request(&sides, 3, &HEAD, &facts());
+    let asked = request(plain(&sides), 3, &HEAD, &facts());
     assert_eq!((asked.verdict, asked.attribution.set), (Verdict::Allow, 1));
     let head = ResponseHead {
         status: 200,
@@ -531,7 +537,12 @@ fn the_rule_set_that_allowed_is_asked_about_the_response() {
 fn queries() {
     use FailMode::{Closed, Open};
     let ask = |chain: &Chain, reject| {
-        let (answer, _) = query(&[egress(chain)], (3, reject), ("a.example.", 1), &facts());
+        let (answer, _) = query(
+            plain(&[egress(chain)]),
+            (3, reject),
+            ("a.example.", 1),
+            &facts(),
+        );
         answer
     };
     for (plugin, mode, refused, name_error) in [
@@ -572,7 +583,7 @@ fn connect_needs_a_rule_of_each_side_that_plainly_allows_it() {
                 ..ingress(&other)
             },
         ];
-        let decision = request(&sides, 3, &CONNECT, &facts());
+        let decision = request(plain(&sides), 3, &CONNECT, &facts());
         let allowed = decision.verdict == Verdict::Allow;
         (
             allowed,
@@ -589,7 +600,7 @@ fn connect_needs_a_rule_of_each_side_that_plainly_allows_it() {
         audit: true,
         ..egress(&one)
     };
-    let decision = request(&[audited], 3, &CONNECT, &facts());
+    let decision = request(plain(&[audited]), 3, &CONNECT, &facts());
     assert_eq!(decision.verdict, Verdict::Allow);
     assert!(decision.attribution.audited);
     assert_eq!(decision.attribution.rules, [1]);
@@ -602,7 +613,7 @@ fn connect_needs_a_rule_of_each_side_that_plainly_allows_it() {
         chain: None,
         ..ingress(&other)
     };
-    let decision = request(&[alone, silent], 3, &CONNECT, &facts());
+    let decision = request(plain(&[alone, silent]), 3, &CONNECT, &facts());
     assert_eq!(decision.verdict, Verdict::Allow);
     // Of several rule sets only those that allow tunnels are asked, whoever else allows.
     let refuses = chain(3, &[("deny", FailMode::Closed)]);
@@ -616,7 +627,7 @@ fn connect_needs_a_rule_of_each_side_that_plainly_allows_it() {
             open: true,
             ..egress(&one)
         };
-        let decision = request(&[side], 3, &CONNECT, &facts());
+        let decision = request(plain(&[side]), 3, &CONNECT, &facts());
         assert_eq!(decision.verdict == Verdict::Allow, allowed, "{tunnels}");
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use tidegate_contract::L7Record;
 use tidegate_contract::L7Summary;
 use tidegate_ebpf_shared::{addr::proto, flow::FlowEntry, steer::SteerOrigin};
-use tidegate_policy::{AnyOf, compiled::L7Protocol};
+use tidegate_policy::compiled::L7Protocol;
 use tidegate_wire::http::{HttpHead, ResponseHead};
 use tokio::net::TcpStream;
 
@@ -22,9 +22,10 @@ use super::{
     chain::{self, Chain, Facts, Side},
     dns::boot_seconds,
     http::{Attribution, Decision, Inspector},
-    outward::{self, Way},
+    outward::{self, United, Way},
     places::Client,
     records::shorten,
+    rehearsal::InShadow,
     state::{Local, View},
     tables::socket_addr,
     upstream::{Speaker, connect_tcp},
@@ -45,7 +46,7 @@ pub(super) struct FlowContext {
     told: RefCell<Option<(u32, Arc<Facts>)>>,
     /// What all names and prefixes of the destination allow, found out once and again
     /// with a new generation.
-    outward: RefCell<Option<(u32, Option<Rc<AnyOf>>)>>,
+    outward: RefCell<Option<(u32, Option<Rc<United>>)>>,
 }
 
 /// How the flow came here.
@@ -256,6 +257,8 @@ impl FlowContext {
         self.with_sides(
             |local, sides, facts| {
                 let (generation, reject) = (local.state.generation, local.state.reject);
+                let shadows = self.shadows(local, sides);
+                let sides = (&sides[..], &shadows[..]);
                 chain::query(sides, (generation, reject), (name, qtype), facts)
             },
             |failed| (Some(SERVFAIL), failed.attribution),
@@ -315,9 +318,25 @@ impl FlowContext {
         if egress.chain.is_some()
             && let Some(any) = self.outward(local)?
         {
-            outward::unite(&mut egress, facts.egress.l7, &any, local)?;
+            outward::unite(&mut egress, facts.egress.l7, &any.enforced, local)?;
         }
         Ok([egress, side(facts.ingress, true)?])
+    }
+
+    /// What is in shadow for both. Without effect on anything, so what cannot be told of it
+    /// is not told: a generation may be older than the rule sets it names.
+    fn shadows<'l>(&self, local: &'l Local, sides: &[Side<'l>; 2]) -> [InShadow<'l>; 2] {
+        let facts = self.facts.get();
+        let [egress, ingress] = sides;
+        let united = match egress.chain {
+            Some(_) => self.outward(local).ok().flatten(),
+            None => None,
+        };
+        [
+            outward::in_shadow(egress, facts.egress.l7, united.as_deref(), local),
+            outward::in_shadow(ingress, facts.ingress.l7, None, local),
+        ]
+        .map(Result::unwrap_or_default)
     }
 
     /// The endpoint the client is, on this node, or 0.
@@ -326,7 +345,7 @@ impl FlowContext {
     }
 
     /// What all names and prefixes of the destination allow together, if it has names.
-    fn outward(&self, local: &Local) -> Result<Option<Rc<AnyOf>>, String> {
+    fn outward(&self, local: &Local) -> Result<Option<Rc<United>>, String> {
         let (facts, state) = (self.facts.get(), &local.state);
         let mut known = self.outward.borrow_mut();
         if let Some((generation, any)) = known.as_ref()
@@ -392,7 +411,11 @@ impl Inspector for FlowContext {
 
     fn decide_request(&self, head: &HttpHead<'_>) -> Decision {
         self.with_sides(
-            |local, sides, facts| chain::request(sides, local.state.generation, head, facts),
+            |local, sides, facts| {
+                let shadows = self.shadows(local, sides);
+                let sides = (&sides[..], &shadows[..]);
+                chain::request(sides, local.state.generation, head, facts)
+            },
             |failed| failed,
         )
     }
@@ -422,6 +445,7 @@ impl Inspector for FlowContext {
             endpoints: facts.endpoints,
             allowed,
             audited: attribution.audited,
+            rehearsed: attribution.rehearsed.map(|rehearsed| *rehearsed),
             rules: attribution.rules,
             unmatched: attribution.unmatched,
             plugin: attribution.plugin,

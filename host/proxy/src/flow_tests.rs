@@ -4,7 +4,10 @@ use tidegate_wire::http::Version;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::{http::Verdict, testing::view};
+use crate::{
+    http::Verdict,
+    testing::{snapshot, view, view_of},
+};
 
 const HTTP: L7Protocol = L7Protocol::Http;
 const DNS: L7Protocol = L7Protocol::Dns;
@@ -82,6 +85,84 @@ fn a_decision_follows_the_kernels_entry() {
         decision.attribution.error.as_deref(),
         Some("rule set 6 is not known")
     );
+}
+
+/// A rule set leads to what is in shadow of its traffic: other rules, or a refusal. Where
+/// a destination has several rows, they say it.
+#[test]
+fn what_is_in_shadow_is_told_of_a_request_that_is_read() {
+    use tidegate_ebpf_shared::identity::reserved::WORLD_IPV4;
+    use tidegate_policy::compiled::{
+        Decision as Row, Direction, L7RuleSet, PolicyRow, PortMatch, Rehearsed, Verdict as Said,
+    };
+    let beside = |verdict, l7| Rehearsed {
+        verdict,
+        rule: 90,
+        l7,
+    };
+    let set = |shadow| L7RuleSet {
+        protocol: HTTP,
+        chain: Vec::new(),
+        shadow: Some(shadow),
+    };
+    let mut snapshot = snapshot(1);
+    snapshot.l7.insert(5, set(beside(Said::Redirect, 6)));
+    snapshot.l7.insert(7, set(beside(Said::DefaultDeny, 0)));
+    // A set of before, whose number means the same for ever.
+    snapshot.l7.insert(8, set(beside(Said::Redirect, 99)));
+    let row = PolicyRow {
+        identity: WORLD_IPV4,
+        direction: Direction::Egress,
+        ports: PortMatch::Any,
+        decision: Row {
+            verdict: Said::Redirect,
+            rule: 1,
+            l7: 6,
+            shadow: Some(beside(Said::Deny, 0)),
+        },
+    };
+    snapshot.outward.insert(3, vec![row]);
+    let sets = vec![
+        (5, HTTP, "allow"),
+        (6, HTTP, "deny"),
+        (7, HTTP, "allow"),
+        (8, HTTP, "allow"),
+    ];
+    let view = view_of(snapshot, sets);
+    let told = |sets| {
+        view.admit((proto::TCP, 1), ends(), sets);
+        let decision = get(&flow(&view).unwrap());
+        let rehearsed = decision.attribution.rehearsed;
+        (
+            decision.verdict == Verdict::Allow,
+            rehearsed.map(|r| (r.allowed, r.rules)),
+        )
+    };
+    assert_eq!(told((5, 0)), (true, Some((false, vec![60]))));
+    assert_eq!(told((0, 7)), (true, Some((false, vec![90]))));
+    assert_eq!(told((8, 0)), (true, None), "what is not known is not told");
+    assert_eq!(told((6, 7)), (false, None), "refused in both");
+
+    let way = Way {
+        endpoint: 3,
+        identity: WORLD_IPV4,
+        destination: ends().1,
+        transport: proto::TCP,
+    };
+    let local = view.current();
+    let united = outward::allowed(&local.state, &way, 0).unwrap().unwrap();
+    assert_eq!(united.enforced.sets, [6]);
+    let side = Side {
+        chain: local.chain(6),
+        or: Vec::new(),
+        open: false,
+        rule: 1,
+        ingress: false,
+        audit: false,
+        tunnels: false,
+    };
+    let shadow = outward::in_shadow(&side, 6, Some(&united), &local);
+    assert!(matches!(shadow, Ok(InShadow::Refuses(90))));
 }
 
 #[test]

@@ -22,6 +22,7 @@ use super::{
     dns::boot_seconds,
     http::{self, Attribution, Decision, Inspector},
     outward::{self, Way},
+    rehearsal::InShadow,
     state::{Local, State},
 };
 
@@ -116,6 +117,7 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
                 open: false,
             }
         }),
+        shadows: Default::default(),
         outcome: RefCell::default(),
     };
     let unknown = [question.egress.0, question.ingress.0]
@@ -130,12 +132,27 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
         destination: question.destination,
         transport: question.transport,
     };
-    let united = outward::allowed(&local.state, &way, boot_seconds()).and_then(|any| match any {
-        Some(any) => outward::unite(&mut flow.sides[0], question.egress.0, &any, &local),
-        None => Ok(()),
-    });
-    if let Err(error) = united {
-        return failed(&error);
+    let united = match outward::allowed(&local.state, &way, boot_seconds()) {
+        Ok(united) => united,
+        Err(error) => return failed(&error),
+    };
+    if let Some(united) = &united {
+        let any = &united.enforced;
+        if let Err(error) = outward::unite(&mut flow.sides[0], question.egress.0, any, &local) {
+            return failed(&error);
+        }
+    }
+    let (egress, ingress) = (question.egress.0, question.ingress.0);
+    let shadows =
+        outward::in_shadow(&flow.sides[0], egress, united.as_ref(), &local).and_then(|one| {
+            Ok([
+                one,
+                outward::in_shadow(&flow.sides[1], ingress, None, &local)?,
+            ])
+        });
+    match shadows {
+        Ok(shadows) => flow.shadows = shadows,
+        Err(error) => return failed(&error),
     }
     match &question.message {
         Message::Http(head) => {
@@ -146,7 +163,8 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
         Message::Dns { name, qtype } => {
             let asked = (name.as_str(), *qtype);
             let how = (flow.generation, local.state.reject);
-            let (refused, attribution) = chain::query(&flow.sides, how, asked, &flow.facts);
+            let sides = (&flow.sides[..], &flow.shadows[..]);
+            let (refused, attribution) = chain::query(sides, how, asked, &flow.facts);
             told(attribution, refused.map(u16::from))
         }
     }
@@ -162,6 +180,7 @@ fn told(decided: Attribution, refused: Option<u16>) -> Judgement {
         error: decided.error,
         ingress: decided.ingress,
         audited: decided.audited,
+        rehearsed: decided.rehearsed.map(|rehearsed| *rehearsed),
         generation: decided.generation,
     }
 }
@@ -171,6 +190,7 @@ struct Imagined<'a> {
     facts: Arc<Facts>,
     generation: u32,
     sides: [Side<'a>; 2],
+    shadows: [InShadow<'a>; 2],
     outcome: RefCell<Outcome>,
 }
 
@@ -187,7 +207,8 @@ impl Inspector for Imagined<'_> {
     }
 
     fn decide_request(&self, head: &HttpHead<'_>) -> Decision {
-        let decision = chain::request(&self.sides, self.generation, head, &self.facts);
+        let sides = (&self.sides[..], &self.shadows[..]);
+        let decision = chain::request(sides, self.generation, head, &self.facts);
         self.outcome.borrow_mut().attribution = decision.attribution.clone();
         decision
     }

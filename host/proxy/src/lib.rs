@@ -20,6 +20,7 @@ pub mod plugins;
 mod privileges;
 mod process;
 mod records;
+mod rehearsal;
 mod state;
 mod tables;
 #[cfg(test)]

@@ -6,12 +6,13 @@ use std::{iter, net::SocketAddr};
 use tidegate_decide::policy::{is_fresh, is_outside};
 use tidegate_policy::{
     AnyOf,
-    compiled::{Direction, EndpointId, IdentityId, L7Id, L7Protocol},
-    lookup_any,
+    compiled::{Direction, EndpointId, IdentityId, L7Id, L7Protocol, Rehearsed, Verdict},
+    lookup_any, rehearse_any,
 };
 
 use super::{
     chain::{Alternative, Side},
+    rehearsal::InShadow,
     state::{Local, State},
 };
 
@@ -27,9 +28,19 @@ pub(super) struct Way {
     pub(super) transport: u8,
 }
 
+/// What all of them allow.
+#[derive(Clone, Debug)]
+pub(super) struct United {
+    /// By what is enforced.
+    pub(super) enforced: AnyOf,
+    /// If what is in shadow were enforced too, and the strongest verdict of all; where
+    /// any of them would say something else.
+    pub(super) shadow: Option<(Rehearsed, AnyOf)>,
+}
+
 /// What is allowed on the way; `None` if there is nothing to unite. Names that have
 /// expired by `now` do not count; 0 for a flow that is there already, as in the kernel.
-pub(super) fn allowed(state: &State, way: &Way, now: u32) -> Result<Option<AnyOf>, String> {
+pub(super) fn allowed(state: &State, way: &Way, now: u32) -> Result<Option<United>, String> {
     let Some(rows) = state.outward.get(&way.endpoint) else {
         return Ok(None);
     };
@@ -45,13 +56,62 @@ pub(super) fn allowed(state: &State, way: &Way, now: u32) -> Result<Option<AnyOf
     let identities: Vec<_> = iter::once(way.identity)
         .chain(fresh.map(|(name, _)| name))
         .collect();
-    Ok(Some(lookup_any(
-        rows,
-        &identities,
-        Direction::Egress,
-        way.transport,
-        way.destination.port(),
-    )))
+    let (transport, port) = (way.transport, way.destination.port());
+    let of = (Direction::Egress, transport, port);
+    let shadow = rows.iter().any(|row| row.decision.shadow.is_some());
+    Ok(Some(United {
+        enforced: lookup_any(rows, &identities, of.0, of.1, of.2),
+        shadow: shadow.then(|| rehearse_any(rows, &identities, of.0, of.1, of.2)),
+    }))
+}
+
+/// What is in shadow for a side whose own rule set is `l7`; `united` if its destination has
+/// several.
+pub(super) fn in_shadow<'l>(
+    side: &Side<'l>,
+    l7: L7Id,
+    united: Option<&United>,
+    local: &'l Local,
+) -> Result<InShadow<'l>, String> {
+    let (rehearsed, any) = match united.map(|united| &united.shadow) {
+        Some(Some((rehearsed, any))) => (*rehearsed, Some(any)),
+        Some(None) => return Ok(InShadow::Same),
+        None => match local.state.shadow_of(l7) {
+            Some(rehearsed) => (rehearsed, None),
+            None => return Ok(InShadow::Same),
+        },
+    };
+    let open = Side {
+        chain: None,
+        or: Vec::new(),
+        open: false,
+        rule: 0,
+        ingress: side.ingress,
+        audit: false,
+        tunnels: false,
+    };
+    match rehearsed.verdict {
+        Verdict::Deny | Verdict::DefaultDeny => Ok(InShadow::Refuses(rehearsed.rule)),
+        Verdict::Allow => Ok(InShadow::Asks(open)),
+        Verdict::Redirect => {
+            let chain = local.chain(rehearsed.l7);
+            let chain = chain.ok_or_else(|| unknown(rehearsed.l7))?;
+            let mut asks = Side {
+                chain: Some(chain),
+                rule: rehearsed.rule,
+                tunnels: local.state.tunnels.contains(&rehearsed.l7),
+                ..open
+            };
+            if let Some(any) = any {
+                unite(&mut asks, rehearsed.l7, any, local)?;
+            }
+            Ok(InShadow::Asks(asks))
+        }
+    }
+}
+
+fn unknown(set: L7Id) -> String {
+    format!("rule set {set} is not known")
 }
 
 /// Adds to the egress side, whose own rule set is `l7`, what else allows.
@@ -71,9 +131,7 @@ pub(super) fn unite<'l>(
     // As where rules of one peer meet: a plain allow opens HTTP, but not DNS.
     egress.open = any.plain && chain.protocol == L7Protocol::Http;
     for id in any.sets.iter().filter(|id| **id != l7) {
-        let other = local
-            .chain(*id)
-            .ok_or_else(|| format!("rule set {id} is not known"))?;
+        let other = local.chain(*id).ok_or_else(|| unknown(*id))?;
         if other.protocol == chain.protocol {
             egress.or.push(Alternative {
                 chain: other,

@@ -185,6 +185,7 @@ mod tests {
             plugin: None,
             error: error.map(str::to_owned),
             ingress: false,
+            rehearsed: None,
             generation: 1,
             l7: L7Summary::Dns {
                 query: "a.example.".into(),

@@ -13,7 +13,7 @@ use std::{
 
 use tidegate_contract::{BindingStats, PluginStats, Reject, Snapshot};
 use tidegate_policy::{
-    compiled::{EndpointId, IdentityId, L7Id, PolicyRow},
+    compiled::{EndpointId, IdentityId, L7Id, PolicyRow, Rehearsed},
     fqdn::Matcher,
 };
 
@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) plugins: Arc<dyn Plugins>,
     /// Rule sets with a rule that plainly allows CONNECT; see `L7RuleSet::allows_connect`.
     pub(super) tunnels: BTreeSet<L7Id>,
+    /// What is rehearsed of the traffic of a rule set, where that is something else.
+    shadows: BTreeMap<L7Id, Rehearsed>,
     /// Plugins of the generation before. The kernel changes over a moment after the
     /// proxy, and until then flows name rule sets of the older generation; an id
     /// always means the same content.
@@ -69,6 +71,9 @@ impl State {
         let fqdn = snapshot.fqdn.iter();
         let sets = snapshot.l7.iter();
         let tunnels = sets.filter(|(_, set)| set.allows_connect());
+        let sets = snapshot.l7.iter();
+        let shadows = sets.filter_map(|(id, set)| Some((*id, set.shadow?)));
+        let shadows_before = before.iter().flat_map(|before| &before.shadows);
         // An id means the same content for ever.
         let before_it = before.iter().flat_map(|before| &before.tunnels);
         Self {
@@ -76,6 +81,9 @@ impl State {
                 .map(|(id, _)| id)
                 .chain(before_it)
                 .copied()
+                .collect(),
+            shadows: shadows
+                .chain(shadows_before.map(|(id, shadow)| (*id, *shadow)))
                 .collect(),
             generation: snapshot.generation,
             identities: identities.map(|(id, labels)| (id, labels.into())).collect(),
@@ -90,6 +98,11 @@ impl State {
             before: before.map(|before| before.plugins.clone()),
             tables,
         }
+    }
+
+    /// What is rehearsed of the traffic of a rule set, where that is something else.
+    pub(super) fn shadow_of(&self, set: L7Id) -> Option<Rehearsed> {
+        self.shadows.get(&set).copied()
     }
 
     /// The same decisions, with tables from another agent.
@@ -112,6 +125,7 @@ impl State {
             audit: self.audit,
             outward: self.outward.clone(),
             tunnels: self.tunnels.clone(),
+            shadows: self.shadows.clone(),
             plugins,
             before: self.before.clone(),
             tables,

@@ -81,14 +81,14 @@ pub(super) fn snapshot(generation: u32) -> Snapshot {
 
 /// A worker's view of a generation with these rule sets, over tables of its own.
 pub(super) fn view(generation: u32, sets: Vec<(L7Id, L7Protocol, &'static str)>) -> Rc<View> {
+    view_of(snapshot(generation), sets)
+}
+
+/// The same of any snapshot.
+pub(super) fn view_of(snapshot: Snapshot, sets: Vec<(L7Id, L7Protocol, &'static str)>) -> Rc<View> {
     let shared = Arc::new(Shared::default());
     let tables = Arc::new(Tables::open(descriptors(2)).unwrap());
-    shared.publish(State::new(
-        snapshot(generation),
-        Arc::new(Sets(sets)),
-        tables,
-        None,
-    ));
+    shared.publish(State::new(snapshot, Arc::new(Sets(sets)), tables, None));
     Rc::new(View::new(shared).unwrap())
 }
 

@@ -270,6 +270,7 @@ fn unknown_at_own_listener(view: &View, peer: SocketAddr, listener: SocketAddr) 
         endpoints: (0, 0),
         allowed: false,
         audited: false,
+        rehearsed: None,
         rules: Vec::new(),
         unmatched: false,
         plugin: None,

@@ -279,6 +279,9 @@ fn render_l7(l7: &L7Answer) -> String {
     if let Some(reason) = &l7.reason {
         let _ = writeln!(out, "           why    {reason}");
     }
+    if let Some(shadow) = &l7.shadow {
+        let _ = writeln!(out, "           shadow {}", in_shadow(shadow));
+    }
     out
 }
 
@@ -304,6 +307,7 @@ mod tests {
             }],
             none_matched: true,
             plugin: Some("http@0.1.0".into()),
+            shadow: None,
         };
         assert_eq!(
             render_l7(&answer),

@@ -49,8 +49,8 @@ pub(super) struct Observe {
     /// forwarded, dropped (error included), redirected, translated, audit, error
     #[arg(long)]
     verdict: Vec<String>,
-    /// Verdict if what is in shadow were enforced, where that is another: forwarded, dropped,
-    /// redirected
+    /// Verdict if what is in shadow were enforced, where that is another: forwarded, dropped
+    /// (error included), redirected, error
     #[arg(long)]
     shadow_verdict: Vec<String>,
     /// tcp, udp, icmp, icmpv6, sctp, http, dns
@@ -139,9 +139,10 @@ fn row(r: &FlowRecord) -> String {
 
 /// `{in shadow: DROPPED by shop/strict ingressDeny[0]}`.
 fn shadow_text(shadow: &Shadow) -> String {
-    let by = match &*shadow.rules.join(" and ") {
-        "" => String::new(),
-        rules => format!(" by {rules}"),
+    let by = match (&*shadow.rules.join(" and "), shadow.none_matched) {
+        ("", _) => String::new(),
+        (rules, false) => format!(" by {rules}"),
+        (rules, true) => format!(", no rule matched; default deny by {rules}"),
     };
     let unread = match shadow.verdict {
         FlowVerdict::Redirected => ", its L7 rules not judged",
@@ -287,6 +288,7 @@ mod tests {
         let shadow = |verdict| Shadow {
             verdict,
             rules: vec!["shop/strict ingress[0]".into()],
+            none_matched: false,
         };
         for (verdict, expected) in [
             (

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tidegate_tests::harness::{Curl, Place, Workload};
 
-use crate::shop::{ECHO, PLAIN, POLICY, Shop};
+use crate::shop::{ECHO, PLAIN, POLICY, Shop, policy};
 
 /// Refuses some of what is allowed, allows some of what is refused, and has traffic read
 /// that nobody reads. With `MODE` for the annotation's value.
@@ -99,6 +99,59 @@ fn nothing_is_decided_in_shadow_and_everything_is_told() -> Result<()> {
     for (url, to) in backend(&shop) {
         refused(&shop.frontend, to).context("enforced")?;
         Curl::get(&url).expect(&shop.stranger, 200)?;
+    }
+    requests(&shop).context("requests")
+}
+
+/// Reads what the frontend sends, and refuses none of it for want of a default deny.
+const READ: &str = r#"
+  enableDefaultDeny: {egress: false}
+  egress:
+  - toPorts:
+    - ports: [{port: "9000", protocol: TCP}]
+      rules: {http: [{path: "/nobody-asks-for-this"}]}
+"#;
+
+/// Lets it ask for something.
+const ASK: &str = r#"
+  egress:
+  - toPorts:
+    - ports: [{port: "9000", protocol: TCP}]
+      rules: {http: [{path: "/api/"}]}
+"#;
+
+/// Requests on a connection that is read anyway are judged by what is in shadow, too.
+fn requests(shop: &Shop) -> Result<()> {
+    let node = &shop.world.node;
+    let documents = |mode: &str| {
+        let annotation = format!("name: ask, annotations: {{tidegate.io/enforcement: {mode}}}");
+        let ask = policy("ask", "frontend", ASK).replace("name: ask", &annotation);
+        format!("{}\n---\n{ask}", policy("read", "frontend", READ))
+    };
+    node.change(|node| node.write("policies/strict.yaml", documents("shadow")))?;
+    for path in ["/", "/api/"] {
+        Curl::get(shop.url(PLAIN, path)).expect(&shop.frontend, 200)?;
+    }
+    let of = ["--protocol", "http", "--from", "frontend"];
+    let refused = told(shop, &of, "l7")?;
+    let rule = "shop/ask egress[0].toPorts[0].rules.http[0]";
+    ensure!(is(&refused, "FORWARDED", "DROPPED", rule), "{refused}");
+    let url = |record: &Value| record["l7"]["url"].as_str().unwrap_or_default().to_owned();
+    ensure!(url(&refused).ends_with(":9000/"), "{refused}");
+    let allowed = node.record(&of, |record| url(record).ends_with("/api/"))?;
+    ensure!(allowed["shadow"].is_null(), "{allowed}");
+    let to = format!("backend-1:{PLAIN}");
+    let answer = node.text(&["explain", "frontend", &to, "http", "GET", "/"])?;
+    for said in [
+        "GET /: ALLOWED",
+        "shadow would be DROPPED by shop/ask egress[0]",
+    ] {
+        ensure!(answer.contains(said), "{said:?} is not in\n{answer}");
+    }
+
+    node.change(|node| node.write("policies/strict.yaml", documents("enforce")))?;
+    for (path, status) in [("/", 403), ("/api/", 200)] {
+        Curl::get(shop.url(PLAIN, path)).expect(&shop.frontend, status)?;
     }
     Ok(())
 }

@@ -61,11 +61,16 @@ impl Exchange {
     /// Heap memory it takes until it has a record, bytes.
     pub(super) fn memory(&self) -> usize {
         let attribution = &self.attribution;
-        let texts = [&attribution.plugin, &attribution.error];
-        let texts = texts.iter().filter_map(|text| text.as_ref());
+        let rehearsed = attribution.rehearsed.as_ref();
+        let in_shadow = rehearsed.and_then(|rehearsed| rehearsed.error.as_ref());
+        let texts = [&attribution.plugin, &attribution.error].map(Option::as_ref);
+        let texts = texts.into_iter().flatten().chain(in_shadow);
         self.url.capacity()
             + self.method.capacity()
             + size_of_val(&attribution.rules[..])
+            + rehearsed.map_or(0, |rehearsed| {
+                size_of_val(&**rehearsed) + size_of_val(&rehearsed.rules[..])
+            })
             + texts.map(String::capacity).sum::<usize>()
     }
 

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, io};
 
-use tidegate_contract::L7Summary;
+use tidegate_contract::{L7Summary, Rehearsed};
 use tidegate_wire::http::{HeaderEdit, HttpHead, ResponseHead};
 use tokio::net::TcpStream;
 
@@ -92,6 +92,9 @@ pub struct Attribution {
     pub ingress: bool,
     /// It was refused, and passed because denials are only reported (audit mode).
     pub audited: bool,
+    /// What would become of it if what is in shadow were enforced, where that is
+    /// something else. Apart: most have none.
+    pub rehearsed: Option<Box<Rehearsed>>,
     /// Generation that decided.
     pub generation: u32,
     /// Which of the source's rule sets allowed a request: its rules are asked about the
