@@ -2,7 +2,7 @@
 //! stays when the agent ends, and a new agent only swaps the program behind it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -14,7 +14,10 @@ use tidegate_bpf::{
 };
 use tidegate_ebpf_shared::maps::program;
 
-use super::{DatapathError, bpffs, loader::Programs, place};
+use super::{DatapathError, bpffs, loader::Programs, place, turn};
+
+/// Links that one audit looks at: a few milliseconds.
+const AUDITED: usize = 1_024;
 
 /// Every program with the hook it is made for. Links are replaced in this order,
 /// so that what a steered flow meets late is new before what it meets early.
@@ -124,6 +127,8 @@ impl std::fmt::Display for Place {
 pub(super) struct Links {
     folder: PathBuf,
     held: BTreeMap<String, OwnedFd>,
+    /// Name of the link at which the last audit ended.
+    audited: String,
 }
 
 impl Links {
@@ -134,6 +139,7 @@ impl Links {
         let mut links = Self {
             folder: folder.to_owned(),
             held: BTreeMap::new(),
+            audited: String::new(),
         };
         let mut names = bpffs::names(folder).map_err(|source| DatapathError::Bpffs {
             action: "list the pins in",
@@ -202,9 +208,13 @@ impl Links {
     /// go, so that it is attached anew; one whose pin was removed, and so would end with
     /// this process, is pinned again; one that somebody gave another program gets ours
     /// back. Returns what was found, in words.
+    ///
+    /// A round looks at [`AUDITED`] of them; the next one goes on where it ended.
     pub(super) fn audit(&mut self, programs: &Programs) -> Vec<String> {
         let mut found = Vec::new();
-        for name in self.held.keys().cloned().collect::<Vec<_>>() {
+        let round = turn::next(self.held.keys(), &self.audited, AUDITED);
+        self.audited = round.last().cloned().unwrap_or_default();
+        for name in round {
             let Some(link) = self.held.get(&name) else {
                 continue;
             };
@@ -213,10 +223,10 @@ impl Links {
             let Ok(info) = LinkInfo::of(link.as_fd()) else {
                 continue;
             };
-            // A device that went took its programs along: that is not somebody's doing.
-            let target_is_gone =
-                device_of(&name).is_some_and(|i| place::interface_name(i).is_none());
             if !info.is_attached() {
+                // A device that went took its programs along: that is not somebody's doing.
+                let target_is_gone =
+                    device_of(&name).is_some_and(|i| place::interface_name(i).is_none());
                 self.remove(&name);
                 if !target_is_gone {
                     found.push(format!("{program} was detached from {}", where_is(&name)));
@@ -275,12 +285,17 @@ impl Links {
     }
 
     /// Where `program` runs, in words: what the kernel says, not what was once done.
-    pub(super) fn places(&self, program: &str) -> Vec<String> {
+    /// `devices` has the names of devices by index.
+    pub(super) fn places(&self, program: &str, devices: &HashMap<u32, &str>) -> Vec<String> {
+        let place = |name: &str| match device_of(name).and_then(|index| devices.get(&index)) {
+            Some(device) => (*device).to_owned(),
+            None => where_is(name),
+        };
         self.held
             .iter()
             .filter(|(name, _)| program_of(name) == program)
             .filter(|(_, link)| LinkInfo::of(link.as_fd()).is_ok_and(|info| info.is_attached()))
-            .map(|(name, _)| where_is(name))
+            .map(|(name, _)| place(name))
             .collect()
     }
 

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     net::IpAddr,
+    sync::Arc,
 };
 
 use serde::Serialize;
@@ -150,6 +151,8 @@ pub(super) struct Bindings {
     /// Names of the outside devices, as of the last look.
     outside_names: Vec<String>,
     bridges: Bridges,
+    /// The node's devices, as of the last look.
+    seen: Arc<place::Devices>,
     /// What stands in the way of workloads on bridges.
     on_bridges: Vec<Note>,
     xdp: BTreeMap<u32, XdpStatus>,
@@ -172,7 +175,7 @@ impl Found {
         bindings: &Bindings,
     ) -> Self {
         let mut found = Self::default();
-        let devices = bindings.devices();
+        let devices = bindings.devices_now();
         for (id, endpoint) in endpoints {
             match &endpoint.location {
                 Location::Interface(device) => {
@@ -235,9 +238,16 @@ impl Bindings {
 
     /// Looks which bridges there are, and which devices default routes lead to now.
     fn find_outside(&mut self, report: &mut AttachReport) {
-        match Bridges::now() {
-            Ok(now) => self.bridges = now,
-            Err(error) => report.failed.push(format!("list the devices: {error}")),
+        match Netlink::open().and_then(|mut netlink| netlink.links()) {
+            Ok(links) => {
+                self.bridges = Bridges::of(&links);
+                self.seen = Arc::new(place::Devices::of(&links));
+            }
+            Err(error) => {
+                // Without an answer nothing exists: what is attached stays, nothing is added.
+                self.seen = Arc::default();
+                report.failed.push(format!("list the devices: {error}"));
+            }
         }
         self.find_uplinks(report);
         self.name_outside();
@@ -295,17 +305,30 @@ impl Bindings {
         self.name_outside();
     }
 
-    /// The node's devices as they are now, for one round.
+    /// The node's devices as the last round saw them.
+    pub(super) fn seen(&self) -> &place::Devices {
+        &self.seen
+    }
+
+    /// The same, and what is known of them.
     fn devices(&self) -> NodeDevices {
+        self.knowing(self.seen.clone())
+    }
+
+    /// The node's devices as they are now.
+    fn devices_now(&self) -> NodeDevices {
+        self.knowing(Arc::new(place::Devices::now().unwrap_or_default()))
+    }
+
+    fn knowing(&self, all: Arc<place::Devices>) -> NodeDevices {
         NodeDevices {
-            // Without an answer nothing exists: what is attached stays, nothing is added.
-            all: place::Devices::now().unwrap_or_default(),
+            all,
             outside: self.outside_names.iter().cloned().collect(),
             bridges: self.bridges.all(),
         }
     }
 
-    /// Endpoints whose device exists.
+    /// Endpoints whose device existed at the last look.
     pub(super) fn present(&self) -> BTreeSet<EndpointId> {
         let homes = self.homes.iter().flatten();
         let devices = self.devices();
@@ -353,6 +376,7 @@ impl Bindings {
         let guarded = !self.device_names().is_empty();
         if guarded {
             guard_exits(
+                &devices.all,
                 &self.declared_devices(&devices),
                 programs,
                 links,
@@ -367,7 +391,7 @@ impl Bindings {
         }
         if guarded {
             // What is a workload's no more may be a way out now, and the other way round.
-            guard_exits(&BTreeSet::new(), programs, links, &mut report);
+            guard_exits(&devices.all, &BTreeSet::new(), programs, links, &mut report);
             release_exits(links);
         }
         self.last = report.clone();
@@ -590,7 +614,7 @@ const OUTSIDE: [OwnPrograms; 2] = [ETHERNET, TUNNEL];
 
 /// The node's devices in one round.
 struct NodeDevices {
-    all: place::Devices,
+    all: Arc<place::Devices>,
     /// Names of those that lead outside, whether they exist or not.
     outside: BTreeSet<String>,
     /// Indices of bridges.
@@ -833,18 +857,12 @@ fn bind_tagging(
 /// have a stricter one, and nothing leaves by `lo`.
 /// Devices in `apart` are about to get theirs.
 fn guard_exits(
+    devices: &place::Devices,
     apart: &BTreeSet<u32>,
     programs: &Programs,
     links: &mut Links,
     report: &mut AttachReport,
 ) {
-    let devices = match place::Devices::now() {
-        Ok(devices) => devices,
-        Err(error) => {
-            report.failed.push(format!("list the devices: {error}"));
-            return;
-        }
-    };
     for Device { index, link, .. } in devices.iter() {
         let (leave, other) = match link {
             // What is not read is refused if it needs the proxy, and passes otherwise.

@@ -43,7 +43,8 @@ impl Bridges {
         Ok(Self::of(&Netlink::open()?.links()?))
     }
 
-    fn of(links: &[LinkMessage]) -> Self {
+    /// Among what the kernel has listed.
+    pub(super) fn of(links: &[LinkMessage]) -> Self {
         let bridges: BTreeMap<u32, Bridge> = links
             .iter()
             .filter_map(|link| Some((link.header.index, bridge(link)?)))

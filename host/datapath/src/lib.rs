@@ -44,6 +44,7 @@ mod table;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -152,6 +153,7 @@ pub struct Datapath {
     /// What may interfere with our rule and route, as found last.
     interference: Vec<Note>,
     reach: reach::Reach,
+    sysctls: routes::Sysctls,
     last_policy_id: u32,
     /// Services of the generation in force, once this process has published one.
     services: Vec<CompiledService>,
@@ -194,6 +196,7 @@ impl Datapath {
             _owner: owner,
             interference: Vec::new(),
             reach: reach::Reach::default(),
+            sysctls: routes::Sysctls::default(),
             last_policy_id: 0,
             services: Vec::new(),
             served: None,
@@ -263,6 +266,10 @@ impl Datapath {
             .reconcile(&self.tables, &self.programs, &mut self.links)?;
         self.attach_to_node(&mut report);
         report.restored.append(&mut self.found_at_start);
+        let seen = self.bindings.seen();
+        let devices = self.bindings.device_names().into_iter();
+        let devices = devices.filter(|device| seen.get(device).is_some());
+        self.sysctls.look(&devices.collect());
         report.restored.extend(self.map_pins.audit());
         self.restored += report.restored.len() as u64;
         self.refresh_services()?;

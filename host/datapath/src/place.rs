@@ -2,7 +2,7 @@
 //! names people write.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ffi::CString,
     fs::{self, File},
     io,
@@ -92,7 +92,12 @@ impl Link {
 impl Devices {
     /// Asks the kernel, once for all of them.
     pub(super) fn now() -> io::Result<Self> {
-        let device = |link: LinkMessage| {
+        Ok(Self::of(&Netlink::open()?.links()?))
+    }
+
+    /// Those the kernel has listed.
+    pub(super) fn of(links: &[LinkMessage]) -> Self {
+        let device = |link: &LinkMessage| {
             let mut device = Device {
                 index: link.header.index,
                 link: Link::of(link.header.link_layer_type),
@@ -100,12 +105,12 @@ impl Devices {
                 below: None,
             };
             let (mut name, mut vlan) = (None, false);
-            for attribute in link.attributes {
+            for attribute in &link.attributes {
                 match attribute {
-                    LinkAttribute::IfName(text) => name = Some(text),
-                    LinkAttribute::Controller(index) => device.above = Some(index),
+                    LinkAttribute::IfName(text) => name = Some(text.clone()),
+                    LinkAttribute::Controller(index) => device.above = Some(*index),
                     // Of others it may be an index of another network namespace.
-                    LinkAttribute::Link(index) => device.below = Some(index),
+                    LinkAttribute::Link(index) => device.below = Some(*index),
                     LinkAttribute::LinkInfo(facts) => {
                         vlan = facts.contains(&LinkInfo::Kind(InfoKind::Vlan));
                     }
@@ -115,8 +120,13 @@ impl Devices {
             device.below = device.below.filter(|_| vlan);
             Some((name?, device))
         };
-        let links = Netlink::open()?.links()?;
-        Ok(Self(links.into_iter().filter_map(device).collect()))
+        Self(links.iter().filter_map(device).collect())
+    }
+
+    /// Their names, by index.
+    pub(super) fn names(&self) -> HashMap<u32, &str> {
+        let names = self.0.iter();
+        names.map(|(name, it)| (it.index, name.as_str())).collect()
     }
 
     /// All of them.

@@ -15,7 +15,7 @@
 //! has a local source, and is dropped.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{Ipv4Addr, Ipv6Addr},
 };
@@ -31,7 +31,7 @@ use rtnetlink::{
 use tidegate_contract::{Concern, Family, Note};
 use tidegate_ebpf_shared::mark;
 
-use super::{DatapathError, netlink::Netlink, place};
+use super::{DatapathError, netlink::Netlink, place, turn};
 
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
@@ -231,41 +231,70 @@ fn interference(family: AddressFamily, rule: &RuleMessage) -> Option<Note> {
     })
 }
 
-/// What the operator should know about the namespace's settings for these devices.
-/// They are not ours to change.
-pub(super) fn sysctl_notes(devices: &[String]) -> Vec<Note> {
-    let read = setting;
-    let mut notes = Vec::new();
-    if read("ipv4/ip_forward") == Some(0) {
-        notes.push(Note::new(
-            Concern::Routed {
-                family: Family::Ipv4,
-            },
-            "net.ipv4.ip_forward is 0: workloads reach nothing beyond the node",
-        ));
+/// Kernel parameters of this namespace that may get in the way.
+#[derive(Default)]
+pub(super) struct Sysctls {
+    /// `forwarding` by family; `None` where there is none.
+    forwarding: [Option<u32>; 2],
+    /// `rp_filter` for all devices.
+    all: u32,
+    /// The same of each declared device.
+    own: BTreeMap<String, u32>,
+    /// Device that the last look ended with.
+    last: String,
+}
+
+impl Sysctls {
+    /// Reads them. Of the devices, which are those there are, a round reads [`AT_ONCE`];
+    /// the next one goes on where it ended.
+    pub(super) fn look(&mut self, devices: &BTreeSet<String>) {
+        self.forwarding = FORWARDING.map(setting);
+        self.all = setting("ipv4/conf/all/rp_filter").unwrap_or(0);
+        self.own.retain(|device, _| devices.contains(device));
+        for device in turn::next(devices.iter(), &self.last.clone(), AT_ONCE) {
+            // Devices may have dots in their names, so the path form, not the dotted one.
+            let own = setting(&format!("ipv4/conf/{device}/rp_filter")).unwrap_or(0);
+            self.last.clone_from(&device);
+            self.own.insert(device, own);
+        }
     }
-    if read("ipv6/conf/all/forwarding") == Some(0) {
-        notes.push(Note::new(
-            Concern::Routed {
-                family: Family::Ipv6,
-            },
-            "net.ipv6.conf.all.forwarding is 0: workloads reach nothing beyond the node over IPv6",
-        ));
-    }
-    let all = read("ipv4/conf/all/rp_filter").unwrap_or(0);
-    for device in devices {
-        // Devices may have dots in their names, so the path form, not the dotted one.
-        let own = read(&format!("ipv4/conf/{device}/rp_filter")).unwrap_or(0);
-        if place::interface_index(device).is_some() && all.max(own) == 1 {
+
+    /// What an operator should know of them.
+    pub(super) fn notes(&self) -> Vec<Note> {
+        let mut notes = Vec::new();
+        let off = |value: Option<u32>| value == Some(0);
+        if off(self.forwarding[0]) {
+            notes.push(Note::new(
+                Concern::Routed {
+                    family: Family::Ipv4,
+                },
+                "net.ipv4.ip_forward is 0: workloads reach nothing beyond the node",
+            ));
+        }
+        if off(self.forwarding[1]) {
+            notes.push(Note::new(
+                Concern::Routed {
+                    family: Family::Ipv6,
+                },
+                "net.ipv6.conf.all.forwarding is 0: workloads reach nothing beyond the node over IPv6",
+            ));
+        }
+        let strict = self.own.iter().filter(|(_, own)| self.all.max(**own) == 1);
+        notes.extend(strict.map(|(device, _)| {
             let message = format!(
                 "rp_filter is strict on {device}: the kernel drops packets there whose answers would leave by another device"
             );
             let device = device.clone();
-            notes.push(Note::new(Concern::Device { device }, message));
-        }
+            Note::new(Concern::Device { device }, message)
+        }));
+        notes
     }
-    notes
 }
+
+/// Whether the node forwards, IPv4 and IPv6.
+const FORWARDING: [&str; 2] = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
+/// Devices whose parameters one look reads.
+const AT_ONCE: usize = 64;
 
 /// A number in `/proc/sys/net` of this namespace.
 fn setting(path: &str) -> Option<u32> {

@@ -4,7 +4,7 @@ use serde::Serialize;
 use tidegate_contract::{Concern, Note};
 use tidegate_ebpf_shared::LAYOUT_VERSION;
 
-use super::{AttachReport, Datapath, KernelFeature, XdpStatus, kernel_features, routes};
+use super::{AttachReport, Datapath, KernelFeature, XdpStatus, kernel_features};
 
 /// The kernel side of this node.
 #[derive(Clone, Debug, Serialize)]
@@ -50,9 +50,7 @@ impl Datapath {
     /// What runs where.
     pub fn status(&self) -> DatapathStatus {
         let mut notes = [self.notes.as_slice(), &self.interference].concat();
-        let mut devices = self.bindings.device_names();
-        devices.sort();
-        notes.extend(routes::sysctl_notes(&devices));
+        notes.extend(self.sysctls.notes());
         let mut missing = self.bindings.last().failed.clone();
         missing.extend(self.not_on_node.iter().cloned());
         // Without an entry the deny list refuses nobody.
@@ -73,6 +71,7 @@ impl Datapath {
         notes.extend(self.bindings.outside_note());
         notes.extend(self.bindings.on_bridges().iter().cloned());
         notes.extend(self.reach.notes());
+        let names = self.bindings.seen().names();
         let programs = self
             .programs
             .iter()
@@ -80,7 +79,7 @@ impl Datapath {
                 name: name.to_owned(),
                 id: program.id,
                 hook: super::attach::hook_name(name),
-                attached: self.links.places(name),
+                attached: self.links.places(name, &names),
             })
             .collect();
         DatapathStatus {
