@@ -170,12 +170,23 @@ pub(super) struct Found {
 
 impl Found {
     /// Looks for the homes of these endpoints.
-    pub(super) fn of(
+    pub(super) fn now(
         endpoints: &BTreeMap<EndpointId, CompiledEndpoint>,
         bindings: &Bindings,
     ) -> Self {
+        Self::of(endpoints, &bindings.devices_now())
+    }
+
+    /// The same, with the devices there were at the last look.
+    pub(super) fn at_last_look(
+        endpoints: &BTreeMap<EndpointId, CompiledEndpoint>,
+        bindings: &Bindings,
+    ) -> Self {
+        Self::of(endpoints, &bindings.devices())
+    }
+
+    fn of(endpoints: &BTreeMap<EndpointId, CompiledEndpoint>, devices: &NodeDevices) -> Self {
         let mut found = Self::default();
-        let devices = bindings.devices_now();
         for (id, endpoint) in endpoints {
             match &endpoint.location {
                 Location::Interface(device) => {

@@ -6,7 +6,7 @@ use rtnetlink::{
     packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        link::LinkMessage,
+        link::{LinkAttribute, LinkExtentMask, LinkMessage},
         route::{RouteAddress, RouteAttribute, RouteMessage},
         rule::RuleMessage,
         tc::{TcAttribute, TcHandle, TcMessage},
@@ -114,9 +114,13 @@ impl Netlink {
         Ok(rules)
     }
 
-    /// Every device of the namespace.
+    /// Every device of the namespace. Their statistics, which take the kernel longest, are
+    /// left out.
     pub(super) fn links(&mut self) -> io::Result<Vec<LinkMessage>> {
-        let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let mut question = LinkMessage::default();
+        let without_statistics = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
+        question.attributes.push(without_statistics);
+        let question = RouteNetlinkMessage::GetLink(question);
         self.send(question, NLM_F_DUMP)?;
         let mut links = Vec::new();
         self.receive(|message| {

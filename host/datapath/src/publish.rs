@@ -72,7 +72,8 @@ impl Datapath {
         } else {
             generation
         };
-        let plan = self.plan(step, compiled)?;
+        let found = Found::now(&compiled.endpoints, &self.bindings);
+        let plan = self.plan(step, compiled, &found)?;
         self.write(&plan, compiled)?;
         self.tables.generation.put(&0, &step)?;
         self.last_policy_id = plan.policy.last_policy_id;
@@ -108,11 +109,19 @@ impl Datapath {
 
     /// Would the tables hold this as the next generation, next to the one in force?
     pub fn fits(&self, compiled: &Compiled) -> Result<(), DatapathError> {
-        self.plan(self.generation() + 1, compiled).map(|_| ())
+        // What has come or gone since the last look at the devices changes no size much.
+        let found = Found::at_last_look(&compiled.endpoints, &self.bindings);
+        self.plan(self.generation() + 1, compiled, &found)
+            .map(|_| ())
     }
 
     /// Compares what is with what should be; fails if it would not fit.
-    fn plan(&self, generation: u32, compiled: &Compiled) -> Result<Plan, DatapathError> {
+    fn plan(
+        &self,
+        generation: u32,
+        compiled: &Compiled,
+        found: &Found,
+    ) -> Result<Plan, DatapathError> {
         let tables = &self.tables;
         let (endpoints, rows) = (tables.endpoints.content()?, tables.policy.content()?);
         let (addresses, denied) = (tables.ipcache.content()?, tables.deny_list.content()?);
@@ -122,7 +131,6 @@ impl Datapath {
             generation: self.generation(),
             last_policy_id: self.last_policy_id,
         };
-        let found = Found::of(&compiled.endpoints, &self.bindings);
         let is_there = |workload| found.devices.contains_key(&workload);
         let plan = Plan {
             policy: policy_tables::plan(&compiled.endpoints, &found.devices, generation, &current),
