@@ -12,7 +12,7 @@ use prometheus_client::{
 };
 use tidegate_contract::{
     durations::{BOUNDS_NS, Durations},
-    rcode_name as name_of_rcode,
+    rcode_description,
     units::Volume,
 };
 use tidegate_control::view::View;
@@ -425,7 +425,7 @@ fn flows(out: &mut Out<'_, '_>, flows: &FlowStore) -> fmt::Result {
     )?;
     out.counter(
         "hubble_dns_responses",
-        "DNS queries by RCODE of the answer (`NXDOMAIN`, …, `none` without one) and verdict",
+        "DNS queries by RCODE of the answer in Hubble's words (`Non-Existent Domain`, …; `No Answer` without one) and verdict",
         totals.dns.iter().map(|((rcode, verdict), n)| {
             (
                 [
@@ -460,9 +460,9 @@ fn flows(out: &mut Out<'_, '_>, flows: &FlowStore) -> fmt::Result {
     )
 }
 
-/// The name of an RCODE; `none` where no answer was sent.
+/// An RCODE in Hubble's words, which dashboards ask for.
 fn rcode_name(rcode: Option<u8>) -> Cow<'static, str> {
-    rcode.map_or(Cow::Borrowed("none"), name_of_rcode)
+    rcode.map_or(Cow::Borrowed("No Answer"), rcode_description)
 }
 
 #[cfg(test)]

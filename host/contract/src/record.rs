@@ -116,3 +116,8 @@ pub enum L7Summary {
 pub fn rcode_name(code: u8) -> Cow<'static, str> {
     rcode::name(code)
 }
+
+/// What it means, in the registry's words, which are Hubble's too.
+pub fn rcode_description(code: u8) -> Cow<'static, str> {
+    rcode::description(code)
+}

@@ -43,4 +43,23 @@ pub mod rcode {
             other => return Cow::Owned(format!("RCODE {other}")),
         })
     }
+
+    /// What IANA's registry says it means, which is the name Hubble has for it.
+    pub fn description(code: u8) -> Cow<'static, str> {
+        Cow::Borrowed(match code {
+            NOERROR => "No Error",
+            FORMERR => "Format Error",
+            SERVFAIL => "Server Failure",
+            NXDOMAIN => "Non-Existent Domain",
+            NOTIMP => "Not Implemented",
+            REFUSED => "Query Refused",
+            6 => "Name Exists when it should not",
+            7 => "RR Set Exists when it should not",
+            8 => "RR Set that should exist does not",
+            9 => "Server Not Authoritative for zone",
+            10 => "Name not contained in zone",
+            11 => "DSO-TYPE Not Implemented",
+            other => return Cow::Owned(format!("RCODE {other}")),
+        })
+    }
 }
