@@ -53,7 +53,8 @@ impl SharedDatapath {
 
     /// Looks whether the kernel's tables are what this agent wrote.
     pub(super) fn read_back(&self) {
-        match self.lock().read_back() {
+        let mut datapath = self.lock();
+        match datapath.read_back() {
             Ok(changed) => {
                 for table in changed {
                     tracing::error!(

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use tidegate_control::view::{EndpointView, PortView, ServiceView, View};
-use tidegate_ebpf_shared::{addr::proto, identity::reserved};
+use tidegate_ebpf_shared::{addr::proto, identity::reserved, limits::FQDN_GRACE};
 use tidegate_observe::{directory::LearnedNames, similar::similar};
 use tidegate_policy::compiled::{AddrIdentity, FqdnSelector, Location};
 /// What people may call an end.
@@ -258,18 +258,21 @@ impl Names<'_> {
             let plain = self
                 .identity(address)
                 .is_some_and(|i| identities.contains(&i));
-            if first && plain && self.learned.names(address).is_empty() {
+            let denied = self.view.compiled.deny_list.keys();
+            let is_denied = { denied }.any(|net| net.contains(&address));
+            if first && plain && !is_denied && self.learned.names(address).is_empty() {
                 addresses.push(address);
             }
         }
         if addresses.is_empty() {
             return Err(format!(
-                "{field}: rules name every address that could stand for {name:?}; ask about an address"
+                "{field}: rules or deny lists name every address that could stand for {name:?}; ask about an address"
             ));
         }
         let standing = list(addresses.iter().map(ToString::to_string));
-        let note =
-            format!("`{name}` stands for any address no CIDR or name rule covers, here {standing}");
+        let note = format!(
+            "`{name}` stands for any address no CIDR or name rule and no deny list covers, here {standing}"
+        );
         Ok(Some(End {
             addresses,
             notes: vec![note],
@@ -286,7 +289,9 @@ impl Names<'_> {
                 list(addresses.iter().map(
                     |address| match self.learned.left(now, text, *address) {
                         Some(left) => format!("{address} ({left} s left)"),
-                        None => format!("{address} (expired: it opens nothing new)"),
+                        None => format!(
+                            "{address} (expired; {FQDN_GRACE} s later it opens nothing new)"
+                        ),
                     },
                 ));
             return Ok(End {

@@ -151,6 +151,8 @@ pub(super) struct Bindings {
     /// Names of the outside devices, as of the last look.
     outside_names: Vec<String>,
     bridges: Bridges,
+    /// Devices that default routes lead to and nobody named, where somebody named any.
+    unnamed: Vec<String>,
     /// The node's devices, as of the last look.
     seen: Arc<place::Devices>,
     /// What stands in the way of workloads on bridges.
@@ -219,9 +221,17 @@ impl Bindings {
     }
 
     /// What the operator should know of the outside devices.
-    pub(super) fn outside_note(&self) -> Option<Note> {
+    pub(super) fn outside_notes(&self) -> Vec<Note> {
         let Outside::ByRoutes(_) = &self.outside else {
-            return None;
+            let unnamed = self.unnamed.iter().map(|device| {
+                let message = format!(
+                    "a default route leads through {device}, which is not among \
+                     node.outsideDevices: what needs L7 and leaves there gets no answer, and the \
+                     deny list does not apply there; add {device}"
+                );
+                Note::new(Concern::Outside, message)
+            });
+            return unnamed.collect();
         };
         let names = &self.outside_names;
         let message = if names.is_empty() {
@@ -234,7 +244,20 @@ impl Bindings {
                 names.join(", ")
             )
         };
-        Some(Note::new(Concern::Outside, message))
+        vec![Note::new(Concern::Outside, message)]
+    }
+
+    /// Outside devices that somebody named and that are not there, or cannot be read.
+    pub(super) fn unfit_outside(&self) -> Vec<String> {
+        let devices = self.devices();
+        let unfit = devices
+            .outside
+            .iter()
+            .filter_map(|device| devices.outside(device).err());
+        let why = |unfit| match unfit {
+            NoOutside::Missing(why) | NoOutside::Unfit(why) => why,
+        };
+        unfit.map(why).collect()
     }
 
     /// Names of the bridges there were at the last look.
@@ -269,13 +292,28 @@ impl Bindings {
     }
 
     fn find_uplinks(&mut self, report: &mut AttachReport) {
-        let Outside::ByRoutes(found) = &mut self.outside else {
-            return;
+        let now = match routes::uplinks() {
+            Ok(now) => now,
+            Err(error) => {
+                report.failed.push(format!("list the routes: {error}"));
+                return;
+            }
         };
-        match routes::uplinks() {
-            Ok(now) => found.extend(now),
-            Err(error) => report.failed.push(format!("list the routes: {error}")),
-        }
+        let found = match &mut self.outside {
+            Outside::ByRoutes(found) => found,
+            Outside::Declared(names) => {
+                // Below a bridge or a VLAN it may be the device under it that is named.
+                let is_own = |device: &Device| {
+                    !self.bridges.all().contains(&device.index) && device.below.is_none()
+                };
+                let of_route = self.seen.iter().filter(|it| now.contains(&it.index));
+                let own = of_route.filter(is_own);
+                let own = own.filter_map(|device| place::interface_name(device.index));
+                self.unnamed = own.filter(|name| !names.contains(name)).collect();
+                return;
+            }
+        };
+        found.extend(now);
         found.retain(|index| place::interface_name(*index).is_some());
     }
 
@@ -690,15 +728,9 @@ impl Survey {
         let mut report = AttachReport::default();
         bindings.find_outside(&mut report);
         let devices = bindings.devices();
-        let unfit =
-            devices
-                .outside
-                .iter()
-                .filter_map(|device| match devices.outside(device).err()? {
-                    NoOutside::Missing(why) | NoOutside::Unfit(why) => Some(why),
-                });
+        let unfit = bindings.unfit_outside();
         let mut survey = Self::default();
-        survey.notes.extend(bindings.outside_note());
+        survey.notes.extend(bindings.outside_notes());
         let others = report.failed.into_iter().chain(unfit);
         let others = others.map(|what| Note::new(Concern::Node, what));
         survey.notes.extend(others);

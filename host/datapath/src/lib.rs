@@ -154,6 +154,8 @@ pub struct Datapath {
     interference: Vec<Note>,
     reach: reach::Reach,
     sysctls: routes::Sysctls,
+    /// Tables that somebody else wrote to since the last generation.
+    changed_by_others: Vec<&'static str>,
     last_policy_id: u32,
     /// Services of the generation in force, once this process has published one.
     services: Vec<CompiledService>,
@@ -197,6 +199,7 @@ impl Datapath {
             interference: Vec::new(),
             reach: reach::Reach::default(),
             sysctls: routes::Sysctls::default(),
+            changed_by_others: Vec::new(),
             last_policy_id: 0,
             services: Vec::new(),
             served: None,
@@ -294,8 +297,11 @@ impl Datapath {
     /// Reads back the tables that only this process should write, whose content it
     /// otherwise keeps in mind: names of those that somebody else has written to. The next
     /// generation puts them right.
-    pub fn read_back(&self) -> Result<Vec<&'static str>, DatapathError> {
-        self.tables.read_back()
+    pub fn read_back(&mut self) -> Result<&[&'static str], DatapathError> {
+        self.changed_by_others.extend(self.tables.read_back()?);
+        self.changed_by_others.sort_unstable();
+        self.changed_by_others.dedup();
+        Ok(&self.changed_by_others)
     }
 
     /// The kernel's counters, see [`Reader::counters`].

@@ -57,7 +57,7 @@ pub(super) struct Device {
     /// The device it is a part of: a bridge, a VRF, a bond.
     above: Option<u32>,
     /// The device it is a VLAN of.
-    below: Option<u32>,
+    pub(super) below: Option<u32>,
 }
 
 /// What the packets of a device begin with.

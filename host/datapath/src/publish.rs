@@ -80,6 +80,7 @@ impl Datapath {
         self.services.clone_from(&compiled.services);
         self.reach.expect(!compiled.l7.is_empty());
         self.served = None;
+        self.changed_by_others.clear();
         self.names.replace(compiled.fqdn.keys().copied());
         if step != generation {
             self.copy_slots(step)?;

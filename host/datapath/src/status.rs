@@ -64,11 +64,16 @@ impl Datapath {
             let reason = xdp.reason.unwrap_or_default();
             format!("no deny list on {}: {reason}", xdp.device)
         }));
+        missing.extend(self.changed_by_others.iter().map(|table| {
+            format!("somebody else has written to table {table}; the next generation puts it right")
+        }));
         let missed = missing.iter().cloned();
         notes.extend(missed.map(|what| Note::new(Concern::Node, what)));
         let lost = self.lost_tables();
         notes.extend(lost.map(|what| Note::new(Concern::Node, what)));
-        notes.extend(self.bindings.outside_note());
+        notes.extend(self.bindings.outside_notes());
+        let unfit = self.bindings.unfit_outside().into_iter();
+        notes.extend(unfit.map(|what| Note::new(Concern::Outside, what)));
         notes.extend(self.bindings.on_bridges().iter().cloned());
         notes.extend(self.reach.notes());
         let names = self.bindings.seen().names();

@@ -13,7 +13,7 @@ use std::{
 
 use tidegate_contract::L7Record;
 use tidegate_contract::L7Summary;
-use tidegate_ebpf_shared::{addr::proto, flow::FlowEntry, steer::SteerOrigin};
+use tidegate_ebpf_shared::{addr::proto, flow::FlowEntry, policy::verdict, steer::SteerOrigin};
 use tidegate_policy::compiled::L7Protocol;
 use tidegate_wire::http::{HttpHead, ResponseHead};
 use tokio::net::TcpStream;
@@ -65,6 +65,8 @@ struct FlowFacts {
     endpoints: (u32, u32),
     egress: Asked,
     ingress: Asked,
+    /// The rule that would drop the flow if what is in shadow were enforced.
+    dropped_in_shadow: Option<u32>,
     /// Generation of the kernel's decision.
     generation: u32,
 }
@@ -89,6 +91,11 @@ impl From<&FlowEntry> for FlowFacts {
                 l7: entry.ingress_l7,
                 rule: entry.ingress_rule,
             },
+            dropped_in_shadow: matches!(
+                entry.shadow_verdict,
+                verdict::DENY | verdict::DEFAULT_DENY
+            )
+            .then_some(entry.shadow_rule),
             generation: entry.generation,
         }
     }
@@ -104,6 +111,7 @@ impl From<&SteerOrigin> for FlowFacts {
                 rule: origin.rule,
             },
             ingress: Asked::default(),
+            dropped_in_shadow: None,
             generation: origin.generation,
         }
     }
@@ -327,6 +335,10 @@ impl FlowContext {
     /// is not told: a generation may be older than the rule sets it names.
     fn shadows<'l>(&self, local: &'l Local, sides: &[Side<'l>; 2]) -> [InShadow<'l>; 2] {
         let facts = self.facts.get();
+        if let Some(rule) = facts.dropped_in_shadow {
+            // There would be no flow for a message to come on.
+            return [InShadow::Refuses(rule), InShadow::Same];
+        }
         let [egress, ingress] = sides;
         let united = match egress.chain {
             Some(_) => self.outward(local).ok().flatten(),

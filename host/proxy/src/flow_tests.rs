@@ -91,7 +91,7 @@ fn a_decision_follows_the_kernels_entry() {
 /// a destination has several rows, they say it.
 #[test]
 fn what_is_in_shadow_is_told_of_a_request_that_is_read() {
-    use tidegate_ebpf_shared::identity::reserved::WORLD_IPV4;
+    use tidegate_ebpf_shared::{identity::reserved::WORLD_IPV4, policy::verdict};
     use tidegate_policy::compiled::{
         Decision as Row, Direction, L7RuleSet, PolicyRow, PortMatch, Rehearsed, Verdict as Said,
     };
@@ -142,6 +142,15 @@ fn what_is_in_shadow_is_told_of_a_request_that_is_read() {
     assert_eq!(told((0, 7)), (true, Some((false, vec![90]))));
     assert_eq!(told((8, 0)), (true, None), "what is not known is not told");
     assert_eq!(told((6, 7)), (false, None), "refused in both");
+
+    // The flow itself would not come about: no request would either.
+    let dropped = |sets| {
+        view.admit_with((proto::TCP, 1), ends(), sets, (verdict::DENY, 70));
+        get(&flow(&view).unwrap()).attribution.rehearsed
+    };
+    let by = dropped((8, 0)).map(|r| (r.allowed, r.rules));
+    assert_eq!(by, Some((false, vec![70])));
+    assert!(dropped((6, 7)).is_none(), "refused in both");
 
     let way = Way {
         endpoint: 3,

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc};
 use tidegate_contract::{BindingStats, PluginStats, Snapshot};
 use tidegate_ebpf_shared::{
     flow::{FlowEntry, flags},
+    policy::verdict,
     steer::SteerOrigin,
 };
 use tidegate_policy::compiled::{FailMode, FqdnSelector, L7Id, L7Protocol};
@@ -110,9 +111,23 @@ impl View {
         &self,
         (protocol, generation): (u8, u32),
         (source, destination): (SocketAddr, SocketAddr),
+        sets: (u32, u32),
+    ) {
+        let shadow = (verdict::REDIRECT, 0);
+        self.admit_with((protocol, generation), (source, destination), sets, shadow);
+    }
+
+    /// The same with a verdict and a rule if what is in shadow were enforced.
+    pub(super) fn admit_with(
+        &self,
+        (protocol, generation): (u8, u32),
+        (source, destination): (SocketAddr, SocketAddr),
         (egress_l7, ingress_l7): (u32, u32),
+        (shadow_verdict, shadow_rule): (u8, u32),
     ) {
         let entry = FlowEntry {
+            shadow_verdict,
+            shadow_rule,
             generation,
             src_identity: 300,
             dst_identity: 301,

@@ -54,10 +54,10 @@ impl Man {
 const EVERY_PAGE: &str = r#".SH "EXIT STATUS"
 .TP
 .B 0
-It was done, or the answer is yes.
+It was done; a question was answered, whatever the answer.
 .TP
 .B 1
-It failed, or the answer is no.
+It failed; for tidegate config check also: something is wrong.
 .TP
 .B 2
 The command line is wrong, or it asks for what there is not.

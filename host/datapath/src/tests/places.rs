@@ -134,6 +134,21 @@ fn a_node_without_a_way_out_is_told() {
         world::run("ip route add default dev way");
         datapath.attach_pending().unwrap();
         assert!(told(&datapath).contains("by the default routes: way"));
+
+        // Somebody names devices, and not the one that leads out, and one that is not there.
+        drop(datapath);
+        let mut options = world.options();
+        options.outside = vec!["tun-gone".to_owned()];
+        let mut datapath = world.try_open(options).unwrap();
+        datapath.attach_pending().unwrap();
+        let notes = datapath.status().notes;
+        for expected in [
+            "a default route leads through way, which is not among node.outsideDevices",
+            "no outside device tun-gone",
+        ] {
+            let said = notes.iter().filter(|note| note.message.contains(expected));
+            assert_eq!(said.count(), 1, "{expected}: {notes:?}");
+        }
     });
 }
 
