@@ -8,7 +8,8 @@ use nix::{
     unistd::Pid,
 };
 use tidegate_bpf::testing::{MapKind, create};
-use tidegate_contract::{Snapshot, ToAgent};
+use tidegate_channel::{Channel, listener};
+use tidegate_contract::{ListenerInfo, PROTOCOL_VERSION, Snapshot, ToAgent, ToProxy};
 use tidegate_ebpf_shared::{
     addr::Addr,
     flow::{FlowEntry, FlowKey},
@@ -173,4 +174,57 @@ async fn it_has_two_powers_comes_back_and_is_found_again() {
         .await
         .unwrap();
     assert!(!dir.path().join("proxy.sock").exists());
+}
+
+/// An upgrade may bring another protocol. The proxy of before is left to its streams, and what
+/// waits at its listeners is served by the next one.
+#[tokio::test]
+async fn a_proxy_of_another_version_makes_room() {
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept, bind, listen, socket,
+    };
+    use std::os::fd::{AsFd, AsRawFd, FromRawFd};
+    let dir = tempfile::tempdir().unwrap();
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let door = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+    let path = dir.path().join("proxy.sock");
+    bind(door.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+    listen(&door, Backlog::new(1).unwrap()).unwrap();
+    let info = ListenerInfo {
+        class: class::TCP4,
+        cpu: 0,
+    };
+    let listener = listener::create(info).unwrap();
+    let address = std::net::TcpListener::from(listener.try_clone().unwrap())
+        .local_addr()
+        .unwrap();
+    let former = async {
+        let agent = tokio::task::spawn_blocking(move || {
+            let agent = accept(door.as_raw_fd()).unwrap();
+            // SAFETY: a new descriptor of ours.
+            unsafe { OwnedFd::from_raw_fd(agent) }
+        });
+        let agent = Channel::new(agent.await.unwrap()).unwrap();
+        let (greeting, _) = agent.receive::<ToProxy>().await.unwrap().unwrap();
+        assert!(matches!(greeting, ToProxy::Hello { .. }), "{greeting:?}");
+        let answer = ToAgent::Hello {
+            protocol: PROTOCOL_VERSION - 1,
+            generation: 7,
+            pid: std::process::id(),
+            listeners: vec![info],
+            artifacts: Vec::new(),
+        };
+        agent.send(&answer, &[listener.as_fd()]).await.unwrap();
+        let (farewell, _) = agent.receive::<ToProxy>().await.unwrap().unwrap();
+        assert!(matches!(farewell, ToProxy::Drain { .. }), "{farewell:?}");
+    };
+    let ((supervisor, _events), ()) = tokio::join!(supervise(dir.path()), former);
+    let status = until(&supervisor, |status| status.pid != 0).await;
+    assert_eq!(status.starts, 1);
+    assert_ne!(status.pid, std::process::id());
+    let kept = supervisor.listeners();
+    let (_, kept) = kept.iter().find(|(of, _)| *of == info).unwrap();
+    let kept = std::net::TcpListener::from(kept.try_clone_to_owned().unwrap());
+    assert_eq!(kept.local_addr().unwrap(), address);
+    let _ = kill(Pid::from_raw(status.pid.cast_signed()), Signal::SIGKILL);
 }

@@ -39,6 +39,8 @@ pub(crate) const SOCKET: &str = "proxy.sock";
 const MAX_WORKERS: u32 = ((MAX_DESCRIPTORS - TABLES.len()) / class::COUNT as usize) as u32;
 /// How long a living proxy may take to answer a greeting.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the streams of a proxy of another version may take to end.
+const RETIRING: Duration = Duration::from_secs(600);
 /// How long a proxy that was killed may take to be gone.
 const DYING: Duration = Duration::from_secs(5);
 
@@ -50,9 +52,17 @@ pub(crate) struct Session {
     pub(crate) artifacts: BTreeSet<String>,
 }
 
+/// What came of a greeting.
+enum Greeted {
+    /// Its process id, and the artifacts it holds.
+    Met(u32, BTreeSet<String>),
+    /// It speaks the protocol of another version. Its listeners are ours now.
+    OfOther { protocol: u32, pid: u32 },
+}
+
 /// Why there is no session.
 enum Unmet {
-    /// The proxy hung, and was ended.
+    /// The proxy hung, or is of another version, and makes room.
     Ended(io::Error),
     Failed(io::Error),
 }
@@ -87,25 +97,38 @@ impl Keeper {
 
     async fn meet(&mut self) -> Result<Session, Unmet> {
         let path = self.options.run_dir.join(SOCKET);
-        let socket = match dial(&path) {
-            Ok(socket) => socket,
+        let (socket, found) = match dial(&path) {
+            Ok(socket) => (socket, true),
             Err(_) => {
                 self.spawn(&path)?;
-                dial(&path)?
+                (dial(&path)?, false)
             }
         };
         let behind = process_behind(&socket);
         let proxy = Channel::new(socket)?;
         let patience = HELLO_TIMEOUT.min(self.options.hung_after);
         match timeout(patience, self.greet(&proxy)).await {
-            Ok(greeted) => {
-                let (pid, artifacts) = greeted?;
-                Ok(Session {
-                    proxy,
-                    pid,
-                    artifacts,
-                })
+            Ok(Ok(Greeted::Met(pid, artifacts))) => Ok(Session {
+                proxy,
+                pid,
+                artifacts,
+            }),
+            Ok(Ok(Greeted::OfOther { protocol, pid })) => {
+                let error = protocol_error(&format!("protocol {protocol}"));
+                tracing::warn!(pid, %error, "a proxy of another version is replaced");
+                self.retire(&proxy).await;
+                Err(Unmet::Ended(error))
             }
+            Ok(Err(error)) => match behind {
+                // It speaks our protocol and takes none of what it is given, as tables of
+                // another layout: beside the next one it would answer at the same listeners.
+                Some(pid) if found => {
+                    tracing::error!(pid, %error, "the proxy sends us away and is replaced");
+                    self.end(proxy, pid).await;
+                    Err(Unmet::Ended(error))
+                }
+                _ => Err(Unmet::Failed(error)),
+            },
             Err(_) => {
                 // It is not worth waiting for, whoever started it.
                 let seconds = patience.as_secs();
@@ -119,6 +142,17 @@ impl Keeper {
                 Err(Unmet::Ended(error))
             }
         }
+    }
+
+    /// Leaves a proxy to its streams, until they end or their time is up. Who is not accepted
+    /// yet waits at the listeners for the next one.
+    async fn retire(&self, proxy: &Channel) {
+        let deadline_ms = u64::try_from(RETIRING.as_millis()).unwrap_or(u64::MAX);
+        if let Err(error) = proxy.send(&ToProxy::Drain { deadline_ms }, &[]).await {
+            tracing::warn!(%error, "it cannot be told");
+        }
+        // The next one has a socket of its own.
+        let _ = std::fs::remove_file(self.options.run_dir.join(SOCKET));
     }
 
     /// Kills a proxy that hangs, and waits until it is gone. One that the kernel cannot end
@@ -174,7 +208,7 @@ impl Keeper {
     }
 
     /// Exchanges greetings; afterwards both sides have the same listeners.
-    async fn greet(&mut self, proxy: &Channel) -> io::Result<(u32, BTreeSet<String>)> {
+    async fn greet(&mut self, proxy: &Channel) -> io::Result<Greeted> {
         loop {
             let offered = self.listeners.clone().unwrap_or_default();
             let mut attached: Vec<_> = self.maps.values().map(AsFd::as_fd).collect();
@@ -201,14 +235,14 @@ impl Keeper {
                     break (protocol, pid, listeners, artifacts, attached);
                 }
             };
-            if protocol != PROTOCOL_VERSION {
-                return Err(protocol_error(&format!("protocol {protocol}")));
-            }
             if !listeners.is_empty() && self.listeners.is_none() {
                 self.listeners = Some(Arc::new(listeners.into_iter().zip(attached).collect()));
             }
+            if protocol != PROTOCOL_VERSION {
+                return Ok(Greeted::OfOther { protocol, pid });
+            }
             if self.listeners.is_some() {
-                return Ok((pid, artifacts.into_iter().collect()));
+                return Ok(Greeted::Met(pid, artifacts.into_iter().collect()));
             }
             // Neither side has any yet: make them, and greet again with them.
             self.listeners = Some(Arc::new(self.make_listeners()?));
@@ -285,7 +319,7 @@ fn unix_socket() -> io::Result<OwnedFd> {
     )?)
 }
 
-pub(crate) fn protocol_error(what: &str) -> io::Error {
+fn protocol_error(what: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
         format!("agent and proxy disagree: {what}"),

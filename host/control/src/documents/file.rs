@@ -28,6 +28,8 @@ pub(super) struct File {
     /// Problems found when it was put together with the others.
     pub(super) together: Vec<Problem>,
     pub(super) choice: Choice,
+    /// Its documents in shadow are left out: what is enforced comes first.
+    pub(super) without_shadow: bool,
 }
 
 impl Version {
@@ -49,6 +51,7 @@ impl File {
             absent: false,
             together: Vec::new(),
             choice: Choice::Nothing,
+            without_shadow: false,
         }
     }
 
@@ -117,6 +120,13 @@ impl File {
         } else {
             Choice::Nothing
         }
+    }
+
+    /// The documents in use.
+    pub(super) fn documents(&self) -> impl Iterator<Item = &Document> + Clone {
+        let chosen = self.chosen().into_iter();
+        let all = chosen.flat_map(|version| version.documents.iter());
+        all.filter(|document| !(self.without_shadow && document.meta().is_shadow()))
     }
 
     pub(super) fn chosen(&self) -> Option<&Version> {

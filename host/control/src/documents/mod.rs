@@ -218,6 +218,7 @@ impl Documents {
     ) -> Result<Compiled, Vec<Problem>> {
         for file in self.files.values_mut() {
             file.together.clear();
+            file.without_shadow = false;
             file.choice = file.first_choice();
             if file.changed() {
                 let newest = file.newest.iter();
@@ -233,7 +234,7 @@ impl Documents {
                 Ok(compiled) => return Ok(compiled),
                 Err(problems) => problems,
             };
-            if self.step_back(&problems, File::changed) {
+            if self.step_back(&problems, File::changed) || self.leave_out_shadow(&problems) {
                 continue;
             }
             let changed = self.changed();
@@ -248,6 +249,32 @@ impl Documents {
                 return Err(problems);
             }
         }
+    }
+
+    /// Leaves documents in shadow out where they stand in the way of what is enforced, also
+    /// those in force: in the files that problems name, or in all, if they name none (it is
+    /// all too much). Nothing that is enforced is weakened by it. Was there any?
+    fn leave_out_shadow(&mut self, problems: &[Problem]) -> bool {
+        let errors = || problems.iter().filter(|p| p.severity == Severity::Error);
+        let of_no_file = errors().all(|problem| problem.file.is_empty());
+        let mut left_out = false;
+        for (name, file) in &mut self.files {
+            let found: Vec<Problem> = errors()
+                .filter(|problem| of_no_file || problem.file == *name)
+                .cloned()
+                .collect();
+            if found.is_empty() || !file.documents().any(|document| document.meta().is_shadow()) {
+                continue;
+            }
+            file.without_shadow = true;
+            let why = found.first().map(ToString::to_string).unwrap_or_default();
+            let message = format!(
+                "its documents in shadow are left out, as what is enforced comes first: {why}"
+            );
+            file.together.push(whole_file(name, &message));
+            left_out = true;
+        }
+        left_out
     }
 
     /// Lets in those of `names` that fit with what is in use; all of them have stepped back.
@@ -329,10 +356,7 @@ impl Documents {
         let mut files: Vec<&File> = self.files.values().collect();
         // Stable: files of one rank stay in the order of their names.
         files.sort_by_key(|file| (file.changed(), file.good.is_none()));
-        files
-            .into_iter()
-            .flat_map(File::chosen)
-            .flat_map(|version| version.documents.iter())
+        files.into_iter().flat_map(File::documents)
     }
 
     /// Files with the version in use and the problems of the newest one.

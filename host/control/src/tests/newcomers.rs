@@ -168,3 +168,61 @@ async fn a_kernel_that_refuses_for_good_is_left_alone() {
     assert_eq!(tries, 2, "{calls:?}");
     bench.expect_not_ready("table POLICY is full");
 }
+
+/// A rehearsal never keeps an enforced document out, whichever of the two came first: it is
+/// left out itself, and told.
+#[tokio::test]
+async fn what_is_in_shadow_makes_room_for_what_is_enforced() {
+    let rules = |name: &str, annotations: &str, l7: &str| {
+        format!(
+            "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {{name: {name}, namespace: default{annotations}}}
+spec:
+  endpointSelector: {{matchLabels: {{app: web}}}}
+  egress:
+  - toCIDR: [192.0.2.100/32]
+    toPorts: [{{ports: [{{port: \"53\", protocol: TCP}}], rules: {{{l7}}}}}]
+"
+        )
+    };
+    const SHADOW: &str = ", annotations: {tidegate.io/enforcement: shadow}";
+    let rehearsed = rules("rehearsed", SHADOW, "http: [{path: /x}]");
+    let enforced = rules("enforced", "", "dns: [{matchPattern: '*'}]");
+    for shadow_first in [true, false] {
+        for together in ["", "---"] {
+            let mut bench = Bench::new();
+            bench.write("endpoints/web.yaml", WEB);
+            // Alone in its file, or beside a document that is enforced.
+            let beside = match together {
+                "" => rehearsed.clone(),
+                line => format!("{rehearsed}{line}{}", allow("other", 80)),
+            };
+            let files = [
+                ("policies/r.yaml", beside),
+                ("policies/e.yaml", enforced.clone()),
+            ];
+            let order = if shadow_first { [0, 1] } else { [1, 0] };
+            for (name, text) in order.map(|n| files[n].clone()) {
+                bench.write(name, &text);
+                bench.settle().await;
+            }
+            let denied = bench.sinks.with(|record| {
+                let mut endpoints = record.compiled.endpoints.values();
+                endpoints
+                    .next()
+                    .map(|endpoint| endpoint.default_deny.egress)
+            });
+            assert_eq!(
+                denied,
+                Some(true),
+                "shadow first: {shadow_first}, {together}"
+            );
+            let view = bench.view();
+            let told = view.problems.iter().filter(is_conflict);
+            let told: Vec<_> = told.map(|problem| problem.file.as_str()).collect();
+            assert_eq!(told, ["policies/r.yaml"], "{:#?}", view.problems);
+        }
+    }
+}
