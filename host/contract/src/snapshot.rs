@@ -1,6 +1,6 @@
 //! What the proxy decides with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{EndpointId, FqdnSelector, IdentityId, L7Id, L7RuleSet, PolicyRow};
@@ -19,6 +19,10 @@ pub struct Snapshot {
     pub identities: BTreeMap<IdentityId, Vec<String>>,
     /// FQDN selectors to match answers against, and the identity each one grants.
     pub fqdn: BTreeMap<IdentityId, FqdnSelector>,
+    /// Those of them that only documents in shadow ask for: what they would take of the
+    /// table, the enforced ones take first.
+    #[serde(default)]
+    pub fqdn_in_shadow: BTreeSet<IdentityId>,
     /// Plugins by name.
     pub plugins: BTreeMap<String, PluginInfo>,
     /// Lower bound of a learned address's life, seconds.

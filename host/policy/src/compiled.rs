@@ -1,6 +1,9 @@
 //! What the compiler produces: one generation of everything, ready to publish.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -32,6 +35,9 @@ pub struct Compiled {
     pub l7: BTreeMap<L7Id, L7RuleSet>,
     /// FQDN selectors, which the proxy matches against every answer it relays.
     pub fqdn: BTreeMap<IdentityId, FqdnSelector>,
+    /// Those of them that only documents in shadow ask for.
+    #[serde(default)]
+    pub fqdn_in_shadow: BTreeSet<IdentityId>,
     /// Prefixes refused on outside devices, with the rule that says so.
     pub deny_list: BTreeMap<IpNet, RuleId>,
     /// Service frontends with their usable backends.

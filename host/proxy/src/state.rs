@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) identities: BTreeMap<IdentityId, Arc<[String]>>,
     /// FQDN selectors, and the identity each grants.
     pub(super) fqdn: Vec<(IdentityId, Matcher)>,
+    /// Those of them that only documents in shadow ask for.
+    pub(super) fqdn_in_shadow: BTreeSet<IdentityId>,
     /// Lower bound of a learned address's life, seconds.
     pub(super) fqdn_min_ttl: u32,
     /// How a query for a name that no rule allows is answered.
@@ -90,6 +92,7 @@ impl State {
             fqdn: fqdn
                 .map(|(id, selector)| (*id, Matcher::new(selector)))
                 .collect(),
+            fqdn_in_shadow: snapshot.fqdn_in_shadow,
             fqdn_min_ttl: snapshot.fqdn_min_ttl,
             reject: snapshot.reject,
             audit: snapshot.audit,
@@ -120,6 +123,7 @@ impl State {
             generation: self.generation,
             identities: self.identities.clone(),
             fqdn: self.fqdn.clone(),
+            fqdn_in_shadow: self.fqdn_in_shadow.clone(),
             fqdn_min_ttl: self.fqdn_min_ttl,
             reject: self.reject,
             audit: self.audit,
@@ -142,6 +146,8 @@ pub(super) struct Shared {
     pub(super) records: Records,
     /// What each workload's answers have taken of the table of learned addresses.
     pub(super) quotas: Quotas,
+    /// What answers for selectors in shadow alone have, of all workloads together.
+    pub(super) quotas_in_shadow: Quotas,
     pub(super) turns: Turns,
 }
 

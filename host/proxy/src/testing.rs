@@ -87,8 +87,17 @@ pub(super) fn view(generation: u32, sets: Vec<(L7Id, L7Protocol, &'static str)>)
 
 /// The same of any snapshot.
 pub(super) fn view_of(snapshot: Snapshot, sets: Vec<(L7Id, L7Protocol, &'static str)>) -> Rc<View> {
+    view_with(snapshot, sets, 2)
+}
+
+/// The same with room for this many addresses of names.
+pub(super) fn view_with(
+    snapshot: Snapshot,
+    sets: Vec<(L7Id, L7Protocol, &'static str)>,
+    addresses: u32,
+) -> Rc<View> {
     let shared = Arc::new(Shared::default());
-    let tables = Arc::new(Tables::open(descriptors(2)).unwrap());
+    let tables = Arc::new(Tables::open(descriptors(addresses)).unwrap());
     shared.publish(State::new(snapshot, Arc::new(Sets(sets)), tables, None));
     Rc::new(View::new(shared).unwrap())
 }

@@ -46,6 +46,7 @@ impl<S: Sinks> Control<S> {
             l7: compiled.l7.clone(),
             identities: compiled.identities.clone(),
             fqdn: compiled.fqdn.clone(),
+            fqdn_in_shadow: compiled.fqdn_in_shadow.clone(),
             plugins,
             fqdn_min_ttl: self.settings.fqdn_min_ttl,
             reject: self.settings.reject,

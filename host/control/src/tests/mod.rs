@@ -271,6 +271,26 @@ impl Bench {
     }
 }
 
+#[tokio::test]
+async fn the_proxy_is_told_which_names_only_shadow_asks_for() {
+    let mut bench = Bench::new();
+    let names = |mode: &str| {
+        format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: \
+             shop, annotations: {{tidegate.io/enforcement: {mode}}}}}\nspec: {{endpointSelector: {{}}, \
+             egress: [{{toFQDNs: [{{matchName: a.example}}]}}]}}\n"
+        )
+    };
+    for (mode, in_shadow) in [("shadow", 1), ("enforce", 0)] {
+        bench.write("p.yaml", &names(mode)).settle().await;
+        let told = bench.sinks.with(|record| {
+            let snapshot = &record.snapshot;
+            (snapshot.fqdn.len(), snapshot.fqdn_in_shadow.len())
+        });
+        assert_eq!(told, (1, in_shadow), "{mode}");
+    }
+}
+
 const WEB: &str = "
 apiVersion: tidegate.io/v1alpha1
 kind: Endpoint

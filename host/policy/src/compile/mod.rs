@@ -153,6 +153,7 @@ fn assemble(
     Ok(Compiled {
         identities: identities(&universe),
         fqdn: fqdn(&universe),
+        fqdn_in_shadow: universe.in_shadow,
         ipcache: universe.ipcache,
         endpoints,
         rules: rule_texts,

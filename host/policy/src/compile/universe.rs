@@ -14,7 +14,7 @@ use crate::{
     labels::Label,
     peer::{Peer, PeerKind, everything, reserved},
     problem::Problem,
-    rule::{PeerSelector, Peers, PortNames},
+    rule::{PeerSelector, Peers, Policy, PortNames},
 };
 
 /// Identities and addresses of one generation.
@@ -24,6 +24,8 @@ pub(super) struct Universe {
     pub(super) peers: Vec<Peer>,
     /// Longest-prefix-match table.
     pub(super) ipcache: BTreeMap<IpNet, AddrIdentity>,
+    /// Selectors of names that only documents in shadow have.
+    pub(super) in_shadow: BTreeSet<IdentityId>,
     /// Per endpoint of the input: its id and identity.
     pub(super) endpoints: Vec<(EndpointId, IdentityId)>,
 }
@@ -71,11 +73,16 @@ pub(super) fn build(
             endpoint: None,
         });
     }
-    for selector in names_of(input) {
+    let enforced = names_of(input.policies.iter().filter(|p| !p.meta.is_shadow()));
+    let mut in_shadow = BTreeSet::new();
+    for selector in names_of(&input.policies) {
         let text = match &selector {
             FqdnSelector::MatchName(name) | FqdnSelector::MatchPattern(name) => name,
         };
         let id = ids.local.get(&fqdn_key(&selector))?;
+        if !enforced.contains(&selector) {
+            in_shadow.insert(id);
+        }
         peers.push(Peer {
             id,
             labels: vec![
@@ -89,6 +96,7 @@ pub(super) fn build(
     Ok(Universe {
         peers,
         ipcache,
+        in_shadow,
         endpoints,
     })
 }
@@ -184,12 +192,11 @@ fn add_ports(names: &mut PortNames, endpoint: &Endpoint) {
     }
 }
 
-fn selectors_of(input: &Input) -> impl Iterator<Item = &PeerSelector> {
-    let rules = input
-        .policies
-        .iter()
-        .flat_map(|p| &p.specs)
-        .flat_map(|s| &s.rules);
+fn selectors_of<'p>(
+    policies: impl IntoIterator<Item = &'p Policy>,
+) -> impl Iterator<Item = &'p PeerSelector> {
+    let specs = policies.into_iter().flat_map(|p| &p.specs);
+    let rules = specs.flat_map(|s| &s.rules);
     let placed = rules.flat_map(|rule| match &rule.peers {
         Peers::Any => &[][..],
         Peers::Of(selectors) => selectors,
@@ -200,7 +207,7 @@ fn selectors_of(input: &Input) -> impl Iterator<Item = &PeerSelector> {
 /// Every prefix a rule names, the excepted ones too: so that the longest match of any
 /// address lies either inside or outside of every prefix of every rule.
 fn prefixes_of(input: &Input) -> BTreeSet<IpNet> {
-    selectors_of(input)
+    selectors_of(&input.policies)
         .filter_map(|selector| match selector {
             PeerSelector::Cidr { net, except } => Some((net, except)),
             _ => None,
@@ -211,8 +218,8 @@ fn prefixes_of(input: &Input) -> BTreeSet<IpNet> {
         .collect()
 }
 
-fn names_of(input: &Input) -> BTreeSet<FqdnSelector> {
-    selectors_of(input)
+fn names_of<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> BTreeSet<FqdnSelector> {
+    selectors_of(policies)
         .filter_map(|selector| match selector {
             PeerSelector::Fqdn(fqdn) => Some(fqdn.clone()),
             _ => None,

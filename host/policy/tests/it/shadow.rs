@@ -3,7 +3,7 @@
 
 use tidegate_policy::{
     Enforcement, Ids, Input, compile,
-    compiled::{Decision, Rehearsed, Verdict},
+    compiled::{Decision, FqdnSelector, Rehearsed, Verdict},
     lint, parse_file,
 };
 
@@ -221,4 +221,31 @@ fn a_dns_rule_in_shadow_teaches_no_names() {
         said.len() == 1 && said[0].contains("toFQDNs of a/web stays without addresses"),
         "{said:?}"
     );
+}
+
+/// Which names are learned for rehearsals alone: a selector that one enforced document has
+/// too is not among them.
+#[test]
+fn names_that_only_shadow_asks_for_are_told_apart() {
+    let names = |selectors: &str| format!("egress: [{{toFQDNs: [{selectors}]}}]");
+    let documents = [
+        policy(
+            "a",
+            "shadow",
+            &names("{matchName: a.example}, {matchName: b.example}"),
+        ),
+        policy(
+            "b",
+            "enforce",
+            &names("{matchName: b.example}, {matchPattern: a.example}"),
+        ),
+    ];
+    let compiled = compiled(&input(&documents));
+    let alone: Vec<_> = compiled
+        .fqdn_in_shadow
+        .iter()
+        .map(|id| &compiled.fqdn[id])
+        .collect();
+    assert_eq!(alone, [&FqdnSelector::MatchName("a.example.".to_owned())]);
+    assert_eq!(compiled.fqdn.len(), 3);
 }
