@@ -42,6 +42,9 @@ impl Place {
             resolver: None,
         };
         ip(&["netns", "add", &place.netns()], "")?;
+        // Until a device knows that nobody has its link-local address, a second or two, the
+        // node asks for no neighbour there, and what it forwards over IPv6 is lost.
+        place.sysctl(&["net/ipv6/conf/default/accept_dad=0"])?;
         place.configure(&["link set lo up"])?;
         Ok(place)
     }

@@ -89,13 +89,13 @@ fn two_at_once_are_ended_by_ctrl_c_and_by_kill_and_leave_nothing() -> Result<()>
     // A little later, or it may be over before anybody looks.
     interrupted.wait_for("Starting `tidegate run`")?;
     let mut killed = Demo::start(&[])?;
-    interrupted.wait_for("== Denied by an L7 rule")?;
+    // Both are under way, the first a little further.
+    killed.wait_for("== Denied in the kernel")?;
+    kill(killed.pid(), Signal::SIGKILL)?;
     // As a terminal does it: to everything in the foreground.
     killpg(interrupted.pid(), Signal::SIGINT)?;
-    interrupted.child.wait()?;
-    killed.wait_for("== A plugin is replaced")?;
-    kill(killed.pid(), Signal::SIGKILL)?;
     killed.child.wait()?;
+    interrupted.child.wait()?;
     // The next one does not wait for the last one's traces to go.
     let mut early = Demo::start(&[])?;
     interrupted.expect_nothing_left()?;
