@@ -26,7 +26,7 @@ pub enum ToProxy {
         /// Listeners attached.
         listeners: Vec<ListenerInfo>,
     },
-    /// A new generation. Descriptors attached: a sealed memfd with a [`Snapshot`]
+    /// A new generation. Descriptors attached: a sealed memfd with a [`Snapshot`](crate::Snapshot)
     /// as JSON, then one sealed memfd with compiled code per entry of
     /// `Snapshot::plugins` whose `artifact` is not known to this proxy yet, in order.
     Publish {

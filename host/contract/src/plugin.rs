@@ -12,7 +12,7 @@ pub struct PluginInfo {
     pub version: String,
     /// Digest of the component, `sha256:…`.
     pub digest: String,
-    /// Digest of the compiled artifact; key for [`ToProxy::Publish`].
+    /// Digest of the compiled artifact; key for [`ToProxy::Publish`](crate::ToProxy::Publish).
     pub artifact: String,
     /// World it targets.
     pub world: World,

@@ -2,8 +2,8 @@
 //!
 //! In reading order: `process` starts the proxy, `control` listens to the agent, `worker` is
 //! one thread per CPU; `flow` knows who talks to whom (and `masquerade` as whom the node lets
-//! it) and [`chain`] decides; [`http`] and `dns` move the bytes; [`supervisor`] is the agent's
-//! side of it all.
+//! it) and [`chain`] decides; [`http`] and `dns` move the bytes. The agent's side of it all is
+//! a crate of its own, `tidegate-supervisor`.
 
 mod budget;
 pub mod chain;

@@ -57,7 +57,7 @@ pub struct ProxyOptions {
     pub log: (bool, String),
 }
 
-/// The tables handed to the proxy, by name: those of [`TABLES`].
+/// The tables handed to the proxy, by name: those of [`tidegate_contract::TABLES`].
 pub type ProxyMaps = BTreeMap<&'static str, OwnedFd>;
 
 /// The proxy, as the agent sees it now.

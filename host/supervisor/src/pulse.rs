@@ -1,4 +1,4 @@
-//! Is the proxy alive? The agent's side of [`turns`](super::turns), as a count of
+//! Is the proxy alive? The agent's side of its workers' turns, as a count of
 //! silent ticks and without a clock: when the machine or the agent itself was stopped,
 //! no tick has passed either, and the proxy has its say before the next one.
 
