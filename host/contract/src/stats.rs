@@ -68,7 +68,7 @@ pub struct BindingStats {
     pub plugin: String,
     /// The binding's rules.
     pub rules: Vec<u32>,
-    /// [`config_id`](crate::config_id) of the configuration wanted.
+    /// Id of the configuration wanted.
     pub config: String,
     /// Version that answers; empty if none does.
     pub version: String,

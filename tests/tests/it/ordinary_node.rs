@@ -247,7 +247,9 @@ fn packets_longer_than_any_header_says_are_as_others() -> Result<()> {
             );
         }
     }
-    let drops = shop.world.node.records(&["--verdict", "dropped"])?;
+    let mut drops = shop.world.node.records(&["--verdict", "dropped"])?;
+    // What a device tells its link of the groups it listens to (MLDv2) is nobody's data.
+    drops.retain(|drop| drop["destination"]["address"] != "ff02::16");
     ensure!(drops.is_empty(), "{} drops: {:?}", drops.len(), drops[0]);
     let counted = shop.world.node.status()?["datapath"]["drops"].to_string();
     ensure!(!counted.contains("Invalid packet"), "{counted}");
