@@ -54,16 +54,11 @@ impl SharedDatapath {
     /// Looks whether the kernel's tables are what this agent wrote.
     pub(super) fn read_back(&self) {
         let mut datapath = self.lock();
-        match datapath.read_back() {
-            Ok(changed) => {
-                for table in changed {
-                    tracing::error!(
-                        "somebody else has written to table {table}; the next generation puts \
-                         it right"
-                    );
-                }
-            }
-            Err(error) => tracing::warn!(%error, "cannot read the tables back"),
+        if let Err(error) = datapath.read_back() {
+            tracing::warn!(%error, "cannot read the tables back");
+        }
+        for what in datapath.written_by_others() {
+            tracing::error!("{what}");
         }
     }
 

@@ -187,11 +187,12 @@ impl Datapath {
             .values()
             .filter(|entry| entry.algorithm == algorithm::MAGLEV)
             .map(|entry| entry.maglev);
+        let maglev = tables.maglev.in_use(in_use)?;
         let current = service_tables::Current {
             services: &services,
             slots: &slots,
             backends: &backends,
-            maglev: &tables.maglev.in_use(in_use)?,
+            maglev: &maglev,
             maglev_limit: tables.maglev.limit(),
         };
         service_tables::plan(desired, is_there, &current)

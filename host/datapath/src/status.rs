@@ -47,6 +47,13 @@ pub struct ProgramStatus {
 }
 
 impl Datapath {
+    /// Which tables somebody else had written to when they were last read back, in words.
+    pub fn written_by_others(&self) -> impl Iterator<Item = String> {
+        self.changed_by_others.iter().map(|table| {
+            format!("somebody else has written to table {table}; the next generation puts it right")
+        })
+    }
+
     /// What runs where.
     pub fn status(&self) -> DatapathStatus {
         let mut notes = [self.notes.as_slice(), &self.interference].concat();
@@ -64,9 +71,7 @@ impl Datapath {
             let reason = xdp.reason.unwrap_or_default();
             format!("no deny list on {}: {reason}", xdp.device)
         }));
-        missing.extend(self.changed_by_others.iter().map(|table| {
-            format!("somebody else has written to table {table}; the next generation puts it right")
-        }));
+        missing.extend(self.written_by_others());
         let missed = missing.iter().cloned();
         notes.extend(missed.map(|what| Note::new(Concern::Node, what)));
         let lost = self.lost_tables();

@@ -1,7 +1,7 @@
 //! A pinned kernel table with typed keys and values.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, hash_map::Entry},
     hash::Hash,
     io,
     ops::Deref,
@@ -292,22 +292,25 @@ impl MaglevTables {
         self.places.limit() / MAGLEV_TABLE
     }
 
-    /// The content of those in use; one this process did not write is read from the kernel.
+    fn known(&self) -> MutexGuard<'_, HashMap<u32, Vec<u32>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The content of those in use, and of no other; one this process did not write is read
+    /// from the kernel. Nobody writes meanwhile.
     pub(super) fn in_use(
         &self,
         numbers: impl Iterator<Item = u32>,
-    ) -> Result<HashMap<u32, Vec<u32>>, DatapathError> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut in_use = HashMap::new();
+    ) -> Result<MutexGuard<'_, HashMap<u32, Vec<u32>>>, DatapathError> {
+        let numbers: HashSet<u32> = numbers.collect();
+        let mut known = self.known();
+        known.retain(|number, _| numbers.contains(number));
         for number in numbers {
-            let content = match known.remove(&number) {
-                Some(content) => content,
-                None => self.read(number)?,
-            };
-            in_use.insert(number, content);
+            if let Entry::Vacant(place) = known.entry(number) {
+                place.insert(self.read(number)?);
+            }
         }
-        known.clone_from(&in_use);
-        Ok(in_use)
+        Ok(known)
     }
 
     /// One as the kernel has it.
@@ -322,7 +325,7 @@ impl MaglevTables {
         let places: Vec<(u32, u32)> = (number * MAGLEV_TABLE..)
             .zip(content.iter().copied())
             .collect();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         known.remove(&number);
         self.places.put_all(&places)?;
         known.insert(number, content.to_vec());
@@ -331,7 +334,7 @@ impl MaglevTables {
 
     /// Reads those in use from the kernel again; says whether they were what was known.
     pub(super) fn read_back(&self) -> Result<bool, DatapathError> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         let mut is_same = true;
         for (number, content) in &mut *known {
             let found = self.read(*number)?;

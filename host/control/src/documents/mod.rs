@@ -259,20 +259,16 @@ impl Documents {
         let of_no_file = errors().all(|problem| problem.file.is_empty());
         let mut left_out = false;
         for (name, file) in &mut self.files {
-            let found: Vec<Problem> = errors()
-                .filter(|problem| of_no_file || problem.file == *name)
-                .cloned()
-                .collect();
-            if found.is_empty() || !file.documents().any(|document| document.meta().is_shadow()) {
-                continue;
+            let why = errors().find(|problem| of_no_file || problem.file == *name);
+            let is_shadow = |document: &Document| document.meta().is_shadow();
+            if let Some(why) = why.filter(|_| file.documents().any(is_shadow)) {
+                file.without_shadow = true;
+                let message = format!(
+                    "its documents in shadow are left out, as what is enforced comes first: {why}"
+                );
+                file.together.push(whole_file(name, &message));
+                left_out = true;
             }
-            file.without_shadow = true;
-            let why = found.first().map(ToString::to_string).unwrap_or_default();
-            let message = format!(
-                "its documents in shadow are left out, as what is enforced comes first: {why}"
-            );
-            file.together.push(whole_file(name, &message));
-            left_out = true;
         }
         left_out
     }
