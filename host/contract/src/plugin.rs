@@ -1,6 +1,7 @@
 //! Plugins as both processes speak of them: versions, worlds, limits.
 
 use serde::{Deserialize, Serialize};
+use tidegate_policy::compiled::L7Protocol;
 
 /// Names of the plugins inside this program. No file may use them.
 pub const BUILT_IN: [&str; 2] = ["dns", "http"];
@@ -30,6 +31,24 @@ pub enum World {
     HttpFilter,
     /// `dns-filter`.
     DnsFilter,
+}
+
+impl World {
+    /// Its name in the contract.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HttpFilter => "http-filter",
+            Self::DnsFilter => "dns-filter",
+        }
+    }
+
+    /// What a plugin of it reads.
+    pub const fn protocol(self) -> L7Protocol {
+        match self {
+            Self::HttpFilter => L7Protocol::Http,
+            Self::DnsFilter => L7Protocol::Dns,
+        }
+    }
 }
 
 /// Hard limits of one plugin instance. Never infinite.

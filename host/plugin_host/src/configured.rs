@@ -18,15 +18,16 @@ use tidegate_contract::{BUILT_IN, Limits, PluginInfo, PluginStats};
 use tidegate_policy::compiled::RuleId;
 
 use super::{
-    answer::Failure,
     budget::Budgets,
     counters::Counters,
     deadline::processor_time,
     engine::Runtime,
+    failure::Failure,
     host_calls::Shared,
-    instance::{Instance, Linked, Needs},
+    instance::Instance,
     maker::{Job, QUICK_MS},
     memory::Pot,
+    worlds::{Linked, Needs},
 };
 
 /// How long a message may wait for an instance of a plugin that starts fast.

@@ -11,7 +11,7 @@ use std::{
 
 use tidegate_contract::{PluginStats, durations::Histogram};
 
-use super::answer::Failure;
+use super::failure::Failure;
 
 /// Counter names a plugin may use.
 const NAMES: usize = 64;

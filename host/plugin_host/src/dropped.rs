@@ -65,7 +65,13 @@ fn same(before: &Metadata, after: &Metadata) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Write, sync::atomic::AtomicBool, sync::atomic::Ordering, thread};
+    use std::{
+        fs,
+        io::{Seek, Write},
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+        time::{Duration, Instant},
+    };
 
     use nix::{sys::stat::Mode, unistd::mkfifo};
 
@@ -102,13 +108,19 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    file.write_all(&[1; 4096]).unwrap();
+                    for _ in 0..1_000 {
+                        file.write_all(&[1; 4096]).unwrap();
+                    }
+                    file.set_len(0).unwrap();
+                    file.rewind().unwrap();
                 }
             });
-            let outcomes = (0..1_000).map(|_| read(&path, 1 << 30));
-            let caught = outcomes
-                .filter_map(Result::err)
-                .any(|error| matches!(error, Unreadable::Changing));
+            // The other thread may have to wait for a processor.
+            let until = Instant::now() + Duration::from_secs(10);
+            let mut caught = false;
+            while !caught && Instant::now() < until {
+                caught = matches!(read(&path, 1 << 30), Err(Unreadable::Changing));
+            }
             done.store(true, Ordering::Relaxed);
             assert!(caught);
         });

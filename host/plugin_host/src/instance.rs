@@ -2,25 +2,17 @@
 
 use std::sync::Arc;
 
-use tidegate_contract::{Limits, World};
-use wasmtime::{
-    ResourceLimiter, Store, Trap, UpdateDeadline, component::Component, component::Linker,
-};
+use tidegate_contract::Limits;
+use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline};
 
 use super::{
-    answer::{self, DnsDecision, Failure, HttpDecision, shorten},
-    bindings::{
-        dns_world::{DnsFilter, DnsFilterPre},
-        http_world::{HttpFilter, HttpFilterPre},
-    },
     deadline::{Deadline, processor_time},
     engine::{Runtime, ticks},
-    host_calls::{self, Facts, Shared},
+    failure::{Failure, shorten},
+    host_calls::{Facts, Shared},
     memory::Held,
-    message::{Wanted, method},
+    worlds::{Exports, Linked, Needs},
 };
-
-use tidegate_wire::http::{HttpHead, ResponseHead};
 
 /// Bytes a plugin may hand to the host in one call.
 const HANDOVER: usize = 1 << 20;
@@ -33,31 +25,6 @@ const TABLE_ELEMENTS: usize = 20_000;
 /// another language's tools has one per library and adapter.
 const TABLES: usize = 64;
 const PARTS: usize = 256;
-
-/// A component linked to what it was granted, ready to be instantiated.
-#[derive(Clone)]
-pub(super) enum Linked {
-    Http(HttpFilterPre<State>),
-    Dns(DnsFilterPre<State>),
-}
-
-impl Linked {
-    /// Links a component; the types of everything it imports and exports are checked
-    /// here.
-    pub(super) fn new(
-        component: &Component,
-        world: World,
-        granted: &[String],
-    ) -> wasmtime::Result<Self> {
-        let mut linker = Linker::new(component.engine());
-        host_calls::link(&mut linker, granted)?;
-        let pre = linker.instantiate_pre(component)?;
-        Ok(match world {
-            World::HttpFilter => Self::Http(HttpFilterPre::new(pre)?),
-            World::DnsFilter => Self::Dns(DnsFilterPre::new(pre)?),
-        })
-    }
-}
 
 /// What the host keeps beside an instance.
 #[derive(Debug)]
@@ -78,24 +45,11 @@ struct Memory {
     no_room: bool,
 }
 
-/// What a plugin said it needs.
-#[derive(Clone, Debug)]
-pub(super) struct Needs {
-    pub(super) headers: Wanted,
-    pub(super) responses: bool,
-}
-
 /// A live, configured instance.
 pub(super) struct Instance {
     store: Store<State>,
     exports: Exports,
     needs: Needs,
-    packed: Vec<u8>,
-}
-
-enum Exports {
-    Http(HttpFilter),
-    Dns(DnsFilter),
 }
 
 impl Instance {
@@ -134,7 +88,7 @@ impl Instance {
             Ok(UpdateDeadline::Continue(ticks))
         });
         set_deadline(&mut store, runtime, limits.configure_ms);
-        let (exports, needs) = match configure(linked, &mut store, config) {
+        let (exports, needs) = match linked.configure(&mut store, config) {
             Ok(Ok(configured)) => configured,
             Ok(Err(reason)) => return Err(Failure::NotConfigured(shorten(reason))),
             Err(error) => return Err(classify(&store, &error)),
@@ -144,7 +98,6 @@ impl Instance {
             store,
             exports,
             needs,
-            packed: Vec::new(),
         })
     }
 
@@ -162,87 +115,19 @@ impl Instance {
         }
     }
 
-    /// Asks about a request head.
-    pub(super) fn http_request(&mut self, head: &HttpHead<'_>) -> Result<HttpDecision, Failure> {
-        let Exports::Http(exports) = &self.exports else {
-            return Err(Failure::WrongWorld);
-        };
-        self.needs.headers.pack(head.headers, &mut self.packed);
-        let answer = exports.tidegate_filter_http().call_on_request(
-            &mut self.store,
-            &method(head.method),
-            head.path,
-            head.authority,
-            &self.packed,
-        );
-        match answer {
-            Ok(answer) => answer::http_decision(answer),
-            Err(error) => Err(classify(&self.store, &error)),
-        }
-    }
-
-    /// Asks about a response head.
-    pub(super) fn http_response(
+    /// Asks what it exports; `None` if it is of another world.
+    pub(super) fn ask<R>(
         &mut self,
-        head: &ResponseHead<'_>,
-    ) -> Result<HttpDecision, Failure> {
-        let Exports::Http(exports) = &self.exports else {
-            return Err(Failure::WrongWorld);
-        };
-        self.needs.headers.pack(head.headers, &mut self.packed);
-        let http = exports.tidegate_filter_http();
-        match http.call_on_response(&mut self.store, head.status, &self.packed) {
-            Ok(answer) => answer::http_decision(answer),
-            Err(error) => Err(classify(&self.store, &error)),
-        }
-    }
-
-    /// Asks about a query.
-    pub(super) fn dns_query(&mut self, name: &str, qtype: u16) -> Result<DnsDecision, Failure> {
-        let Exports::Dns(exports) = &self.exports else {
-            return Err(Failure::WrongWorld);
-        };
-        let dns = exports.tidegate_filter_dns();
-        match dns.call_on_query(&mut self.store, name, qtype) {
-            Ok(answer) => answer::dns_decision(answer),
-            Err(error) => Err(classify(&self.store, &error)),
-        }
+        ask: impl FnOnce(&mut Exports, &mut Store<State>) -> Option<wasmtime::Result<R>>,
+    ) -> Result<R, Failure> {
+        let answer = ask(&mut self.exports, &mut self.store).ok_or(Failure::WrongWorld)?;
+        answer.map_err(|error| classify(&self.store, &error))
     }
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
         self.store.data().shared.totals.instance_dropped();
-    }
-}
-
-/// The outer error is the machine's, the inner one the plugin's.
-type Configured = wasmtime::Result<Result<(Exports, Needs), String>>;
-
-fn configure(linked: &Linked, store: &mut Store<State>, config: &str) -> Configured {
-    match linked {
-        Linked::Http(pre) => {
-            let exports = pre.instantiate(&mut *store)?;
-            let answer = exports
-                .tidegate_filter_http()
-                .call_configure(store, config)?;
-            Ok(answer.and_then(|needs| {
-                let headers = Wanted::new(&needs)?;
-                let responses = needs.responses;
-                Ok((Exports::Http(exports), Needs { headers, responses }))
-            }))
-        }
-        Linked::Dns(pre) => {
-            let exports = pre.instantiate(&mut *store)?;
-            let answer = exports
-                .tidegate_filter_dns()
-                .call_configure(store, config)?;
-            let needs = Needs {
-                headers: Wanted::Named(Vec::new()),
-                responses: false,
-            };
-            Ok(answer.map(|()| (Exports::Dns(exports), needs)))
-        }
     }
 }
 

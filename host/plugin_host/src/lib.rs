@@ -5,12 +5,11 @@
 //! a process of their own ([`compile`]); the proxy builds a [`catalog`] per generation
 //! and calls plugins through one [`worker`] per thread.
 //!
-//! In reading order: [`engine`] (settings all three share), [`bindings`] (from `wit/`),
-//! [`dropped`], [`manifest`], [`compile`], [`store`]; then [`catalog`], [`configured`], [`maker`], [`instance`], [`answer`] (what
-//! a plugin may answer), [`budget`], [`share`], [`memory`], [`counters`], [`worker`], and [`host_calls`].
+//! In reading order: [`engine`] (settings all three share), [`worlds`] (what is in `wit/`, a
+//! room per world: a new one touches little else), [`dropped`], [`manifest`], [`compile`],
+//! [`store`]; then [`catalog`], [`configured`], [`maker`], [`instance`], [`failure`],
+//! [`budget`], [`share`], [`memory`], [`counters`], [`worker`], and [`host_calls`].
 
-mod answer;
-mod bindings;
 mod budget;
 mod catalog;
 pub mod compile;
@@ -19,20 +18,25 @@ mod counters;
 mod deadline;
 mod dropped;
 mod engine;
+mod failure;
 mod host_calls;
 mod instance;
 mod maker;
 mod manifest;
 mod memory;
-mod message;
 mod share;
 mod store;
 mod worker;
+mod worlds;
 
-pub use answer::{Denial, DnsDecision, Failure, HttpDecision};
-pub use bindings::VERSION as CONTRACT_VERSION;
 pub use catalog::{Binding, Catalog, RuleSet};
 pub use engine::{Runtime, USUAL_MEMORY};
+pub use failure::Failure;
 pub use host_calls::Facts;
 pub use store::{Admitted, PluginStore, Refusal, StoreOptions};
 pub use worker::Worker;
+pub use worlds::{
+    VERSION as CONTRACT_VERSION,
+    dns::DnsDecision,
+    http::{Denial, HttpDecision},
+};

@@ -16,8 +16,8 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    answer::Failure,
     configured::{Attempt, Configured},
+    failure::Failure,
 };
 
 /// Processor time the quick thread gives a start, milliseconds.

@@ -10,14 +10,13 @@ use std::{
 };
 
 use tidegate_policy::compiled::FailMode;
-use tidegate_wire::http::{HttpHead, ResponseHead};
 
 use super::{
-    answer::{DnsDecision, Failure, HttpDecision},
     budget::Blocked,
     catalog::Binding,
     configured::Configured,
     deadline::processor_time,
+    failure::Failure,
     host_calls::Facts,
     instance::Instance,
     share::{CONSPICUOUS, Share},
@@ -54,49 +53,6 @@ impl Worker {
         Self::default()
     }
 
-    /// Asks about a request head.
-    ///
-    /// # Errors
-    ///
-    /// Why there is no answer; the binding's fail mode is the caller's to apply.
-    pub fn http_request(
-        &mut self,
-        binding: &Binding,
-        head: &HttpHead<'_>,
-        facts: &Arc<Facts>,
-    ) -> Result<HttpDecision, Failure> {
-        self.call(binding, facts, |instance| instance.http_request(head))
-    }
-
-    /// Asks about a final response head.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::http_request`].
-    pub fn http_response(
-        &mut self,
-        binding: &Binding,
-        head: &ResponseHead<'_>,
-        facts: &Arc<Facts>,
-    ) -> Result<HttpDecision, Failure> {
-        self.call(binding, facts, |instance| instance.http_response(head))
-    }
-
-    /// Asks about a query: its first name, lower case with final dot, and QTYPE.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::http_request`].
-    pub fn dns_query(
-        &mut self,
-        binding: &Binding,
-        name: &str,
-        qtype: u16,
-        facts: &Arc<Facts>,
-    ) -> Result<DnsDecision, Failure> {
-        self.call(binding, facts, |instance| instance.dns_query(name, qtype))
-    }
-
     /// Gives back instances nobody needs: of configurations out of use, and those that
     /// have been idle for long.
     pub fn sweep(&mut self) {
@@ -109,7 +65,12 @@ impl Worker {
         self.shares.retain(|id, _| self.slots.contains_key(id));
     }
 
-    fn call<R>(
+    /// Asks the thread's instance of a binding, within its budgets.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no answer; the binding's fail mode is the caller's to apply.
+    pub(super) fn call<R>(
         &mut self,
         binding: &Binding,
         facts: &Arc<Facts>,

@@ -18,11 +18,10 @@ use tidegate_wire::http::{HttpHead, ResponseHead};
 use tokio::{net::TcpStream, sync::mpsc};
 
 use super::{
-    chain::{self, Facts, Side},
+    decide::{self, Attribution, Facts, InShadow, Side, http::Decision},
     dns::boot_seconds,
-    http::{self, Attribution, Decision, Inspector},
+    http::{self, Inspector},
     outward::{self, Way},
-    rehearsal::InShadow,
     state::{Local, State},
 };
 
@@ -164,7 +163,7 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
             let asked = (name.as_str(), *qtype);
             let how = (flow.generation, local.state.reject);
             let sides = (&flow.sides[..], &flow.shadows[..]);
-            let (refused, attribution) = chain::query(sides, how, asked, &flow.facts);
+            let (refused, attribution) = decide::dns::query(sides, how, asked, &flow.facts);
             told(attribution, refused.map(u16::from))
         }
     }
@@ -208,7 +207,7 @@ impl Inspector for Imagined<'_> {
 
     fn decide_request(&self, head: &HttpHead<'_>) -> Decision {
         let sides = (&self.sides[..], &self.shadows[..]);
-        let decision = chain::request(sides, self.generation, head, &self.facts);
+        let decision = decide::http::request(sides, self.generation, head, &self.facts);
         self.outcome.borrow_mut().attribution = decision.attribution.clone();
         decision
     }
@@ -216,7 +215,7 @@ impl Inspector for Imagined<'_> {
     fn decide_response(&self, request: Attribution, _: &ResponseHead<'_>) -> Decision {
         // There is no response; asked nevertheless, it would pass as the request did.
         Decision {
-            verdict: http::Verdict::Allow,
+            verdict: decide::http::Verdict::Allow,
             attribution: request,
             sees_response: false,
         }

@@ -2,12 +2,12 @@
 //!
 //! In reading order: `process` starts the proxy, `control` listens to the agent, `worker` is
 //! one thread per CPU; `flow` knows who talks to whom (and `masquerade` as whom the node lets
-//! it) and [`chain`] decides; [`http`] and `dns` move the bytes. The agent's side of it all is
+//! it) and [`decide`] decides; [`http`] and `dns` move the bytes. The agent's side of it all is
 //! a crate of its own, `tidegate-supervisor`.
 
 mod budget;
-pub mod chain;
 mod control;
+pub mod decide;
 mod dns;
 mod flow;
 mod heap;
@@ -20,7 +20,6 @@ pub mod plugins;
 mod privileges;
 mod process;
 mod records;
-mod rehearsal;
 mod state;
 mod tables;
 #[cfg(test)]

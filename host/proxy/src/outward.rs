@@ -11,8 +11,7 @@ use tidegate_policy::{
 };
 
 use super::{
-    chain::{Alternative, Side},
-    rehearsal::InShadow,
+    decide::{Alternative, InShadow, Side},
     state::{Local, State},
 };
 

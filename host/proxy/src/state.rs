@@ -18,7 +18,7 @@ use tidegate_policy::{
 };
 
 use super::{
-    chain::Chain, dns::Quotas, masquerade::Masquerade, records::Records, tables::Tables,
+    decide::Chain, dns::Quotas, masquerade::Masquerade, records::Records, tables::Tables,
     turns::Turns,
 };
 

@@ -12,13 +12,13 @@ use tidegate_ebpf_shared::{
 use tidegate_policy::compiled::{FailMode, FqdnSelector, L7Id, L7Protocol};
 
 use super::{
-    chain::{Chain, tests::chain},
     control::{Artifacts, Loader},
+    decide::{Chain, tests::chain},
     state::{Plugins, Shared, State, View},
     tables::{Tables, kernel_addr, testing::descriptors},
 };
 
-/// Rule sets of one plugin each: id, protocol, name as in `chain::tests::ByName`.
+/// Rule sets of one plugin each: id, protocol, name as in `decide::tests::ByName`.
 pub(super) struct Sets(pub(super) Vec<(L7Id, L7Protocol, &'static str)>);
 
 impl Plugins for Sets {
@@ -26,6 +26,7 @@ impl Plugins for Sets {
         let sets = self.0.iter();
         sets.map(|(id, protocol, name)| {
             let chain = Chain {
+                id: *id,
                 protocol: *protocol,
                 ..chain(*id, &[(name, FailMode::Closed)])
             };

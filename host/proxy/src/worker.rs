@@ -26,10 +26,11 @@ use tokio::{
 };
 
 use super::{
+    decide::Attribution,
     dns,
     flow::{FlowContext, Reading, now_ns},
     heap,
-    http::{self, Activity, Attribution, Inspector as _, Phase, cut_off},
+    http::{self, Activity, Phase, cut_off},
     places::{Capacity, Places},
     plugins,
     records::Counters,

@@ -70,6 +70,18 @@ pub enum EditError {
     Reserved(String),
 }
 
+/// Changes of which every one may be made: what is written onto a wire takes no other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedEdit(HeaderEdit);
+
+impl std::ops::Deref for CheckedEdit {
+    type Target = HeaderEdit;
+
+    fn deref(&self) -> &HeaderEdit {
+        &self.0
+    }
+}
+
 /// Fields a plugin may not touch: the reader behind us frames and routes by them.
 const RESERVED: [&str; 11] = [
     "connection",
@@ -87,7 +99,11 @@ const RESERVED: [&str; 11] = [
 
 impl HeaderEdit {
     /// Checks every change.
-    pub fn check(&self) -> Result<(), EditError> {
+    ///
+    /// # Errors
+    ///
+    /// The first that nobody may make.
+    pub fn checked(self) -> Result<CheckedEdit, EditError> {
         let names = self.set.iter().map(|(name, _)| name);
         for name in names.chain(&self.remove) {
             if name.is_empty() || !name.bytes().all(is_token) {
@@ -102,7 +118,7 @@ impl HeaderEdit {
                 return Err(EditError::Invalid(name.clone()));
             }
         }
-        Ok(())
+        Ok(CheckedEdit(self))
     }
 
     /// Does a field of this name not pass as received?

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tidegate_contract::{PluginInfo, World};
+use tidegate_contract::PluginInfo;
 use tidegate_policy::compiled::{Compiled, L7Protocol};
 
 use super::{
@@ -259,7 +259,7 @@ impl Plugins {
             .filter_map(|file| file.published.as_ref());
         let sure = removed
             .chain(self.candidates())
-            .map(|candidate| (candidate.name.clone(), reads(candidate.info.world)));
+            .map(|candidate| (candidate.name.clone(), candidate.info.world.protocol()));
         // One that is still being examined counts by its file's name: the rules that name
         // it are in force, with their fail mode, rather than missing.
         let pending = self.files.iter().filter(|(_, file)| file.pending);
@@ -352,11 +352,4 @@ pub fn printable(path: &Path) -> String {
         }
     };
     name.chars().map(escape).collect()
-}
-
-fn reads(world: World) -> L7Protocol {
-    match world {
-        World::HttpFilter => L7Protocol::Http,
-        World::DnsFilter => L7Protocol::Dns,
-    }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use tidegate_contract::World;
 use tidegate_policy::compiled::Compiled;
 
 use super::{Candidate, Plugins, named, printable, stem};
@@ -55,7 +54,7 @@ fn row(
         name,
         version: version.map(|v| v.info.version.clone()).unwrap_or_default(),
         world: version
-            .map(|v| world(v.info.world).to_owned())
+            .map(|v| v.info.world.name().to_owned())
             .unwrap_or_default(),
         digest: version.map(|v| v.info.digest.clone()).unwrap_or_default(),
         source: source.to_owned(),
@@ -63,12 +62,5 @@ fn row(
         capabilities: version
             .map(|v| v.info.capabilities.clone())
             .unwrap_or_default(),
-    }
-}
-
-fn world(world: World) -> &'static str {
-    match world {
-        World::HttpFilter => "http-filter",
-        World::DnsFilter => "dns-filter",
     }
 }

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{ARTIFACT, Inspection, Report, confine::CPU_SECONDS};
-use crate::answer::shorten;
+use crate::failure::shorten;
 
 /// Longest time a worker may take, its CPU limit and a busy machine considered.
 pub(crate) const LONGEST: Duration = Duration::from_secs(120);

@@ -9,11 +9,10 @@ use wasmtime::{Engine, component::Component};
 
 use super::{COMPONENT, Inspection, Report, confine::confine};
 use crate::{
-    bindings::{PACKAGE, VERSION},
     engine::engine,
     host_calls::CAPABILITIES,
-    instance::Linked,
     manifest::Manifest,
+    worlds::{Linked, PACKAGE, VERSION, of_exports},
 };
 
 /// The process `tidegate compile-plugin`.
@@ -144,16 +143,7 @@ fn imports(engine: &Engine, component: &Component) -> Result<Vec<String>, String
 fn world(engine: &Engine, component: &Component) -> Result<World, String> {
     let component = component.component_type();
     let exports: Vec<_> = component.exports(engine).map(|(name, _)| name).collect();
-    let has =
-        |interface: &str| exports.contains(&format!("{PACKAGE}{interface}@{VERSION}").as_str());
-    match (has("http"), has("dns")) {
-        (true, false) => Ok(World::HttpFilter),
-        (false, true) => Ok(World::DnsFilter),
-        (true, true) => Err("it exports both `http` and `dns`; make two plugins of it".into()),
-        (false, false) => Err(format!(
-            "it exports neither `{PACKAGE}http@{VERSION}` nor `{PACKAGE}dns@{VERSION}`, but {exports:?}"
-        )),
-    }
+    of_exports(&exports)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::{bindings::imports::clock::Host, instance::State};
+use crate::{instance::State, worlds::imports::clock::Host};
 
 impl Host for State {
     fn now_ms(&mut self) -> u64 {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{bindings::imports::connection::Host, instance::State};
+use crate::{instance::State, worlds::imports::connection::Host};
 
 /// What a plugin may know about a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

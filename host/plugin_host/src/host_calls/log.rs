@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    bindings::imports::log::{Host, Level},
     instance::State,
+    worlds::imports::log::{Host, Level},
 };
 
 /// Longest line, bytes.

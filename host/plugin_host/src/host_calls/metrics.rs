@@ -1,7 +1,7 @@
 //! Counters of plugins; names and their number are bounded by
 //! [`Counters`](crate::counters::Counters).
 
-use crate::{bindings::imports::metrics::Host, instance::State};
+use crate::{instance::State, worlds::imports::metrics::Host};
 
 impl Host for State {
     fn add(&mut self, name: String, value: u64) {

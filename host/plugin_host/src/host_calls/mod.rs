@@ -12,7 +12,7 @@ use wasmtime::component::{HasSelf, Linker};
 
 pub use connection::Facts;
 
-use super::{bindings::imports, counters::Counters, instance::State, memory::Pot};
+use super::{counters::Counters, instance::State, memory::Pot, worlds::imports};
 
 /// Interfaces a plugin may ask for.
 pub(super) const CAPABILITIES: [&str; 4] = ["log", "metrics", "clock", "connection"];

@@ -14,9 +14,24 @@ use tidegate_wire::dns::{
 
 use super::learn::learn;
 use crate::{
+    decide::{self, Attribution},
     flow::FlowContext,
-    http::{Attribution, Inspector as _},
 };
+
+impl FlowContext {
+    /// Decides a query: the RCODE to refuse with, or `None` to forward it.
+    fn decide_query(&self, name: &str, qtype: u16) -> (Option<u8>, Attribution) {
+        self.with_sides(
+            |local, sides, facts| {
+                let how = (local.state.generation, local.state.reject);
+                let shadows = self.shadows(local, sides);
+                let sides = (&sides[..], &shadows[..]);
+                decide::dns::query(sides, how, (name, qtype), facts)
+            },
+            decide::dns::failed,
+        )
+    }
+}
 
 /// How long a server may take to answer; afterwards its answer is not relayed.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

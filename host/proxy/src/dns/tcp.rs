@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::exchange::{Decided, Exchange};
-use crate::{flow::FlowContext, http::Inspector as _};
+use crate::flow::FlowContext;
 
 /// A connection without a message for this long is closed (RFC 7766 §6.2.3 leaves the
 /// time to the server).

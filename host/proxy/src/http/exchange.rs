@@ -5,8 +5,8 @@ use std::time::Instant;
 use tidegate_contract::L7Summary;
 use tidegate_wire::{http::HttpHead, http1::Asked};
 
-use super::inspect::{Attribution, Inspector};
-use crate::records::MAX_TEXT;
+use super::inspect::Inspector;
+use crate::{decide::Attribution, records::MAX_TEXT};
 
 /// A request, until its record is kept.
 #[derive(Clone, Debug)]

@@ -5,10 +5,13 @@
 mod buffer;
 mod ending;
 mod exchange;
+mod flow;
 mod h1;
 mod h2;
 mod inspect;
 mod pump;
+mod reply;
+mod request;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -20,7 +23,7 @@ use tidegate_wire::http2::frame::PREFACE;
 use tokio::net::TcpStream;
 
 use self::buffer::Buffer;
-pub use self::inspect::{Attribution, Decision, Denial, Inspector, Verdict};
+pub use self::inspect::Inspector;
 pub(super) use self::{
     ending::cut_off,
     tunnel::carry,

@@ -10,15 +10,15 @@ use super::{
     response::Response,
     target::Target,
 };
-use crate::http::{EditError, Header, HeaderEdit};
+use crate::http::{CheckedEdit, Header};
 
 /// What is different in the new head.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rewrite<'a> {
     /// Path and query to send instead.
     pub path: Option<&'a str>,
     /// Changes a plugin asked for.
-    pub edit: Option<&'a HeaderEdit>,
+    pub edit: Option<&'a CheckedEdit>,
     /// Says that the connection ends with this message, whatever the sender said.
     pub close: bool,
 }
@@ -36,7 +36,7 @@ enum Connection {
 
 impl Rewrite<'_> {
     /// Writes a request head, without an offer to change to what may not pass.
-    pub fn encode_request(&self, request: &Request<'_, '_>) -> Result<Vec<u8>, EditError> {
+    pub fn encode_request(&self, request: &Request<'_, '_>) -> Vec<u8> {
         let mut line = String::with_capacity(512);
         line.push_str(request.method);
         line.push(' ');
@@ -60,12 +60,12 @@ impl Rewrite<'_> {
             Upgrade::TakenOut => Connection::WithoutUpgrade,
             Upgrade::No | Upgrade::WebSocket => Connection::Kept,
         };
-        self.encode_fields(kept, connection, &mut out)?;
-        Ok(out)
+        self.encode_fields(kept, connection, &mut out);
+        out
     }
 
     /// Writes a response head.
-    pub fn encode_response(&self, response: &Response<'_, '_>) -> Result<Vec<u8>, EditError> {
+    pub fn encode_response(&self, response: &Response<'_, '_>) -> Vec<u8> {
         let mut line = String::with_capacity(512);
         let _ = write!(
             line,
@@ -79,8 +79,8 @@ impl Rewrite<'_> {
             true => Connection::Close,
             false => Connection::Kept,
         };
-        self.encode_fields(response.headers.iter(), connection, &mut out)?;
-        Ok(out)
+        self.encode_fields(response.headers.iter(), connection, &mut out);
+        out
     }
 
     fn encode_fields<'h, 'b: 'h>(
@@ -88,10 +88,7 @@ impl Rewrite<'_> {
         headers: impl Iterator<Item = &'h Header<'b>>,
         connection: Connection,
         out: &mut Vec<u8>,
-    ) -> Result<(), EditError> {
-        if let Some(edit) = self.edit {
-            edit.check()?;
-        }
+    ) {
         for header in
             headers.filter(|header| self.edit.is_none_or(|edit| !edit.replaces(header.name)))
         {
@@ -116,7 +113,6 @@ impl Rewrite<'_> {
             push_field(name, value.as_bytes(), out);
         }
         out.extend_from_slice(b"\r\n");
-        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     block::{Fields, Indexing},
     table::{self, STATIC, Table},
 };
-use crate::http::HeaderEdit;
+use crate::http::CheckedEdit;
 
 /// Writes one header block without dynamic table and Huffman coding.
 #[derive(Clone, Debug, Default)]
@@ -117,7 +117,7 @@ impl TableEncoder {
         &mut self,
         fields: &Fields,
         path: Option<&str>,
-        edit: Option<&HeaderEdit>,
+        edit: Option<&CheckedEdit>,
     ) -> Vec<u8> {
         let mut block = self.begin();
         for (name, value, indexing) in fields.indexed() {

@@ -191,6 +191,7 @@ fn edits_apply_to_fields() {
         set: vec![("X-New".into(), "2".into())],
         remove: vec!["X-Old".into()],
     };
+    let edit = edit.checked().expect("allowed edit");
     let again = TableEncoder::default().encode(&fields, Some("/y"), Some(&edit));
     let got = decode(&again);
     let got: Vec<_> = got.iter().map(|(n, v)| format!("{n}={v}")).collect();

@@ -4,14 +4,12 @@ use std::fmt::Write as _;
 
 use tidegate_wire::http1::Asked;
 
-use crate::http::inspect::Denial;
+use crate::http::reply::Reply;
 
 /// A response we send instead of upstream's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer<'a> {
-    pub(super) status: u16,
-    pub(super) location: Option<&'a str>,
-    pub(super) body: &'a str,
+    pub(super) reply: &'a Reply,
     /// Say that the connection ends.
     pub(super) close: bool,
     /// It answers HEAD: announce the body, do not send it.
@@ -19,12 +17,10 @@ pub(super) struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// The request cannot be served; the connection ends with this.
-    pub(super) fn error(status: u16, body: &'a str) -> Self {
+    /// The connection ends with this.
+    pub(super) fn last(reply: &'a Reply) -> Self {
         Self {
-            status,
-            location: None,
-            body,
+            reply,
             close: true,
             to_head: false,
         }
@@ -36,24 +32,18 @@ impl<'a> Answer<'a> {
         Self { to_head, ..self }
     }
 
-    /// A plugin refused.
-    pub(super) fn denial(denial: &'a Denial, close: bool, to_head: bool) -> Self {
-        Self {
-            status: denial.status,
-            location: None,
-            body: &denial.body,
-            close,
-            to_head,
-        }
-    }
-
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut text = String::with_capacity(160 + self.body.len());
-        let (status, length) = (self.status, self.body.len());
+        let Reply {
+            status,
+            location,
+            body,
+        } = self.reply;
+        let (status, length) = (*status, body.len());
+        let mut text = String::with_capacity(160 + length);
         let _ = write!(text, "HTTP/1.1 {status} {}\r\n", reason(status));
         let _ = write!(text, "content-length: {length}\r\n");
         text.push_str("content-type: text/plain\r\n");
-        if let Some(location) = self.location {
+        if let Some(location) = location {
             let _ = write!(text, "location: {location}\r\n");
         }
         if self.close {
@@ -61,7 +51,7 @@ impl<'a> Answer<'a> {
         }
         text.push_str("\r\n");
         if !self.to_head {
-            text.push_str(self.body);
+            text.push_str(body);
         }
         text.into_bytes()
     }

@@ -23,6 +23,7 @@ use super::{
     ending::{Unasked, cut_off, last_words, unasked},
     inspect::{Inspector, no_upstream},
     pump::{Pump, PumpError},
+    reply::Reply,
     tunnel,
     watchdog::{Activity, Phase},
 };
@@ -63,8 +64,8 @@ pub(super) async fn serve(
     match progress {
         Progress::Nothing => {}
         Progress::Asked => {
-            let body = format!("{error}\r\n");
-            let answer = Answer::error(status, &body).to(asked).encode();
+            let reply = Reply::error(status, error);
+            let answer = Answer::last(&reply).to(asked).encode();
             last_words(connection.client, &answer).await;
         }
         Progress::Answered => connection.cut_off(),
@@ -316,8 +317,8 @@ impl<I: Inspector> Connection<'_, I> {
     async fn fail(&mut self, status: u16, error: &str) -> Next {
         let asked = self.underway.asked();
         self.underway.failed(status, error);
-        let body = format!("{error}\r\n");
-        let answer = Answer::error(status, &body).to(asked).encode();
+        let reply = Reply::error(status, error);
+        let answer = Answer::last(&reply).to(asked).encode();
         self.say(&answer).await
     }
 

@@ -5,14 +5,11 @@ use std::time::Instant;
 use tidegate_wire::{
     http::HttpHead,
     http1::{Framing, HeadError, Request, Rewrite, Upgrade, with_request},
-    path::{Normalised, normalise},
 };
 
 use super::answer::Answer;
 use crate::http::{
-    buffer::NO_MEMORY,
-    exchange::Exchange,
-    inspect::{Attribution, Inspector, Verdict},
+    buffer::NO_MEMORY, exchange::Exchange, inspect::Inspector, reply::Reply, request,
 };
 
 /// Longest request body that is read and forgotten to keep a connection whose
@@ -80,99 +77,46 @@ impl Unreadable {
 /// request begins is not known.
 pub(super) fn unreadable(error: &Unreadable, inspector: &impl Inspector) -> Plan {
     let reason = error.to_string();
-    let bytes = Answer::error(error.status(), &format!("{reason}\r\n")).encode();
+    let bytes = Answer::last(&Reply::error(error.status(), &reason)).encode();
     Exchange::unreadable("HTTP/1.1", reason).denied(error.status(), inspector);
     Plan::Refuse(Refuse { bytes, keep: None })
 }
 
 fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector) -> Plan {
-    let mut head = HttpHead {
+    let head = HttpHead {
         version: request.version,
         method: request.method,
         path: request.target.path(),
         authority: request.authority,
         headers: request.headers,
     };
-    let normalised = normalise(head.path);
-    let new_path = match &normalised {
-        Ok(Normalised::Unchanged) => None,
-        Ok(Normalised::Changed(path)) => Some(path.as_str()),
-        Ok(Normalised::Redirect(path)) => {
-            let answer = Answer {
-                location: Some(path),
-                ..Answer::error(307, "")
-            };
-            return refuse(
-                request,
-                &head,
-                began,
-                answer,
-                "escaped slash in path",
-                inspector,
-            );
-        }
-        Err(error) => {
-            let reason = error.to_string();
-            let body = format!("{reason}\r\n");
-            let answer = Answer::error(400, &body);
-            return refuse(request, &head, began, answer, &reason, inspector);
-        }
+    let passed = match request::decide(head, began, inspector) {
+        Ok(passed) => passed,
+        Err(reply) => return refuse(request, &reply),
     };
-    head.path = new_path.unwrap_or(head.path);
-
-    let decision = inspector.decide_request(&head);
-    let edit = match &decision.verdict {
-        Verdict::Deny(denial) => {
-            let keep = kept_framing(request);
-            let answer = Answer::denial(denial, keep.is_none(), request.method == "HEAD");
-            let bytes = answer.encode();
-            Exchange::new(&head, decision.attribution, began).denied(denial.status, inspector);
-            return Plan::Refuse(Refuse { bytes, keep });
-        }
-        Verdict::Allow => None,
-        Verdict::Edit(edit) => Some(edit),
-    };
-    let as_received = edit.is_none() && new_path.is_none() && request.upgrade != Upgrade::TakenOut;
     let rewrite = Rewrite {
-        path: new_path,
-        edit,
+        path: passed.path.as_deref(),
+        edit: passed.edit.as_ref(),
         close: false,
     };
-    let rewritten = match (!as_received).then(|| rewrite.encode_request(request)) {
-        None => None,
-        Some(Ok(head)) => Some(head),
-        Some(Err(error)) => {
-            let answer = Answer::error(500, "invalid header edit\r\n");
-            return refuse(request, &head, began, answer, &error.to_string(), inspector);
-        }
-    };
+    let as_received = rewrite == Rewrite::default() && request.upgrade != Upgrade::TakenOut;
     Plan::Forward(Forward {
-        rewritten,
+        rewritten: (!as_received).then(|| rewrite.encode_request(request)),
         framing: request.framing,
         persistent: request.persistent,
         may_upgrade: request.upgrade == Upgrade::WebSocket,
-        sees_response: decision.sees_response,
-        exchange: Exchange::new(&head, decision.attribution, began),
+        sees_response: passed.sees_response,
+        exchange: passed.exchange,
     })
 }
 
-/// Refuses for a reason that is not a rule.
-fn refuse(
-    request: &Request<'_, '_>,
-    head: &HttpHead<'_>,
-    began: Instant,
-    answer: Answer<'_>,
-    error: &str,
-    inspector: &impl Inspector,
-) -> Plan {
+fn refuse(request: &Request<'_, '_>, reply: &Reply) -> Plan {
     let keep = kept_framing(request);
     let answer = Answer {
+        reply,
         close: keep.is_none(),
         to_head: request.method == "HEAD",
-        ..answer
     };
-    let exchange = Exchange::new(head, Attribution::default(), began);
-    exchange.failed(answer.status, error, inspector);
     Plan::Refuse(Refuse {
         bytes: answer.encode(),
         keep,

@@ -14,8 +14,9 @@ use tokio::{
 use super::{answer::Answer, underway::Underway};
 use crate::http::{
     ending::cut_off,
-    inspect::{Inspector, Verdict},
+    inspect::Inspector,
     pump::{Pump, PumpError},
+    request::{Responded, respond},
     watchdog::Activity,
 };
 
@@ -172,20 +173,21 @@ fn prepare(
     let asked = underway.asked();
     with_response(head, asked, |response| {
         if response.is_interim() {
-            return pass(response, Record::None, After::Interim, Rewrite::default());
+            let interim = pass(response, Record::None, After::Interim, Rewrite::default());
+            return Ok(interim);
         }
         let record = Record::Answered(response.status);
         if response.status == 101 {
             return match expected.may_upgrade {
                 true if response.switches_to_websocket() => {
-                    pass(response, record, After::Tunnel, Rewrite::default())
+                    Ok(pass(response, record, After::Tunnel, Rewrite::default()))
                 }
                 true => Err("a 101 that does not name websocket alone".to_owned()),
                 false => Err("unexpected 101".to_owned()),
             };
         }
         if asked == Asked::Connect && response.status < 300 {
-            return pass(response, record, After::Tunnel, Rewrite::default());
+            return Ok(pass(response, record, After::Tunnel, Rewrite::default()));
         }
         // Whoever is answered before it has said everything may or may not say the rest:
         // there is no telling what its next bytes are, so they go nowhere.
@@ -194,9 +196,9 @@ fn prepare(
             persistent: response.persistent && !early,
         };
         if expected.sees_response {
-            return inspect(response, after, ending(early), underway);
+            return Ok(inspect(response, after, ending(early), underway));
         }
-        pass(response, record, after, ending(early))
+        Ok(pass(response, record, after, ending(early)))
     })
     .map_err(|error| error.to_string())?
 }
@@ -217,22 +219,17 @@ fn is_whole(framing: Framing, came: &[u8]) -> bool {
 
 /// Passes a response on: as received, unless an edit or the end of the connection must
 /// be written into a final one.
-fn pass(
-    response: &Response<'_, '_>,
-    record: Record,
-    after: After,
-    rewrite: Rewrite<'_>,
-) -> Result<Ready, String> {
+fn pass(response: &Response<'_, '_>, record: Record, after: After, rewrite: Rewrite<'_>) -> Ready {
     let rewritten = match rewrite.edit.is_some() || rewrite.close || response.padded_names {
         true => Some(rewrite.encode_response(response)),
         false => None,
     };
-    Ok(Ready {
-        rewritten: rewritten.transpose().map_err(|error| error.to_string())?,
+    Ready {
+        rewritten,
         framing: response.framing,
         record,
         after,
-    })
+    }
 }
 
 /// Passes the head through the plugins that asked for it.
@@ -241,30 +238,28 @@ fn inspect(
     after: After,
     rewrite: Rewrite<'_>,
     underway: &Underway<'_, impl Inspector>,
-) -> Result<Ready, String> {
+) -> Ready {
     let head = ResponseHead {
         status: response.status,
         headers: response.headers,
     };
-    let mut verdict = Verdict::Allow;
-    underway.attribute(|attribution| {
-        let decision = underway.inspector.decide_response(attribution, &head);
-        verdict = decision.verdict;
-        decision.attribution
-    });
-    let record = Record::Answered(response.status);
-    match &verdict {
-        Verdict::Allow => pass(response, record, after, rewrite),
-        Verdict::Deny(denial) => {
-            let answer = Answer::denial(denial, true, underway.asked() == Asked::Head);
-            Ok(replaced(answer, Record::Denied(denial.status)))
+    let responded =
+        underway.change(|attribution, inspector| respond(&head, attribution, inspector));
+    match responded {
+        None | Some(Responded::Pass(None)) => {
+            pass(response, Record::Answered(response.status), after, rewrite)
         }
-        Verdict::Edit(edit) => {
-            let edit = Some(edit);
-            pass(response, record, after, Rewrite { edit, ..rewrite }).or_else(|error| {
-                let answer = Answer::error(500, "invalid header edit\r\n").to(underway.asked());
-                Ok(replaced(answer, Record::Failed(500, error)))
-            })
+        Some(Responded::Pass(Some(edit))) => {
+            let edit = Some(&edit);
+            let record = Record::Answered(response.status);
+            pass(response, record, after, Rewrite { edit, ..rewrite })
+        }
+        Some(Responded::Replace { reply, error }) => {
+            let record = match error {
+                None => Record::Denied(reply.status),
+                Some(error) => Record::Failed(reply.status, error),
+            };
+            replaced(Answer::last(&reply).to(underway.asked()), record)
         }
     }
 }

@@ -4,14 +4,14 @@ use std::cell::RefCell;
 
 use tidegate_wire::http1::Asked;
 
-use crate::http::{
-    exchange::Exchange,
-    inspect::{Attribution, Inspector},
+use crate::{
+    decide::Attribution,
+    http::{exchange::Exchange, inspect::Inspector},
 };
 
 /// At most one request, from its decision to the last byte of its response.
 pub(super) struct Underway<'a, I> {
-    pub(super) inspector: &'a I,
+    inspector: &'a I,
     entry: RefCell<Option<Entry>>,
 }
 
@@ -64,12 +64,12 @@ impl<'a, I: Inspector> Underway<'a, I> {
             .map_or(Asked::Other, |entry| entry.exchange.asked)
     }
 
-    /// Lets who decided about the request be changed by who decides about its response.
-    pub(super) fn attribute(&self, change: impl FnOnce(Attribution) -> Attribution) {
-        if let Some(entry) = &mut *self.entry.borrow_mut() {
-            let attribution = std::mem::take(&mut entry.exchange.attribution);
-            entry.exchange.attribution = change(attribution);
-        }
+    /// Lets who decided about the request be changed by who decides about its response;
+    /// `None` if there is no request.
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut Attribution, &I) -> R) -> Option<R> {
+        let mut entry = self.entry.borrow_mut();
+        let entry = entry.as_mut()?;
+        Some(change(&mut entry.exchange.attribution, self.inspector))
     }
 
     /// Upstream's response is being passed on; `whole` if nothing of it is still to come.

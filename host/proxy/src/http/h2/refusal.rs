@@ -5,43 +5,12 @@ use tidegate_wire::http2::{
     frame::{self, SAFE_PAYLOAD, flag, kind},
 };
 
-use crate::http::inspect::Denial;
+use crate::http::reply::Reply;
 
-/// A response we send instead of upstream's.
-pub(super) struct Refusal<'a> {
-    pub(super) status: u16,
-    location: Option<&'a str>,
-    body: &'a str,
-}
-
-impl<'a> Refusal<'a> {
-    pub(super) fn denial(denial: &'a Denial) -> Self {
-        Self {
-            status: denial.status,
-            location: None,
-            body: &denial.body,
-        }
-    }
-
-    pub(super) fn error(status: u16, body: &'a str) -> Self {
-        Self {
-            status,
-            location: None,
-            body,
-        }
-    }
-
-    pub(super) fn redirect(location: &'a str) -> Self {
-        Self {
-            status: 307,
-            location: Some(location),
-            body: "",
-        }
-    }
-
+impl Reply {
     /// Writes the whole response, with its body if that fits `window`; returns how
     /// much of the window it took.
-    pub(super) fn write(
+    pub(in crate::http) fn write(
         &self,
         stream: u32,
         mut block: BlockEncoder,
@@ -50,11 +19,11 @@ impl<'a> Refusal<'a> {
         out: &mut Vec<u8>,
     ) -> u32 {
         let fits = self.body.len() <= SAFE_PAYLOAD.min(window as usize);
-        let body = if fits || to_head { self.body } else { "" };
+        let body = if fits || to_head { &*self.body } else { "" };
         block.field(b":status", self.status.to_string().as_bytes());
         block.field(b"content-length", body.len().to_string().as_bytes());
         block.field(b"content-type", b"text/plain");
-        if let Some(location) = self.location {
+        if let Some(location) = &self.location {
             block.field(b"location", location.as_bytes());
         }
         let body = if to_head { "" } else { body };

@@ -16,12 +16,18 @@ use tokio::{
 };
 
 use super::{
-    Attribution, Decision, Denial, Inspector, Verdict,
+    Inspector,
     buffer::Buffer,
     h1 as http1, serve,
     watchdog::{Activity, TICK},
 };
-use crate::budget::Budget;
+use crate::{
+    budget::Budget,
+    decide::{
+        Attribution,
+        http::{Decision, Denial, Verdict},
+    },
+};
 
 /// Decides by the first path segment, and keeps every record as one line.
 pub(super) struct Rules {

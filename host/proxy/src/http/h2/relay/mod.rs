@@ -36,11 +36,10 @@ use super::{
     half::Half,
     memory::{Held, Share},
     outbox::Outbox,
-    refusal::Refusal,
     settings::Settings,
     window::ClientWindow,
 };
-use crate::http::{exchange::Exchange, inspect::Inspector};
+use crate::http::{exchange::Exchange, inspect::Inspector, reply::Reply};
 
 /// Most SETTINGS of one peer that may wait for the other's acknowledgement.
 const MAX_UNACKED: usize = 32;
@@ -212,15 +211,11 @@ impl<'a, I: Inspector> Relay<'a, I> {
     pub(super) fn give_up(&mut self, status: u16, error: &str) {
         self.to_upstream.clear();
         self.upstream = Upstream::Absent(status, error.to_owned());
+        let reply = Reply::error(status, error);
         let streams: Vec<_> = self.streams.drain().collect();
         for (id, stream) in streams {
             let to_head = stream.exchange.as_ref().is_some_and(Exchange::is_to_head);
-            let body = format!("{error}\r\n");
-            self.answer(
-                (id, stream.client_done),
-                Refusal::error(status, &body),
-                to_head,
-            );
+            self.answer((id, stream.client_done), &reply, to_head);
             if let Some(exchange) = stream.exchange {
                 exchange.failed(status, error, self.inspector);
             }
@@ -264,13 +259,13 @@ impl<'a, I: Inspector> Relay<'a, I> {
     }
 
     /// Answers a request in upstream's place, and forgets its stream.
-    fn answer(&mut self, (id, client_done): (u32, bool), refusal: Refusal<'_>, to_head: bool) {
+    fn answer(&mut self, (id, client_done): (u32, bool), reply: &Reply, to_head: bool) {
         let stream_window = u32::try_from(self.stream_window).unwrap_or(0);
         let window = self.window.kept().min(stream_window);
         let block = self.response_blocks.begin();
         let mut spent = 0;
         self.to_client
-            .own(|out| spent = refusal.write(id, block, window, to_head, out));
+            .own(|out| spent = reply.write(id, block, window, to_head, out));
         self.window.spend(spent);
         self.closed.remember(id, ended(client_done));
         if !client_done {

@@ -3,19 +3,20 @@
 use std::time::Instant;
 
 use tidegate_wire::{
-    http::{HeaderEdit, HttpHead, Version},
+    http::{CheckedEdit, HttpHead, Version},
     http2::{
         Malformed, Request,
         frame::{self, code},
     },
-    path::{Normalised, normalise},
 };
 
 use super::{Relay, Stream, Upstream};
 use crate::http::{
     exchange::Exchange,
-    h2::{Fault, half::Block, refusal::Refusal, settings::MAX_STREAMS},
-    inspect::{Attribution, Inspector, Verdict},
+    h2::{Fault, half::Block, settings::MAX_STREAMS},
+    inspect::Inspector,
+    reply::Reply,
+    request,
 };
 
 impl<I: Inspector> Relay<'_, I> {
@@ -43,8 +44,8 @@ impl<I: Inspector> Relay<'_, I> {
     fn unreadable(&mut self, block: &Block, error: Malformed) -> Result<(), Fault> {
         let exchange = Exchange::unreadable(Version::Http2.as_str(), error.to_string());
         if error == Malformed::TooLarge {
-            let refusal = Refusal::error(431, "header list too large\r\n");
-            self.answer((block.stream, block.end_stream), refusal, false);
+            let reply = Reply::error(431, "header list too large");
+            self.answer((block.stream, block.end_stream), &reply, false);
             exchange.denied(431, self.inspector);
         } else {
             self.to_client.reset(block.stream, code::PROTOCOL_ERROR);
@@ -66,55 +67,27 @@ impl<I: Inspector> Relay<'_, I> {
         request: &Request<'_>,
         began: Instant,
     ) -> Result<(), Fault> {
-        let mut head = HttpHead {
+        let head = HttpHead {
             version: Version::Http2,
             method: request.method,
             path: request.path,
             authority: request.authority,
             headers: &request.headers,
         };
-        let normalised = normalise(head.path);
-        match &normalised {
-            Ok(Normalised::Unchanged) => {}
-            Ok(Normalised::Changed(path)) => head.path = path,
-            Ok(Normalised::Redirect(path)) => {
-                let refusal = Refusal::redirect(path);
-                self.refuse(block, &head, refusal, "escaped slash in path", began);
-                return Ok(());
-            }
-            Err(error) => {
-                let refusal = Refusal::error(400, "malformed path\r\n");
-                self.refuse(block, &head, refusal, &error.to_string(), began);
-                return Ok(());
-            }
-        }
         self.decided += 1;
-        let decision = self.inspector.decide_request(&head);
-        let edit = match &decision.verdict {
-            Verdict::Allow => None,
-            Verdict::Edit(edit) => match edit.check() {
-                Ok(()) => Some(edit),
-                Err(error) => {
-                    let refusal = Refusal::error(500, "invalid header edit\r\n");
-                    self.refuse(block, &head, refusal, &error.to_string(), began);
-                    return Ok(());
-                }
-            },
-            Verdict::Deny(denial) => {
-                let to_head = head.method == "HEAD";
-                let stream = (block.stream, block.end_stream);
-                self.answer(stream, Refusal::denial(denial), to_head);
-                Exchange::new(&head, decision.attribution, began)
-                    .denied(denial.status, self.inspector);
+        let to_head = head.method == "HEAD";
+        let passed = match request::decide(head, began, self.inspector) {
+            Ok(passed) => passed,
+            Err(reply) => {
+                self.answer((block.stream, block.end_stream), &reply, to_head);
                 return Ok(());
             }
         };
-        let exchange = Exchange::new(&head, decision.attribution, began);
+        let exchange = passed.exchange;
         if let Upstream::Absent(status, error) = &self.upstream {
             let (status, error) = (*status, error.clone());
-            let body = format!("{error}\r\n");
-            let stream = (block.stream, block.end_stream);
-            self.answer(stream, Refusal::error(status, &body), exchange.is_to_head());
+            let reply = Reply::error(status, &error);
+            self.answer((block.stream, block.end_stream), &reply, to_head);
             exchange.failed(status, &error, self.inspector);
             return Ok(());
         }
@@ -127,7 +100,7 @@ impl<I: Inspector> Relay<'_, I> {
         self.ask();
         let stream = Stream {
             exchange: Some(exchange),
-            sees_response: decision.sees_response,
+            sees_response: passed.sees_response,
             answered: false,
             client_done: block.end_stream,
             upstream_done: false,
@@ -137,15 +110,14 @@ impl<I: Inspector> Relay<'_, I> {
             held,
         };
         self.streams.insert(block.stream, stream);
-        let path = matches!(normalised, Ok(Normalised::Changed(_))).then_some(head.path);
-        self.pass_request_block(block, path, edit)
+        self.pass_request_block(block, passed.path.as_deref(), passed.edit.as_ref())
     }
 
     pub(super) fn pass_request_block(
         &mut self,
         block: &Block,
         path: Option<&str>,
-        edit: Option<&HeaderEdit>,
+        edit: Option<&CheckedEdit>,
     ) -> Result<(), Fault> {
         let bytes = self.request_blocks.encode(&block.fields, path, edit);
         self.to_upstream
@@ -157,21 +129,5 @@ impl<I: Inspector> Relay<'_, I> {
             .sum();
         let sent = bytes.len().saturating_sub(added);
         self.expansion.block(block.length, sent)
-    }
-
-    /// Refuses for a reason that is not a rule.
-    fn refuse(
-        &mut self,
-        block: &Block,
-        head: &HttpHead<'_>,
-        refusal: Refusal<'_>,
-        error: &str,
-        began: Instant,
-    ) {
-        let status = refusal.status;
-        let stream = (block.stream, block.end_stream);
-        self.answer(stream, refusal, head.method == "HEAD");
-        let exchange = Exchange::new(head, Attribution::default(), began);
-        exchange.failed(status, error, self.inspector);
     }
 }

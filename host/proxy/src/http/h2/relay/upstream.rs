@@ -1,7 +1,7 @@
 //! What upstream sends.
 
 use tidegate_wire::{
-    http::{Header, HeaderEdit, ResponseHead},
+    http::{CheckedEdit, Header, ResponseHead},
     http2::{
         Frame, Malformed, Response, check_trailers,
         frame::{self, code, flag, kind},
@@ -18,10 +18,11 @@ use crate::http::{
     h2::{
         Fault,
         half::{Block, Step},
-        refusal::Refusal,
         settings::{Peer, Settings},
     },
-    inspect::{Inspector, Verdict},
+    inspect::Inspector,
+    reply::Reply,
+    request::{Responded, respond},
 };
 
 impl<I: Inspector> Relay<'_, I> {
@@ -230,7 +231,7 @@ impl<I: Inspector> Relay<'_, I> {
         block: &Block,
         status: u16,
         mut exchange: Exchange,
-    ) -> Option<Option<HeaderEdit>> {
+    ) -> Option<Option<CheckedEdit>> {
         let fields = block
             .fields
             .iter()
@@ -245,37 +246,21 @@ impl<I: Inspector> Relay<'_, I> {
             status,
             headers: &headers,
         };
-        let attribution = std::mem::take(&mut exchange.attribution);
-        let decision = self.inspector.decide_response(attribution, &head);
-        exchange.attribution = decision.attribution;
         let to_head = exchange.is_to_head();
-        let denial = match decision.verdict {
-            Verdict::Allow => {
+        match respond(&head, &mut exchange.attribution, self.inspector) {
+            Responded::Pass(edit) => {
                 exchange.answered(status, self.inspector);
-                return Some(None);
+                Some(edit)
             }
-            Verdict::Edit(edit) => match edit.check() {
-                Ok(()) => {
-                    exchange.answered(status, self.inspector);
-                    return Some(Some(edit));
+            Responded::Replace { reply, error } => {
+                match error {
+                    None => exchange.denied(reply.status, self.inspector),
+                    Some(error) => exchange.failed(reply.status, &error, self.inspector),
                 }
-                Err(error) => {
-                    exchange.failed(500, &error.to_string(), self.inspector);
-                    let refusal = Refusal::error(500, "invalid header edit\r\n");
-                    self.replace(block.stream, block.end_stream, refusal, to_head);
-                    return None;
-                }
-            },
-            Verdict::Deny(denial) => denial,
-        };
-        exchange.denied(denial.status, self.inspector);
-        self.replace(
-            block.stream,
-            block.end_stream,
-            Refusal::denial(&denial),
-            to_head,
-        );
-        None
+                self.replace(block.stream, block.end_stream, &reply, to_head);
+                None
+            }
+        }
     }
 
     /// Answers a request whose response may not be passed on (RFC 9113 §8.1.1).
@@ -289,21 +274,21 @@ impl<I: Inspector> Relay<'_, I> {
             let error = format!("malformed response: {error}");
             exchange.failed(502, &error, self.inspector);
         }
-        let refusal = Refusal::error(502, "malformed response\r\n");
-        self.replace(id, false, refusal, to_head);
+        let reply = Reply::error(502, "malformed response");
+        self.replace(id, false, &reply, to_head);
     }
 
     /// Answers in upstream's place, and tells it that the rest is not wanted.
-    fn replace(&mut self, id: u32, upstream_done: bool, refusal: Refusal<'_>, to_head: bool) {
+    fn replace(&mut self, id: u32, upstream_done: bool, reply: &Reply, to_head: bool) {
         let stream = self.streams.remove(&id);
         let client_done = stream.is_none_or(|stream| stream.client_done);
         if !(upstream_done && client_done) {
             self.to_upstream.reset(id, code::CANCEL);
         }
-        self.answer((id, client_done), refusal, to_head);
+        self.answer((id, client_done), reply, to_head);
     }
 
-    fn pass_response_block(&mut self, block: &Block, edit: Option<&HeaderEdit>) {
+    fn pass_response_block(&mut self, block: &Block, edit: Option<&CheckedEdit>) {
         let bytes = self.response_blocks.encode(&block.fields, None, edit);
         self.to_client
             .own(|out| frame::write_block(block.stream, block.end_stream, &bytes, out));

@@ -1,11 +1,12 @@
 //! Who a connection belongs to and what decides about it, on real kernel tables.
 
-use tidegate_wire::http::Version;
+use tidegate_wire::http::{HttpHead, Version};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::{
-    http::Verdict,
+    decide::http::{Decision, Verdict},
+    http::Inspector as _,
     testing::{snapshot, view, view_of},
 };
 

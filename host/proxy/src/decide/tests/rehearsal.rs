@@ -1,22 +1,12 @@
 //! What is told of a message beside its decision: plugins answer what their name says.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{cell::Cell, rc::Rc};
 
-use tidegate_contract::Reject;
-use tidegate_policy::compiled::{
-    FailMode::{self, Closed, Open},
-    L7Protocol,
-};
-use tidegate_wire::http::{HttpHead, ResponseHead};
+use tidegate_contract::{Rehearsed, Reject};
+use tidegate_policy::compiled::FailMode::{Closed, Open};
 
 use super::*;
-use crate::{
-    chain::{
-        Chain, DnsAnswer, Facts, Fault, HttpAnswer, query, request,
-        tests::{HEAD, chain, egress, facts, ingress},
-    },
-    http::Verdict,
-};
+use crate::decide::dns::query;
 
 type Plugins<'a> = &'a [(&'a str, FailMode)];
 
@@ -50,7 +40,7 @@ fn check(one: Plugins<'_>, other: Plugins<'_>, shadow: Plugins<'_>, expected: Op
     let rehearsed = decision.attribution.rehearsed.clone();
     assert_eq!(rehearsed.map(|told| *told), expected, "{case}");
     assert_eq!(without.attribution.rehearsed, None, "{case}");
-    let attribution = crate::http::Attribution {
+    let attribution = Attribution {
         rehearsed: None,
         ..decision.attribution
     };
@@ -82,7 +72,7 @@ fn what_would_be_decided_is_told_where_it_is_something_else() {
         allowed: false,
         rules: vec![40],
         unmatched: false,
-        error: Some("plugin trapped".into()),
+        error: Some("plugin exceeded its deadline".into()),
     });
     check(&[allows], &[allows], &[allows, ("fail", Closed)], failed);
     // What is bound and in force has the last word whatever rules would let pass.
@@ -186,18 +176,23 @@ impl Filter for Counted {
     fn is_bound(&self) -> bool {
         self.0.is_bound()
     }
+    fn http(&self) -> Option<&dyn HttpFilter> {
+        Some(self)
+    }
+}
+
+impl HttpFilter for Counted {
     fn sees_responses(&self) -> bool {
-        self.0.sees_responses()
+        self.0.http().is_some_and(HttpFilter::sees_responses)
     }
-    fn request(&self, head: &HttpHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, Fault> {
+    fn request(&self, head: &HttpHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, Failure> {
         self.1.set(self.1.get() + 1);
-        self.0.request(head, facts)
+        let counted = self.0.http().ok_or(Failure::WrongWorld)?;
+        counted.request(head, facts)
     }
-    fn response(&self, head: &ResponseHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, Fault> {
-        self.0.response(head, facts)
-    }
-    fn query(&self, name: &str, qtype: u16, facts: &Arc<Facts>) -> Result<DnsAnswer, Fault> {
-        self.0.query(name, qtype, facts)
+    fn response(&self, head: &ResponseHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, Failure> {
+        let counted = self.0.http().ok_or(Failure::WrongWorld)?;
+        counted.response(head, facts)
     }
 }
 
@@ -207,6 +202,7 @@ impl Filter for Counted {
 fn nobody_is_asked_twice() {
     let calls = Rc::new(Cell::new(0));
     let counted = |plugins: Plugins<'_>| Chain {
+        id: 1,
         protocol: L7Protocol::Http,
         filters: chain(1, plugins)
             .filters

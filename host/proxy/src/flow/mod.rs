@@ -1,6 +1,10 @@
 //! The flow behind a connection or datagram: who talks to whom, which rule sets apply,
 //! and what is written down about it.
 
+mod facts;
+#[cfg(test)]
+mod tests;
+
 use std::{
     cell::{Cell, RefCell},
     io,
@@ -11,21 +15,18 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use tidegate_contract::L7Record;
-use tidegate_contract::L7Summary;
-use tidegate_ebpf_shared::{addr::proto, flow::FlowEntry, policy::verdict, steer::SteerOrigin};
-use tidegate_policy::compiled::L7Protocol;
-use tidegate_wire::http::{HttpHead, ResponseHead};
+use tidegate_contract::{L7Record, L7Summary};
+use tidegate_ebpf_shared::{addr::proto, steer::SteerOrigin};
+use tidegate_policy::compiled::{L7Protocol, RuleId};
 use tokio::net::TcpStream;
 
+use self::facts::{Asked, FlowFacts, Origin};
 use super::{
-    chain::{self, Chain, Facts, Side},
+    decide::{Attribution, Chain, Facts, InShadow, Side},
     dns::boot_seconds,
-    http::{Attribution, Decision, Inspector},
     outward::{self, United, Way},
     places::Client,
     records::shorten,
-    rehearsal::InShadow,
     state::{Local, View},
     tables::socket_addr,
     upstream::{Speaker, connect_tcp},
@@ -47,74 +48,6 @@ pub(super) struct FlowContext {
     /// What all names and prefixes of the destination allow, found out once and again
     /// with a new generation.
     outward: RefCell<Option<(u32, Option<Rc<United>>)>>,
-}
-
-/// How the flow came here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    /// From a workload, by packet mark: the kernel keeps an entry that follows the policy.
-    Workload,
-    /// From a host service, at `connect`: what was decided then.
-    HostService,
-}
-
-/// What the kernel decided about the flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct FlowFacts {
-    identities: (u32, u32),
-    endpoints: (u32, u32),
-    egress: Asked,
-    ingress: Asked,
-    /// The rule that would drop the flow if what is in shadow were enforced.
-    dropped_in_shadow: Option<u32>,
-    /// Generation of the kernel's decision.
-    generation: u32,
-}
-
-/// One direction's rule set and the rule that asked for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Asked {
-    l7: u32,
-    rule: u32,
-}
-
-impl From<&FlowEntry> for FlowFacts {
-    fn from(entry: &FlowEntry) -> Self {
-        Self {
-            identities: (entry.src_identity, entry.dst_identity),
-            endpoints: (entry.src_endpoint, entry.dst_endpoint),
-            egress: Asked {
-                l7: entry.egress_l7,
-                rule: entry.egress_rule,
-            },
-            ingress: Asked {
-                l7: entry.ingress_l7,
-                rule: entry.ingress_rule,
-            },
-            dropped_in_shadow: matches!(
-                entry.shadow_verdict,
-                verdict::DENY | verdict::DEFAULT_DENY
-            )
-            .then_some(entry.shadow_rule),
-            generation: entry.generation,
-        }
-    }
-}
-
-impl From<&SteerOrigin> for FlowFacts {
-    fn from(origin: &SteerOrigin) -> Self {
-        Self {
-            identities: (origin.src_identity, origin.dst_identity),
-            endpoints: (origin.endpoint, 0),
-            egress: Asked {
-                l7: origin.l7,
-                rule: origin.rule,
-            },
-            ingress: Asked::default(),
-            dropped_in_shadow: None,
-            generation: origin.generation,
-        }
-    }
 }
 
 /// How the flow's bytes are to be read.
@@ -243,6 +176,11 @@ impl FlowContext {
             .await
     }
 
+    /// Opens the upstream leg.
+    pub(super) async fn connect_upstream(&self) -> io::Result<TcpStream> {
+        connect_tcp(self.speaker().await, self.destination).await
+    }
+
     /// How the bytes are to be read.
     pub(super) fn reading(&self) -> Reading {
         let local = self.view.current();
@@ -258,23 +196,8 @@ impl FlowContext {
         }
     }
 
-    /// Decides a DNS query: the RCODE to refuse with, or `None` to forward it.
-    pub(super) fn decide_query(&self, name: &str, qtype: u16) -> (Option<u8>, Attribution) {
-        /// RFC 1035 §4.1.1.
-        const SERVFAIL: u8 = 2;
-        self.with_sides(
-            |local, sides, facts| {
-                let (generation, reject) = (local.state.generation, local.state.reject);
-                let shadows = self.shadows(local, sides);
-                let sides = (&sides[..], &shadows[..]);
-                chain::query(sides, (generation, reject), (name, qtype), facts)
-            },
-            |failed| (Some(SERVFAIL), failed.attribution),
-        )
-    }
-
     /// The rules of both directions, egress first, for a record nobody else decided.
-    pub(super) fn asking_rules(&self) -> Vec<u32> {
+    pub(super) fn asking_rules(&self) -> Vec<RuleId> {
         let facts = self.facts.get();
         [facts.egress.rule, facts.ingress.rule]
             .into_iter()
@@ -333,7 +256,7 @@ impl FlowContext {
 
     /// What is in shadow for both. Without effect on anything, so what cannot be told of it
     /// is not told: a generation may be older than the rule sets it names.
-    fn shadows<'l>(&self, local: &'l Local, sides: &[Side<'l>; 2]) -> [InShadow<'l>; 2] {
+    pub(super) fn shadows<'l>(&self, local: &'l Local, sides: &[Side<'l>; 2]) -> [InShadow<'l>; 2] {
         let facts = self.facts.get();
         if let Some(rule) = facts.dropped_in_shadow {
             // There would be no flow for a message to come on.
@@ -402,44 +325,22 @@ impl FlowContext {
         facts
     }
 
-    /// Decides with the latest state, or refuses if what is to be decided is not known.
-    fn with_sides<R>(
+    /// Decides with the latest state. If it cannot say by which rules, `refuse` is told
+    /// why, and by which generation.
+    pub(super) fn with_sides<R>(
         &self,
         decide: impl FnOnce(&Local, &[Side<'_>; 2], &Arc<Facts>) -> R,
-        refuse: impl FnOnce(Decision) -> R,
+        refuse: impl FnOnce(String, u32) -> R,
     ) -> R {
         let local = self.view.current();
         match self.refresh(&local).and_then(|()| self.sides(&local)) {
             Ok(sides) => decide(&local, &sides, &self.told(&local)),
-            Err(error) => refuse(chain::failed(&error, local.state.generation)),
+            Err(error) => refuse(error, local.state.generation),
         }
     }
-}
 
-impl Inspector for FlowContext {
-    async fn connect_upstream(&self) -> io::Result<TcpStream> {
-        connect_tcp(self.speaker().await, self.destination).await
-    }
-
-    fn decide_request(&self, head: &HttpHead<'_>) -> Decision {
-        self.with_sides(
-            |local, sides, facts| {
-                let shadows = self.shadows(local, sides);
-                let sides = (&sides[..], &shadows[..]);
-                chain::request(sides, local.state.generation, head, facts)
-            },
-            |failed| failed,
-        )
-    }
-
-    fn decide_response(&self, request: Attribution, head: &ResponseHead<'_>) -> Decision {
-        self.with_sides(
-            |_, sides, facts| chain::response(sides, request, head, facts),
-            |failed| failed,
-        )
-    }
-
-    fn record(&self, attribution: Attribution, allowed: bool, mut summary: L7Summary) {
+    /// Keeps a record of one message.
+    pub(super) fn record(&self, attribution: Attribution, allowed: bool, mut summary: L7Summary) {
         match &mut summary {
             L7Summary::Http { url, method, .. } => {
                 shorten(url);
@@ -476,7 +377,3 @@ pub(super) fn now_ns() -> u64 {
         .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
-
-#[cfg(test)]
-#[path = "flow_tests.rs"]
-mod tests;

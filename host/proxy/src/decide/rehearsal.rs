@@ -8,7 +8,10 @@
 use tidegate_contract::Rehearsed;
 use tidegate_policy::compiled::RuleId;
 
-use super::chain::{Answered, Filter, Side, Walk};
+use super::{
+    Filter, Side,
+    walk::{Answered, Walk},
+};
 
 /// What is in shadow for one side.
 #[derive(Clone, Default)]
@@ -92,7 +95,3 @@ pub(super) fn rehearse<R>(
 pub(super) fn is_same(one: &dyn Filter, other: &dyn Filter) -> bool {
     (one.label(), one.rules(), one.is_bound()) == (other.label(), other.rules(), other.is_bound())
 }
-
-#[cfg(test)]
-#[path = "rehearsal_tests.rs"]
-mod tests;

@@ -4,7 +4,7 @@ use tidegate_wire::http::Header;
 
 use super::{
     answer::is_name,
-    bindings::http::{Method, Needs},
+    bindings::exports::tidegate::filter::http::{Method, Needs},
 };
 
 /// Header names a plugin may ask for.

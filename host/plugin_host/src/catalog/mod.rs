@@ -6,23 +6,26 @@
 //! what it had; one that is refused there stays out there and nowhere else. Nothing
 //! waits for a trial: see [`Catalog::refreshed`].
 
+mod load;
+mod report;
+mod rule_set;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::Duration,
 };
 
-use tidegate_contract::{BindingState, BindingStats, PluginInfo, PluginStats, Snapshot, config_id};
-use tidegate_policy::compiled::{FailMode, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId};
+use tidegate_contract::Snapshot;
+use tidegate_policy::compiled::{L7Id, L7RuleSet, PluginUse};
 use wasmtime::component::Component;
 
+pub use self::rule_set::{Binding, RuleSet};
+use self::rule_set::{Use, use_of, uses};
 use super::{
-    answer::Failure,
     configured::{Attempt, Configured, Place, Version},
-    counters::Counters,
     engine::Runtime,
-    instance::Linked,
-    memory::Pot,
+    failure::Failure,
 };
 
 /// Plugins and rule sets of one generation.
@@ -40,52 +43,6 @@ pub struct Catalog {
     /// What each binding was last seen to accept.
     good: HashMap<Place, Arc<Configured>>,
     rule_sets: BTreeMap<L7Id, RuleSet>,
-}
-
-/// A binding with a configuration.
-type Use = (Place, String);
-
-/// What the proxy does with a flow: [`L7RuleSet`] with its plugins found.
-#[derive(Clone, Debug)]
-pub struct RuleSet {
-    /// How the stream is read.
-    pub protocol: L7Protocol,
-    /// Plugins, in order; all must agree.
-    pub chain: Vec<Arc<Binding>>,
-}
-
-/// A plugin as one rule set uses it.
-#[derive(Debug)]
-pub struct Binding {
-    /// Name of the plugin.
-    pub plugin: String,
-    /// `name@version` as records show it; the name alone if it is not loaded.
-    pub label: String,
-    /// What happens when there is no answer.
-    pub fail_mode: FailMode,
-    /// What the plugin's rule indices refer to.
-    pub rules: Vec<RuleId>,
-    /// It looks at whatever is allowed, by whichever rule; see [`PluginUse::bound`].
-    pub bound: bool,
-    pub(super) configured: Result<Arc<Configured>, Failure>,
-}
-
-impl Binding {
-    /// Does the plugin want to see responses too?
-    pub fn sees_responses(&self) -> bool {
-        let needs = self.configured.as_ref().map(|configured| &configured.needs);
-        needs.is_ok_and(|needs| needs.responses)
-    }
-
-    /// The rule behind an index of a decision. One without an index, or beyond the
-    /// end, is attributed to the first.
-    pub fn rule(&self, index: Option<u32>) -> Option<RuleId> {
-        let index = index.and_then(|index| usize::try_from(index).ok());
-        index
-            .and_then(|index| self.rules.get(index))
-            .or_else(|| self.rules.first())
-            .copied()
-    }
 }
 
 impl Catalog {
@@ -191,93 +148,6 @@ impl Catalog {
         self.rule_sets.get(&id)
     }
 
-    /// Digests of the artifacts it holds.
-    pub fn artifacts(&self) -> Vec<String> {
-        let usable = self.code.iter().filter(|(_, code)| code.is_ok());
-        usable.map(|(digest, _)| digest.clone()).collect()
-    }
-
-    /// Plugins whose code cannot be used at all, and why.
-    pub fn broken(&self) -> impl Iterator<Item = (String, String)> {
-        let versions = self.versions.iter();
-        versions.filter_map(|(name, v)| Some((name.clone(), v.as_ref().err()?.clone())))
-    }
-
-    /// Everything that could not be used: plugin and reason, each once.
-    pub fn refused(&self) -> Vec<(String, String)> {
-        let broken = self.broken();
-        let failed = self.attempts.iter().filter_map(|((place, _), attempt)| {
-            let failure = attempt.outcome()?.as_ref().err()?;
-            Some((place.0.clone(), failure.to_string()))
-        });
-        let mut refused: Vec<_> = broken.chain(failed).collect();
-        refused.sort_unstable();
-        refused.dedup();
-        refused
-    }
-
-    /// Counters by plugin.
-    pub fn stats(&self) -> BTreeMap<String, PluginStats> {
-        let mut stats = BTreeMap::new();
-        for (name, version) in &self.versions {
-            let Ok(version) = version else { continue };
-            let of_plugin = self.in_use().filter(|used| used.version.name == *name);
-            let now = self.runtime.uptime();
-            let longest = of_plugin.map(|used| used.budgets.held_back(now).1).max();
-            let suspended_ms = longest.unwrap_or_default().as_millis();
-            let row = PluginStats {
-                suspended_ms: u64::try_from(suspended_ms).unwrap_or(u64::MAX),
-                ..version.stats()
-            };
-            stats.insert(name.clone(), row);
-        }
-        stats
-    }
-
-    /// How every binding is doing.
-    pub fn bindings(&self) -> Vec<BindingStats> {
-        let mut rows: BTreeMap<(&Place, &str), BindingStats> = BTreeMap::new();
-        let (_, uses) = uses(&self.wanted);
-        for used in &uses {
-            let (place, config) = used;
-            let attempt = self.attempts.get(used).map(|attempt| attempt.outcome());
-            let bound = self.configured(place, config);
-            let broken = self.versions.get(&place.0).and_then(|v| v.as_ref().err());
-            let (state, reason) = match (attempt, &bound) {
-                (Some(Some(Ok(_))), _) => (BindingState::Active, None),
-                (Some(Some(Err(why))), Ok(_)) => (BindingState::LastGood, Some(why.to_string())),
-                (Some(Some(Err(why))), Err(_)) => (BindingState::Refused, Some(why.to_string())),
-                (Some(None), _) => (BindingState::Preparing, None),
-                (None, Ok(_)) => (BindingState::LastGood, broken.cloned()),
-                (None, Err(why)) => {
-                    let reason = broken.cloned().unwrap_or_else(|| why.to_string());
-                    (BindingState::Refused, Some(reason))
-                }
-            };
-            let mut row = BindingStats {
-                plugin: place.0.clone(),
-                rules: place.1.clone(),
-                config: config_id(config),
-                version: String::new(),
-                digest: String::new(),
-                state,
-                reason,
-                ..BindingStats::default()
-            };
-            if let Ok(configured) = bound {
-                let now = self.runtime.uptime();
-                row.version.clone_from(&configured.version.info.version);
-                row.digest.clone_from(&configured.version.info.digest);
-                row.calls = configured.tally.calls.load(Relaxed);
-                row.failures = configured.tally.failures.load(Relaxed);
-                row.held_back = configured.tally.held_back.load(Relaxed);
-                row.peers_held_back = configured.budgets.held_back(now).0 as u64;
-            }
-            rows.insert((place, config), row);
-        }
-        rows.into_values().collect()
-    }
-
     /// Fills in the rule sets from what is known now.
     fn put_together(&mut self) {
         for (place, attempt) in &self.remembered {
@@ -335,54 +205,6 @@ impl Catalog {
         self.good.get(place).cloned().ok_or(failure)
     }
 
-    /// The code of a digest, taken over or loaded.
-    fn code(
-        &self,
-        digest: &str,
-        artifacts: &BTreeMap<String, Vec<u8>>,
-    ) -> Result<Component, String> {
-        if let Some(Ok(component)) = self.code.get(digest) {
-            return Ok(component.clone());
-        }
-        let artifact = artifacts
-            .get(digest)
-            .ok_or("its compiled code was not sent")?;
-        // SAFETY: the bytes are an artifact of our own compile worker: the agent alone
-        // writes to the control socket, and it sends what the worker made, checked
-        // against the digest it recorded. Code of another engine version or other
-        // settings is refused by the call itself.
-        unsafe { Component::deserialize(self.runtime.engine(), artifact) }
-            .map_err(|error| format!("cannot load its compiled code: {error:#}"))
-    }
-
-    /// The version a plugin has by now: one that is known, or made of this code.
-    fn version(
-        &self,
-        name: &str,
-        info: &PluginInfo,
-        code: &BTreeMap<String, Result<Component, String>>,
-    ) -> Result<Arc<Version>, String> {
-        let same = |version: &&Arc<Version>| version.name == name && version.info == *info;
-        if let Some(version) = self.held().find(same) {
-            return Ok(version.clone());
-        }
-        let component = match code.get(&info.artifact) {
-            Some(Ok(component)) => component,
-            Some(Err(reason)) => return Err(reason.clone()),
-            None => return Err("the snapshot does not name its code".to_owned()),
-        };
-        let linked = Linked::new(component, info.world, &info.capabilities)
-            .map_err(|error| format!("cannot link it: {error:#}"))?;
-        Ok(Arc::new(Version {
-            name: name.to_owned(),
-            info: info.clone(),
-            linked,
-            runtime: self.runtime.clone(),
-            totals: Arc::new(Counters::default()),
-            pot: Pot::new(info.limits.total_memory_bytes),
-        }))
-    }
-
     /// Every version something here refers to.
     fn held(&self) -> impl Iterator<Item = &Arc<Version>> {
         let named = self.versions.values().flatten();
@@ -410,18 +232,4 @@ impl Catalog {
             gone.retire();
         }
     }
-}
-
-fn use_of(used: &PluginUse) -> Use {
-    (
-        (used.plugin.clone(), used.rules.clone()),
-        used.config.clone(),
-    )
-}
-
-/// Bindings, and what they are to be configured with, each once.
-fn uses(wanted: &BTreeMap<L7Id, L7RuleSet>) -> (HashSet<Place>, HashSet<Use>) {
-    let chains = wanted.values().flat_map(|set| &set.chain);
-    let uses: HashSet<Use> = chains.map(use_of).collect();
-    (uses.iter().map(|used| used.0.clone()).collect(), uses)
 }

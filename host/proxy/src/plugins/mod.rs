@@ -1,16 +1,18 @@
-//! The proxy's plugins: `plugin_host` behind the two traits the proxy asks through.
+//! The proxy's plugins: `plugin_host` behind the traits the proxy asks through, a file per
+//! protocol.
 
-use std::{borrow::Cow, cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
+mod dns;
+mod http;
+
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidegate_contract::{BindingStats, PluginStats, Snapshot};
-use tidegate_plugin_host::{Binding, Catalog, DnsDecision, Failure, HttpDecision, Runtime, Worker};
+use tidegate_plugin_host::{Binding, Catalog, Runtime, Worker};
 use tidegate_policy::compiled::{FailMode, L7Id, RuleId};
-use tidegate_wire::http::{HttpHead, ResponseHead};
 
 use super::{
     Artifacts, Loader, Plugins,
-    chain::{Chain, DnsAnswer, Facts, Fault, Filter, HttpAnswer},
-    http::{Denial, Verdict},
+    decide::{Chain, Filter, dns::DnsFilter, http::HttpFilter},
 };
 
 thread_local! {
@@ -103,6 +105,7 @@ impl Plugins for Loaded {
                 .iter()
                 .map(|binding| Box::new(Bound(binding.clone())) as Box<dyn Filter>);
             let chain = Chain {
+                id,
                 protocol: set.protocol,
                 filters: filters.collect(),
             };
@@ -120,14 +123,8 @@ impl Plugins for Loaded {
     }
 }
 
-fn fault(failure: Failure) -> Fault {
-    Fault {
-        why: failure.to_string(),
-        of_load: failure.is_of_load(),
-    }
-}
-
-/// A plugin as one rule set uses it, called on the current thread's instances.
+/// A plugin as one rule set uses it, called on the current thread's instances. What reads
+/// another protocol than it is asked about says so itself.
 struct Bound(Arc<Binding>);
 
 impl Filter for Bound {
@@ -147,52 +144,11 @@ impl Filter for Bound {
         &self.0.rules
     }
 
-    fn sees_responses(&self) -> bool {
-        self.0.sees_responses()
+    fn http(&self) -> Option<&dyn HttpFilter> {
+        Some(self)
     }
 
-    fn request(&self, head: &HttpHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, Fault> {
-        http(WORKER.with_borrow_mut(|worker| worker.http_request(&self.0, head, facts)))
-    }
-
-    fn response(&self, head: &ResponseHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, Fault> {
-        http(WORKER.with_borrow_mut(|worker| worker.http_response(&self.0, head, facts)))
-    }
-
-    fn query(&self, name: &str, qtype: u16, facts: &Arc<Facts>) -> Result<DnsAnswer, Fault> {
-        let decision =
-            WORKER.with_borrow_mut(|worker| worker.dns_query(&self.0, name, qtype, facts));
-        match decision.map_err(fault)? {
-            DnsDecision::Allow { rule } => Ok(DnsAnswer { refuse: None, rule }),
-            DnsDecision::Refuse { rcode } => Ok(DnsAnswer {
-                refuse: Some(rcode),
-                rule: None,
-            }),
-        }
-    }
-}
-
-fn http(decision: Result<HttpDecision, Failure>) -> Result<HttpAnswer, Fault> {
-    let (verdict, rule) = match decision.map_err(fault)? {
-        HttpDecision::Allow { rule } => (Verdict::Allow, rule),
-        HttpDecision::Edit { rule, edit } => (Verdict::Edit(edit), rule),
-        HttpDecision::Deny(denial) => (
-            Verdict::Deny(refusal(denial.status, denial.body)),
-            denial.rule,
-        ),
-    };
-    Ok(HttpAnswer { verdict, rule })
-}
-
-/// A plugin that has nothing to say leaves the usual words.
-fn refusal(status: u16, body: String) -> Denial {
-    let usual = Denial::default();
-    Denial {
-        status,
-        body: if body.is_empty() {
-            usual.body
-        } else {
-            Cow::Owned(body)
-        },
+    fn dns(&self) -> Option<&dyn DnsFilter> {
+        Some(self)
     }
 }

@@ -2,7 +2,8 @@
 
 use tidegate_wire::http::HeaderEdit;
 
-use super::bindings::{dns, http};
+use super::bindings::exports::tidegate::filter::http;
+use crate::failure::Failure;
 
 /// Longest body of a denial, bytes.
 const BODY: usize = 64 << 10;
@@ -10,9 +11,6 @@ const BODY: usize = 64 << 10;
 const EDITS: usize = 64;
 /// Longest header value, bytes.
 const VALUE: usize = 8 << 10;
-
-/// Longest reason a plugin may give, bytes.
-const REASON: usize = 300;
 
 /// Headers that frame or route a message; a plugin that changed them could make the
 /// two ends disagree about where a message ends or whom it is for.
@@ -59,80 +57,8 @@ pub struct Denial {
     pub rule: Option<u32>,
 }
 
-/// A valid answer about a DNS query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DnsDecision {
-    /// Forward.
-    Allow {
-        /// Rule that allowed.
-        rule: Option<u32>,
-    },
-    /// Answer with this RCODE, 1–15.
-    Refuse {
-        /// The RCODE.
-        rcode: u8,
-    },
-}
-
-/// Why there is no answer; the binding's fail mode says what happens then.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// No plugin of this name is loaded.
-    #[error("plugin is not loaded")]
-    Missing,
-    /// It reads another protocol.
-    #[error("plugin has another world")]
-    WrongWorld,
-    /// It did not accept its configuration, or could not be started with it.
-    #[error("plugin was not configured: {0}")]
-    NotConfigured(String),
-    /// It is being configured; there was nothing in use before.
-    #[error("plugin is being prepared")]
-    Preparing,
-    /// No configured instance is at hand; one is being made.
-    #[error("plugin is being restarted")]
-    Restarting,
-    /// This peer's messages made it fail too often; it is tried again later.
-    #[error("plugin is suspended for this peer after too many failures")]
-    Suspended,
-    /// The binding, or this peer, has used up its share of the processor.
-    #[error("plugin used up its share of the processor")]
-    OverShare,
-    /// The memory of this plugin, or of all together, is used up.
-    #[error("no memory is left for plugins")]
-    NoRoom,
-    /// It trapped.
-    #[error("plugin trapped: {0}")]
-    Trapped(String),
-    /// It exceeded its deadline.
-    #[error("plugin exceeded its deadline")]
-    Deadline,
-    /// It exceeded its memory.
-    #[error("plugin ran out of memory")]
-    OutOfMemory,
-    /// Its answer makes no sense.
-    #[error("plugin gave an invalid answer: {0}")]
-    Invalid(&'static str),
-}
-
-impl Failure {
-    /// Brought about by traffic and ended by time. It must never let a message pass:
-    /// whoever sends enough would switch the plugin off for himself.
-    pub fn is_of_load(&self) -> bool {
-        matches!(self, Self::Suspended | Self::OverShare | Self::NoRoom)
-    }
-
-    /// Was the plugin asked, and failed? Else it is no fault of the message's sender.
-    pub(super) fn is_of_call(&self) -> bool {
-        matches!(
-            self,
-            Self::Trapped(_) | Self::Deadline | Self::OutOfMemory | Self::Invalid(_)
-        )
-    }
-}
-
-/// Checks an answer about an HTTP message.
-pub(super) fn http_decision(answer: http::Decision) -> Result<HttpDecision, Failure> {
+/// Checks an answer.
+pub(super) fn decision(answer: http::Decision) -> Result<HttpDecision, Failure> {
     Ok(match answer {
         http::Decision::Allow(rule) => HttpDecision::Allow { rule },
         http::Decision::Deny(denial) => HttpDecision::Deny(self::denial(denial)),
@@ -142,16 +68,6 @@ pub(super) fn http_decision(answer: http::Decision) -> Result<HttpDecision, Fail
             HttpDecision::Edit { rule, edit }
         }
     })
-}
-
-/// Checks an answer about a DNS query. RCODE 0 would be an empty success, which is a
-/// lie about the name; what needs more than four bits has no place in a plain header.
-pub(super) fn dns_decision(answer: dns::Decision) -> Result<DnsDecision, Failure> {
-    match answer {
-        dns::Decision::Allow(rule) => Ok(DnsDecision::Allow { rule }),
-        dns::Decision::Refuse(rcode @ 1..=15) => Ok(DnsDecision::Refuse { rcode }),
-        dns::Decision::Refuse(_) => Err(Failure::Invalid("RCODE out of range")),
-    }
 }
 
 /// A denial stays a denial, whatever is wrong with its details.
@@ -209,14 +125,6 @@ fn is_value(value: &str) -> bool {
             .all(|byte| *byte == b'\t' || !byte.is_ascii_control())
 }
 
-/// Words a plugin chose, fit for a log line or a table: at most 500 bytes, no control
-/// characters.
-pub(super) fn shorten(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(REASON));
-    text.trim()
-        .replace(|c: char| c.is_control() && c != '\n', "")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,7 +136,7 @@ mod tests {
             set: set.iter().map(|(n, v)| (own(n), own(v))).collect(),
             remove: remove.iter().map(own).collect(),
         });
-        assert_eq!(http_decision(answer).is_ok(), valid, "{set:?} {remove:?}");
+        assert_eq!(decision(answer).is_ok(), valid, "{set:?} {remove:?}");
     }
 
     #[test]
@@ -255,26 +163,13 @@ mod tests {
                 body: "é".repeat(BODY),
                 rule: Some(1),
             });
-            match http_decision(answer) {
+            match decision(answer) {
                 Ok(HttpDecision::Deny(denial)) => {
                     assert_eq!(denial.status, sent);
                     assert_eq!(denial.body.len(), BODY);
                 }
                 other => panic!("{other:?}"),
             }
-        }
-    }
-
-    #[test]
-    fn words_of_a_plugin_fit_a_line() {
-        assert_eq!(shorten(" a\x1b[31m\u{7f}b\n".to_owned()), "a[31mb");
-        assert_eq!(shorten("é".repeat(10_000)).len(), REASON);
-    }
-
-    #[test]
-    fn an_rcode_must_refuse() {
-        for (rcode, valid) in [(0, false), (5, true), (15, true), (16, false)] {
-            assert_eq!(dns_decision(dns::Decision::Refuse(rcode)).is_ok(), valid);
         }
     }
 }

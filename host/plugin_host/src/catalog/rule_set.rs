@@ -1,0 +1,68 @@
+//! Rule sets with their plugins found, and what each wants of them.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use tidegate_policy::compiled::{FailMode, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId};
+
+use crate::{
+    configured::{Configured, Place},
+    failure::Failure,
+};
+
+/// What the proxy does with a flow: [`L7RuleSet`] with its plugins found.
+#[derive(Clone, Debug)]
+pub struct RuleSet {
+    /// How the stream is read.
+    pub protocol: L7Protocol,
+    /// Plugins, in order; all must agree.
+    pub chain: Vec<Arc<Binding>>,
+}
+
+/// A plugin as one rule set uses it.
+#[derive(Debug)]
+pub struct Binding {
+    /// Name of the plugin.
+    pub plugin: String,
+    /// `name@version` as records show it; the name alone if it is not loaded.
+    pub label: String,
+    /// What happens when there is no answer.
+    pub fail_mode: FailMode,
+    /// What the plugin's rule indices refer to.
+    pub rules: Vec<RuleId>,
+    /// It looks at whatever is allowed, by whichever rule; see [`PluginUse::bound`].
+    pub bound: bool,
+    pub(crate) configured: Result<Arc<Configured>, Failure>,
+}
+
+impl Binding {
+    /// The rule behind an index of a decision. One without an index, or beyond the
+    /// end, is attributed to the first.
+    pub fn rule(&self, index: Option<u32>) -> Option<RuleId> {
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        index
+            .and_then(|index| self.rules.get(index))
+            .or_else(|| self.rules.first())
+            .copied()
+    }
+}
+
+/// A binding with a configuration.
+pub(super) type Use = (Place, String);
+
+/// What a rule set asks for at this place of its chain.
+pub(super) fn use_of(used: &PluginUse) -> Use {
+    (
+        (used.plugin.clone(), used.rules.clone()),
+        used.config.clone(),
+    )
+}
+
+/// Bindings, and what they are to be configured with, each once.
+pub(super) fn uses(wanted: &BTreeMap<L7Id, L7RuleSet>) -> (HashSet<Place>, HashSet<Use>) {
+    let chains = wanted.values().flat_map(|set| &set.chain);
+    let uses: HashSet<Use> = chains.map(use_of).collect();
+    (uses.iter().map(|used| used.0.clone()).collect(), uses)
+}

@@ -1,0 +1,128 @@
+//! From a request that was understood to what shall happen with it, and the same for its
+//! response: one way for all versions of HTTP, so that they cannot decide differently.
+//! No IO here.
+
+use std::time::Instant;
+
+use tidegate_wire::{
+    http::{CheckedEdit, HttpHead, ResponseHead},
+    path::{Normalised, normalise},
+};
+
+use super::{exchange::Exchange, inspect::Inspector, reply::Reply};
+use crate::decide::{Attribution, http::Verdict};
+
+/// A request that may pass.
+pub(super) struct Passed {
+    /// The path to send instead of the one received, which upstream might read otherwise.
+    pub(super) path: Option<String>,
+    /// Changes to its header fields.
+    pub(super) edit: Option<CheckedEdit>,
+    /// Plugins want the response head.
+    pub(super) sees_response: bool,
+    /// What the record will need.
+    pub(super) exchange: Exchange,
+}
+
+/// Decides about a request: first how its path is meant, then by the flow's rules.
+///
+/// # Errors
+///
+/// The answer to a request that may not pass. Its record is kept already.
+pub(super) fn decide(
+    head: HttpHead<'_>,
+    began: Instant,
+    inspector: &impl Inspector,
+) -> Result<Passed, Reply> {
+    // Refuses for a reason that is not a rule.
+    let fail = |head: &HttpHead<'_>, attribution, reply: Reply, error: &str| {
+        Exchange::new(head, attribution, began).failed(reply.status, error, inspector);
+        Err(reply)
+    };
+    let path = match normalise(head.path) {
+        Ok(Normalised::Unchanged) => None,
+        Ok(Normalised::Changed(path)) => Some(path),
+        Ok(Normalised::Redirect(path)) => {
+            let reply = Reply::redirect(&path);
+            return fail(
+                &head,
+                Attribution::default(),
+                reply,
+                "escaped slash in path",
+            );
+        }
+        Err(error) => {
+            let reason = error.to_string();
+            let reply = Reply::error(400, &reason);
+            return fail(&head, Attribution::default(), reply, &reason);
+        }
+    };
+    let head = HttpHead {
+        path: path.as_deref().unwrap_or(head.path),
+        ..head
+    };
+    let decision = inspector.decide_request(&head);
+    let attribution = decision.attribution;
+    let edit = match decision.verdict {
+        Verdict::Allow => None,
+        Verdict::Edit(edit) => match edit.checked() {
+            Ok(edit) => Some(edit),
+            Err(error) => {
+                return fail(
+                    &head,
+                    attribution,
+                    Reply::invalid_edit(),
+                    &error.to_string(),
+                );
+            }
+        },
+        Verdict::Deny(denial) => {
+            Exchange::new(&head, attribution, began).denied(denial.status, inspector);
+            return Err(denial.into());
+        }
+    };
+    let exchange = Exchange::new(&head, attribution, began);
+    Ok(Passed {
+        path,
+        edit,
+        sees_response: decision.sees_response,
+        exchange,
+    })
+}
+
+/// What shall happen with a final response.
+pub(super) enum Responded {
+    /// Pass it on, with these changes to its header fields.
+    Pass(Option<CheckedEdit>),
+    /// Send this instead.
+    Replace {
+        reply: Reply,
+        /// Why, if it is not a rule's refusal.
+        error: Option<String>,
+    },
+}
+
+/// Passes a response head through the plugins that asked for it. `attribution` is the
+/// request's, and then that of both.
+pub(super) fn respond(
+    head: &ResponseHead<'_>,
+    attribution: &mut Attribution,
+    inspector: &impl Inspector,
+) -> Responded {
+    let decision = inspector.decide_response(std::mem::take(attribution), head);
+    *attribution = decision.attribution;
+    match decision.verdict {
+        Verdict::Allow => Responded::Pass(None),
+        Verdict::Edit(edit) => match edit.checked() {
+            Ok(edit) => Responded::Pass(Some(edit)),
+            Err(error) => Responded::Replace {
+                reply: Reply::invalid_edit(),
+                error: Some(error.to_string()),
+            },
+        },
+        Verdict::Deny(denial) => Responded::Replace {
+            reply: denial.into(),
+            error: None,
+        },
+    }
+}
