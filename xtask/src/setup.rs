@@ -38,7 +38,7 @@ const COMPILER_PACKAGES: [&str; 6] = [
 ];
 
 /// What the lab runs: the program that must exist, and the package it is in.
-const LAB_PROGRAMS: [(&str, &str); 13] = [
+const LAB_PROGRAMS: [(&str, &str); 14] = [
     // libFuzzer is C++.
     ("c++", "g++"),
     ("ip", "iproute2"),
@@ -48,6 +48,8 @@ const LAB_PROGRAMS: [(&str, &str); 13] = [
     ("lighttpd", "lighttpd"),
     ("curl", "curl"),
     ("dnsmasq", "dnsmasq-base"),
+    // A client of DHCP.
+    ("busybox", "busybox"),
     ("dig", "bind9-dnsutils"),
     ("nghttp", "nghttp2-client"),
     ("socat", "socat"),

@@ -27,6 +27,8 @@ pub mod icmp {
     pub const V6_ECHO: u8 = 128;
     /// IPv6 echo reply.
     pub const V6_ECHO_REPLY: u8 = 129;
+    /// Multicast listener query of a router (RFC 2710, RFC 3810).
+    pub const V6_LISTENER_QUERY: u8 = 130;
     /// Multicast listener report (RFC 2710).
     pub const V6_LISTENER_REPORT: u8 = 131;
     /// Multicast listener done.
@@ -35,10 +37,14 @@ pub mod icmp {
     pub const V6_LISTENER_REPORT_2: u8 = 143;
     /// Router solicitation.
     pub const V6_ROUTER_SOLICITATION: u8 = 133;
+    /// Router advertisement.
+    pub const V6_ROUTER_ADVERTISEMENT: u8 = 134;
     /// Neighbour solicitation.
     pub const V6_NEIGHBOUR_SOLICITATION: u8 = 135;
     /// Neighbour advertisement.
     pub const V6_NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+    /// Redirect: a router says of a better one.
+    pub const V6_REDIRECT: u8 = 137;
 
     /// Does a message of this type carry the packet that caused it?
     #[inline(always)]

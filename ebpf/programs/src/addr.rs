@@ -34,6 +34,28 @@ pub fn is_link_local(addr: &Addr) -> bool {
     u32::from_be(word(addr, 0)) >> 22 == 0xfe80 >> 6
 }
 
+/// ff02::/16: all hosts of the link that listen to a group (RFC 4291 §2.7).
+#[inline(always)]
+pub fn is_of_link(addr: &Addr) -> bool {
+    u32::from_be(word(addr, 0)) >> 16 == 0xff02
+}
+
+/// A group's, of either family (RFC 5771, RFC 4291 §2.7).
+#[inline(always)]
+pub fn is_multicast(addr: &Addr) -> bool {
+    if is_v4(addr) {
+        u32::from_be(word(addr, 3)) >> 28 == 0xe
+    } else {
+        u32::from_be(word(addr, 0)) >> 24 == 0xff
+    }
+}
+
+/// Nobody's: who has no address yet speaks from it.
+#[inline(always)]
+pub fn is_unspecified(addr: &Addr) -> bool {
+    word(addr, 3) == 0 && (is_v4(addr) || *addr.words() == [0; 4])
+}
+
 /// The four words of an IPv6 address in a context.
 ///
 /// # Safety

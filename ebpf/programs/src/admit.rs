@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use tidegate_decide::{Age, Evaluation, Tables as _, Tuple, flow, judge, steer, tuple::icmp};
 use tidegate_ebpf_shared::{
-    addr::{Addr, proto},
+    addr::proto,
     config,
     event::counter,
     flow::{FlowEntry, FlowKey, flags},
@@ -22,7 +22,7 @@ use tidegate_ebpf_shared::{
 use crate::{
     addr::is_v4,
     counters::{add_shared, count},
-    events,
+    events, lease,
     maps::{FLOWS, LISTENERS},
     packet::{self, Packet},
     scratch::Scratch,
@@ -91,10 +91,10 @@ impl Origin {
 
     /// The same question for a packet without a flow.
     #[inline(always)]
-    fn owns(self, src: &Addr) -> bool {
-        let info = Maps.address(src).unwrap_or_default();
+    fn owns(self, tuple: &Tuple) -> bool {
+        let info = Maps.address(&tuple.src).unwrap_or_default();
         match self {
-            Self::Endpoint(id) => info.endpoint == id,
+            Self::Endpoint(id) => info.endpoint == id || lease::is_question(tuple),
             Self::Outside => info.endpoint == 0 && info.identity != reserved::HOST,
             Self::Host(_) | Self::Nat(_) => true,
         }
@@ -227,7 +227,7 @@ fn rehearsed_of_flow(work: &Scratch) {
 /// Decides a packet that no live flow covers.
 #[inline(always)]
 pub fn first(ctx: &TcContext, work: &mut Scratch, origin: Origin, seen: Seen) -> Outcome {
-    if !origin.owns(&work.packet.tuple.src) {
+    if !origin.owns(&work.packet.tuple) {
         return refuse(work, reason::INVALID_SOURCE_IP);
     }
     if work.packet.problem != 0 {
@@ -236,13 +236,17 @@ pub fn first(ctx: &TcContext, work: &mut Scratch, origin: Origin, seen: Seen) ->
     if let Some(outcome) = related(ctx, work, origin) {
         return outcome;
     }
-    let dst_endpoint = match origin {
-        Origin::Host(endpoint) | Origin::Nat(endpoint) => endpoint,
-        _ => 0,
+    if answers_for_address(ctx, work, origin) {
+        return forward(work, false);
+    }
+    let (src_endpoint, dst_endpoint) = match origin {
+        Origin::Endpoint(endpoint) => (endpoint, 0),
+        Origin::Host(endpoint) | Origin::Nat(endpoint) => (0, endpoint),
+        Origin::Outside => (0, 0),
     };
     decide(
         &work.packet.tuple,
-        0,
+        src_endpoint,
         dst_endpoint,
         origin.asks(),
         &mut work.evaluation,
@@ -326,6 +330,26 @@ fn answers_steered(work: &mut Scratch) -> bool {
     work.evaluation = work.asked;
     packet.tuple = work.opened;
     true
+}
+
+/// See [`lease::is_answer`]. In a stack frame of its own.
+#[inline(never)]
+fn answers_for_address(ctx: &TcContext, work: &mut Scratch, origin: Origin) -> bool {
+    let tuple = &work.packet.tuple;
+    let endpoint = match origin {
+        Origin::Endpoint(_) => return false,
+        Origin::Host(endpoint) | Origin::Nat(endpoint) => endpoint,
+        Origin::Outside => Maps.address(&tuple.dst).unwrap_or_default().endpoint,
+    };
+    lease::is_answer(ctx, tuple, endpoint, &mut work.opened, &mut work.asked)
+}
+
+/// Does the endpoint's policy let it ask this, without the proxy? In the end of a flow that
+/// began before, as the answer shows.
+#[inline(always)]
+pub fn may_ask(question: &Tuple, endpoint: u32, asked: &mut Evaluation) -> bool {
+    decide(question, endpoint, 0, Asked::Live, asked);
+    asked.is_allowed() && !asked.is_steered()
 }
 
 /// What a packet of the proxy has to do with flows it reads, if the table knows of none

@@ -8,7 +8,7 @@ use core::mem::size_of;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::__sk_buff,
-    helpers::{bpf_skb_load_bytes, bpf_skb_pull_data},
+    helpers::{bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data},
     programs::TcContext,
 };
 use tidegate_decide::{Tuple, flow::Segment, tuple::icmp};
@@ -41,8 +41,8 @@ const INNER_EXTENSIONS: usize = 2;
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Kind {
-    /// ARP; the packet's source is the address its sender claims, `::` if it is not about
-    /// IPv4 on Ethernet.
+    /// ARP; the packet's ends are the protocol addresses that it says, `::` if it is not
+    /// about IPv4 on Ethernet.
     Arp,
     /// Neither IP nor ARP.
     Other,
@@ -77,7 +77,7 @@ pub struct Packet {
     /// refuses.
     pub ifindex: u32,
     /// Where the transport header starts in the frame.
-    transport: u32,
+    pub transport: u32,
     /// Identification of the datagram, if this is a fragment.
     pub id: u32,
     /// Of a first fragment, where its data ends in the datagram; of a later one, where
@@ -85,7 +85,9 @@ pub struct Packet {
     pub at: u32,
     /// One of [`part`].
     pub part: u8,
-    pad: [u8; 3],
+    /// Hops it has left (hop limit, TTL).
+    pub hops: u8,
+    pad: [u8; 2],
 }
 
 /// How much of a datagram a packet is.
@@ -135,14 +137,26 @@ impl Packet {
     }
 }
 
-/// ARP up to the sender's addresses (RFC 826).
+/// ARP about IPv4 on Ethernet (RFC 826).
 #[repr(C, packed)]
-struct Arp {
+pub struct Arp {
     /// Kinds and lengths of hardware and protocol addresses.
-    spaces: [u8; 6],
-    operation: [u8; 2],
-    sender_hardware: [u8; 6],
-    sender: [u8; 4],
+    pub spaces: [u8; 6],
+    /// 1 for a request, 2 for a reply.
+    pub operation: [u8; 2],
+    /// The sender's hardware address.
+    pub sender_hardware: [u8; 6],
+    /// The sender's protocol address.
+    pub sender: [u8; 4],
+    /// The hardware address of whom it is for, if that is known.
+    pub target_hardware: [u8; 6],
+    /// The protocol address of whom it is for.
+    pub target: [u8; 4],
+}
+
+impl Arp {
+    /// Hardware of Ethernet, protocol IPv4, and the lengths of their addresses.
+    pub const SPACES: [u8; 6] = [0, 1, 8, 0, 6, 4];
 }
 
 #[repr(C, packed)]
@@ -171,7 +185,7 @@ struct Ipv6 {
 }
 
 /// An IPv6 address without the alignment of [`Addr`].
-type Addr16 = [u8; 16];
+pub type Addr16 = [u8; 16];
 
 #[repr(C, packed)]
 struct Tcp {
@@ -332,15 +346,14 @@ fn network<const LINK: usize>(bytes: &Bytes) -> Network {
     }
 }
 
-/// What a neighbour believes of ARP, whatever the operation (RFC 826): that the sender has
-/// this address.
 #[inline(always)]
 fn arp(bytes: &Bytes, packet: &mut Packet) -> Kind {
     let Some(arp) = bytes.at::<Arp>(ETHERNET) else {
         return Kind::Broken;
     };
-    if arp.spaces == [0, 1, 8, 0, 6, 4] {
+    if arp.spaces == Arp::SPACES {
         set_v4(&mut packet.tuple.src, u32::from_ne_bytes(arp.sender));
+        set_v4(&mut packet.tuple.dst, u32::from_ne_bytes(arp.target));
     }
     Kind::Arp
 }
@@ -375,6 +388,7 @@ fn ipv4<const LINK: usize>(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Ki
     set_v4(&mut packet.tuple.src, u32::from_ne_bytes(ip.src));
     set_v4(&mut packet.tuple.dst, u32::from_ne_bytes(ip.dst));
     packet.tuple.protocol = ip.protocol;
+    packet.hops = ip.ttl;
     // "More fragments", and the offset.
     let fragment = u16::from_be_bytes(ip.fragment) & 0x3fff;
     if fragment != 0 {
@@ -410,6 +424,7 @@ fn ipv6<const LINK: usize>(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Ki
         return Kind::Broken;
     }
     packet.len = total;
+    packet.hops = ip.hops;
     set_v6(&mut packet.tuple.src, words(&ip.src));
     set_v6(&mut packet.tuple.dst, words(&ip.dst));
     // A mapped address never appears on the wire (RFC 6890); here it would pass for
@@ -494,7 +509,7 @@ fn ipv6<const LINK: usize>(bytes: &Bytes, frame: u32, packet: &mut Packet) -> Ki
 
 /// An address from the packet, without the call that a copy of its bytes would be.
 #[inline(always)]
-fn words(bytes: &Addr16) -> [u32; 4] {
+pub fn words(bytes: &Addr16) -> [u32; 4] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *bytes;
     [
         u32::from_ne_bytes([a, b, c, d]),
@@ -550,6 +565,7 @@ fn transport(bytes: &Bytes, offset: usize, length: u32, packet: &mut Packet) {
             }
             packet.problem = 0;
         }
+        proto::IGMP => packet.problem = reason::FORBIDDEN_IGMP,
         _ => packet.problem = reason::UNKNOWN_L4,
     }
 }
@@ -630,16 +646,29 @@ pub fn head<'a, const N: usize>(start: usize, end: usize) -> Option<&'a [u8; N]>
     Some(unsafe { &*(start as *const [u8; N]) })
 }
 
-/// Reads the address that a neighbour advertisement is about (RFC 4861 §4.4); false if there
-/// is none.
+/// A hardware address.
+pub type Hardware = [u8; 6];
+/// Where in the frame the hardware address is that it is for.
+pub const HARDWARE_TARGET: u32 = 0;
+/// Where in the frame the hardware address is that it is from.
+pub const HARDWARE_SOURCE: u32 = 6;
+
+/// Cuts off what follows the frame's content, as padding to the least length of an Ethernet
+/// frame does (IEEE 802.3 §3.2.8): nobody reads it, and it may hold anything. What is longer
+/// than that, nobody pads.
 #[inline(always)]
-pub fn advertised(ctx: &TcContext, packet: &Packet, room: &mut Room, addr: &mut Addr) -> bool {
-    let Some(target) = load::<Addr16>(ctx, packet.transport + size_of::<Icmp>() as u32, room)
-    else {
-        return false;
-    };
-    set_v6(addr, words(target));
-    true
+pub fn cut(ctx: &TcContext, end: u32) -> Result<(), u8> {
+    const LEAST: u32 = 60;
+    let len = ctx.len();
+    if len == end {
+        return Ok(());
+    }
+    // SAFETY: a valid context; the length is one that the frame has, and no flags.
+    if len < end || len > LEAST || unsafe { bpf_skb_change_tail(ctx.as_ptr().cast(), end, 0) } != 0
+    {
+        return Err(reason::INVALID_PACKET);
+    }
+    Ok(())
 }
 
 /// Is the frame for more than one neighbour: broadcast or multicast (IEEE 802, the first bit
@@ -725,7 +754,7 @@ fn read_inner(ctx: &TcContext, packet: &Packet, room: &mut Room, tuple: &mut Tup
 /// A copy of the `T` at `offset`: for the rare packet, where the verifier could not
 /// follow the offset.
 #[inline(always)]
-fn load<'a, T>(ctx: &TcContext, offset: u32, room: &'a mut Room) -> Option<&'a T> {
+pub fn load<'a, T>(ctx: &TcContext, offset: u32, room: &'a mut Room) -> Option<&'a T> {
     const { assert!(core::mem::align_of::<T>() == 1 && size_of::<T>() <= size_of::<Room>()) };
     // SAFETY: the helper writes a `T`'s worth of bytes into the room, or fails; every bit
     // pattern of the header types is valid and they need no alignment.

@@ -5,7 +5,6 @@
 use aya_ebpf::programs::TcContext;
 use tidegate_decide::{Tables as _, flow};
 use tidegate_ebpf_shared::{
-    addr::Addr,
     config,
     flow::flags,
     mark::{self, tag},
@@ -19,6 +18,7 @@ use crate::{
         see,
     },
     bridge, fragment, interface,
+    link::{self, Word, is_own},
     maker::{self, Maker},
     maps::FLOWS,
     packet::{ETHERNET, Kind, is_for_group, parse},
@@ -33,8 +33,14 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let Some(work) = scratch() else {
         return Outcome::Drop;
     };
-    match parse::<ETHERNET>(ctx, &mut work.packet) {
-        Kind::Arp | Kind::NeighbourDiscovery => return Outcome::Pass,
+    let kind = parse::<ETHERNET>(ctx, &mut work.packet);
+    match kind {
+        Kind::Arp | Kind::NeighbourDiscovery => {
+            return match interface::endpoint(work.packet.ifindex) {
+                Some(endpoint) => told(work, link::heard(ctx, kind, endpoint)),
+                None => Outcome::Pass,
+            };
+        }
         Kind::Other | Kind::Broken => return refuse(work, reason::INVALID_PACKET),
         Kind::Ip => fragment::resolve(work, fragment::Seen::ToEndpoint),
     }
@@ -45,6 +51,12 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let Some(endpoint) = interface::endpoint(work.packet.ifindex) else {
         return refuse(work, reason::ENDPOINT_NOT_READY);
     };
+    if link::is_of_link_protocols(kind, &work.packet) {
+        let word = link::heard(ctx, kind, endpoint);
+        if !matches!(word, Word::Data) {
+            return told(work, word);
+        }
+    }
     let checked = tag & tag::KIND == tag::CHECKED;
     let seen = see(work);
     let known = known(work, checked.then_some(tag), seen, endpoint);
@@ -85,6 +97,15 @@ pub fn run(ctx: &TcContext) -> Outcome {
         return outcome;
     }
     first(ctx, work, origin, seen)
+}
+
+#[inline(always)]
+fn told(work: &mut Scratch, word: Word) -> Outcome {
+    match word {
+        Word::Data | Word::Pass => Outcome::Pass,
+        Word::Needless => Outcome::Drop,
+        Word::Refused(reason) => refuse(work, reason),
+    }
 }
 
 /// What the flow table says of the ends a packet is delivered to.
@@ -181,12 +202,6 @@ fn is_believed(ctx: &TcContext) -> bool {
     // SAFETY: the kernel hands the program a valid context.
     let ingress = unsafe { (&raw const (*ctx.skb.skb).ingress_ifindex).read_volatile() };
     interface::tagging(ingress) != interface::Tagging::Nobodys
-}
-
-#[inline(always)]
-fn is_own(dst: &Addr, endpoint: u32) -> bool {
-    Maps.address(dst)
-        .is_some_and(|info| info.endpoint == endpoint)
 }
 
 /// Something for an end of a steered flow: from the proxy, or past it.

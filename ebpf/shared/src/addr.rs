@@ -62,6 +62,8 @@ layout!(AddrPrefix, 20);
 pub mod proto {
     /// ICMP for IPv4.
     pub const ICMP: u8 = 1;
+    /// IGMP: which groups hosts listen to, for IPv4.
+    pub const IGMP: u8 = 2;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.

@@ -64,3 +64,7 @@ pub mod timeout {
     /// Everything else.
     pub const ANY: u64 = 60;
 }
+
+/// Group records in one report of IGMP or MLD; Linux writes as many as fit into a frame, 73
+/// of the longer kind into 1,500 bytes.
+pub const GROUP_RECORDS: u32 = 96;

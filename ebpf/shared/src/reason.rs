@@ -1,6 +1,8 @@
 //! Why a packet was dropped. Numbers and phrases are Hubble's `DropReason`, so
 //! dashboards and clients that know them need no translation.
 
+/// ARP or neighbour discovery that says another hardware address than its frame.
+pub const INVALID_SOURCE_MAC: u8 = 130;
 /// Brought to a device whose endpoint does not have its destination address: by a forged
 /// hardware address, a bridge that does not know whose it is, or a route that leads astray.
 pub const INVALID_DESTINATION_MAC: u8 = 131;
@@ -18,6 +20,8 @@ pub const FRAGMENT: u8 = 157;
 pub const NO_BACKEND: u8 = 158;
 /// A later fragment whose first was not seen, or too long ago: nobody knows its ports.
 pub const NO_FIRST_FRAGMENT: u8 = 174;
+/// What only routers of a link say to their neighbours (RFC 4861, RFC 3810), by a workload.
+pub const FORBIDDEN_ICMPV6: u8 = 176;
 /// The rule needs the proxy and no proxy listener is there (fail closed).
 pub const PROXY_UNAVAILABLE: u8 = 180;
 /// A deny rule matched.
@@ -32,10 +36,13 @@ pub const DENY_LIST: u8 = 241;
 pub const UNSTEERABLE: u8 = 242;
 /// It needs the proxy, and routing sent it another way (ours, not Hubble's).
 pub const NOT_STEERED: u8 = 243;
+/// IGMP that is no report of a workload's own groups (ours, not Hubble's).
+pub const FORBIDDEN_IGMP: u8 = 244;
 
 /// The phrase Hubble clients show for a reason; ours for the numbers from 240.
 pub const fn phrase(reason: u8) -> &'static str {
     match reason {
+        INVALID_SOURCE_MAC => "Invalid source mac",
         INVALID_DESTINATION_MAC => "Invalid destination mac",
         INVALID_SOURCE_IP => "Invalid source ip",
         POLICY_DENIED => "Policy denied",
@@ -43,6 +50,7 @@ pub const fn phrase(reason: u8) -> &'static str {
         UNKNOWN_L4 => "Unknown L4 protocol",
         FRAGMENT => "IP fragmentation not supported",
         NO_FIRST_FRAGMENT => "First logical datagram fragment not found",
+        FORBIDDEN_ICMPV6 => "Forbidden ICMPv6 message",
         NO_BACKEND => "Service backend not found",
         PROXY_UNAVAILABLE => "Proxy redirection not supported or unavailable",
         POLICY_DENY => "Policy denied by denylist",
@@ -51,6 +59,7 @@ pub const fn phrase(reason: u8) -> &'static str {
         DENY_LIST => "Source on deny list",
         UNSTEERABLE => "L7 rule cannot be applied to host stack traffic",
         NOT_STEERED => "Needs L7 and was routed past the proxy",
+        FORBIDDEN_IGMP => "Forbidden IGMP message",
         _ => "Unknown reason",
     }
 }

@@ -39,13 +39,13 @@ impl Capture {
     /// # Errors
     ///
     /// If no packet socket can be made there.
-    pub fn start(place: &Place, texts: &[&str]) -> anyhow::Result<Self> {
+    pub fn start(place: &Place, texts: &[impl AsRef<[u8]>]) -> anyhow::Result<Self> {
         let socket = place
             .within(packet_socket)?
             .context("cannot make a packet socket")?;
         let counts: Arc<[_]> = texts
             .iter()
-            .map(|text| (text.as_bytes().to_vec(), AtomicU64::new(0)))
+            .map(|text| (text.as_ref().to_vec(), AtomicU64::new(0)))
             .collect();
         let stop = Arc::new(AtomicBool::new(false));
         let longest = Arc::new(AtomicUsize::new(0));
@@ -60,11 +60,12 @@ impl Capture {
     }
 
     /// Frames so far that contained this text, which must be one of those looked for.
-    pub fn count(&self, text: &str) -> anyhow::Result<u64> {
+    pub fn count(&self, text: impl AsRef<[u8]>) -> anyhow::Result<u64> {
+        let text = text.as_ref();
         let mut counts = self.counts.iter();
         let (_, count) = counts
-            .find(|(wanted, _)| wanted == text.as_bytes())
-            .with_context(|| format!("{text:?} is not looked for"))?;
+            .find(|(wanted, _)| wanted == text)
+            .with_context(|| format!("{} is not looked for", text.escape_ascii()))?;
         Ok(count.load(Ordering::Relaxed))
     }
 

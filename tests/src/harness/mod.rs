@@ -12,6 +12,7 @@ pub mod capture;
 mod compiled;
 pub mod eventually;
 pub mod flows;
+pub mod link;
 pub mod load;
 pub mod node;
 pub mod peer;

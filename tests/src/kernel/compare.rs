@@ -17,7 +17,9 @@ use tidegate_ebpf_shared::{
 };
 
 use super::{
-    frames::{Spec, arp, garbage, membership},
+    frames::{Spec, garbage, lease},
+    link::Word,
+    link_frames,
     model::{Comes, DROP, Hook, Model, Tag, key_of},
     object::{Object, TCX},
     random::Random,
@@ -43,15 +45,20 @@ pub struct Tally {
     unseen: u64,
     elsewhere: u64,
     astray: u64,
-    claimed: u64,
-    reported: u64,
+    spoken: [u64; 4],
+    heard: u64,
+    cut: u64,
+    unspoken: u64,
+    needless: u64,
+    asked: u64,
+    leased: u64,
     headerless: u64,
     refused_frames: u64,
 }
 
 impl Tally {
     /// Each count with what it counts.
-    pub fn named(&self) -> [(&'static str, u64); 17] {
+    pub fn named(&self) -> [(&'static str, u64); 25] {
         [
             ("left alone", self.passed),
             ("checked", self.checked),
@@ -73,10 +80,39 @@ impl Tally {
                 self.elsewhere,
             ),
             ("brought to a device that it is not for", self.astray),
-            ("a claim to another's address", self.claimed),
+            ("ARP that a workload may say", self.spoken[0]),
+            ("discovery that a workload may say", self.spoken[1]),
+            ("IGMP that a workload may say", self.spoken[2]),
+            ("MLD that a workload may say", self.spoken[3]),
+            ("of its neighbours, for a workload", self.heard),
+            ("cut to what it says", self.cut),
+            ("not for neighbours to say", self.unspoken),
+            ("for routers only", self.needless),
+            ("a question for an address", self.asked),
+            ("an answer with an address", self.leased),
             ("of a device without Ethernet headers", self.headerless),
-            ("what a host tells its link of its groups", self.reported),
         ]
+    }
+}
+
+impl Tally {
+    fn count_word(&mut self, hook: Hook, word: Option<&Word>, frame: &[u8]) {
+        match word {
+            Some(Word::Pass(left)) if matches!(hook, Hook::FromEndpoint(_)) => {
+                let protocol = match wire::read(frame) {
+                    wire::Frame::Arp(_) => 0,
+                    wire::Frame::Discovery(_) => 1,
+                    wire::Frame::Ip(packet) if packet.src.is_ipv4() => 2,
+                    _ => 3,
+                };
+                self.spoken[protocol] += 1;
+                self.cut += u64::from(*left < frame.len());
+            }
+            Some(Word::Pass(_)) => self.heard += 1,
+            Some(Word::Refused(_)) => self.unspoken += 1,
+            Some(Word::Needless) => self.needless += 1,
+            Some(Word::Data) | None => {}
+        }
     }
 }
 
@@ -142,12 +178,19 @@ impl Comparison {
                 self.datagram(random, &talk, tally)?;
                 continue;
             }
+            if random.one_in(9) {
+                let frame = link_frames::frame(random);
+                self.between_neighbours(random, &talk, &frame, tally)?;
+                continue;
+            }
+            if random.one_in(25) {
+                let lease = lease(random);
+                let frame = lease.plain(random);
+                self.between_neighbours(random, &lease, &frame, tally)?;
+                continue;
+            }
             let frame = if random.one_in(25) {
                 garbage(random)
-            } else if random.one_in(25) {
-                arp(random)
-            } else if random.one_in(25) {
-                membership(random)
             } else if random.one_in(12) {
                 talk.error(random)
             } else {
@@ -241,6 +284,40 @@ impl Comparison {
         Ok(())
     }
 
+    /// One frame that neighbours of a link send each other, whoever they are.
+    fn between_neighbours(
+        &mut self,
+        random: &mut Random,
+        talk: &Spec,
+        frame: &[u8],
+        tally: &mut Tally,
+    ) -> Result<()> {
+        let hook = random.pick(&[
+            Hook::FromEndpoint(Some(10)),
+            Hook::FromEndpoint(Some(10)),
+            Hook::FromEndpoint(Some(10)),
+            Hook::FromEndpoint(Some(11)),
+            Hook::ToEndpoint(Some(10)),
+            Hook::ToEndpoint(Some(11)),
+            Hook::ToEndpoint(Some(11)),
+            Hook::FromEndpoint(None),
+            Hook::ToEndpoint(None),
+            Hook::FromOutside,
+        ]);
+        let interface = match hook {
+            Hook::FromEndpoint(endpoint) | Hook::ToEndpoint(endpoint) => endpoint,
+            Hook::FromOutside | Hook::ToOutside => None,
+        };
+        self.object.set_interface(interface)?;
+        self.model.by_workload = interface.is_some();
+        let comes = Comes {
+            mark: random.pick(&[0, 0, 0x5000_0001, mark::TO_PROXY]),
+            tag: random.pick(&[Tag::None, Tag::Seen, Tag::Seen, Tag::ToProxy]),
+            from_beyond: random.one_in(2),
+        };
+        self.meet(hook, comes, talk, frame, tally).map(drop)
+    }
+
     fn packet(
         &mut self,
         random: &mut Random,
@@ -281,6 +358,7 @@ impl Comparison {
             tag: tag_bits(comes.tag, frame, hook, &mut self.model),
             ingress_ifindex: u32::from(comes.from_beyond),
         };
+        let mut length = frame.len();
         self.headerless = !self.headerless;
         let headerless = self.headerless && is_plain_ip(frame);
         let run = match hook {
@@ -290,9 +368,15 @@ impl Comparison {
                 self.object.tcx(program::FROM_OUTSIDE_IP, ip, comes.mark, 1)
             }
             Hook::ToOutside if headerless => self.to_outside_ip.run(&frame[14..], arrival),
-            Hook::FromEndpoint(_) => self
-                .object
-                .tcx(program::FROM_ENDPOINT, frame, comes.mark, 1),
+            Hook::FromEndpoint(_) => {
+                let run = self
+                    .object
+                    .length(program::FROM_ENDPOINT, frame, comes.mark);
+                run.map(|(run, left)| {
+                    length = left;
+                    run
+                })
+            }
             Hook::FromOutside => self.object.tcx(program::FROM_OUTSIDE, frame, comes.mark, 1),
             Hook::ToOutside => self.to_outside.run(frame, arrival),
             Hook::ToEndpoint(_) => self.to_endpoint.run(frame, arrival),
@@ -310,6 +394,7 @@ impl Comparison {
             "code and mark: {}\nexpected {expected:?}",
             context()
         );
+        assert_eq!(length, expected.length, "length: {}", context());
         let events = without_time(self.object.events(map::EVENTS)?);
         assert_eq!(events, expected.events, "events: {}", context());
         let denies = without_time(self.object.events(map::DENIES)?);
@@ -331,12 +416,14 @@ impl Comparison {
             .count() as u64;
         for event in &denies {
             tally.astray += u64::from(event.reason == reason::INVALID_DESTINATION_MAC);
-            tally.claimed += u64::from(
-                event.reason == reason::INVALID_SOURCE_IP
-                    && (event.protocol, event.src_port[0]) == (58, 136),
-            );
         }
-        tally.reported += std::mem::take(&mut self.model.reports);
+        tally.count_word(hook, self.model.word.as_ref(), frame);
+        tally.leased += u64::from(self.model.leased);
+        tally.asked += u64::from(
+            expected.mark & mark::MASK == mark::CHECKED
+                && matches!(hook, Hook::FromEndpoint(_))
+                && matches!(wire::read(frame), wire::Frame::Ip(packet) if packet.src.is_unspecified()),
+        );
         tally.elsewhere += u64::from(self.model.elsewhere);
         for event in events {
             if event.kind == tidegate_ebpf_shared::event::kind::FLOW_NEW {

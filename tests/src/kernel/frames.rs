@@ -325,36 +325,31 @@ fn extension(random: &mut Random, kind: u8, next: u8, body: &[u8]) -> Vec<u8> {
     header
 }
 
-/// What a host tells its link of the groups it listens to.
-pub fn membership(random: &mut Random) -> Vec<u8> {
-    let report = Spec {
-        src: random.pick(&["fe80::9", "::"]).parse().expect("literal"),
-        dst: "ff02::16".parse().expect("literal"),
-        protocol: 58,
-        src_port: [143, 0],
-        dst_port: [0; 2],
+/// A question for an address, or an answer to one (DHCP).
+pub fn lease(random: &mut Random) -> Spec {
+    let (src, dst, ports) = random.pick(&[
+        ("0.0.0.0", "255.255.255.255", [68, 67]),
+        ("10.0.0.1", "255.255.255.255", [67, 68]),
+        ("10.0.0.1", "10.0.0.11", [67, 68]),
+        ("192.0.2.9", "10.0.0.10", [67, 68]),
+        ("fe80::9", "ff02::1:2", [546, 547]),
+        ("fe80::7", "fe80::9", [547, 546]),
+        // And what is none.
+        ("10.0.0.1", "10.0.0.11", [67, 53]),
+        ("fe80::9", "ff02::1:2", [547, 546]),
+        ("10.0.0.11", "10.0.0.10", [67, 68]),
+    ]);
+    let [src_port, dst_port] = ports.map(u16::to_be_bytes);
+    Spec {
+        src: src.parse().expect("literal"),
+        dst: dst.parse().expect("literal"),
+        protocol: 17,
+        src_port,
+        dst_port,
         tcp_flags: 0,
         numbers: (0, 0),
-        group: true,
-    };
-    report.plain(random)
-}
-
-/// An ARP packet of somebody who has this address, or says so; of a kind that is not about
-/// IPv4 on Ethernet, or cut short, at times.
-pub fn arp(random: &mut Random) -> Vec<u8> {
-    let sender: [u8; 4] = random.pick(&[[10, 0, 0, 10], [10, 0, 0, 11], [10, 0, 0, 1], [0; 4]]);
-    let mut frame = vec![0xff; 6];
-    frame.extend([2, 2, 2, 2, 2, 2, 8, 6]);
-    frame.extend([0, random.pick(&[1, 1, 1, 6]), 8, 0, 6, 4]);
-    frame.extend([0, random.pick(&[1, 2])]);
-    frame.extend([2; 6]);
-    frame.extend(sender);
-    frame.extend([0; 10]);
-    if random.one_in(8) {
-        frame.truncate(14 + random.below(20));
+        group: dst.starts_with("ff") || dst.starts_with("255"),
     }
-    frame
 }
 
 /// Bytes that are not even trying.

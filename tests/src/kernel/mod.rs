@@ -5,6 +5,8 @@
 pub mod compare;
 pub mod deny_list;
 pub mod frames;
+pub mod link;
+pub mod link_frames;
 pub mod model;
 pub mod object;
 pub mod random;

@@ -1,7 +1,10 @@
 //! What the packet programs must do, written plainly from the semantics: no shared
 //! code with the kernel side, no care for speed.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use tidegate_ebpf_shared::{
     addr::Addr,
@@ -17,6 +20,7 @@ use tidegate_ebpf_shared::{
 };
 
 use super::{
+    link::{self, Word},
     object::LOOPBACK,
     wire::{self, Frame, Packet, Part, Transport},
     world::{EXPIRED, World, addr},
@@ -28,6 +32,9 @@ pub const NEXT: u32 = u32::MAX;
 pub const PASS: u32 = 0;
 /// See [`NEXT`].
 pub const DROP: u32 = 2;
+
+/// All DHCP agents and servers of a link, ff02::1:2 (RFC 8415 §7.1).
+const SERVERS_6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2));
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -85,6 +92,8 @@ pub struct Expected {
     pub events: Vec<Event>,
     /// On the deny ring, `time` 0.
     pub denies: Vec<Event>,
+    /// Length of the frame afterwards.
+    pub length: usize,
 }
 
 /// The model's memory.
@@ -94,8 +103,10 @@ pub struct Model {
     pub flows: HashMap<FlowKey, FlowEntry>,
     /// Is the device that packets came in by a workload's?
     pub by_workload: bool,
-    /// Reports of the groups of a link that were let through.
-    pub reports: u64,
+    /// What the last frame said of its link, if it was of that kind.
+    pub word: Option<Word>,
+    /// Was the last packet an answer that gives a workload its address?
+    pub leased: bool,
     /// Was the last packet of a flow that was decided for another device, and let through?
     pub elsewhere: bool,
     /// What first fragments said, by hook and datagram.
@@ -170,11 +181,14 @@ impl Model {
         now: u64,
     ) -> Expected {
         self.elsewhere = false;
+        self.leased = false;
+        self.word = None;
         let mark = comes.mark;
         let unmarked = mark & !mark::MASK;
         let pass = Expected {
             code: NEXT,
             mark,
+            length: frame.len(),
             ..Expected::default()
         };
         let ours = mark & mark::MASK;
@@ -204,64 +218,41 @@ impl Model {
             }
             return pass;
         }
-        let packet = match (wire::read(frame), hook) {
-            (Frame::Arp(sender), Hook::FromEndpoint(endpoint)) => {
-                let reason = match endpoint {
-                    None => reason::ENDPOINT_NOT_READY,
-                    Some(own) if sender.is_some_and(|it| may_claim(world, it, own)) => return pass,
-                    Some(_) => reason::INVALID_SOURCE_IP,
-                };
-                let event = Event {
-                    kind: kind::DROP,
-                    reason,
-                    generation: world.generation,
-                    ifindex: LOOPBACK,
-                    src: sender.map_or_else(Addr::default, addr),
-                    ..Event::default()
-                };
-                return Expected {
-                    code: DROP,
-                    denies: vec![event],
-                    ..pass
-                };
-            }
-            (Frame::Discovery(packet), Hook::FromEndpoint(Some(own)))
-                if is_of_neighbour(world, packet.dst) && may_claim(world, packet.src, own) =>
-            {
-                let Ok(transport) = &packet.transport else {
-                    return pass;
-                };
-                let about = transport.advertised;
-                if transport.src_port[0] != 136
-                    || about.is_some_and(|about| may_claim(world, about, own))
-                {
-                    return pass;
-                }
-                let mut step = Step {
-                    model: self,
-                    world,
-                    hook,
-                    comes,
-                    packet,
-                    group: false,
-                    now,
-                    expected: Expected::default(),
-                };
-                step.refuse(reason::INVALID_SOURCE_IP);
-                return Expected {
-                    code: DROP,
-                    denies: step.expected.denies,
-                    ..pass
-                };
-            }
-            (Frame::Ip(packet), Hook::FromEndpoint(Some(_))) if is_membership(&packet) => {
-                self.reports += 1;
-                return pass;
-            }
-            (Frame::Arp(_), _) => return pass,
-            (Frame::Discovery(_), hook) if !matches!(hook, Hook::FromEndpoint(_)) => return pass,
-            (Frame::Ip(packet) | Frame::Discovery(packet), _) => self.assemble(packet, hook),
+        let read = match wire::read(frame) {
+            Frame::Ip(packet) => Frame::Ip(self.assemble(packet, hook)),
+            read => read,
+        };
+        let by_workload = comes.from_beyond && self.by_workload;
+        let word = match &read {
+            Frame::Ip(_) if bypass => Word::Data,
+            read => link::word(world, hook, frame, read, by_workload),
+        };
+        let dropped = |event: Option<Event>| Expected {
+            code: DROP,
+            mark,
+            denies: event.into_iter().collect(),
+            length: frame.len(),
+            ..Expected::default()
+        };
+        let answer = match &word {
+            Word::Data => None,
+            Word::Pass(length) => Some(Expected {
+                code: NEXT,
+                mark,
+                length: *length,
+                ..Expected::default()
+            }),
+            Word::Needless => Some(dropped(None)),
+            Word::Refused(reason) => Some(dropped(Some(refused(world, &read, *reason)))),
+        };
+        self.word = Some(word).filter(|word| *word != Word::Data);
+        if let Some(answer) = answer {
+            return answer;
+        }
+        let packet = match (read, hook) {
+            (Frame::Ip(packet) | Frame::Discovery(packet), _) => packet,
             (Frame::Other | Frame::Broken, Hook::FromOutside) => return pass,
+            (Frame::Arp(_), _) => return pass,
             (Frame::Other | Frame::Broken, _) => {
                 let mut event = Event {
                     kind: kind::DROP,
@@ -275,12 +266,7 @@ impl Model {
                     event.verdict = verdict::REDIRECT;
                     event.shadow_verdict = verdict::REDIRECT;
                 }
-                return Expected {
-                    code: DROP,
-                    mark,
-                    events: vec![],
-                    denies: vec![event],
-                };
+                return dropped(Some(event));
             }
         };
         let mut step = Step {
@@ -299,6 +285,7 @@ impl Model {
             step.decide()
         };
         let mut expected = step.expected;
+        expected.length = frame.len();
         (expected.code, expected.mark) = match fate {
             Fate::Pass => (NEXT, mark),
             Fate::Checked => (NEXT, unmarked | mark::CHECKED),
@@ -416,7 +403,7 @@ impl Model {
                     tcp_flags: 0,
                     numbers: (0, 0),
                     inner: None,
-                    advertised: None,
+                    at: 0,
                 });
             }
         }
@@ -599,11 +586,18 @@ impl Step<'_> {
                 return fate_of(flow.flags & flags::REDIRECT != 0 && !leaves);
             }
         }
+        if self.answers_for_address(&transport) {
+            self.model.leased = true;
+            return Fate::Checked;
+        }
         let mut decision = self.judge(
             self.packet.src,
             self.packet.dst,
             policy_port(self.packet.protocol, &transport),
-            0,
+            match self.hook {
+                Hook::FromEndpoint(endpoint) => endpoint.unwrap_or(0),
+                _ => 0,
+            },
             match self.hook {
                 Hook::ToEndpoint(endpoint) => endpoint.unwrap_or(0),
                 _ => 0,
@@ -652,6 +646,45 @@ impl Step<'_> {
             self.expected.events.push(event);
         }
         fate_of(decision.needs_proxy())
+    }
+
+    /// Is it what a client asks that has no address (RFC 2131 §4.1, RFC 8415 §7)?
+    fn asks_for_address(&self) -> bool {
+        let Ok(transport) = &self.packet.transport else {
+            return false;
+        };
+        let ports = (transport.src_port, transport.dst_port);
+        let (src, dst) = (self.packet.src, self.packet.dst);
+        let v4 = src == IpAddr::from([0; 4])
+            && dst == IpAddr::from([255; 4])
+            && ports == ([0, 68], [0, 67]);
+        let v6 = is_link_local(src)
+            && dst == SERVERS_6
+            && ports == (546_u16.to_be_bytes(), 547_u16.to_be_bytes());
+        self.packet.protocol == 17 && (v4 || v6)
+    }
+
+    /// Is it an answer to such a question, which the one that it is for may ask?
+    fn answers_for_address(&self, transport: &Transport) -> bool {
+        let by_workload = self.comes.from_beyond && self.model.by_workload;
+        let endpoint = match self.hook {
+            Hook::FromEndpoint(_) | Hook::ToOutside => return false,
+            Hook::ToEndpoint(_) if by_workload => return false,
+            Hook::ToEndpoint(endpoint) => endpoint.unwrap_or(0),
+            Hook::FromOutside => self.address(self.packet.dst).endpoint,
+        };
+        let (src, dst, server, client): (IpAddr, IpAddr, u16, u16) = match self.packet.dst {
+            IpAddr::V4(to) if to.is_multicast() => return false,
+            IpAddr::V4(_) => ([0; 4].into(), [255; 4].into(), 67, 68),
+            to if !is_link_local(to) => return false,
+            to => (to, SERVERS_6, 547, 546),
+        };
+        let ports = (server.to_be_bytes(), client.to_be_bytes());
+        if self.packet.protocol != 17 || (transport.src_port, transport.dst_port) != ports {
+            return false;
+        }
+        let asked = self.judge(src, dst, ports.0, endpoint, 0, Judged::Live);
+        asked.reason == 0 && !asked.needs_proxy()
     }
 
     /// May an error come from here, or be delivered here, about what this packet's sender sent?
@@ -869,7 +902,9 @@ impl Step<'_> {
     fn may_use_source(&self) -> bool {
         let info = self.lookup(self.packet.src).unwrap_or_default();
         match self.hook {
-            Hook::FromEndpoint(endpoint) => Some(info.endpoint) == endpoint,
+            Hook::FromEndpoint(endpoint) => {
+                Some(info.endpoint) == endpoint || self.asks_for_address()
+            }
             Hook::FromOutside => info.endpoint == 0 && info.identity != reserved::HOST,
             Hook::ToEndpoint(_) | Hook::ToOutside => true,
         }
@@ -1357,8 +1392,34 @@ fn closed_event(key: &FlowKey, flow: &FlowEntry) -> Event {
     }
 }
 
+/// A frame that says of its link what it may not.
+fn refused(world: &World, read: &Frame, reason: u8) -> Event {
+    let mut event = Event {
+        kind: kind::DROP,
+        reason,
+        generation: world.generation,
+        ifindex: LOOPBACK,
+        ..Event::default()
+    };
+    match read {
+        Frame::Arp(Some((sender, target))) => {
+            (event.src, event.dst) = (addr(*sender), addr(*target));
+        }
+        Frame::Ip(packet) | Frame::Discovery(packet) => {
+            (event.src, event.dst) = (addr(packet.src), addr(packet.dst));
+            event.protocol = packet.protocol;
+            if let Ok(transport) = &packet.transport {
+                event.src_port = transport.src_port;
+                event.dst_port = transport.dst_port;
+            }
+        }
+        Frame::Arp(None) | Frame::Other | Frame::Broken => {}
+    }
+    event
+}
+
 /// What the address table knows of an address.
-fn lookup(world: &World, wanted: IpAddr) -> Option<AddrInfo> {
+pub fn lookup(world: &World, wanted: IpAddr) -> Option<AddrInfo> {
     let bits = u128::from_be_bytes(addr(wanted).0);
     let covers = |known: &&super::world::Known| {
         let prefix = u128::from_be_bytes(addr(known.addr).0);
@@ -1369,32 +1430,7 @@ fn lookup(world: &World, wanted: IpAddr) -> Option<AddrInfo> {
     Some(longest.info)
 }
 
-/// May neighbour discovery for it be for a neighbour?
-fn is_of_neighbour(world: &World, dst: IpAddr) -> bool {
-    let IpAddr::V6(address) = dst else {
-        return false;
-    };
-    let of = |info: AddrInfo| info.identity == reserved::HOST || info.endpoint != 0;
-    address.segments()[0] == 0xff02 || is_link_local(dst) || lookup(world, dst).is_some_and(of)
-}
-
-/// May this endpoint say that it has the address? Nobody's, one of its link, its own.
-fn may_claim(world: &World, address: IpAddr, endpoint: u32) -> bool {
-    address.is_unspecified()
-        || is_link_local(address)
-        || lookup(world, address).is_some_and(|info| info.endpoint == endpoint)
-}
-
-/// A report of the groups that a host listens to.
-fn is_membership(packet: &Packet) -> bool {
-    let to_link = matches!(packet.dst, IpAddr::V6(dst) if dst.segments()[0] == 0xff02);
-    let reports = |transport: &Transport| [131, 132, 143].contains(&transport.src_port[0]);
-    packet.protocol == 58
-        && packet.transport.as_ref().is_ok_and(reports)
-        && to_link
-        && (is_link_local(packet.src) || packet.src == IpAddr::from([0; 16]))
-}
-
-fn is_link_local(address: IpAddr) -> bool {
+/// Is it known on its link only?
+pub fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

@@ -49,6 +49,8 @@ pub struct Run {
     pub mark: u32,
     /// Mean time of a run.
     pub nanoseconds: u32,
+    /// Bytes of the frame afterwards.
+    pub length: usize,
 }
 
 /// The loaded object.
@@ -115,6 +117,13 @@ impl Object {
         Ok((run.code, run.mark))
     }
 
+    /// As [`Self::tcx`] once, and the length of the frame afterwards.
+    pub fn length(&self, name: &str, frame: &[u8], mark: u32) -> Result<((u32, u32), usize)> {
+        let mut after = vec![0; frame.len()];
+        let run = self.run(name, frame, Some(&mut after), mark, 1)?;
+        Ok(((run.code, run.mark), run.length))
+    }
+
     /// Descriptor of a loaded program.
     pub fn program_fd(&self, name: &str) -> Result<BorrowedFd<'_>> {
         let program: &SchedClassifier = self.program(name)?.try_into()?;
@@ -123,6 +132,17 @@ impl Object {
 
     /// The same, with the time a run takes.
     pub fn timed(&self, name: &str, frame: &[u8], mark: u32, repeat: u32) -> Result<Run> {
+        self.run(name, frame, None, mark, repeat)
+    }
+
+    fn run(
+        &self,
+        name: &str,
+        frame: &[u8],
+        data_out: Option<&mut [u8]>,
+        mark: u32,
+        repeat: u32,
+    ) -> Result<Run> {
         let program: &SchedClassifier = self.program(name)?.try_into()?;
         // `struct __sk_buff`: 192 bytes, the mark at 8 (linux/bpf.h).
         let mut ctx = [0_u8; 192];
@@ -130,6 +150,7 @@ impl Object {
         let mut after = [0_u8; 192];
         let result = program.test_run(TestRunOptions {
             data_in: Some(frame),
+            data_out,
             ctx_in: Some(&ctx),
             ctx_out: Some(&mut after),
             repeat,
@@ -141,6 +162,7 @@ impl Object {
             code: result.return_value,
             mark: u32::from_ne_bytes(mark),
             nanoseconds: result.duration.subsec_nanos(),
+            length: result.data_size_out as usize,
         })
     }
 
@@ -156,6 +178,7 @@ impl Object {
             code: result.return_value,
             mark: 0,
             nanoseconds: result.duration.subsec_nanos(),
+            length: result.data_size_out as usize,
         })
     }
 

@@ -382,7 +382,7 @@ impl Try {
                 tcp_flags: 0,
                 numbers: (0, 0),
                 inner: None,
-                advertised: None,
+                at: 0,
             }),
             part: Part::Whole,
         }

@@ -8,8 +8,9 @@ use tidegate_ebpf_shared::reason;
 /// What a frame is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// ARP: the IPv4 address that its sender claims, if it is of the kind that says so.
-    Arp(Option<IpAddr>),
+    /// ARP: the IPv4 addresses of its sender and its target, if it is of the kind that has
+    /// them.
+    Arp(Option<(IpAddr, IpAddr)>),
     /// Not IP.
     Other,
     /// A broken IP header.
@@ -73,8 +74,8 @@ pub struct Transport {
     pub numbers: (u32, u32),
     /// Ends of the packet inside an ICMP error: source, destination, protocol, ports.
     pub inner: Option<Inner>,
-    /// The address that a neighbour advertisement is about.
-    pub advertised: Option<IpAddr>,
+    /// Where its header begins, in the IP packet.
+    pub at: usize,
 }
 
 /// The packet inside an ICMP error.
@@ -110,9 +111,11 @@ pub fn read(frame: &[u8]) -> Frame {
 }
 
 fn read_arp(arp: &[u8]) -> Frame {
-    match arp.get(..18) {
+    match arp.get(..28) {
         None => Frame::Broken,
-        Some(start) if start[..6] == [0, 1, 8, 0, 6, 4] => Frame::Arp(Some(v4(start, 14))),
+        Some(start) if start[..6] == [0, 1, 8, 0, 6, 4] => {
+            Frame::Arp(Some((v4(start, 14), v4(start, 24))))
+        }
         Some(_) => Frame::Arp(None),
     }
 }
@@ -130,7 +133,8 @@ fn u16_at(bytes: &[u8], at: usize) -> usize {
     usize::from(bytes[at]) << 8 | usize::from(bytes[at + 1])
 }
 
-fn v4(bytes: &[u8], at: usize) -> IpAddr {
+/// The address at this place.
+pub fn v4(bytes: &[u8], at: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(
         bytes[at],
         bytes[at + 1],
@@ -139,7 +143,8 @@ fn v4(bytes: &[u8], at: usize) -> IpAddr {
     ))
 }
 
-fn v6(bytes: &[u8], at: usize) -> IpAddr {
+/// The address at this place.
+pub fn v6(bytes: &[u8], at: usize) -> IpAddr {
     let mut octets = [0; 16];
     octets.copy_from_slice(&bytes[at..at + 16]);
     IpAddr::V6(Ipv6Addr::from(octets))
@@ -265,6 +270,7 @@ fn read_transport(protocol: u8, ip: &[u8], at: usize, total: usize) -> Result<Tr
         6 => 20,
         17 | 1 | 58 => 8,
         132 => 12,
+        2 => return Err(reason::FORBIDDEN_IGMP),
         _ => return Err(reason::UNKNOWN_L4),
     };
     // What is looked at: the whole TCP or ICMP header, the ports of the others.
@@ -293,8 +299,7 @@ fn read_transport(protocol: u8, ip: &[u8], at: usize, total: usize) -> Result<Tr
             } else {
                 None
             },
-            advertised: (protocol == 58 && header[0] == 136 && ip.len() >= at + 24)
-                .then(|| v6(ip, at + 8)),
+            at,
         },
         _ => Transport {
             src_port: pair(0),
@@ -307,7 +312,7 @@ fn read_transport(protocol: u8, ip: &[u8], at: usize, total: usize) -> Result<Tr
                 (0, 0)
             },
             inner: None,
-            advertised: None,
+            at,
         },
     })
 }

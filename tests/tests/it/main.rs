@@ -19,6 +19,7 @@ mod http_rules;
 mod kernel_rules;
 mod kills;
 mod lab;
+mod link;
 mod neighbours;
 mod ordinary_node;
 mod people;

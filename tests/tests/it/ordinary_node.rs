@@ -232,7 +232,7 @@ fn packets_longer_than_any_header_says_are_as_others() -> Result<()> {
             shop.world.node.change(remove)?;
         }
         for address in shop.backend.addresses() {
-            let seen = Capture::start(&shop.backend, &[])?;
+            let seen = Capture::start(&shop.backend, &[""; 0])?;
             let mut stream = server::connect(&shop.frontend, (address, ECHO))?;
             let mut writer = stream.try_clone()?;
             let writing = std::thread::spawn(move || writer.write_all(&vec![7; BYTES]));
