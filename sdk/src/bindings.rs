@@ -28,3 +28,13 @@ pub mod dns_world {
         },
     });
 }
+
+/// World `stream-filter` of `0.2.0`; its imports have the shape of the others'.
+pub mod stream_world {
+    wit_bindgen::generate!({
+        path: "../wit/filter@0.2.0",
+        world: "stream-filter",
+        pub_export_macro: true,
+        default_bindings_module: "tidegate_sdk::bindings::stream_world",
+    });
+}

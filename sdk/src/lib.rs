@@ -1,6 +1,6 @@
-//! What a Tidegate plugin is written with: implement [`HttpFilter`] or [`DnsFilter`],
-//! name the type in [`http_filter!`] or [`dns_filter!`], build for
-//! `wasm32-unknown-unknown`. `README.md` has the whole of it on one page.
+//! What a Tidegate plugin is written with: implement [`HttpFilter`], [`DnsFilter`] or
+//! [`StreamFilter`], name the type in [`http_filter!`], [`dns_filter!`] or
+//! [`stream_filter!`], build for `wasm32-unknown-unknown`. `README.md` has the whole of it on one page.
 //!
 //! Everything also builds for the host's own target, so a filter's logic is tested
 //! with plain `cargo test`: logging then goes to standard error, counters go nowhere.
@@ -13,6 +13,8 @@ mod headers;
 mod host;
 mod http;
 mod manifest;
+mod stream;
+mod trial;
 
 #[doc(hidden)]
 pub use dns::glue as dns_glue;
@@ -22,3 +24,9 @@ pub use host::{Level, count, log, now_ms};
 #[doc(hidden)]
 pub use http::glue as http_glue;
 pub use http::{Decision, HttpFilter, Needs, Request, Response};
+#[doc(hidden)]
+pub use stream::glue as stream_glue;
+pub use stream::{
+    Answer, Asked, Data, Direction, Operation, Operations, Reply, StreamFilter, StreamSession,
+};
+pub use trial::Trial;

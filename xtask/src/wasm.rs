@@ -21,8 +21,10 @@ const TARGET: &str = "wasm32-unknown-unknown";
 
 /// For plugins of this binary: called for every message of a node, compiled once.
 const SPEED: &str = "3";
-/// For plugins dropped in: copied, hashed and compiled while somebody waits.
+/// For plugins dropped in: copied, hashed and compiled while somebody waits. And for the
+/// one that knows a thousand kinds of messages, of which a connection uses ten.
 const SIZE: &str = "s";
+const MANY_KINDS: &str = "kafka";
 
 /// One component to build.
 pub(crate) struct Plugin {
@@ -48,7 +50,7 @@ pub(crate) fn plugins() -> anyhow::Result<Vec<Plugin>> {
         for (name, source) in crates_in(folder)? {
             plugins.push(Plugin {
                 source,
-                opt_level,
+                opt_level: if name == MANY_KINDS { SIZE } else { opt_level },
                 features: &[],
                 output: Path::new(below).join(format!("{name}.wasm")),
             });
