@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -15,10 +15,11 @@ use tidegate_control::{
     documents::Past,
     event::{Event, Request},
     folder::{Origins, QUIET, Scanner},
-    sinks::{Sinks, Status},
+    publication,
+    sinks::{Kernel, KernelStatus, Sinks},
     state::Control,
     store::Store,
-    view::{ProblemView, View},
+    view::{ProblemView, ProxyView, View},
 };
 use tidegate_datapath::{Survey, bridges, firewall_notes, pinned_otherwise};
 use tidegate_plugin_host::{Catalog, PluginStore, Runtime, StoreOptions};
@@ -64,8 +65,13 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
         read => read?,
     };
     let nowhere = Nowhere::new(config)?;
-    let mut control =
-        Control::with_past(settings(config), nowhere, store, built_in.collect(), past)?;
+    let mut control = Control::with_past(
+        settings(config),
+        nowhere.clone(),
+        store,
+        built_in.collect(),
+        past,
+    )?;
     let addresses = sources::node_addresses(&config.node.addresses);
     control.apply(Event::NodeAddresses(addresses));
     let bridges = bridges().unwrap_or_default();
@@ -82,7 +88,11 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
     for Request::Examine(path, stamp) in control.apply(Event::Scanned(scan)) {
         control.apply(examine(&plugins, path, stamp).await);
     }
-    control.settle().await;
+    publication::settle(&mut control, nowhere.clone()).await;
+    let mut proxy = ProxyView::default();
+    proxy.stats.bindings = nowhere.catalog().bindings();
+    control.apply(Event::Proxy(proxy));
+    control.settle();
     let mut view = View::clone(&control.view().borrow());
     match pinned_otherwise(&config.node.bpffs, &table_limits(config)) {
         Ok(refusals) => view
@@ -120,20 +130,23 @@ const BUILT_IN: Duration = Duration::from_secs(60);
 const OTHERS: Duration = Duration::from_secs(30);
 
 /// No kernel and no proxy: plugins are asked as the proxy would, and that is all.
+#[derive(Clone)]
 struct Nowhere {
-    catalog: Catalog,
+    catalog: Arc<Mutex<Catalog>>,
     outside: Vec<String>,
-    survey: Survey,
 }
 
 impl Nowhere {
     fn new(config: &Config) -> anyhow::Result<Self> {
         let runtime = Runtime::start().context("start what runs plugins")?;
         Ok(Self {
-            catalog: Catalog::empty(runtime),
+            catalog: Arc::new(Mutex::new(Catalog::empty(runtime))),
             outside: config.node.outside_devices.clone(),
-            survey: Survey::default(),
         })
+    }
+
+    fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,37 +162,39 @@ impl Sinks for Nowhere {
         };
         let code = artifacts.into_iter().map(read);
         let code: BTreeMap<_, _> = code.collect::<anyhow::Result<_>>()?;
-        let next = self.catalog.next(&snapshot, &code);
+        let mut catalog = self.catalog();
+        let next = catalog.next(&snapshot, &code);
         next.wait(BUILT_IN, OTHERS);
-        self.catalog = next.refreshed();
-        Ok(self.catalog.broken().collect())
+        *catalog = next.refreshed();
+        Ok(catalog.broken().collect())
     }
 
+    async fn publish_kernel(
+        &mut self,
+        _generation: u32,
+        compiled: Arc<Compiled>,
+    ) -> anyhow::Result<KernelStatus> {
+        let mut survey = Survey::of(&self.outside, &compiled.endpoints);
+        if !compiled.l7.is_empty() {
+            survey.notes.extend(firewall_notes());
+        }
+        let mut status = KernelStatus::default();
+        status.datapath.notes = survey.notes;
+        status.not_ready = survey.not_ready;
+        Ok(status)
+    }
+}
+
+impl Kernel for Nowhere {
     fn too_much(&self, _compiled: &Compiled) -> Option<String> {
         None
     }
 
-    fn publish_kernel(&mut self, _generation: u32, compiled: &Compiled) -> anyhow::Result<()> {
-        self.survey = Survey::of(&self.outside, &compiled.endpoints);
-        if !compiled.l7.is_empty() {
-            self.survey.notes.extend(firewall_notes());
-        }
-        Ok(())
-    }
-
-    fn kernel_generation(&self) -> u32 {
+    fn generation(&self) -> u32 {
         0
     }
 
     fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {
         Ok(NumbersInUse::default())
-    }
-
-    fn status(&mut self) -> Status {
-        let mut status = Status::default();
-        status.proxy.stats.bindings = self.catalog.bindings();
-        status.datapath.notes = self.survey.notes.clone();
-        status.not_ready = self.survey.not_ready.clone();
-        status
     }
 }

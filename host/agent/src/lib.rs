@@ -17,6 +17,7 @@ mod plugins;
 mod sinks;
 mod sources;
 mod status;
+mod tending;
 
 use std::{
     collections::BTreeMap,
@@ -30,20 +31,21 @@ use tidegate_config::{Config, PolicyMode, RejectResponseCode};
 use tidegate_contract::{ProxyStats, Reject, ToAgent};
 use tidegate_control::{
     event::Event,
+    publication::Outcome,
     state::{Control, Settings},
     store::Store,
 };
-use tidegate_datapath::{Datapath, Options, Owner, TableLimits, bridges, watch_devices};
+use tidegate_datapath::{Datapath, Options, Owner, TableLimits, watch_devices};
 use tidegate_lifecycle::{OnlyAgent, Signal, Signals};
 use tidegate_observe::{directory::LearnedNames, store::FlowStore};
 use tidegate_plugin_host::{PluginStore, StoreOptions};
 use tidegate_policy::Mode;
 use tidegate_proxy::Exits;
-use tidegate_supervisor::{ProxyOptions, ProxySupervisor};
+use tidegate_supervisor::{ProxyOptions, ProxyStatus, ProxySupervisor};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 pub use self::check::check;
@@ -53,6 +55,8 @@ use self::{
     names::NameKeeper,
     plugins::{Examiner, candidate},
     sinks::{Node, SharedDatapath},
+    status::Counted,
+    tending::{Ask, Tending},
 };
 
 pub use tidegate_datapath::kernel_features;
@@ -62,10 +66,10 @@ const SOCKET: &str = "agent.sock";
 /// Events that may wait for control. More only slows their sources down: each of them
 /// sends its newest state again.
 const EVENTS: usize = 256;
-/// How often readers get fresh numbers and failed work is tried again.
+/// How often failed work is tried again.
 const TICK: Duration = Duration::from_secs(1);
-/// How often idle flows and expired addresses are swept.
-const SWEEP: Duration = Duration::from_secs(10);
+/// How long a generation may go on when the agent is told to end.
+const FINISH: Duration = Duration::from_secs(1);
 /// Names kept for display.
 const LEARNED_NAMES: usize = 65_536;
 /// How long open connections may take to end when everything is removed.
@@ -151,19 +155,16 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     let node = Node {
         datapath: datapath.clone(),
         proxy: proxy.clone(),
-        stats: stats.clone(),
     };
     let origins = store.origins()?;
     let learned = Arc::new(Mutex::new(LearnedNames::new(LEARNED_NAMES)));
     let names = NameKeeper::restore(store.clone(), learned.clone());
-    let mut control = Control::new(settings(&config), node, store, built_in)?;
+    let mut control = Control::new(settings(&config), datapath.clone(), store, built_in)?;
     plugins.keep(control.artifacts());
-    control.apply(Event::NodeAddresses(sources::node_addresses(
-        &config.node.addresses,
-    )));
-    // Without them no more is lost than a message: no program is attached to a bridge.
-    let bridges = bridges().unwrap_or_default();
-    control.apply(Event::NodeDevices(sources::node_devices(&config, bridges)));
+    let addresses = sources::node_addresses(&config.node.addresses);
+    let devices = sources::node_devices(&config, datapath.bridge_names());
+    control.apply(Event::NodeAddresses(addresses.clone()));
+    control.apply(Event::NodeDevices(devices.clone()));
 
     // People's windows.
     let recorder = Recorder {
@@ -178,10 +179,14 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
         learned: recorder.learned.clone(),
         explain: Arc::new(Explainer {
             exits,
-            tables,
+            tables: tables.clone(),
             learned: recorder.learned.clone(),
             proxy: proxy.clone(),
             audit,
+        }),
+        numbers: Arc::new(Counted {
+            tables,
+            stats: stats.clone(),
         }),
     };
 
@@ -189,7 +194,8 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     // with its reason: a half-working agent is worse than a restarted one.
     let (events_in, mut events) = mpsc::channel(EVENTS);
     let (rescan, rescans) = mpsc::channel(1);
-    let (link_changed, mut link_changes) = mpsc::channel(1);
+    let (link_changed, link_changes) = mpsc::channel(1);
+    let (ask, asked) = mpsc::channel(1);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let socket = config.node.run_dir.join(SOCKET);
     let api = readers.clone();
@@ -228,15 +234,28 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
         sources::folders(folders, origins, rescans, scans).await;
         Ok(())
     });
+    let tending = Tending::new(
+        datapath,
+        Arc::new(config.clone()),
+        events_in.clone(),
+        (addresses, devices),
+    );
+    let mut tended = tokio::spawn(tending.run(asked, link_changes));
     let examiner = Examiner::new(plugins.clone(), events_in);
 
-    // Events in, one generation at a time out.
+    // Events in, one generation at a time out. Nothing here waits for kernel or proxy.
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut sweep = interval(SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut publishing = JoinSet::new();
     let mut proxy_status = proxy.status();
-    let mut in_proxy = 0;
+    let latest = stats.clone();
+    let mut standing = status::standing(&latest.borrow());
+    let proxy_now =
+        |status: &ProxyStatus, stats: &ProxyStats| Event::Proxy(status::proxy(status, stats));
+    control.apply(proxy_now(
+        &proxy_status.borrow_and_update(),
+        &stats.borrow(),
+    ));
     let ended = loop {
         let event = tokio::select! {
             // In this order: stopping is never held up by what keeps coming.
@@ -245,34 +264,26 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
                 Signal::Stop => break Ok(()),
                 Signal::Rescan => {
                     tracing::info!("looking at folders and tables, as asked by SIGHUP");
-                    datapath.read_back();
-                    // A full channel already holds the wish.
+                    // Full channels already hold the wish.
+                    let _ = ask.try_send(Ask::ReadBack);
                     let _ = rescan.try_send(());
                     continue;
                 }
             },
             Some(ended) = tasks.join_next() => break part_ended(ended),
+            ended = &mut tended => break part_ended(ended),
+            Some(outcome) = publishing.join_next() => {
+                Event::Published(outcome.unwrap_or_else(|e| Outcome::given_up(e.into())))
+            }
             Some(event) = events.recv() => event,
-            Some(()) = link_changes.recv() => {
-                datapath.attach_pending();
-                let bridges = datapath.bridge_names();
-                control.apply(Event::NodeDevices(sources::node_devices(&config, bridges)));
-                Event::NodeAddresses(sources::node_addresses(&config.node.addresses))
+            Ok(()) = proxy_status.changed() => {
+                proxy_now(&proxy_status.borrow_and_update(), &latest.borrow())
             }
-            Ok(()) = proxy_status.changed() => Event::StatusChanged,
-            Ok(stats) = stats.wait_for(|stats| stats.generation != in_proxy) => {
-                in_proxy = stats.generation;
-                Event::StatusChanged
+            Ok(stats) = stats.wait_for(|stats| status::standing(stats) != standing) => {
+                standing = status::standing(&stats);
+                proxy_now(&proxy_status.borrow(), &stats)
             }
-            _ = sweep.tick() => {
-                datapath.expire();
-                continue;
-            }
-            _ = tick.tick() => {
-                datapath.attach_pending();
-                control.apply(Event::NodeAddresses(sources::node_addresses(&config.node.addresses)));
-                Event::Tick
-            }
+            _ = tick.tick() => Event::Tick,
         };
         // Whatever else is waiting belongs to the same generation.
         let mut next = Some(event);
@@ -282,10 +293,19 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
             }
             next = events.try_recv().ok();
         }
-        control.settle().await;
+        if let Some(publication) = control.settle() {
+            publishing.spawn(publication.run(node.clone()));
+        }
         plugins.keep(control.artifacts());
     };
 
+    // What is nearly in force is finished, and known to the next agent; one that the proxy
+    // keeps waiting is given up, which is harmless at every step.
+    let last = timeout(FINISH, publishing.join_next()).await;
+    if let Ok(Some(Ok(outcome))) = last {
+        control.apply(Event::Published(outcome));
+    }
+    publishing.shutdown().await;
     tasks.shutdown().await;
     names.save();
     // Stale sockets are replaced at the next start; this one tells clients at once.
@@ -293,8 +313,13 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     match after {
         After::Keep => tracing::info!("agent ends; what is in force stays in force"),
         After::Remove => {
+            // What is attached now would stay.
+            drop(ask);
+            if !tended.is_finished() {
+                let _ = tended.await;
+            }
             // Its supervisor would start it again.
-            drop(control);
+            drop(node);
             drop(proxy);
             remove(&config).await?;
         }

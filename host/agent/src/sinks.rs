@@ -3,71 +3,110 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::Duration,
 };
 
 use anyhow::Context as _;
-use tidegate_contract::{ProxyStats, Snapshot};
-use tidegate_control::sinks::{Sinks, Status};
-use tidegate_datapath::{AttachReport, Clocks, Datapath, DatapathError};
+use tidegate_contract::Snapshot;
+use tidegate_control::sinks::{Kernel, KernelStatus, Sinks};
+use tidegate_datapath::{AttachReport, Audit, Clocks, Datapath, DatapathError, Reader};
 use tidegate_policy::{NumbersInUse, compiled::Compiled};
 use tidegate_supervisor::ProxySupervisor;
-use tokio::{sync::watch, time::timeout};
+use tokio::{task::spawn_blocking, time::timeout};
 
 use super::status;
 
-/// The datapath, shared by those who publish and those who tend it. Every use is
-/// short; none waits for anything but the kernel.
+/// The datapath, shared by those who publish and those who tend it. Attaching to many
+/// devices takes seconds, so nobody waits for it who has anything else to do.
 #[derive(Clone)]
-pub(super) struct SharedDatapath(Arc<Mutex<Datapath>>);
+pub(super) struct SharedDatapath {
+    datapath: Arc<Mutex<(Datapath, Looks)>>,
+    tables: Reader,
+}
+
+/// How often somebody looked how the datapath is doing.
+type Looks = u64;
 
 impl SharedDatapath {
     pub(super) fn new(datapath: Datapath) -> Self {
-        Self(Arc::new(Mutex::new(datapath)))
+        let tables = datapath.reader();
+        Self {
+            datapath: Arc::new(Mutex::new((datapath, 0))),
+            tables,
+        }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Datapath> {
+    fn lock(&self) -> MutexGuard<'_, (Datapath, Looks)> {
         // A panic while it was held left tables that the next publication mends.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.datapath.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Attaches to what appeared and lets go of what is gone. True if anything changed.
-    pub(super) fn attach_pending(&self) -> bool {
-        match self.lock().attach_pending() {
-            Ok(report) => {
-                tell(&report);
-                !report.is_unchanged()
-            }
+    /// Attaches to what appeared and lets go of what is gone, and says how it is then.
+    pub(super) fn attach_pending(&self) -> KernelStatus {
+        let mut held = self.lock();
+        match held.0.attach_pending() {
+            Ok(report) => tell(&report),
             Err(error) => {
                 tracing::warn!(%error, "cannot attach to what appeared; tried again soon");
-                false
             }
+        }
+        look(&mut held)
+    }
+
+    /// Looks for what changes without news; says how it is then, if anything did.
+    pub(super) fn audit(&self) -> Option<KernelStatus> {
+        let audit = self.lock().0.audit();
+        match audit {
+            Audit::AsBefore => None,
+            Audit::Tell => Some(look(&mut self.lock())),
+            Audit::Attach => Some(self.attach_pending()),
         }
     }
 
     /// Names of the bridges that were there when it last attached.
     pub(super) fn bridge_names(&self) -> Vec<String> {
-        self.lock().bridge_names()
+        self.lock().0.bridge_names()
     }
 
     /// Looks whether the kernel's tables are what this agent wrote.
-    pub(super) fn read_back(&self) {
-        let mut datapath = self.lock();
-        if let Err(error) = datapath.read_back() {
+    pub(super) fn read_back(&self) -> KernelStatus {
+        let mut held = self.lock();
+        if let Err(error) = held.0.read_back() {
             tracing::warn!(%error, "cannot read the tables back");
         }
-        for what in datapath.written_by_others() {
+        for what in held.0.written_by_others() {
             tracing::error!("{what}");
         }
+        look(&mut held)
     }
 
     /// Forgets idle flows and learned addresses past their time.
-    pub(super) fn expire(&self) {
-        match self.lock().expire(Clocks::now()) {
+    pub(super) fn expire(&self) -> KernelStatus {
+        let mut held = self.lock();
+        match held.0.expire(Clocks::now()) {
             Ok(sweep) => tracing::debug!(?sweep, "expired"),
             Err(error) => tracing::warn!(%error, "cannot expire flows"),
         }
+        look(&mut held)
+    }
+
+    fn publish(&self, generation: u32, compiled: &Compiled) -> Result<KernelStatus, DatapathError> {
+        let mut held = self.lock();
+        let report = held.0.publish(generation, compiled)?;
+        tell(&report.attach);
+        tracing::debug!(?report, "tables written");
+        Ok(look(&mut held))
+    }
+}
+
+fn look((datapath, looks): &mut (Datapath, Looks)) -> KernelStatus {
+    *looks += 1;
+    let (view, not_ready) = status::datapath(datapath);
+    KernelStatus {
+        look: *looks,
+        datapath: view,
+        not_ready,
     }
 }
 
@@ -83,14 +122,37 @@ fn tell(report: &AttachReport) {
     }
 }
 
+impl Kernel for SharedDatapath {
+    fn too_much(&self, compiled: &Compiled) -> Option<String> {
+        let held = match self.datapath.try_lock() {
+            Ok(held) => held,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // It attaches to something: that may take longer than control may wait.
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        match held.0.fits(compiled) {
+            Err(error @ DatapathError::Full { .. }) => Some(error.to_string()),
+            _ => None,
+        }
+    }
+
+    fn generation(&self) -> u32 {
+        self.tables.generation()
+    }
+
+    fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {
+        Ok(self.lock().0.numbers_in_use()?)
+    }
+}
+
 /// How long the proxy may take to put a generation into use, a restart of it included.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Kernel and proxy.
+#[derive(Clone)]
 pub(super) struct Node {
     pub(super) datapath: SharedDatapath,
     pub(super) proxy: Arc<ProxySupervisor>,
-    pub(super) stats: watch::Receiver<ProxyStats>,
 }
 
 impl Sinks for Node {
@@ -105,33 +167,13 @@ impl Sinks for Node {
         Ok(published.refused)
     }
 
-    fn too_much(&self, compiled: &Compiled) -> Option<String> {
-        match self.datapath.lock().fits(compiled) {
-            Err(error @ DatapathError::Full { .. }) => Some(error.to_string()),
-            _ => None,
-        }
-    }
-
-    fn publish_kernel(&mut self, generation: u32, compiled: &Compiled) -> anyhow::Result<()> {
-        let report = self.datapath.lock().publish(generation, compiled)?;
-        tracing::debug!(?report, "tables written");
-        Ok(())
-    }
-
-    fn kernel_generation(&self) -> u32 {
-        self.datapath.lock().generation()
-    }
-
-    fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {
-        Ok(self.datapath.lock().numbers_in_use()?)
-    }
-
-    fn status(&mut self) -> Status {
-        let (datapath, not_ready) = status::datapath(&self.datapath.lock());
-        Status {
-            datapath,
-            proxy: status::proxy(&self.proxy.status().borrow(), &self.stats.borrow()),
-            not_ready,
-        }
+    async fn publish_kernel(
+        &mut self,
+        generation: u32,
+        compiled: Arc<Compiled>,
+    ) -> anyhow::Result<KernelStatus> {
+        let datapath = self.datapath.clone();
+        let publish = spawn_blocking(move || datapath.publish(generation, &compiled));
+        Ok(publish.await.context("write the tables")??)
     }
 }

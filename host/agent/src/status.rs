@@ -2,35 +2,67 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_contract::{Concern, Note};
-use tidegate_contract::{ProxyStats, units::Volume};
-use tidegate_control::view::{AttachmentView, DatapathView, ProxyView, TableView};
-use tidegate_datapath::{Counters, Datapath, DatapathError, DatapathStatus};
+use tidegate_api::Numbers;
+use tidegate_contract::{BindingStats, Concern, Note, ProxyStats, units::Volume};
+use tidegate_control::{
+    bindings,
+    view::{AttachmentView, DatapathView, ProxyView, TableView, View},
+};
+use tidegate_datapath::{Counters, Datapath, DatapathError, DatapathStatus, Reader};
 use tidegate_ebpf_shared::{event::Counter, reason};
 use tidegate_supervisor::ProxyStatus;
+use tokio::sync::watch;
 
-/// Everything the view says of the datapath, and endpoints that are declared but not
-/// there, with what is missing. What cannot be read becomes a note.
+/// What the view says of the datapath, apart from what is counted, and endpoints that are
+/// declared but not there, with what is missing.
 pub(super) fn datapath(datapath: &Datapath) -> (DatapathView, BTreeMap<String, String>) {
     let status = datapath.status();
     let waiting = status.attach.waiting.iter();
     let not_ready = waiting
         .filter_map(|waiting| Some((waiting.endpoint.clone()?, waiting.missing.clone())))
         .collect();
-    let mut view = DatapathView {
+    let view = DatapathView {
         attachments: attachments(&status),
         notes: status.notes,
         missing: status.missing,
         reattached: status.restored,
         ..DatapathView::default()
     };
-    if let Err(error) = fill(&mut view, datapath) {
-        view.notes.push(Note::new(
-            Concern::Node,
-            format!("cannot read the kernel's numbers: {error}"),
-        ));
-    }
     (view, not_ready)
+}
+
+/// What is counted, read when somebody asks.
+pub(super) struct Counted {
+    pub(super) tables: Reader,
+    pub(super) stats: watch::Receiver<ProxyStats>,
+}
+
+impl Numbers for Counted {
+    fn fill(&self, view: &mut View) {
+        view.proxy.stats = self.stats.borrow().clone();
+        view.bindings = bindings::view(&view.proxy.stats.bindings, &view.compiled);
+        // What cannot be read becomes a note.
+        if let Err(error) = fill(&mut view.datapath, &self.tables) {
+            view.datapath.notes.push(Note::new(
+                Concern::Node,
+                format!("cannot read the kernel's numbers: {error}"),
+            ));
+        }
+    }
+}
+
+/// What of the proxy's counters says how it stands, and not only how often something
+/// happened: the view is renewed when it changes.
+pub(super) fn standing(stats: &ProxyStats) -> (u32, Vec<BindingStats>) {
+    let uncounted = |row: &BindingStats| BindingStats {
+        calls: 0,
+        failures: 0,
+        held_back: 0,
+        peers_held_back: 0,
+        ..row.clone()
+    };
+    let bindings = stats.bindings.iter().map(uncounted);
+    (stats.generation, bindings.collect())
 }
 
 /// The proxy as readers see it: what its keeper knows, and its own counters.
@@ -73,22 +105,20 @@ fn runs_other_binary(pid: u32) -> bool {
     }
 }
 
-fn fill(view: &mut DatapathView, datapath: &Datapath) -> Result<(), DatapathError> {
-    let counters = datapath.counters()?;
+fn fill(view: &mut DatapathView, tables: &Reader) -> Result<(), DatapathError> {
+    let counters = tables.counters()?;
     view.counters = by_name(&counters);
     view.drops = counters
         .drops
         .iter()
         .map(|(reason, count)| (reason::phrase(*reason).to_owned(), volume(*count)))
         .collect();
-    view.deny_list = datapath
-        .reader()
+    view.deny_list = tables
         .deny_counts()?
         .into_iter()
         .map(|deny| (deny.net.to_string(), volume(deny.count)))
         .collect();
-    view.tables = datapath
-        .reader()
+    view.tables = tables
         .tables()?
         .into_iter()
         .map(|table| TableView {

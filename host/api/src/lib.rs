@@ -54,6 +54,12 @@ pub trait Explain: Send + Sync {
 /// An explanation under way: the proxy may have to be asked.
 pub type Explaining<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Explanation>> + Send + 'a>>;
 
+/// What is counted: read when somebody asks, not before.
+pub trait Numbers: Send + Sync {
+    /// Puts the numbers of this moment into a view.
+    fn fill(&self, view: &mut View);
+}
+
 /// What the API reads.
 #[derive(Clone)]
 pub struct Readers {
@@ -65,6 +71,24 @@ pub struct Readers {
     pub learned: Arc<Mutex<LearnedNames>>,
     /// The kernel tables.
     pub explain: Arc<dyn Explain>,
+    /// Counters of kernel and proxy.
+    pub numbers: Arc<dyn Numbers>,
+}
+
+impl Readers {
+    /// The latest view, with the numbers of this moment. Reading them walks the tables that
+    /// the kernel fills, milliseconds where they are full: off the threads that serve others.
+    async fn counted(&self) -> Arc<View> {
+        let mut view = View::clone(&self.view.borrow());
+        let numbers = self.numbers.clone();
+        let counted = tokio::task::spawn_blocking(move || {
+            numbers.fill(&mut view);
+            Arc::new(view)
+        });
+        // A view without numbers is better than none.
+        let latest = |_| Arc::clone(&self.view.borrow());
+        counted.await.unwrap_or_else(latest)
+    }
 }
 
 /// Serves the API on a Unix socket that only root may open. Replaces a socket file
@@ -107,8 +131,7 @@ fn health(readers: Readers) -> Router {
 }
 
 async fn status(State(readers): State<Readers>) -> Response {
-    let view = Arc::clone(&readers.view.borrow());
-    Json(&*view).into_response()
+    Json(&*readers.counted().await).into_response()
 }
 
 async fn fqdn(State(readers): State<Readers>) -> Response {
@@ -126,7 +149,7 @@ async fn fqdn(State(readers): State<Readers>) -> Response {
 }
 
 async fn scrape(State(readers): State<Readers>) -> Response {
-    let view = Arc::clone(&readers.view.borrow());
+    let view = readers.counted().await;
     match metrics::render(&view, &readers.flows) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -47,6 +47,15 @@ impl Explain for Echo {
     }
 }
 
+/// Numbers that nobody else has.
+struct Counting;
+
+impl Numbers for Counting {
+    fn fill(&self, view: &mut View) {
+        view.proxy.stats.generation = 17;
+    }
+}
+
 struct Running {
     client: Client,
     readers: Readers,
@@ -118,6 +127,7 @@ async fn start() -> Running {
         flows: Arc::new(FlowStore::new(16)),
         learned: Arc::new(Mutex::new(learned)),
         explain: Arc::new(Echo),
+        numbers: Arc::new(Counting),
     };
     let dir = tempfile::tempdir().expect("temporary folder");
     let path = dir.path().join("agent.sock");
@@ -142,11 +152,12 @@ async fn start() -> Running {
 }
 
 #[tokio::test]
-async fn status_is_the_view() {
+async fn status_is_the_view_with_the_numbers_of_the_moment() {
     let running = start().await;
     let view: View = running.client.get("/v1/status").await.expect("answers");
     assert_eq!(view.generation, 3);
     assert_eq!(view.endpoints[0].name, "shop/frontend");
+    assert_eq!(view.proxy.stats.generation, 17);
 }
 
 #[tokio::test]

@@ -7,6 +7,9 @@ use ipnet::IpNet;
 use super::{
     folder::{PluginStamp, Scan},
     plugins::Candidate,
+    publication::Outcome,
+    sinks::KernelStatus,
+    view::ProxyView,
 };
 
 /// Devices that are the node's own.
@@ -39,9 +42,13 @@ pub enum Event {
     NodeAddresses(Vec<IpAddr>),
     /// Devices that are the node's own, as they are now.
     NodeDevices(NodeDevices),
-    /// Something in kernel or proxy changed that readers should see.
-    StatusChanged,
-    /// Time passed: failed work is tried again, readers get fresh numbers.
+    /// The kernel side, as it is now.
+    Kernel(KernelStatus),
+    /// The proxy, as it is now.
+    Proxy(ProxyView),
+    /// What [`super::state::Control::settle`] gave out has been tried.
+    Published(Outcome),
+    /// Time passed: failed work is tried again.
     Tick,
 }
 

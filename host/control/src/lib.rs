@@ -14,6 +14,7 @@ pub mod folder;
 mod misplaced;
 pub mod plugins;
 pub mod problems;
+pub mod publication;
 mod readers;
 pub mod sinks;
 pub mod state;

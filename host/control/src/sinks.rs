@@ -1,14 +1,32 @@
-//! Where a generation goes. Two places, one order: the proxy learns the rule sets
-//! first, then the kernel flips, so a flow never carries a rule set the proxy lacks.
+//! Kernel and proxy as control sees them: what it asks, and where a generation goes.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use tidegate_contract::Snapshot;
 use tidegate_policy::{NumbersInUse, compiled::Compiled};
 
-use super::view::{DatapathView, ProxyView};
+use super::view::DatapathView;
 
-/// The kernel and the proxy, as control sees them.
+/// What is asked of the kernel while a generation is made. No answer may take long: the
+/// owner of desired state waits for it.
+pub trait Kernel {
+    /// Would the tables hold this? The reason if not, in words an operator can act on.
+    /// `None` also if that cannot be found out now: writing finds it out again.
+    fn too_much(&self, compiled: &Compiled) -> Option<String>;
+
+    /// Generation the kernel decides with; 0 if it never had one.
+    fn generation(&self) -> u32;
+
+    /// The numbers the kernel goes by.
+    ///
+    /// # Errors
+    ///
+    /// If its tables cannot be read.
+    fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse>;
+}
+
+/// Where a generation goes. Two places, one order: the proxy learns the rule sets first,
+/// then the kernel flips, so a flow never carries a rule set the proxy lacks.
 pub trait Sinks: Send {
     /// Hands a snapshot to the proxy and waits until it is in use. `artifacts` are the
     /// files of compiled code by digest. Returns the plugins it refused, and why: the
@@ -19,30 +37,22 @@ pub trait Sinks: Send {
         artifacts: BTreeMap<String, PathBuf>,
     ) -> impl Future<Output = anyhow::Result<Vec<(String, String)>>> + Send;
 
-    /// Would the tables hold this? The reason if not, in words an operator can act on.
-    /// `None` also if that cannot be found out now: writing finds it out again.
-    fn too_much(&self, compiled: &Compiled) -> Option<String>;
-
-    /// Writes the tables and flips. An error means that nothing was flipped.
-    fn publish_kernel(&mut self, generation: u32, compiled: &Compiled) -> anyhow::Result<()>;
-
-    /// Generation the kernel decides with; 0 if it never had one.
-    fn kernel_generation(&self) -> u32;
-
-    /// The numbers the kernel goes by.
-    fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse>;
-
-    /// How both are doing.
-    fn status(&mut self) -> Status;
+    /// Writes the tables and flips, and says how the kernel side is then. An error means
+    /// that nothing was flipped.
+    fn publish_kernel(
+        &mut self,
+        generation: u32,
+        compiled: Arc<Compiled>,
+    ) -> impl Future<Output = anyhow::Result<KernelStatus>> + Send;
 }
 
-/// How kernel and proxy are doing.
+/// How the kernel side is doing, apart from what is counted.
 #[derive(Clone, Debug, Default)]
-pub struct Status {
+pub struct KernelStatus {
+    /// Which look this is: a later one has a larger number, whatever way it comes.
+    pub look: u64,
     /// The kernel side.
     pub datapath: DatapathView,
-    /// The proxy.
-    pub proxy: ProxyView,
     /// Endpoints that are not in force, by name, and why.
     pub not_ready: BTreeMap<String, String>,
 }

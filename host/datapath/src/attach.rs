@@ -16,8 +16,11 @@ use tidegate_ebpf_shared::maps::program;
 
 use super::{DatapathError, bpffs, loader::Programs, place, turn};
 
-/// Links that one audit looks at: a few milliseconds.
-const AUDITED: usize = 1_024;
+/// Links that one audit looks at: about a microsecond each.
+const AUDITED: usize = 4_096;
+/// Pins that one audit looks at, each by its path: what they keep is in force as long as the
+/// agent runs.
+const PINS_AUDITED: usize = 128;
 
 /// Every program with the hook it is made for. Links are replaced in this order,
 /// so that what a steered flow meets late is new before what it meets early.
@@ -127,8 +130,8 @@ impl std::fmt::Display for Place {
 pub(super) struct Links {
     folder: PathBuf,
     held: BTreeMap<String, OwnedFd>,
-    /// Name of the link at which the last audit ended.
-    audited: String,
+    /// Names of the link and of the pin at which the last audit ended.
+    audited: [String; 2],
 }
 
 impl Links {
@@ -139,7 +142,7 @@ impl Links {
         let mut links = Self {
             folder: folder.to_owned(),
             held: BTreeMap::new(),
-            audited: String::new(),
+            audited: Default::default(),
         };
         let mut names = bpffs::names(folder).map_err(|source| DatapathError::Bpffs {
             action: "list the pins in",
@@ -209,51 +212,55 @@ impl Links {
     /// this process, is pinned again; one that somebody gave another program gets ours
     /// back. Returns what was found, in words.
     ///
-    /// A round looks at [`AUDITED`] of them; the next one goes on where it ended.
+    /// A round looks at [`AUDITED`] of them and at [`PINS_AUDITED`] pins; the next one goes
+    /// on where it ended.
     pub(super) fn audit(&mut self, programs: &Programs) -> Vec<String> {
+        let [links, pins] = [(0, AUDITED), (1, PINS_AUDITED)].map(|(which, most)| {
+            let round = turn::next(self.held.keys(), &self.audited[which], most);
+            self.audited[which] = round.last().cloned().unwrap_or_default();
+            round
+        });
         let mut found = Vec::new();
-        let round = turn::next(self.held.keys(), &self.audited, AUDITED);
-        self.audited = round.last().cloned().unwrap_or_default();
-        for name in round {
-            let Some(link) = self.held.get(&name) else {
-                continue;
-            };
-            let program = program_of(&name);
-            let path = self.folder.join(&name);
-            let Ok(info) = LinkInfo::of(link.as_fd()) else {
-                continue;
-            };
-            if !info.is_attached() {
-                // A device that went took its programs along: that is not somebody's doing.
-                let target_is_gone =
-                    device_of(&name).is_some_and(|i| place::interface_name(i).is_none());
-                self.remove(&name);
-                if !target_is_gone {
-                    found.push(format!("{program} was detached from {}", where_is(&name)));
-                }
-                continue;
-            }
-            let ours = HOOKS
-                .iter()
-                .find(|(hook, _)| *hook == program)
-                .and_then(|(hook, _)| programs.get(hook).ok());
-            if let Some(ours) = ours
-                && info.program != ours.id
-                && link::update(link.as_fd(), ours.fd.as_fd()).is_ok()
-            {
-                found.push(format!("{program} was replaced on {}", where_is(&name)));
-            }
-            let pinned = pin::open(&path)
-                .and_then(|pin| LinkInfo::of(pin.as_fd()))
-                .is_ok_and(|pin| pin.id == info.id);
-            if !pinned && self.pin_again(&name) {
-                found.push(format!(
-                    "the pin of {program} on {} was removed",
-                    where_is(&name)
-                ));
-            }
+        for name in links {
+            found.extend(self.audit_link(&name, programs));
+        }
+        for name in pins {
+            found.extend(self.audit_pin(&name));
         }
         found
+    }
+
+    fn audit_link(&mut self, name: &str, programs: &Programs) -> Option<String> {
+        let link = self.held.get(name)?;
+        let info = LinkInfo::of(link.as_fd()).ok()?;
+        let program = program_of(name);
+        if !info.is_attached() {
+            // A device that went took its programs along: that is not somebody's doing.
+            let target_is_gone =
+                device_of(name).is_some_and(|i| place::interface_name(i).is_none());
+            self.remove(name);
+            return (!target_is_gone)
+                .then(|| format!("{program} was detached from {}", where_is(name)));
+        }
+        let ours = HOOKS.iter().find(|(hook, _)| *hook == program);
+        let ours = ours.and_then(|(hook, _)| programs.get(hook).ok())?;
+        let replaced =
+            info.program != ours.id && link::update(link.as_fd(), ours.fd.as_fd()).is_ok();
+        replaced.then(|| format!("{program} was replaced on {}", where_is(name)))
+    }
+
+    fn audit_pin(&self, name: &str) -> Option<String> {
+        let link = LinkInfo::of(self.held.get(name)?.as_fd()).ok()?;
+        let pinned = pin::open(&self.folder.join(name))
+            .and_then(|pin| LinkInfo::of(pin.as_fd()))
+            .is_ok_and(|pin| pin.id == link.id);
+        (!pinned && self.pin_again(name)).then(|| {
+            format!(
+                "the pin of {} on {} was removed",
+                program_of(name),
+                where_is(name)
+            )
+        })
     }
 
     fn pin_again(&self, name: &str) -> bool {

@@ -155,6 +155,8 @@ pub(super) struct Bindings {
     unnamed: Vec<String>,
     /// The node's devices, as of the last look.
     seen: Arc<place::Devices>,
+    /// Cgroups of endpoints, by id, as of the last round.
+    cgroups: BTreeMap<EndpointId, u64>,
     /// What stands in the way of workloads on bridges.
     on_bridges: Vec<Note>,
     xdp: BTreeMap<u32, XdpStatus>,
@@ -171,15 +173,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Looks for the homes of these endpoints.
-    pub(super) fn now(
-        endpoints: &BTreeMap<EndpointId, CompiledEndpoint>,
-        bindings: &Bindings,
-    ) -> Self {
-        Self::of(endpoints, &bindings.devices_now())
-    }
-
-    /// The same, with the devices there were at the last look.
+    /// Looks for the homes of these endpoints among the devices there were at the last look.
     pub(super) fn at_last_look(
         endpoints: &BTreeMap<EndpointId, CompiledEndpoint>,
         bindings: &Bindings,
@@ -326,15 +320,31 @@ impl Bindings {
         workloads.collect()
     }
 
-    /// Declares the endpoints of a generation.
-    pub(super) fn declare(&mut self, endpoints: &BTreeMap<EndpointId, CompiledEndpoint>) {
+    /// Declares the endpoints of a generation. Says whether their places may need programs
+    /// or tables that they do not have yet, or have some that they need no more.
+    pub(super) fn declare(&mut self, endpoints: &BTreeMap<EndpointId, CompiledEndpoint>) -> bool {
         let home = |endpoint: &CompiledEndpoint| Home {
             name: endpoint.name.clone(),
             location: endpoint.location.clone(),
             addresses: endpoint.addresses.clone(),
         };
-        self.homes = Some(endpoints.iter().map(|(id, e)| (*id, home(e))).collect());
+        let homes = Some(endpoints.iter().map(|(id, e)| (*id, home(e))).collect());
+        let differ = self.homes != homes;
+        self.homes = homes;
         self.name_outside();
+        differ || !self.last.waiting.is_empty() || !self.last.failed.is_empty()
+    }
+
+    /// Has an endpoint's cgroup come or gone since the last round?
+    pub(super) fn cgroups_differ(&self) -> bool {
+        let homes = self.homes.as_ref().unwrap_or(&self.remembered);
+        homes.iter().any(|(id, home)| match &home.location {
+            Location::Interface(_) => false,
+            Location::Cgroup(path) => {
+                let now = Cgroup::find(path.as_ref()).ok().map(|cgroup| cgroup.id);
+                now != self.cgroups.get(id).copied()
+            }
+        })
     }
 
     /// Says where endpoints were when the last agent ended.
@@ -362,11 +372,6 @@ impl Bindings {
     /// The same, and what is known of them.
     fn devices(&self) -> NodeDevices {
         self.knowing(self.seen.clone())
-    }
-
-    /// The node's devices as they are now.
-    fn devices_now(&self) -> NodeDevices {
-        self.knowing(Arc::new(place::Devices::now().unwrap_or_default()))
     }
 
     fn knowing(&self, all: Arc<place::Devices>) -> NodeDevices {
@@ -413,10 +418,7 @@ impl Bindings {
         programs: &Programs,
         links: &mut Links,
     ) -> Result<AttachReport, DatapathError> {
-        let mut report = AttachReport {
-            restored: links.audit(programs),
-            ..AttachReport::default()
-        };
+        let mut report = AttachReport::default();
         self.find_outside(&mut report);
         let devices = self.devices();
         self.bind_outside(&devices, programs, links, &mut report);
@@ -434,6 +436,7 @@ impl Bindings {
         }
         let found = self.bind_endpoints(&devices, tables, programs, links, &mut report)?;
         bind_tagging(&devices, &found, links, tables)?;
+        self.cgroups.clone_from(&found.cgroups);
         if self.homes.is_some() {
             unbind_stale(&found, tables, links, &mut report)?;
             self.release_undeclared(tables)?;

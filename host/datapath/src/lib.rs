@@ -90,6 +90,17 @@ pub use self::{
     tables::{TableGauge, TableLimits, pinned_otherwise},
 };
 
+/// What an audit came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audit {
+    /// Nothing is new.
+    AsBefore,
+    /// [`Datapath::status`] has something new to tell.
+    Tell,
+    /// [`Datapath::attach_pending`] has something to do.
+    Attach,
+}
+
 /// How a node wants its datapath.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -136,8 +147,8 @@ pub struct Datapath {
     programs: Programs,
     links: Links,
     map_pins: MapPins,
-    /// Pins found removed at the start, until they are told.
-    found_at_start: Vec<String>,
+    /// What somebody else had undone, until a round tells it.
+    undone: Vec<String>,
     /// Tables whose content is lost.
     lost: BTreeSet<&'static str>,
     bindings: Bindings,
@@ -188,7 +199,7 @@ impl Datapath {
             programs,
             links,
             map_pins,
-            found_at_start: earlier.restored,
+            undone: Vec::new(),
             lost: earlier.lost,
             bindings: Bindings::new(options.outside, outside),
             notes: Vec::new(),
@@ -218,9 +229,9 @@ impl Datapath {
             datapath.bindings.remember(options.homes);
         }
         datapath.find_hooks_of_node(options.cgroup.as_deref());
-        let found = std::mem::take(&mut datapath.found_at_start);
         datapath.attach_pending()?;
-        datapath.found_at_start = found;
+        // Told by the first round that somebody listens to.
+        datapath.undone = earlier.restored;
         Ok(datapath)
     }
 
@@ -250,30 +261,42 @@ impl Datapath {
         ))
     }
 
-    /// The generation in force: what the kernel has, whoever wrote it. 0 before the
-    /// first.
+    /// The generation in force, see [`Reader::generation`].
     pub fn generation(&self) -> u32 {
-        // The array always has its one entry.
-        self.tables.generation.get(&0).ok().flatten().unwrap_or(0)
+        self.reader().generation()
+    }
+
+    /// Looks for what changes without news: links and pins that somebody has undone, sysctls,
+    /// cgroups that came or went. A part of them each time, so that it costs next to nothing.
+    pub fn audit(&mut self) -> Audit {
+        self.undone.extend(self.links.audit(&self.programs));
+        self.undone.extend(self.map_pins.audit());
+        let seen = self.bindings.seen();
+        let devices = self.bindings.device_names().into_iter();
+        let devices = devices.filter(|device| seen.get(device).is_some());
+        let differ = self.sysctls.look(&devices.collect());
+        if !self.undone.is_empty() || self.bindings.cgroups_differ() {
+            Audit::Attach
+        } else if differ {
+            Audit::Tell
+        } else {
+            Audit::AsBefore
+        }
     }
 
     /// Attaches to declared devices and cgroups that have appeared, and lets go of
     /// those that are gone, and puts rule and route back if somebody removed them
     /// (network managers do: without them steered packets would leave the node as they
-    /// are). For every link event, and now and then.
+    /// are). For all news of [`watch_devices`], and when [`Datapath::audit`] says so.
     pub fn attach_pending(&mut self) -> Result<AttachReport, DatapathError> {
         // One that fails does not keep the other from being done.
         let routes = routes::ensure();
+        self.audit();
         let mut report = self
             .bindings
             .reconcile(&self.tables, &self.programs, &mut self.links)?;
         self.attach_to_node(&mut report);
-        report.restored.append(&mut self.found_at_start);
-        let seen = self.bindings.seen();
-        let devices = self.bindings.device_names().into_iter();
-        let devices = devices.filter(|device| seen.get(device).is_some());
-        self.sysctls.look(&devices.collect());
-        report.restored.extend(self.map_pins.audit());
+        report.restored.append(&mut self.undone);
         self.restored += report.restored.len() as u64;
         self.refresh_services()?;
         self.interference = routes?;

@@ -14,8 +14,6 @@ use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage,
 };
 
-use super::netlink::Netlink;
-
 /// `lo` is the first device of every network namespace (`LOOPBACK_IFINDEX`).
 pub(super) const LOOPBACK: u32 = 1;
 
@@ -90,11 +88,6 @@ impl Link {
 }
 
 impl Devices {
-    /// Asks the kernel, once for all of them.
-    pub(super) fn now() -> io::Result<Self> {
-        Ok(Self::of(&Netlink::open()?.links()?))
-    }
-
     /// Those the kernel has listed.
     pub(super) fn of(links: &[LinkMessage]) -> Self {
         let device = |link: &LinkMessage| {

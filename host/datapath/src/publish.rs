@@ -72,14 +72,15 @@ impl Datapath {
         } else {
             generation
         };
-        let found = Found::now(&compiled.endpoints, &self.bindings);
+        // What has come or gone since is put right by the round that its news bring about.
+        let found = Found::at_last_look(&compiled.endpoints, &self.bindings);
         let plan = self.plan(step, compiled, &found)?;
-        self.write(&plan, compiled)?;
+        let is_settled = !self.write(&plan, compiled)?;
         self.tables.generation.put(&0, &step)?;
         self.last_policy_id = plan.policy.last_policy_id;
         self.services.clone_from(&compiled.services);
         self.reach.expect(!compiled.l7.is_empty());
-        self.served = None;
+        self.served = Some(found.devices.into_keys().collect());
         self.changed_by_others.clear();
         self.names.replace(compiled.fqdn.keys().copied());
         if step != generation {
@@ -91,13 +92,14 @@ impl Datapath {
         //
         // What goes wrong from here on leaves leftovers, which the next generation clears
         // away; it does not undo this one.
-        let mut attach = match self.attach_pending() {
-            Ok(report) => report,
-            Err(error) => AttachReport {
-                failed: vec![with_cause(&error)],
-                ..AttachReport::default()
-            },
+        let attached = match is_settled {
+            true => Ok(AttachReport::default()),
+            false => self.attach_pending(),
         };
+        let mut attach = attached.unwrap_or_else(|error| AttachReport {
+            failed: vec![with_cause(&error)],
+            ..AttachReport::default()
+        });
         if let Err(error) = self.delete(&plan) {
             attach.failed.push(with_cause(&error));
         }
@@ -205,7 +207,9 @@ impl Datapath {
     /// from now on with a mix of old policy and new identities carries the old
     /// generation's number and is decided again after the flip. The other way round
     /// the mix would be kept for the flow's life.
-    fn write(&mut self, plan: &Plan, compiled: &Compiled) -> Result<(), DatapathError> {
+    ///
+    /// Says whether a round of attaching is due.
+    fn write(&mut self, plan: &Plan, compiled: &Compiled) -> Result<bool, DatapathError> {
         let tables = &self.tables;
         write_services(tables, &plan.services)?;
         tables.policy.put_all(&plan.policy.rows.put)?;
@@ -216,8 +220,7 @@ impl Datapath {
             tables.deny_counts.fill(*slot, Counter::default())?;
         }
         tables.deny_list.put_all(&plan.deny_list.put)?;
-        self.bindings.declare(&compiled.endpoints);
-        Ok(())
+        Ok(self.bindings.declare(&compiled.endpoints))
     }
 
     /// Deletes all that is old, after the programs that may still read it are done.

@@ -22,6 +22,13 @@ impl Reader {
         &self.tables
     }
 
+    /// The generation in force: what the kernel has, whoever wrote it. 0 before the
+    /// first.
+    pub fn generation(&self) -> u32 {
+        // The array always has its one entry.
+        self.tables.generation.get(&0).ok().flatten().unwrap_or(0)
+    }
+
     /// Every flow in the table at this moment.
     pub fn flows(
         &self,

@@ -246,17 +246,22 @@ pub(super) struct Sysctls {
 
 impl Sysctls {
     /// Reads them. Of the devices, which are those there are, a round reads [`AT_ONCE`];
-    /// the next one goes on where it ended.
-    pub(super) fn look(&mut self, devices: &BTreeSet<String>) {
-        self.forwarding = FORWARDING.map(setting);
-        self.all = setting("ipv4/conf/all/rp_filter").unwrap_or(0);
+    /// the next one goes on where it ended. Says whether any is not as it was.
+    pub(super) fn look(&mut self, devices: &BTreeSet<String>) -> bool {
+        let of_node = (
+            FORWARDING.map(setting),
+            setting("ipv4/conf/all/rp_filter").unwrap_or(0),
+        );
+        let mut differ = of_node != (self.forwarding, self.all);
+        (self.forwarding, self.all) = of_node;
         self.own.retain(|device, _| devices.contains(device));
         for device in turn::next(devices.iter(), &self.last.clone(), AT_ONCE) {
             // Devices may have dots in their names, so the path form, not the dotted one.
             let own = setting(&format!("ipv4/conf/{device}/rp_filter")).unwrap_or(0);
             self.last.clone_from(&device);
-            self.own.insert(device, own);
+            differ |= self.own.insert(device, own) != Some(own);
         }
+        differ
     }
 
     /// What an operator should know of them.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tidegate_contract::{Reject, Snapshot};
+use tidegate_contract::Reject;
 use tidegate_observe::directory::Directory;
 use tidegate_policy::{Ids, Mode, compiled::Compiled};
 use tokio::sync::watch;
@@ -21,10 +21,11 @@ use super::{
     event::{Event, NodeDevices, Request},
     plugins::{Candidate, Plugins, printable},
     problems::Problems,
+    publication::{ForProxy, InForce, Outcome, Publication},
     readers::Rows,
-    sinks::{Sinks, Status},
+    sinks::{Kernel, KernelStatus},
     store::Store,
-    view::View,
+    view::{ProxyView, View},
 };
 
 /// What does not change while the agent runs.
@@ -43,9 +44,9 @@ pub struct Settings {
 }
 
 /// The owner of desired state.
-pub struct Control<S> {
+pub struct Control<K> {
     settings: Settings,
-    sinks: S,
+    kernel: K,
     store: Store,
     ids: Ids,
     documents: Documents,
@@ -55,6 +56,10 @@ pub struct Control<S> {
     node_devices: NodeDevices,
     problems: Problems,
     published: Option<Published>,
+    /// A generation of which it is not known yet whether it is in force.
+    on_its_way: Option<OnItsWay>,
+    /// What happened to desired state meanwhile: it belongs to the next one.
+    meanwhile: Vec<Event>,
     /// Something changed since the last attempt to publish.
     dirty: bool,
     /// The last attempt failed for a reason that time may cure: when to try again.
@@ -66,8 +71,11 @@ pub struct Control<S> {
     scanned: bool,
     /// Until when the first generation waits for plugins to be examined.
     first_wait: Option<Instant>,
-    status: Status,
+    kernel_status: KernelStatus,
+    proxy: ProxyView,
     rows: Rows,
+    /// Readers have not been told of what changed.
+    untold: bool,
     view: watch::Sender<Arc<View>>,
     started_s: u64,
 }
@@ -86,27 +94,33 @@ const FIRST_WAIT: Duration = Duration::from_secs(3);
 struct Published {
     generation: u32,
     compiled: Arc<Compiled>,
-    snapshot: Snapshot,
-    artifacts: BTreeMap<String, std::path::PathBuf>,
+    for_proxy: Arc<ForProxy>,
     directory: Arc<Directory>,
 }
 
-impl<S: Sinks> Control<S> {
+/// A generation that was given out to be published.
+struct OnItsWay {
+    generation: u32,
+    compiled: Arc<Compiled>,
+    for_proxy: Arc<ForProxy>,
+}
+
+impl<K: Kernel> Control<K> {
     /// Picks up where the state folder says the last run ended.
     pub fn new(
         settings: Settings,
-        sinks: S,
+        kernel: K,
         store: Store,
         built_in: Vec<Candidate>,
     ) -> anyhow::Result<Self> {
         let past = store.past()?;
-        Self::with_past(settings, sinks, store, built_in, past)
+        Self::with_past(settings, kernel, store, built_in, past)
     }
 
     /// As [`Control::new`], with what an earlier run left in another place.
     pub fn with_past(
         settings: Settings,
-        sinks: S,
+        kernel: K,
         store: Store,
         built_in: Vec<Candidate>,
         past: Past,
@@ -122,7 +136,7 @@ impl<S: Sinks> Control<S> {
         let (view, _) = watch::channel(Arc::new(first));
         let mut ids = past.ids.clone();
         ids.stay_clear_of(
-            &sinks
+            &kernel
                 .numbers_in_use()
                 .context("read the kernel's numbers")?,
         );
@@ -132,19 +146,23 @@ impl<S: Sinks> Control<S> {
             plugins: Plugins::new(built_in, past.plugins),
             bindings: Bindings::new(past.bindings),
             settings,
-            sinks,
+            kernel,
             store,
             node_addresses: Vec::new(),
             node_devices: NodeDevices::default(),
             problems: Problems::default(),
             published: None,
+            on_its_way: None,
+            meanwhile: Vec::new(),
             dirty: true,
             retry: None,
             patience: Duration::ZERO,
             scanned: false,
             first_wait: None,
-            status: Status::default(),
+            kernel_status: KernelStatus::default(),
+            proxy: ProxyView::default(),
             rows: Rows::default(),
+            untold: true,
             view,
             started_s,
         })
@@ -158,6 +176,64 @@ impl<S: Sinks> Control<S> {
     /// Takes in one event. Nothing is published before [`Control::settle`], so that
     /// events that arrive together become one generation.
     pub fn apply(&mut self, event: Event) -> Vec<Request> {
+        match event {
+            Event::Kernel(status) => self.kernel_is(status),
+            Event::Proxy(proxy) => {
+                self.untold |= self.proxy != proxy;
+                self.proxy = proxy;
+            }
+            Event::Published(outcome) => {
+                self.concluded(outcome);
+                let meanwhile = std::mem::take(&mut self.meanwhile);
+                let requests = meanwhile.into_iter().map(|event| self.desire(event));
+                return requests.collect::<Vec<_>>().concat();
+            }
+            Event::Tick => {
+                self.dirty |= self.retry.is_some_and(|at| at <= Instant::now());
+                return self.plugins.due(Instant::now());
+            }
+            // Which of the files are in force is known when it is known what is.
+            event if self.on_its_way.is_some() => self.meanwhile.push(event),
+            event => return self.desire(event),
+        }
+        Vec::new()
+    }
+
+    fn kernel_is(&mut self, status: KernelStatus) {
+        if status.look >= self.kernel_status.look {
+            self.kernel_status = status;
+            self.untold = true;
+        }
+    }
+
+    fn concluded(&mut self, Outcome(result): Outcome) {
+        let Some(on_its_way) = self.on_its_way.take() else {
+            return;
+        };
+        self.untold = true;
+        self.rows.stale = true;
+        match result {
+            Ok(InForce { refused, kernel }) => {
+                self.kernel_is(kernel);
+                self.commit(on_its_way, &refused);
+            }
+            Err(error) => self.given_up(&error),
+        }
+    }
+
+    fn given_up(&mut self, error: &anyhow::Error) {
+        self.retry = Some(Instant::now() + self.patience);
+        self.patience = (2 * self.patience).clamp(RETRY, LONGEST_RETRY);
+        tracing::error!(
+            error = format!("{error:#}"),
+            "generation given up; the one before stays in force"
+        );
+        self.problems
+            .generation(Some(format!("{error:#}")), seconds_now());
+    }
+
+    /// Takes in what changes desired state.
+    fn desire(&mut self, event: Event) -> Vec<Request> {
         match event {
             Event::Scanned(scan) => {
                 self.scanned = true;
@@ -221,50 +297,56 @@ impl<S: Sinks> Control<S> {
                     .not_examined(&path, stamp, &reason, Instant::now());
                 self.dirty = true;
             }
-            Event::Tick => {
-                self.dirty |= self.retry.is_some_and(|at| at <= Instant::now());
-                return self.plugins.due(Instant::now());
-            }
-            Event::StatusChanged => {}
+            Event::Kernel(_) | Event::Proxy(_) | Event::Published(_) | Event::Tick => {}
         }
         Vec::new()
     }
 
-    /// Publishes what changed, as one generation, and tells the readers.
-    ///
-    /// A generation that fails anywhere is given up everywhere; the one before stays
-    /// in force and the reason is among the problems.
-    pub async fn settle(&mut self) {
+    /// Tells the readers what changed. What is to be published, as one generation, comes
+    /// back; nothing else does until its outcome is here ([`Event::Published`]).
+    pub fn settle(&mut self) -> Option<Publication> {
         // A first generation without the plugins of the last run would refuse their traffic.
         let patient = self.first_wait.is_some_and(|until| Instant::now() < until);
         let first = self.published.is_none();
         let waiting = !self.scanned || (first && patient && self.plugins.pending());
-        if self.dirty && !waiting {
+        let mut next = None;
+        if self.dirty && !waiting && self.on_its_way.is_none() {
             self.dirty = false;
-            self.rows.stale = true;
+            self.untold = true;
             self.retry = None;
-            if let Err(error) = self.publish().await {
-                self.retry = Some(Instant::now() + self.patience);
-                self.patience = (2 * self.patience).clamp(RETRY, LONGEST_RETRY);
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    "generation given up; the one before stays in force"
-                );
-                self.problems
-                    .generation(Some(format!("{error:#}")), seconds_now());
+            match self.next_generation() {
+                Ok(publication) => next = publication,
+                Err(error) => self.given_up(&error),
             }
+            self.rows.stale |= next.is_none();
+            self.on_its_way = next.as_ref().map(|next| OnItsWay {
+                generation: next.generation,
+                compiled: next.compiled.clone(),
+                for_proxy: next.next.clone(),
+            });
         }
-        self.refresh();
+        if std::mem::take(&mut self.untold) {
+            self.refresh();
+        }
+        next
     }
 
     /// Compiled code that must not be lost: what is in force, what bindings may have to
     /// go back to, and what the next generation will bring.
     pub fn artifacts(&self) -> BTreeSet<std::path::PathBuf> {
-        let published = self.published.iter().flat_map(|p| p.artifacts.values());
-        published
+        let published = self.published.iter().map(|p| &p.for_proxy);
+        let on_its_way = self.on_its_way.iter().map(|next| &next.for_proxy);
+        let meanwhile = self.meanwhile.iter().filter_map(|event| match event {
+            Event::Examined(examination) => examination.outcome.as_ref().ok(),
+            _ => None,
+        });
+        let for_proxy = published.chain(on_its_way);
+        for_proxy
+            .flat_map(|it| it.artifacts.values())
             .cloned()
             .chain(self.bindings.artifacts())
             .chain(self.plugins.candidates().map(|c| c.artifact.clone()))
+            .chain(meanwhile.map(|c| c.artifact.clone()))
             .collect()
     }
 
@@ -273,10 +355,11 @@ impl<S: Sinks> Control<S> {
         let Some(published) = &self.published else {
             return;
         };
-        let stats = &self.status.proxy.stats;
-        let news = self
-            .bindings
-            .learn(stats, &published.snapshot, &published.artifacts);
+        let ForProxy {
+            snapshot,
+            artifacts,
+        } = &*published.for_proxy;
+        let news = self.bindings.learn(&self.proxy.stats, snapshot, artifacts);
         if news && let Err(error) = self.store.save_bindings(&self.bindings.kept()) {
             tracing::warn!(
                 error = format!("{error:#}"),
@@ -301,12 +384,11 @@ impl<S: Sinks> Control<S> {
     }
 
     fn refresh(&mut self) {
-        self.status = self.sinks.status();
         self.learn();
         let published = self.published.as_ref();
         let refusals = published.map(|published| {
-            let stats = &self.status.proxy.stats.bindings;
-            let what = (&*published.compiled, &published.snapshot);
+            let stats = &self.proxy.stats.bindings;
+            let what = (&*published.compiled, &published.for_proxy.snapshot);
             bindings::refusals(stats, what, self.documents.in_use())
         });
         let refusals = refusals.unwrap_or_default();
@@ -317,7 +399,7 @@ impl<S: Sinks> Control<S> {
             .map(|published| published.compiled.clone())
             .unwrap_or_default();
         self.rows
-            .refresh(&compiled, &self.documents, &self.status.not_ready);
+            .refresh(&compiled, &self.documents, &self.kernel_status.not_ready);
         let mut view = View {
             not_ready: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -327,7 +409,7 @@ impl<S: Sinks> Control<S> {
                 .published
                 .as_ref()
                 .map_or(0, |published| published.generation),
-            proxy_generation: self.status.proxy.stats.generation,
+            proxy_generation: self.proxy.stats.generation,
             policy_mode: match (self.settings.audit, self.settings.mode) {
                 (true, _) => "audit",
                 (false, Mode::Default) => "default",
@@ -340,10 +422,10 @@ impl<S: Sinks> Control<S> {
             services: self.rows.services.clone(),
             policies: self.rows.policies.clone(),
             plugins: self.plugins.view(&compiled),
-            bindings: bindings::view(&self.status.proxy.stats.bindings, &compiled),
+            bindings: bindings::view(&self.proxy.stats.bindings, &compiled),
             problems: self.problems.view(),
-            datapath: self.status.datapath.clone(),
-            proxy: self.status.proxy.clone(),
+            datapath: self.kernel_status.datapath.clone(),
+            proxy: self.proxy.clone(),
             compiled,
             directory: self
                 .published

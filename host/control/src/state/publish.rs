@@ -6,31 +6,32 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use tidegate_contract::Snapshot;
 use tidegate_observe::directory::Directory;
 use tidegate_policy::{Ids, Input, Mode, Problem, Severity, compile, compiled::Compiled, lint};
 
-use super::{Control, PluginSet, Published, seconds_now};
+use super::{Control, OnItsWay, PluginSet, Published, seconds_now};
 use crate::{
     folder::folder_of,
     misplaced::{misplaced, outside},
-    sinks::Sinks,
+    publication::{ForProxy, Publication},
+    sinks::Kernel,
 };
 
-impl<S: Sinks> Control<S> {
-    pub(super) async fn publish(&mut self) -> anyhow::Result<()> {
+impl<K: Kernel> Control<K> {
+    /// The next generation, if there is something new that can be published.
+    pub(super) fn next_generation(&mut self) -> anyhow::Result<Option<Publication>> {
         let mut ids = self.ids.clone();
         let Some(compiled) = self.compile(&mut ids) else {
-            return Ok(());
+            return Ok(None);
         };
         let (plugins, mut artifacts) = self.plugin_set();
         let unchanged = self.published.as_ref().is_some_and(|published| {
-            *published.compiled == compiled && published.snapshot.plugins == plugins
+            *published.compiled == compiled && published.for_proxy.snapshot.plugins == plugins
         });
         if unchanged {
             self.problems.generation(None, seconds_now());
-            return Ok(());
+            return Ok(None);
         }
         // Before anything that uses the numbers is published.
         self.store.save_ids(&ids)?;
@@ -38,8 +39,8 @@ impl<S: Sinks> Control<S> {
 
         let before = self.published.as_ref();
         let generation = 1 + self
-            .sinks
-            .kernel_generation()
+            .kernel
+            .generation()
             .max(before.map_or(0, |published| published.generation));
         let mut snapshot = Snapshot {
             generation,
@@ -64,33 +65,23 @@ impl<S: Sinks> Control<S> {
         snapshot.remembered =
             self.bindings
                 .remembered(&snapshot.l7, &snapshot.plugins, &mut artifacts);
-        let refused = self
-            .sinks
-            .publish_proxy(snapshot.clone(), artifacts.clone())
-            .await
-            .context("hand the generation to the proxy")?;
-        if let Err(error) = self.sinks.publish_kernel(generation, &compiled) {
-            self.take_back().await;
-            return Err(error.context("write the generation to the kernel"));
-        }
-        for (name, reason) in &refused {
-            tracing::warn!(
-                plugin = name,
-                reason,
-                "the proxy refused the plugin; the version before stays in use"
-            );
-            self.plugins.refused(name, reason);
-        }
-        snapshot.plugins = self.plugin_set().0;
-        self.commit(generation, compiled, snapshot, artifacts);
-        Ok(())
+        let publication = Publication {
+            generation,
+            compiled: Arc::new(compiled),
+            next: Arc::new(ForProxy {
+                snapshot,
+                artifacts,
+            }),
+            before: before.map(|published| published.for_proxy.clone()),
+        };
+        Ok(Some(publication))
     }
 
     /// One generation from everything that can be used; `None`, with the problems
     /// noted, if the result must not be published.
     fn compile(&mut self, ids: &mut Ids) -> Option<Compiled> {
         let now = seconds_now();
-        let enforced = self.sinks.kernel_generation();
+        let enforced = self.kernel.generation();
         let unknown = self.documents.unknown(enforced != 0);
         if self.published.is_none() && enforced != 0 && !unknown.is_empty() {
             let message = format!(
@@ -160,11 +151,11 @@ impl<S: Sinks> Control<S> {
             ..Input::default()
         };
         let before = self.ids.clone();
-        let sinks = &self.sinks;
+        let kernel = &self.kernel;
         let devices = &self.node_devices;
         let mut warnings = Vec::new();
         // What runs in the kernel is not taken away for lack of understanding.
-        let may_drop = self.published.is_none() && sinks.kernel_generation() == 0;
+        let may_drop = self.published.is_none() && kernel.generation() == 0;
         let compiled = self.documents.settle(
             may_drop,
             |document| misplaced(document, devices, &base.node_addresses),
@@ -176,7 +167,7 @@ impl<S: Sinks> Control<S> {
                 // A failed attempt must leave no numbers behind.
                 *ids = before.clone();
                 let compiled = compile(&input, ids)?;
-                if let Some(why) = sinks.too_much(&compiled) {
+                if let Some(why) = kernel.too_much(&compiled) {
                     return Err(vec![of_no_file(why)]);
                 }
                 warnings = lint(&input);
@@ -200,30 +191,22 @@ impl<S: Sinks> Control<S> {
         )
     }
 
-    /// Gives the proxy the generation in force again after the kernel refused the next.
-    async fn take_back(&mut self) {
-        let Some(before) = &self.published else {
-            return;
-        };
-        let again = self
-            .sinks
-            .publish_proxy(before.snapshot.clone(), before.artifacts.clone());
-        if let Err(error) = again.await {
-            // Harmless: its rule sets are a superset; the next attempt replaces it.
+    /// A generation is in force: it becomes what the next one is compared with.
+    pub(super) fn commit(&mut self, published: OnItsWay, refused: &[(String, String)]) {
+        let OnItsWay {
+            generation,
+            compiled,
+            mut for_proxy,
+        } = published;
+        for (name, reason) in refused {
             tracing::warn!(
-                error = format!("{error:#}"),
-                "the proxy keeps a generation the kernel refused"
+                plugin = name,
+                reason,
+                "the proxy refused the plugin; the version before stays in use"
             );
+            self.plugins.refused(name, reason);
         }
-    }
-
-    fn commit(
-        &mut self,
-        generation: u32,
-        compiled: Compiled,
-        snapshot: Snapshot,
-        artifacts: BTreeMap<String, std::path::PathBuf>,
-    ) {
+        Arc::make_mut(&mut for_proxy).snapshot.plugins = self.plugin_set().0;
         self.patience = Duration::ZERO;
         for keep in self.documents.commit() {
             self.keep(keep);
@@ -249,7 +232,7 @@ impl<S: Sinks> Control<S> {
             endpoints = compiled.endpoints.len(),
             rules = compiled.rules.len(),
             services = compiled.services.len(),
-            plugins = snapshot.plugins.len(),
+            plugins = for_proxy.snapshot.plugins.len(),
             "generation in force"
         );
         let before = self
@@ -259,9 +242,8 @@ impl<S: Sinks> Control<S> {
         let directory = Arc::new(Directory::new(&compiled, before));
         self.published = Some(Published {
             generation,
-            compiled: Arc::new(compiled),
-            snapshot,
-            artifacts,
+            compiled,
+            for_proxy,
             directory,
         });
         self.problems.generation(None, seconds_now());

@@ -16,7 +16,8 @@ use super::{
     event::{Event, Examination, Request},
     folder::{FolderId, FormerFolder, PluginStamp, Scan, TextId},
     plugins::Candidate,
-    sinks::{Sinks, Status},
+    publication,
+    sinks::{Kernel, KernelStatus, Sinks},
     state::{Control, Settings},
     store::Store,
     view::{ProblemView, View},
@@ -63,33 +64,35 @@ impl Sinks for Recorder {
         })
     }
 
-    fn too_much(&self, compiled: &Compiled) -> Option<String> {
-        let room = self.with(|record| record.room);
-        (room != 0 && compiled.endpoints.len() > room).then(|| format!("room for {room} endpoints"))
-    }
-
-    fn publish_kernel(&mut self, generation: u32, compiled: &Compiled) -> anyhow::Result<()> {
+    async fn publish_kernel(
+        &mut self,
+        generation: u32,
+        compiled: Arc<Compiled>,
+    ) -> anyhow::Result<KernelStatus> {
         self.with(|record| {
             record.calls.push(format!("kernel {generation}"));
             if record.refuse_kernel {
                 anyhow::bail!("table POLICY is full");
             }
             record.generation = generation;
-            record.compiled = compiled.clone();
-            Ok(())
+            record.compiled = Compiled::clone(&compiled);
+            Ok(KernelStatus::default())
         })
     }
+}
 
-    fn kernel_generation(&self) -> u32 {
+impl Kernel for Recorder {
+    fn too_much(&self, compiled: &Compiled) -> Option<String> {
+        let room = self.with(|record| record.room);
+        (room != 0 && compiled.endpoints.len() > room).then(|| format!("room for {room} endpoints"))
+    }
+
+    fn generation(&self) -> u32 {
         self.with(|record| record.generation)
     }
 
     fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {
         Ok(self.with(|record| record.numbers))
-    }
-
-    fn status(&mut self) -> Status {
-        Status::default()
     }
 }
 
@@ -143,8 +146,12 @@ impl Bench {
 
     async fn settle(&mut self) -> Vec<Request> {
         let requests = self.control.apply(Event::Scanned(self.scan.clone()));
-        self.control.settle().await;
+        self.publish().await;
         requests
+    }
+
+    async fn publish(&mut self) {
+        publication::settle(&mut self.control, self.sinks.clone()).await;
     }
 
     /// Publishes what the folders hold and returns the calls that made.
@@ -333,6 +340,34 @@ async fn changes_that_arrive_together_are_one_generation_proxy_first() {
 }
 
 #[tokio::test]
+async fn what_changes_while_a_generation_is_on_its_way_belongs_to_the_next() {
+    let mut bench = Bench::new();
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("first", 80));
+    let scan = |bench: &Bench| Event::Scanned(bench.scan.clone());
+    bench.control.apply(scan(&bench));
+    let first = bench.control.settle().expect("something to publish");
+    bench.write("policies/a.yaml", "kind: [");
+    bench.control.apply(scan(&bench));
+    bench.write("policies/b.yaml", &allow("later", 81));
+    bench.control.apply(scan(&bench));
+    assert!(bench.control.settle().is_none(), "one at a time");
+
+    let outcome = first.run(bench.sinks.clone()).await;
+    assert_eq!(bench.rules(), ["first"]);
+    bench.control.apply(Event::Published(outcome));
+    bench.publish().await;
+    assert_eq!(
+        bench.rules(),
+        ["first", "later"],
+        "the broken file goes on with what was published"
+    );
+    let kept = Store::at(bench.state.path()).past().expect("reads").texts;
+    assert!(kept["policies/a.yaml"].contains("first"), "{kept:?}");
+}
+
+#[tokio::test]
 async fn a_broken_file_keeps_its_last_good_version_and_stops_no_other() {
     let mut bench = Bench::new();
     bench
@@ -420,7 +455,7 @@ async fn a_generation_the_kernel_refuses_is_given_up_everywhere_and_tried_again(
 
     bench.sinks.with(|record| record.refuse_kernel = false);
     bench.control.apply(Event::Tick);
-    bench.control.settle().await;
+    bench.publish().await;
     assert_eq!(bench.view().generation, 2);
     assert_eq!(bench.rules(), ["a"]);
     assert!(bench.view().problems.is_empty());
@@ -459,7 +494,7 @@ impl Bench {
             stamp,
             outcome,
         }));
-        self.control.settle().await;
+        self.publish().await;
     }
 
     /// Version in the proxy's snapshot, and what readers see: version, state, reason.
@@ -477,7 +512,7 @@ impl Bench {
                 outcome: Ok(candidate(version)),
             }));
         }
-        self.control.settle().await;
+        self.publish().await;
     }
 
     fn plugin(&self) -> (Option<String>, String, String, Option<String>) {
@@ -637,6 +672,6 @@ async fn a_restart_keeps_the_plugins_of_the_last_run_until_examined() {
         stamp,
         outcome,
     }));
-    bench.control.settle().await;
+    bench.publish().await;
     assert_eq!(bench.plugin().0.as_deref(), Some("1"));
 }

@@ -144,7 +144,7 @@ async fn who_does_not_fit_steps_back_and_is_not_tried_again_and_again() {
     bench.sinks.with(|record| record.calls.clear());
     for _ in 0..5 {
         bench.control.apply(Event::Tick);
-        bench.control.settle().await;
+        bench.publish().await;
     }
     assert_eq!(bench.sinks.with(|record| record.calls.clone()), [""; 0]);
 }
@@ -158,7 +158,7 @@ async fn a_kernel_that_refuses_for_good_is_left_alone() {
     bench.settle().await;
     for _ in 0..100 {
         bench.control.apply(Event::Tick);
-        bench.control.settle().await;
+        bench.publish().await;
     }
     let calls = bench.sinks.with(|record| record.calls.clone());
     let tries = calls
