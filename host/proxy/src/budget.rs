@@ -1,7 +1,19 @@
 //! Memory of the bytes that one worker has read and not passed on yet. Clients share it
-//! as they share places: one has three quarters at most of what the others leave.
+//! as they share places: one has three quarters at most of what the others leave, and a
+//! quarter of it all is kept for those who have next to nothing.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, io, rc::Rc};
+
+/// What is kept for a client that has no more than this, bytes: a long head each way.
+const FIRST: usize = 128 << 10;
+
+/// Says that a longer message would need more memory than its client has.
+pub(super) const NO_MEMORY: &str = "no memory is left for this client";
+
+/// [`NO_MEMORY`], where bytes are read.
+pub(super) fn no_memory() -> io::Error {
+    io::Error::new(io::ErrorKind::OutOfMemory, NO_MEMORY)
+}
 
 /// The memory of one worker.
 pub(super) struct Memory {
@@ -37,17 +49,40 @@ struct Client {
 impl Budget {
     /// Takes bytes; `None` if the client has its part already.
     pub(super) fn take(&self, bytes: usize) -> Option<Taken> {
+        let first = self.0.taken.get() + bytes <= FIRST
+            && self.0.memory.taken.get() + bytes <= self.0.memory.limit;
+        (first || self.has(bytes, self.part())).then(|| self.taken(bytes))
+    }
+
+    /// Takes bytes that it could do without: half of its part is for what it could not.
+    pub(super) fn take_ample(&self, bytes: usize) -> Option<Taken> {
+        let first = self.0.taken.get() + bytes <= FIRST;
+        match first {
+            true => self.take(bytes),
+            false => self.has(bytes, self.part() / 2).then(|| self.taken(bytes)),
+        }
+    }
+
+    /// Three quarters of what the others leave.
+    fn part(&self) -> usize {
         let Client { memory, taken } = &*self.0;
         let others = memory.taken.get() - taken.get();
-        let most = memory.limit.saturating_sub(others) / 4 * 3;
-        (taken.get() + bytes <= most).then(|| {
-            taken.set(taken.get() + bytes);
-            memory.taken.set(memory.taken.get() + bytes);
-            Taken {
-                bytes,
-                budget: self.clone(),
-            }
-        })
+        let shared = memory.limit - memory.limit / 4;
+        shared.saturating_sub(others) / 4 * 3
+    }
+
+    fn has(&self, bytes: usize, most: usize) -> bool {
+        self.0.taken.get() + bytes <= most
+    }
+
+    fn taken(&self, bytes: usize) -> Taken {
+        let Client { memory, taken } = &*self.0;
+        taken.set(taken.get() + bytes);
+        memory.taken.set(memory.taken.get() + bytes);
+        Taken {
+            bytes,
+            budget: self.clone(),
+        }
     }
 }
 
@@ -77,20 +112,50 @@ impl Drop for Taken {
 mod tests {
     use super::*;
 
+    const KIB: usize = 1 << 10;
+
+    fn all_of(budget: &Budget) -> Vec<Taken> {
+        std::iter::from_fn(|| budget.take(64 * KIB)).collect()
+    }
+
     #[test]
     fn one_client_leaves_some_for_the_others_and_all_is_given_back() {
-        let memory = Memory::new(1_600);
-        let all_of =
-            |budget: &Budget| -> Vec<Taken> { std::iter::from_fn(|| budget.take(100)).collect() };
+        let memory = Memory::new(64 << 20);
         let (greedy, late, later) = (memory.budget(), memory.budget(), memory.budget());
         let first = all_of(&greedy);
-        assert_eq!(first.len(), 12, "three quarters");
+        assert_eq!(first.len(), 576, "three quarters of what is shared");
         let second = all_of(&late);
-        assert_eq!(second.len(), 3, "three quarters of the rest");
+        assert_eq!(second.len(), 144, "three quarters of the rest");
         assert!(all_of(&greedy).is_empty());
         drop(first);
-        assert_eq!(all_of(&later).len(), 9);
+        assert_eq!(all_of(&later).len(), 468);
         drop(second);
         assert_eq!(memory.taken.get(), 0);
+    }
+
+    #[test]
+    fn however_many_are_greedy_a_newcomer_has_room_for_a_long_head_each_way() {
+        let memory = Memory::new(64 << 20);
+        let greedy: Vec<_> = (0..100).map(|_| memory.budget()).collect();
+        let held: Vec<_> = greedy.iter().map(all_of).collect();
+        let newcomer = memory.budget();
+        assert_eq!(all_of(&newcomer).len(), 2);
+        assert!(memory.taken.get() <= memory.limit);
+        drop(held);
+        // What could be done without leaves half.
+        let ample = std::iter::from_fn(|| newcomer.take_ample(64 * KIB));
+        let ample: Vec<_> = ample.collect();
+        assert_eq!(ample.len(), 288);
+        assert_eq!(all_of(&newcomer).len(), 288);
+    }
+
+    #[test]
+    fn the_limit_is_one_however_many_share_it() {
+        let memory = Memory::new(1 << 20);
+        let clients: Vec<_> = (0..100).map(|_| memory.budget()).collect();
+        let held: Vec<_> = clients.iter().map(all_of).collect();
+        assert!(memory.taken.get() <= memory.limit);
+        assert!(clients[99].take(16 * KIB).is_none());
+        drop(held);
     }
 }

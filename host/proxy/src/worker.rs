@@ -232,7 +232,7 @@ async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
     keep_alive(&client);
     match flow.reading() {
         Reading::As(L7Protocol::Http) => http::serve(client, flow, activity).await,
-        Reading::As(L7Protocol::Dns) => dns::serve(client, flow).await,
+        Reading::As(L7Protocol::Dns) => dns::serve(client, flow, activity.budget()).await,
         Reading::Opaque => {
             activity.enter(Phase::Tunnel);
             tokio::select! {

@@ -5,22 +5,25 @@
 use std::{io, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
 
 use super::exchange::{Decided, Exchange};
-use crate::flow::FlowContext;
+use crate::{
+    budget::{Budget, Taken, no_memory},
+    flow::FlowContext,
+};
 
 /// A connection without a message for this long is closed (RFC 7766 §6.2.3 leaves the
 /// time to the server).
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Serves one connection until either side closes.
-pub(crate) async fn serve(mut client: TcpStream, flow: &FlowContext) {
+pub(crate) async fn serve(mut client: TcpStream, flow: &FlowContext, budget: &Budget) {
     let mut exchange = Exchange::new(flow);
-    if let Err(error) = relay(&mut client, flow, &mut exchange).await {
+    if let Err(error) = relay(&mut client, flow, &mut exchange, budget).await {
         tracing::debug!(source = %flow.source, %error, "a DNS connection ended");
         for answer in exchange.fail(&error.to_string()) {
             if send(&mut client, &answer).await.is_err() {
@@ -34,10 +37,11 @@ async fn relay(
     client: &mut TcpStream,
     flow: &FlowContext,
     exchange: &mut Exchange<'_>,
+    budget: &Budget,
 ) -> io::Result<()> {
     let mut upstream: Option<TcpStream> = None;
-    let mut queries = Frames::default();
-    let mut answers = Frames::default();
+    let mut queries = Frames::of(budget);
+    let mut answers = Frames::of(budget);
     loop {
         let turn = async {
             tokio::select! {
@@ -93,21 +97,42 @@ async fn send(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
 }
 
 /// Messages of a stream. Reading can be given up at any point and taken up again.
-#[derive(Default)]
-struct Frames {
+struct Frames<'b> {
     buffer: Vec<u8>,
+    budget: &'b Budget,
+    /// Memory of a message that is longer than most.
+    held: Option<Taken>,
 }
 
-impl Frames {
+/// Bytes of a message that every connection has room for: what most answers fit in.
+const ALWAYS: usize = 2 * 1024;
+/// Bytes of any message, and of those behind it that come with it: a vector grows by doubling.
+const LONGEST: usize = 128 * 1024;
+
+impl<'b> Frames<'b> {
+    fn of(budget: &'b Budget) -> Self {
+        Self {
+            buffer: Vec::new(),
+            budget,
+            held: None,
+        }
+    }
+
     /// The next message; `None` at the end of the stream.
-    async fn next(&mut self, stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
+    async fn next(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
         loop {
             if let Some(length) = self.buffer.first_chunk().map(|l| u16::from_be_bytes(*l)) {
                 let end = 2 + usize::from(length);
                 if self.buffer.len() >= end {
                     let rest = self.buffer.split_off(end);
                     let message = std::mem::replace(&mut self.buffer, rest);
+                    if self.buffer.len() <= ALWAYS {
+                        self.held = None;
+                    }
                     return Ok(Some(message[2..].to_vec()));
+                }
+                if end > ALWAYS && self.held.is_none() {
+                    self.held = Some(self.budget.take(LONGEST).ok_or_else(no_memory)?);
                 }
             }
             if stream.read_buf(&mut self.buffer).await? == 0 {
@@ -122,5 +147,35 @@ impl Frames {
             Some(stream) => self.next(stream).await,
             None => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Memory;
+
+    #[tokio::test]
+    async fn a_long_message_takes_from_its_clients_part() {
+        let message = |length: u16| [&length.to_be_bytes()[..], &vec![7; length.into()]].concat();
+        let (short, long) = (message(512), message(60_000));
+        let memory = Memory::new(1 << 20);
+        let budget = memory.budget();
+        let mut frames = Frames::of(&budget);
+        let (first, rest) = long.split_at(30_000);
+        let read = frames.next(&mut &*first).await.unwrap();
+        assert_eq!(read, None, "the stream ended before the message did");
+        // While it is coming, what it may take is nobody else's.
+        let others: Vec<_> = std::iter::from_fn(|| budget.take(16 << 10)).collect();
+        let read = frames.next(&mut &*rest).await.unwrap().unwrap();
+        assert_eq!(read.len(), 60_000);
+        assert!(budget.take(LONGEST).is_some(), "it is given back");
+        let held = budget.take(LONGEST);
+        let mut frames = Frames::of(&budget);
+        let read = frames.next(&mut &*short).await.unwrap().unwrap();
+        assert_eq!(read.len(), 512, "short ones need no part");
+        let error = frames.next(&mut &*long).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        drop((others, held));
     }
 }

@@ -206,7 +206,9 @@ async fn tcp_end_to_end() {
         free.local_addr().unwrap()
     };
     let (flow, view) = flow("allow", (source, server.local_addr().unwrap()));
-    let serve = super::serve(accepted, &flow);
+    let budget = crate::budget::Budget::default();
+    let serve = super::serve(accepted, &flow, &budget);
+
     let talk = async {
         let question = query(3, NAME);
         let framed = [

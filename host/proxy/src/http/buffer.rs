@@ -1,5 +1,5 @@
-//! The buffer of one direction, 64 KiB or, for a client that has its part of the memory
-//! already, less. Its memory comes from a pool of the thread and goes back while nothing
+//! The buffer of one direction, 64 KiB or, for a client that has most of its part of the
+//! memory already, less. Its memory comes from a pool of the thread and goes back while nothing
 //! is in it, so that whoever waits holds none.
 
 use std::{
@@ -13,11 +13,11 @@ use std::{
 use tidegate_wire::{http1::MAX_HEAD, http2::frame};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::budget::{Budget, Taken};
+use crate::budget::{Budget, Taken, no_memory};
 
 /// Bytes of a buffer; a head must fit in it.
 const SIZE: usize = MAX_HEAD;
-/// Bytes of one that everybody gets: the longest frame of HTTP/2 fits.
+/// Bytes of one for who has not that much left: the longest frame of HTTP/2 fits.
 const SMALL: usize = frame::HEAD + frame::SAFE_PAYLOAD;
 /// Most buffers a thread keeps for reuse (2 MiB).
 const POOLED: usize = 32;
@@ -29,15 +29,13 @@ thread_local! {
 /// Bytes read and not yet passed on.
 pub(super) struct Buffer {
     memory: Option<Box<[u8]>>,
-    /// Of a buffer of full size.
+    /// Its part of the budget. None while it is only waited for bytes: for those alone
+    /// is there memory that nobody counts, until the next look at the reader is over.
     taken: Option<Taken>,
     budget: Budget,
     start: usize,
     end: usize,
 }
-
-/// Says that a longer message would need more memory than its client has.
-pub(super) const NO_MEMORY: &str = "no memory is left for this client";
 
 impl Buffer {
     /// An empty one, for bytes of or for this client.
@@ -123,8 +121,7 @@ impl Buffer {
         reader: &mut (impl AsyncRead + Unpin),
     ) -> Poll<io::Result<usize>> {
         if !self.has_room() {
-            let error = io::Error::new(io::ErrorKind::OutOfMemory, NO_MEMORY);
-            return Poll::Ready(Err(error));
+            return Poll::Ready(Err(no_memory()));
         }
         let (start, end) = (self.start, self.end);
         let Some(memory) = &mut self.memory else {
@@ -137,6 +134,10 @@ impl Buffer {
         let mut space = ReadBuf::new(&mut memory[self.end..]);
         let read = Pin::new(reader).poll_read(cx, &mut space);
         let count = space.filled().len();
+        if count > 0 && self.taken.is_none() {
+            // It must not be kept.
+            return Poll::Ready(Err(no_memory()));
+        }
         self.end += count;
         // Who waits holds nothing for it.
         self.release();
@@ -145,16 +146,17 @@ impl Buffer {
 
     /// Memory of full size if the client may have it, else less.
     fn obtain(&mut self) {
-        self.taken = self.budget.take(SIZE);
-        self.memory = Some(match &self.taken {
+        let ample = self.budget.take_ample(SIZE);
+        self.memory = Some(match &ample {
             Some(_) => full(),
             None => vec![0; SMALL].into_boxed_slice(),
         });
+        self.taken = ample.or_else(|| self.budget.take(SMALL));
     }
 
     /// Full size in place of less; false if the client may not have it.
     fn grow(&mut self) -> bool {
-        let Some(taken) = self.budget.take(SIZE) else {
+        let Some(taken) = self.budget.take_ample(SIZE) else {
             return false;
         };
         let mut memory = full();
@@ -180,33 +182,47 @@ impl Drop for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::Memory;
+    use crate::budget::{Memory, NO_MEMORY};
 
     #[tokio::test]
     async fn who_has_its_part_gets_by_with_less_and_gives_all_back() {
-        // Three quarters of this are one buffer of full size.
-        let memory = Memory::new(SIZE * 4 / 3 + 4);
+        let memory = Memory::new(1 << 20);
         let budget = memory.budget();
-        let (mut first, mut second) = (Buffer::of(&budget), Buffer::of(&budget));
         let mut endless = tokio::io::repeat(b'x');
-        for (buffer, most) in [(&mut first, SIZE), (&mut second, SMALL)] {
-            while buffer.has_room() {
-                buffer.fill(&mut endless).await.unwrap();
+        let mut buffers = Vec::new();
+        // As many as there is memory for, each filled as far as it goes.
+        let error = loop {
+            let mut buffer = Buffer::of(&budget);
+            match buffer.fill(&mut endless).await {
+                Ok(_) => buffers.push(buffer),
+                Err(error) => break error,
             }
-            assert_eq!(buffer.filled().len(), most);
-            let error = buffer.fill(&mut endless).await.unwrap_err();
-            assert_eq!(error.to_string(), NO_MEMORY);
-        }
-        first.forget();
-        assert!(second.has_room(), "the other's part is free");
-        assert!(second.filled() == [b'x'; SMALL], "nothing is lost");
-        drop((first, second));
-        assert!(budget.take(SIZE).is_some());
-        // Waiting costs nothing.
+            let last = buffers.last_mut().unwrap();
+            while last.has_room() {
+                last.fill(&mut endless).await.unwrap();
+            }
+        };
+        assert_eq!(error.to_string(), NO_MEMORY);
+        let sizes: Vec<_> = buffers.iter().map(|buffer| buffer.filled().len()).collect();
+        let (full, small) = (4, (576 - 4 * 64) * 1024 / SMALL);
+        assert_eq!(sizes[..full], vec![SIZE; full]);
+        assert_eq!(sizes[full..], vec![SMALL; small], "every byte counts");
+        let late = buffers.last_mut().unwrap();
+        let error = late.fill(&mut endless).await.unwrap_err();
+        assert_eq!(error.to_string(), NO_MEMORY);
+        let mut late = buffers.pop().unwrap();
+        drop(buffers);
+        assert!(late.has_room(), "the others' part is free");
+        assert!(late.filled() == [b'x'; SMALL], "nothing is lost");
+        drop(late);
+        let all = budget.take(9 * SIZE);
+        assert!(all.is_some());
+        // Waiting costs nothing, and fails nobody.
         let (_silent, mut reader) = tokio::io::duplex(1);
         let mut waiting = Buffer::of(&budget);
         let read = poll_fn(|cx| Poll::Ready(waiting.poll_fill(cx, &mut reader))).await;
         assert!(read.is_pending());
-        assert!(budget.take(SIZE).is_some());
+        drop(all);
+        assert!(budget.take(9 * SIZE).is_some());
     }
 }

@@ -8,8 +8,9 @@ use tidegate_wire::{
 };
 
 use super::answer::Answer;
-use crate::http::{
-    buffer::NO_MEMORY, exchange::Exchange, inspect::Inspector, reply::Reply, request,
+use crate::{
+    budget::NO_MEMORY,
+    http::{exchange::Exchange, inspect::Inspector, reply::Reply, request},
 };
 
 /// Longest request body that is read and forgotten to keep a connection whose

@@ -32,12 +32,12 @@ use tokio::{
 
 use self::{outbox::Outbox, relay::Relay};
 use super::{
-    buffer::{Buffer, NO_MEMORY},
+    buffer::Buffer,
     ending::{cut_off, last_words},
     inspect::{Inspector, no_upstream},
     watchdog::{Activity, Phase},
 };
-use crate::budget::{Budget, Taken};
+use crate::budget::{Budget, NO_MEMORY, Taken};
 
 /// Why a connection must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,9 +306,11 @@ impl<I: Inspector> Pair<'_, I> {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>, steps: &mut u32) -> Result<Turn, Stop> {
-        let mut moved = self.client.poll_fill(cx).map_err(|_| Stop::Client)?;
+        let filled = self.client.poll_fill(cx);
+        let mut moved = filled.map_err(|error| Stop::reading(&error, Stop::Client))?;
         if let Some(upstream) = &mut self.upstream {
-            moved |= upstream.poll_fill(cx).map_err(|_| Stop::Upstream)?;
+            let filled = upstream.poll_fill(cx);
+            moved |= filled.map_err(|error| Stop::reading(&error, Stop::Upstream))?;
         }
         // A busy client leaves half of a turn to upstream.
         let most = steps.div_ceil(2);
@@ -385,6 +387,18 @@ enum Stop {
     Fault(Fault),
     Client,
     Upstream,
+}
+
+impl Stop {
+    /// Reading has failed: `gone`, but for want of memory.
+    fn reading(error: &io::Error, gone: Self) -> Self {
+        match error.kind() {
+            io::ErrorKind::OutOfMemory => {
+                Self::Fault(Fault::new(code::ENHANCE_YOUR_CALM, NO_MEMORY))
+            }
+            _ => gone,
+        }
+    }
 }
 
 impl From<Fault> for Stop {
