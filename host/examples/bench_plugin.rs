@@ -139,6 +139,7 @@ fn load(program: &str) -> anyhow::Result<Catalog> {
             fail_mode: FailMode::Closed,
             rules: vec![1],
             bound: false,
+            in_shadow: false,
         }],
     };
     let mut snapshot = Snapshot {

@@ -95,6 +95,7 @@ fn snapshot(plugins: &[&Admitted], uses: &[(&str, &str)]) -> (Snapshot, BTreeMap
             fail_mode: FailMode::Closed,
             rules: vec![71 + 2 * n, 72 + 2 * n],
             bound: false,
+            in_shadow: false,
         }],
     };
     let snapshot = Snapshot {
@@ -766,6 +767,43 @@ fn memory_of_all_instances_together_is_bounded_and_given_back() {
     assert_eq!(refused, []);
     let bound = bindings_of(&catalog, 1);
     assert_eq!(ask(&mut worker, &bound[0], "/"), ALLOW);
+}
+
+/// What is only rehearsed has memory of its own, however much it wants; what was in shadow
+/// and is enforced now is served out of the other.
+#[test]
+fn what_is_in_shadow_takes_no_memory_from_what_is_enforced() {
+    let bench = Bench::new();
+    let mut trap = bench.admit_artifact("guests/trap.wasm");
+    trap.info.limits.total_memory_bytes = 8 << 20;
+    let (mut wanted, artifacts) = snapshot(&[&trap], &[("trap", ""); 10]);
+    let (enforced, in_shadow): (Vec<_>, Vec<_>) = wanted
+        .l7
+        .values_mut()
+        .partition(|set| set.chain[0].rules[0] > 85);
+    for set in in_shadow {
+        set.chain[0].in_shadow = true;
+    }
+    assert_eq!(enforced.len(), 2);
+    let empty = Catalog::empty(Runtime::start().expect("an engine"));
+    let (catalog, refused) = next(&empty, &wanted, &artifacts);
+    assert_eq!(refused, [("trap".to_owned(), Failure::NoRoom.to_string())]);
+    let mut worker = Worker::new();
+    let mut served = |catalog: &Catalog| -> Vec<bool> {
+        let bound = bindings_of(catalog, 10);
+        let mut ask = |binding| ask(&mut worker, binding, "/") == ALLOW;
+        bound.iter().map(|binding| ask(binding)).collect()
+    };
+    let first = served(&catalog);
+    assert_eq!(first[8..], [true; 2], "{first:?}");
+    assert!(first[..8].contains(&false), "{first:?}");
+    for set in wanted.l7.values_mut() {
+        set.chain[0].in_shadow = false;
+    }
+    let (catalog, _) = next(&catalog, &wanted, &artifacts);
+    let now = served(&catalog);
+    let count = |served: &[bool]| served.iter().filter(|served| **served).count();
+    assert!(count(&now) > count(&first), "{first:?}, {now:?}");
 }
 
 /// The agent sends code that the snapshot before named no second time, whatever became

@@ -272,6 +272,7 @@ mod tests {
                 fail_mode: FailMode::Closed,
                 rules: vec![7],
                 bound: true,
+                in_shadow: false,
             }],
             shadow: None,
         };

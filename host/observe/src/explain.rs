@@ -312,6 +312,7 @@ mod tests {
                 fail_mode: FailMode::Closed,
                 rules: vec![1, 2],
                 bound: false,
+                in_shadow: false,
             }],
             shadow: None,
         };

@@ -49,6 +49,8 @@ pub(super) struct Version {
     pub(super) totals: Arc<Counters>,
     /// Memory of all its instances; nobody else's.
     pub(super) pot: Arc<Pot>,
+    /// The same of those that documents in shadow alone ask for.
+    pub(super) rehearsed: Arc<Pot>,
 }
 
 impl Version {
@@ -67,26 +69,42 @@ impl Version {
         PluginStats {
             version: self.info.version.clone(),
             digest: self.info.digest.clone(),
-            memory_bytes: self.pot.used(),
-            memory_limit_bytes: self.pot.limit(),
-            memory_refused: self.pot.refused(),
+            memory_bytes: self.pot.used() + self.rehearsed.used(),
+            memory_limit_bytes: self.pot.limit() + self.rehearsed.limit(),
+            memory_refused: self.pot.refused() + self.rehearsed.refused(),
             ..self.totals.stats()
         }
     }
 
-    fn shared(&self) -> Arc<Shared> {
+    fn shared(&self, purpose: Purpose) -> Arc<Shared> {
         let mut pots = Vec::new();
         if !self.built_in() {
-            pots.push(self.pot.clone());
-            pots.push(self.runtime.memory().clone());
+            pots.push(match purpose {
+                Purpose::Enforced => self.pot.clone(),
+                Purpose::Rehearsed => self.rehearsed.clone(),
+            });
+            pots.push(self.runtime.memory(purpose).clone());
         }
         Shared::new(self.label(), self.totals.clone(), pots)
     }
 }
 
+/// What a configuration is wanted for. What is rehearsed takes nothing from what is
+/// enforced, so it has memory of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Purpose {
+    /// By documents in shadow alone.
+    Rehearsed,
+    Enforced,
+}
+
+/// What part of the memory for what is enforced there is beside it for what is rehearsed.
+pub(super) const REHEARSED_PART: u64 = 4;
+
 /// A configuration on its way: tried once, beside traffic and beside publishing.
 pub(super) struct Attempt {
     pub(super) version: Arc<Version>,
+    pub(super) purpose: Purpose,
     config: String,
     shared: Arc<Shared>,
     /// Instances started so far; those of an accepted configuration are put to use.
@@ -96,11 +114,12 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// Asks for a trial.
-    pub(super) fn begin(version: &Arc<Version>, config: &str) -> Arc<Self> {
+    pub(super) fn begin(version: &Arc<Version>, config: &str, purpose: Purpose) -> Arc<Self> {
         let attempt = Arc::new(Self {
             version: version.clone(),
+            purpose,
             config: config.to_owned(),
-            shared: version.shared(),
+            shared: version.shared(purpose),
             started: Mutex::default(),
             outcome: OnceLock::new(),
         });

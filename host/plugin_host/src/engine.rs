@@ -15,7 +15,11 @@ use std::{
 use anyhow::{Context, anyhow};
 use wasmtime::{Config, Engine, OptLevel};
 
-use super::{maker::Board, memory::Pot};
+use super::{
+    configured::{Purpose, REHEARSED_PART},
+    maker::Board,
+    memory::Pot,
+};
 
 /// Stack a plugin may use, bytes; a thread's own is 2 MiB.
 const WASM_STACK: usize = 256 << 10;
@@ -59,6 +63,8 @@ pub struct Runtime {
     started: Instant,
     board: Arc<Board>,
     memory: Arc<Pot>,
+    /// For those that documents in shadow alone ask for.
+    rehearsed: Arc<Pot>,
 }
 
 /// Ticks while a deadline is pending, and sleeps otherwise: an idle node must not wake
@@ -92,6 +98,7 @@ impl Runtime {
 
     /// Starts the clock thread. `memory` is for all dropped-in plugins together, bytes; the
     /// built-in matchers do not count: policy must not fail because a stranger is greedy.
+    /// Beside it there is a quarter of that for what is only rehearsed.
     ///
     /// # Errors
     ///
@@ -116,6 +123,7 @@ impl Runtime {
             started,
             board: Board::start()?,
             memory: Pot::new(memory),
+            rehearsed: Pot::new(memory / REHEARSED_PART),
         }))
     }
 
@@ -141,9 +149,12 @@ impl Runtime {
         self.board.news.notified().await;
     }
 
-    /// Memory of all dropped-in plugins.
-    pub(super) fn memory(&self) -> &Arc<Pot> {
-        &self.memory
+    /// Memory of all dropped-in plugins that serve this purpose.
+    pub(super) fn memory(&self, purpose: Purpose) -> &Arc<Pot> {
+        match purpose {
+            Purpose::Enforced => &self.memory,
+            Purpose::Rehearsed => &self.rehearsed,
+        }
     }
 
     /// Time since the start.

@@ -333,6 +333,10 @@ pub struct PluginUse {
     /// rule, and is asked about it even where another row allows without asking.
     #[serde(default)]
     pub bound: bool,
+    /// Asked for by documents in shadow alone: what it is asked is without effect, and what
+    /// it takes must be, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_shadow: bool,
 }
 
 /// What happens when something that should decide cannot.
@@ -482,6 +486,7 @@ mod tests {
                     fail_mode: FailMode::Closed,
                     rules: vec![1, 2],
                     bound: false,
+                    in_shadow: false,
                 }],
                 shadow: None,
             }

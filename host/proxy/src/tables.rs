@@ -5,7 +5,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use tidegate_ebpf_shared::{
@@ -19,6 +22,11 @@ use tidegate_ebpf_shared::{
 
 use tidegate_bpf::{Pod, map::Map};
 
+/// Most addresses that leave the table of learned ones at a time, to make room.
+const ROOM: usize = 64;
+/// Seconds between two looks for such addresses, when there are none.
+const LOOK: u32 = 5;
+
 /// The kernel tables an agent hands over.
 #[derive(Debug)]
 pub(super) struct Tables {
@@ -26,6 +34,9 @@ pub(super) struct Tables {
     /// Written by read-change-write: the lock keeps workers from losing each other's
     /// additions.
     fqdn: Mutex<Map<Addr, FqdnInfo>>,
+    /// No look for addresses that could leave that table before this, in seconds of
+    /// `CLOCK_BOOTTIME`.
+    none_before: AtomicU32,
     steered: Map<i32, SteerOrigin>,
     steer_by_tuple: Map<PeerKey, SteerOrigin>,
 }
@@ -49,6 +60,7 @@ impl Tables {
         Ok(Self {
             flows: take(&mut tables, map::FLOWS)?,
             fqdn: Mutex::new(take(&mut tables, map::FQDN)?),
+            none_before: AtomicU32::new(0),
             steered: take(&mut tables, map::STEERED)?,
             steer_by_tuple: take(&mut tables, map::STEER_BY_TUPLE)?,
         })
@@ -149,6 +161,36 @@ impl Tables {
         let mut info = map.get(&key)?.unwrap_or_default();
         change(&mut info);
         map.put(&key, &info)
+    }
+
+    /// Takes some addresses out of the full table all names of which are `dispensable`;
+    /// how many. Reads the whole table, so not more often than every few seconds if there
+    /// were none.
+    pub(super) fn make_room(
+        &self,
+        now: u32,
+        dispensable: impl Fn(u32) -> bool,
+    ) -> io::Result<usize> {
+        if now < self.none_before.load(Relaxed) {
+            return Ok(0);
+        }
+        let map = self
+            .fqdn
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut found = Vec::new();
+        map.each_batch(|addresses, infos| {
+            let all = addresses.iter().zip(infos).filter(|(_, info)| {
+                let mut names = info.identities.iter().filter(|name| **name != 0);
+                names.all(|name| dispensable(*name))
+            });
+            found.extend(all.map(|(address, _)| *address).take(ROOM - found.len()));
+        })?;
+        if found.is_empty() {
+            self.none_before.store(now.saturating_add(LOOK), Relaxed);
+        }
+        map.delete_all(&found)?;
+        Ok(found.len())
     }
 
     /// The entry of an address.

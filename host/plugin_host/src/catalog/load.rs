@@ -6,7 +6,12 @@ use tidegate_contract::PluginInfo;
 use wasmtime::component::Component;
 
 use super::Catalog;
-use crate::{configured::Version, counters::Counters, memory::Pot, worlds::Linked};
+use crate::{
+    configured::{REHEARSED_PART, Version},
+    counters::Counters,
+    memory::Pot,
+    worlds::Linked,
+};
 
 impl Catalog {
     /// The code of a digest, taken over or loaded.
@@ -54,6 +59,7 @@ impl Catalog {
             runtime: self.runtime.clone(),
             totals: Arc::new(Counters::default()),
             pot: Pot::new(info.limits.total_memory_bytes),
+            rehearsed: Pot::new(info.limits.total_memory_bytes / REHEARSED_PART),
         }))
     }
 }

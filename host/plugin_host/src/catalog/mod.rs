@@ -23,7 +23,7 @@ use wasmtime::component::Component;
 pub use self::rule_set::{Binding, RuleSet};
 use self::rule_set::{Use, use_of, uses};
 use super::{
-    configured::{Attempt, Configured, Place, Version},
+    configured::{Attempt, Configured, Place, Purpose, Version},
     engine::Runtime,
     failure::Failure,
 };
@@ -77,16 +77,18 @@ impl Catalog {
             next.versions.insert(name.clone(), version);
         }
         let (places, uses) = uses(&next.wanted);
-        for used in uses {
+        for (used, purpose) in uses {
             let Some(Ok(version)) = next.versions.get(&used.0.0) else {
                 continue;
             };
             let known = self.attempts.get(&used).filter(|known| {
-                Arc::ptr_eq(&known.version, version) && !known.may_be_tried_again()
+                Arc::ptr_eq(&known.version, version)
+                    && known.purpose == purpose
+                    && !known.may_be_tried_again()
             });
             let attempt = match known {
                 Some(known) => known.clone(),
-                None => Attempt::begin(version, &used.1),
+                None => Attempt::begin(version, &used.1, purpose),
             };
             next.attempts.insert(used, attempt);
         }
@@ -102,7 +104,7 @@ impl Catalog {
             let known = self.remembered.get(&place).cloned();
             let attempt = known.or_else(|| {
                 let version = self.version(&kept.plugin, &kept.info, &next.code).ok()?;
-                Some(Attempt::begin(&version, &kept.config))
+                Some(Attempt::begin(&version, &kept.config, Purpose::Enforced))
             });
             next.remembered
                 .extend(attempt.map(|attempt| (place, attempt)));

@@ -55,7 +55,7 @@ impl Catalog {
     pub fn bindings(&self) -> Vec<BindingStats> {
         let mut rows: BTreeMap<(&Place, &str), BindingStats> = BTreeMap::new();
         let (_, uses) = uses(&self.wanted);
-        for used in &uses {
+        for used in uses.keys() {
             let (place, config) = used;
             let attempt = self.attempts.get(used).map(|attempt| attempt.outcome());
             let bound = self.configured(place, config);

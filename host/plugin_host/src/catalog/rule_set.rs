@@ -1,14 +1,14 @@
 //! Rule sets with their plugins found, and what each wants of them.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use tidegate_policy::compiled::{FailMode, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId};
 
 use crate::{
-    configured::{Configured, Place},
+    configured::{Configured, Place, Purpose},
     failure::Failure,
 };
 
@@ -60,9 +60,17 @@ pub(super) fn use_of(used: &PluginUse) -> Use {
     )
 }
 
-/// Bindings, and what they are to be configured with, each once.
-pub(super) fn uses(wanted: &BTreeMap<L7Id, L7RuleSet>) -> (HashSet<Place>, HashSet<Use>) {
-    let chains = wanted.values().flat_map(|set| &set.chain);
-    let uses: HashSet<Use> = chains.map(use_of).collect();
-    (uses.iter().map(|used| used.0.clone()).collect(), uses)
+/// Bindings, and what they are to be configured with, each once. What only documents in
+/// shadow ask for is for them alone.
+pub(super) fn uses(wanted: &BTreeMap<L7Id, L7RuleSet>) -> (HashSet<Place>, HashMap<Use, Purpose>) {
+    let mut uses: HashMap<Use, Purpose> = HashMap::new();
+    for used in wanted.values().flat_map(|set| &set.chain) {
+        let purpose = match used.in_shadow {
+            true => Purpose::Rehearsed,
+            false => Purpose::Enforced,
+        };
+        let known = uses.entry(use_of(used)).or_insert(purpose);
+        *known = purpose.max(*known);
+    }
+    (uses.keys().map(|used| used.0.clone()).collect(), uses)
 }

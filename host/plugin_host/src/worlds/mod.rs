@@ -42,10 +42,8 @@ pub(super) fn of_exports(exports: &[&str]) -> Result<World, String> {
         )),
         (None, _) => {
             let known = EXPORTS.map(|(interface, _)| format!("`{}`", name(interface)));
-            Err(format!(
-                "it exports none of {}, but {exports:?}",
-                known.join(", ")
-            ))
+            let known = known.join(" nor ");
+            Err(format!("it exports neither {known}, but {exports:?}"))
         }
     }
 }

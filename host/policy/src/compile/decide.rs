@@ -115,6 +115,14 @@ impl Settled {
         }
     }
 
+    /// Marks the uses of plugins that `enforced` does not have.
+    fn mark_beside(&mut self, enforced: &Self) {
+        let known = enforced.set.as_ref().map_or(&[][..], |set| &set.chain);
+        for used in self.set.iter_mut().flat_map(|set| &mut set.chain) {
+            used.in_shadow = !known.contains(used);
+        }
+    }
+
     /// Does the same become of traffic? By which rule is not the question.
     fn is_as(&self, other: &Self) -> bool {
         (self.verdict, &self.set) == (other.verdict, &other.set)
@@ -142,12 +150,13 @@ impl Context<'_, '_> {
         let shadow = if nothing_else {
             None
         } else {
-            let rehearsed = self
+            let mut rehearsed = self
                 .settle(speakers, self.otherwise.rehearsed)
                 .map_err(|contradiction| self.blame(&enforced, speakers, contradiction))?;
             if rehearsed.is_as(&settled) {
                 None
             } else {
+                rehearsed.mark_beside(&settled);
                 Some(Rehearsed {
                     verdict: rehearsed.verdict,
                     rule: rehearsed.rule,
@@ -260,6 +269,7 @@ impl Context<'_, '_> {
                 fail_mode: bound.binding.fail_mode,
                 rules: vec![bound.rule],
                 bound: true,
+                in_shadow: false,
             });
         }
         let rule = match (found.rule, allowed, bound.first()) {
@@ -379,6 +389,7 @@ impl<'p> Gathered<'p> {
             fail_mode: FailMode::Closed,
             rules,
             bound: false,
+            in_shadow: false,
         })
     }
 }

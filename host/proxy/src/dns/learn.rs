@@ -53,13 +53,24 @@ pub(super) fn learn(view: &View, endpoint: u32, name: &str, answer: &Answer) {
             }
         }
         if !granted.is_empty() {
-            let written = state.tables.change_fqdn(*address, |info| {
-                for identity in &granted {
-                    if !grant(info, (*identity, expires), now, &names) {
-                        refused += 1;
+            let is_enforced = granted.iter().any(|identity| enforced.contains(identity));
+            let mut write = || {
+                state.tables.change_fqdn(*address, |info| {
+                    for identity in &granted {
+                        if !grant(info, (*identity, expires), now, &names) {
+                            refused += 1;
+                        }
                     }
-                }
-            });
+                })
+            };
+            let mut written = write();
+            if is_enforced
+                && let Err(error) = &written
+                && error.raw_os_error() == Some(libc::E2BIG)
+                && let Ok(1..) = state.tables.make_room(now, names.in_shadow)
+            {
+                written = write();
+            }
             if let Err(error) = written {
                 tracing::warn!(name, %address, %error, "an address cannot be learned");
                 refused += 1;
@@ -161,7 +172,7 @@ pub(crate) fn boot_seconds() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, rc::Rc};
+    use std::{collections::BTreeMap, rc::Rc, sync::atomic::Ordering::Relaxed};
 
     use tidegate_contract::Snapshot;
     use tidegate_ebpf_shared::limits::FQDN_GRACE;
@@ -309,5 +320,24 @@ mod tests {
         }
         let enforced = (1..=6).filter(|n| identities(&view, *n).contains(&200));
         assert_eq!(enforced.collect::<Vec<_>>(), [2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn in_a_full_table_what_is_in_shadow_makes_room() {
+        // A share is one address, and so is what is in shadow.
+        let view = view(2);
+        learn(&view, 3, "other.example.", &answer(1));
+        learn(&view, 3, "api.example.", &answer(2));
+        assert_eq!(identities(&view, 1).len(), 16);
+        learn(&view, 4, "api.example.", &answer(3));
+        assert!(identities(&view, 3).contains(&200));
+        assert!(identities(&view, 2).contains(&200), "nothing enforced left");
+        assert!(identities(&view, 1).is_empty());
+        // Nobody else gives way, and that is counted.
+        let overflow = &view.shared.records.counters.fqdn_overflow;
+        let before = overflow.load(Relaxed);
+        learn(&view, 5, "api.example.", &answer(4));
+        assert!(identities(&view, 4).is_empty());
+        assert!(overflow.load(Relaxed) > before);
     }
 }

@@ -7,11 +7,19 @@ use std::{
 };
 
 use tidegate_decide::policy::is_fresh;
+use tidegate_policy::compiled::EndpointId;
 
-/// Addresses learned for each endpoint, for as long as they are in the table. A new proxy
-/// begins with none: what is in the table then counts for nobody.
+/// Addresses learned for each endpoint, for as long as it keeps them in the table. A new
+/// proxy begins with none: what is in the table then counts for nobody.
 #[derive(Debug, Default)]
-pub(crate) struct Quotas(Mutex<HashMap<u32, Taken>>);
+pub(crate) struct Quotas(Mutex<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    of: HashMap<EndpointId, Taken>,
+    /// Who keeps each address there: who has the longest term for it.
+    keepers: HashMap<IpAddr, (EndpointId, u32)>,
+}
 
 /// Times are seconds of `CLOCK_BOOTTIME`.
 #[derive(Debug, Default)]
@@ -29,35 +37,57 @@ const LOOK: u32 = 5;
 impl Quotas {
     /// Takes a place for an address until `expires`, unless the endpoint has `limit`
     /// places with others. An address that has expired by `now` keeps its place while it
-    /// is still in the table, which the agent alone empties.
+    /// is still in the table, which the agent alone empties, unless another endpoint is
+    /// who keeps it there.
     pub(super) fn take(
         &self,
-        endpoint: u32,
+        endpoint: EndpointId,
         (address, expires): (IpAddr, u32),
         now: u32,
         limit: usize,
         is_there: &dyn Fn(IpAddr) -> bool,
     ) -> bool {
-        let stays = |address: &IpAddr, until: u32| is_fresh(until, now) || is_there(*address);
         // Nothing in here can panic half-way.
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !all.contains_key(&endpoint) {
+        let All { of, keepers } = &mut *all;
+        let stays = |keepers: &HashMap<_, _>, endpoint, (address, until): (&IpAddr, &u32)| {
+            let keeps = || {
+                keepers
+                    .get(address)
+                    .is_some_and(|(who, _)| *who == endpoint)
+            };
+            is_fresh(*until, now) || keeps() && is_there(*address)
+        };
+        if !of.contains_key(&endpoint) {
             // A newcomer: the moment to forget who has gone.
-            all.retain(|_, taken| taken.until.iter().any(|(addr, until)| stays(addr, *until)));
+            of.retain(|who, taken| taken.until.iter().any(|place| stays(keepers, *who, place)));
+            keepers.retain(|address, (who, _)| {
+                of.get(who)
+                    .is_some_and(|taken| taken.until.contains_key(address))
+            });
         }
-        let own = all.entry(endpoint).or_default();
-        if let Some(until) = own.until.get_mut(&address) {
-            *until = expires.max(*until);
-            return true;
+        let own = of.entry(endpoint).or_default();
+        if !own.until.contains_key(&address) {
+            if own.until.len() >= limit && now >= own.next_look {
+                own.until.retain(|addr, until| {
+                    let stays = stays(keepers, endpoint, (addr, until));
+                    if !stays && keepers.get(addr).is_some_and(|(who, _)| *who == endpoint) {
+                        keepers.remove(addr);
+                    }
+                    stays
+                });
+                own.next_look = now.saturating_add(LOOK);
+            }
+            if own.until.len() >= limit {
+                return false;
+            }
         }
-        if own.until.len() >= limit && now >= own.next_look {
-            own.until.retain(|addr, until| stays(addr, *until));
-            own.next_look = now.saturating_add(LOOK);
+        let until = own.until.entry(address).or_default();
+        *until = expires.max(*until);
+        let keeper = keepers.entry(address).or_insert((endpoint, *until));
+        if keeper.1 < *until {
+            *keeper = (endpoint, *until);
         }
-        if own.until.len() >= limit {
-            return false;
-        }
-        own.until.insert(address, expires);
         true
     }
 }
@@ -93,7 +123,40 @@ mod tests {
             "only as much as has left"
         );
         assert!(take(3, 1, 900, 300 + FQDN_GRACE));
-        let known = quotas.0.lock().unwrap().keys().copied().collect::<Vec<_>>();
+        let known = quotas
+            .0
+            .lock()
+            .unwrap()
+            .of
+            .keys()
+            .copied()
+            .collect::<Vec<_>>();
         assert_eq!(known, [3], "whoever has nothing any more is forgotten");
+    }
+
+    #[test]
+    fn a_place_is_taken_by_whoever_keeps_the_address_in_the_table() {
+        let quotas = Quotas::default();
+        let take = |endpoint, last: u8, expires, now| {
+            let address = [192, 0, 2, last].into();
+            quotas.take(endpoint, (address, expires), now, 1, &|_| true)
+        };
+        assert!(take(1, 1, 100, 10));
+        assert!(take(2, 1, 500, 90), "the same address, for longer");
+        let gone = 100 + FQDN_GRACE;
+        assert!(
+            take(1, 2, 300, gone),
+            "what another renews is no place of ours"
+        );
+        assert!(!take(2, 3, 900, gone), "but of the other's");
+        let gone = 500 + FQDN_GRACE;
+        assert!(!take(2, 3, 900, gone), "also when it has expired");
+        // Who has nothing of its own any more leaves no trace.
+        assert!(take(2, 1, 2_000, gone));
+        let gone = 2_000 + FQDN_GRACE + LOOK;
+        let is_there = |_| false;
+        assert!(quotas.take(3, ([192, 0, 2, 9].into(), 3_000), gone, 1, &is_there));
+        let all = quotas.0.lock().unwrap();
+        assert_eq!((all.of.len(), all.keepers.len()), (1, 1));
     }
 }
