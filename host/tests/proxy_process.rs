@@ -38,6 +38,7 @@ async fn supervise(run_dir: &Path) -> (ProxySupervisor, mpsc::Receiver<ToAgent>)
         workers: Some(1),
         connections_per_cpu: 1_024,
         memory_per_cpu_mib: 64,
+        http2_header_list_bytes: 65_536,
         hung_after: Duration::from_secs(10),
         plugin_memory_bytes: None,
         log: (false, "warn".to_owned()),

@@ -426,6 +426,7 @@ fn proxy_options(config: &Config) -> anyhow::Result<ProxyOptions> {
         workers: None,
         connections_per_cpu: config.proxy.connections_per_cpu,
         memory_per_cpu_mib: config.proxy.memory_per_cpu_mib,
+        http2_header_list_bytes: config.proxy.http2_header_list_bytes,
         hung_after: Duration::from_secs(config.proxy.hung_after_seconds.into()),
         plugin_memory_bytes: Some(config.proxy.plugin_memory_bytes.into()),
         log: (

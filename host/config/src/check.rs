@@ -210,6 +210,12 @@ impl Checker<'_> {
             defaults::MEMORY_PER_CPU_MIB,
             4..=65_536,
         );
+        let http2_header_list_bytes = self.number(
+            raw.http2_header_list_bytes,
+            "proxy.http2HeaderListBytes",
+            defaults::HTTP2_HEADER_LIST_BYTES,
+            4_096..=262_144,
+        );
         let hung_after_seconds = self.number(
             raw.hung_after_seconds,
             "proxy.hungAfterSeconds",
@@ -255,6 +261,7 @@ impl Checker<'_> {
             },
             connections_per_cpu,
             memory_per_cpu_mib,
+            http2_header_list_bytes,
             hung_after_seconds,
             plugin_memory_bytes,
         }

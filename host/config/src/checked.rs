@@ -201,6 +201,8 @@ pub struct Proxy {
     /// Memory of each CPU for bytes on their way, MiB.
     #[serde(rename = "memoryPerCpuMiB")]
     pub memory_per_cpu_mib: u32,
+    /// Longest header list of HTTP/2 either way, bytes.
+    pub http2_header_list_bytes: u32,
     /// Seconds without a sign of life after which it is replaced.
     pub hung_after_seconds: u32,
     /// Memory of all dropped-in plugins together, bytes.

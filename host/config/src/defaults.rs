@@ -15,6 +15,7 @@ pub(super) const PROXY_USER: &str = "nobody";
 /// Connections of the proxy, per CPU.
 pub(super) const CONNECTIONS_PER_CPU: u32 = 8_192;
 pub(super) const MEMORY_PER_CPU_MIB: u32 = 64;
+pub(super) const HTTP2_HEADER_LIST_BYTES: u32 = 65_536;
 pub(super) const HUNG_AFTER_SECONDS: u32 = 10;
 /// Flow records kept in memory, about 0.5 KiB each.
 pub(super) const FLOW_RECORDS: u32 = 16_384;

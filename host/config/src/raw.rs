@@ -160,6 +160,9 @@ pub(super) struct RawProxy {
     /// gets three quarters at most of what the others leave.
     #[serde(rename = "memoryPerCpuMiB")]
     pub(super) memory_per_cpu_mib: Option<Located<u32>>,
+    /// Longest header list of HTTP/2 either way, bytes as RFC 9113 §6.5.2 counts: announced
+    /// to both peers.
+    pub(super) http2_header_list_bytes: Option<Located<u32>>,
     /// The proxy is replaced when it, or one of its threads that serve, has shown no sign
     /// of life for so many seconds; six times as many if the thread is not asleep.
     pub(super) hung_after_seconds: Option<Located<u32>>,

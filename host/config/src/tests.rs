@@ -160,7 +160,8 @@ fqdn: {minTTL: 30, rejectResponseCode: nameError}
 limits: {flows: 1000}
 metrics: {listen: off}
 log: {format: json, level: 'info,tidegate_proxy=debug'}
-proxy: {user: 65534, connectionsPerCpu: 100, hungAfterSeconds: 20, memoryPerCpuMiB: 5}
+proxy: {user: 65534, connectionsPerCpu: 100, hungAfterSeconds: 20, memoryPerCpuMiB: 5,
+  http2HeaderListBytes: 5000}
 ";
     let config = parse("t", text, Path::new("/etc/tidegate")).expect("valid");
     let effective = serde_saphyr::to_string(&config).expect("serialises");

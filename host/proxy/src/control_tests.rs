@@ -11,6 +11,7 @@ const RESOURCES: Resources = Resources {
     descriptors: 4_096,
     connections_per_cpu: 1_024,
     memory_per_cpu_mib: 64,
+    header_list: 65_536,
 };
 use tidegate_channel::{Channel, listener};
 use tidegate_contract::{Limits, PluginInfo, World};

@@ -12,8 +12,8 @@ use std::{
 };
 
 use super::{
-    budget::{Budget, Memory},
-    http::Activity,
+    budget::Memory,
+    http::{Activity, Client as Connections},
     records::Counters,
 };
 
@@ -34,6 +34,8 @@ pub(super) struct Resources {
     pub(super) connections_per_cpu: u32,
     /// Memory of each worker for bytes on their way, MiB.
     pub(super) memory_per_cpu_mib: u32,
+    /// Longest header list of HTTP/2, bytes.
+    pub(super) header_list: u32,
 }
 
 /// How many connections a worker serves at once.
@@ -45,6 +47,8 @@ pub(super) struct Capacity {
     share: usize,
     /// Bytes of memory for what is on its way.
     memory: usize,
+    /// Longest header list of HTTP/2, bytes.
+    header_list: u32,
 }
 
 impl Capacity {
@@ -58,6 +62,7 @@ impl Capacity {
             descriptors,
             connections_per_cpu,
             memory_per_cpu_mib,
+            header_list,
         } = resources;
         let connections = descriptors.saturating_sub(RESERVED) / PER_CONNECTION;
         // A ninth is for those that are about to leave.
@@ -75,6 +80,7 @@ impl Capacity {
             limit,
             share,
             memory: (memory_per_cpu_mib as usize) << 20,
+            header_list,
         })
     }
 
@@ -132,8 +138,8 @@ struct Table {
 
 /// The connections of one client, in the order in which they came.
 struct Seats {
-    /// Its part of the memory.
-    budget: Budget,
+    /// What they have together.
+    client: Connections,
     seats: BTreeMap<u64, Rc<Activity>>,
     staying: usize,
     /// Nothing was idle when it was searched; not before then again.
@@ -195,7 +201,7 @@ impl Places {
             places: self.clone(),
             client,
             number: table.next,
-            activity: table.seat(client, &self.memory),
+            activity: table.seat(client, &self.memory, self.capacity.header_list),
         })
     }
 }
@@ -236,14 +242,14 @@ impl Table {
         (evicted > 0).then_some(evicted)
     }
 
-    fn seat(&mut self, client: Client, memory: &Rc<Memory>) -> Rc<Activity> {
+    fn seat(&mut self, client: Client, memory: &Rc<Memory>, header_list: u32) -> Rc<Activity> {
         let seats = self.clients.entry(client).or_insert_with(|| Seats {
-            budget: memory.budget(),
+            client: Connections::new(memory.budget(), header_list),
             seats: BTreeMap::new(),
             staying: 0,
             searched_until: None,
         });
-        let activity = Rc::new(Activity::of(&seats.budget));
+        let activity = Rc::new(Activity::of(&seats.client));
         seats.seats.insert(self.next, activity.clone());
         seats.staying += 1;
         self.staying += 1;

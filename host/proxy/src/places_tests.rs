@@ -12,6 +12,7 @@ fn places(limit: usize) -> (Rc<Places>, Counters) {
         limit,
         share: limit * 3 / 4,
         memory: 1 << 20,
+        header_list: 65_536,
     };
     (Rc::new(Places::new(capacity)), Counters::default())
 }
@@ -119,6 +120,7 @@ fn descriptors_bound_the_places() {
             descriptors,
             connections_per_cpu: 8_192,
             memory_per_cpu_mib: 64,
+            header_list: 65_536,
         };
         Capacity::of(resources, workers).ok()
     };

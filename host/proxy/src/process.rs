@@ -36,6 +36,9 @@ pub struct ProxyArgs {
     /// Memory of each CPU for bytes on their way, MiB.
     #[arg(long, default_value_t = 64)]
     pub memory_per_cpu_mib: u32,
+    /// Longest header list of HTTP/2 either way, bytes as RFC 9113 counts.
+    #[arg(long, default_value_t = 65_536)]
+    pub http2_header_list_bytes: u32,
     /// Memory of all dropped-in plugins together.
     #[arg(long, default_value_t = tidegate_plugin_host::USUAL_MEMORY)]
     pub plugin_memory_bytes: u64,
@@ -65,6 +68,7 @@ pub fn run<L: Loader>(
         descriptors,
         connections_per_cpu: args.connections_per_cpu,
         memory_per_cpu_mib: args.memory_per_cpu_mib,
+        header_list: args.http2_header_list_bytes,
     };
     let control = Control::new(loader()?, resources);
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -189,6 +189,10 @@ impl Keeper {
                 "--memory-per-cpu-mib",
                 &self.options.memory_per_cpu_mib.to_string(),
             ])
+            .args([
+                "--http2-header-list-bytes",
+                &self.options.http2_header_list_bytes.to_string(),
+            ])
             .args(["--log-level", level])
             .stdin(Stdio::from(listening))
             .stdout(Stdio::null())

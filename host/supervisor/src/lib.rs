@@ -49,6 +49,8 @@ pub struct ProxyOptions {
     pub connections_per_cpu: u32,
     /// Memory of each worker for bytes on their way, MiB.
     pub memory_per_cpu_mib: u32,
+    /// Longest header list of HTTP/2 either way, bytes.
+    pub http2_header_list_bytes: u32,
     /// Without a sign of life for so long it is replaced; at least 1 s.
     pub hung_after: Duration,
     /// Memory of all dropped-in plugins together, bytes; `None`: the usual.

@@ -126,7 +126,8 @@ const MEMORY: u64 = 8;
 fn long_heads_cost_bounded_memory_that_is_given_back() -> Result<()> {
     let mut shop = Shop::open()?;
     shop.world.node.configure(&format!(
-        "node:\n  name: lab\n  outsideDevices: [{UPLINK}]\nproxy:\n  memoryPerCpuMiB: {MEMORY}\n"
+        "node:\n  name: lab\n  outsideDevices: [{UPLINK}]\nproxy:\n  memoryPerCpuMiB: {MEMORY}\n  \
+         http2HeaderListBytes: 8192\n"
     ))?;
     let all = POLICY.replace("{matchLabels: {app: frontend}}", "{}");
     shop.world.node.write("policies/backend.yaml", all)?;
@@ -141,6 +142,16 @@ fn long_heads_cost_bounded_memory_that_is_given_back() -> Result<()> {
             .expect(&shop.frontend, 200)
     };
     served()?;
+    // What the file says of HTTP/2 is announced in SETTINGS (RFC 9113 §6.5.2).
+    let mut stream = server::connect(&shop.frontend, (shop.backend.v4, HTTP))?;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")?;
+    let mut greeting = [0; 9 + 12];
+    stream.read_exact(&mut greeting)?;
+    let list = [0, 6, 0, 0, 0x20, 0];
+    ensure!(
+        greeting.windows(list.len()).any(|setting| setting == list),
+        "{greeting:?}"
+    );
     let proxy = shop.world.node.proxy_pid()?;
     let before = resident(proxy)?;
 

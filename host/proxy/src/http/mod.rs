@@ -27,7 +27,7 @@ pub use self::inspect::Inspector;
 pub(super) use self::{
     ending::cut_off,
     tunnel::carry,
-    watchdog::{Activity, Phase},
+    watchdog::{Activity, Client, Phase},
 };
 
 /// Relays one client connection until either side closes. HTTP/2 is recognised by

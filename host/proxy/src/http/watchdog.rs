@@ -4,10 +4,11 @@
 
 use std::{
     cell::Cell,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::budget::Budget;
 
@@ -49,24 +50,53 @@ pub(crate) struct Activity {
     steps: Cell<u64>,
     evicted: Cell<bool>,
     told: Notify,
-    budget: Budget,
+    client: Client,
+}
+
+/// What all connections of one client have together.
+#[derive(Clone)]
+pub(crate) struct Client {
+    /// Its part of the memory.
+    pub(crate) budget: Budget,
+    /// Whose turn it is of those that have more to do than one turn allows.
+    turn: Rc<Semaphore>,
+    /// Longest header list of HTTP/2, bytes.
+    header_list: u32,
+}
+
+impl Client {
+    /// With its part of the memory, and the longest header list of HTTP/2.
+    pub(crate) fn new(budget: Budget, header_list: u32) -> Self {
+        Self {
+            budget,
+            turn: Rc::new(Semaphore::new(1)),
+            header_list,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Default for Client {
+    fn default() -> Self {
+        Self::new(Budget::default(), tidegate_wire::http2::USUAL_LIST as u32)
+    }
 }
 
 #[cfg(test)]
 impl Default for Activity {
     fn default() -> Self {
-        Self::of(&Budget::default())
+        Self::of(&Client::default())
     }
 }
 
 impl Activity {
-    /// Of a connection with this part of the memory.
-    pub(crate) fn of(budget: &Budget) -> Self {
-        Self::new(TICK, budget)
+    /// Of a connection of this client.
+    pub(crate) fn of(client: &Client) -> Self {
+        Self::new(TICK, client)
     }
 
     /// For a connection that is looked at every `tick`: [`TICK`], but in tests.
-    pub(super) fn new(tick: Duration, budget: &Budget) -> Self {
+    pub(super) fn new(tick: Duration, client: &Client) -> Self {
         Self {
             tick,
             phase: Cell::new(Phase::Idle),
@@ -74,13 +104,29 @@ impl Activity {
             steps: Cell::new(0),
             evicted: Cell::new(false),
             told: Notify::new(),
-            budget: budget.clone(),
+            client: client.clone(),
         }
     }
 
     /// What its bytes take their memory from.
     pub(crate) fn budget(&self) -> &Budget {
-        &self.budget
+        &self.client.budget
+    }
+
+    /// The longest header list of HTTP/2, bytes.
+    pub(super) fn header_list(&self) -> u32 {
+        self.client.header_list
+    }
+
+    /// Waits for the others of its worker, and, of its own client's connections that have
+    /// as much to do, for those that were here before: however many connections a client
+    /// has, others wait for one turn of one of them. The next turn is over when what is
+    /// returned is dropped.
+    pub(super) async fn next_turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        let turn = self.client.turn.acquire().await.ok();
+        tokio::task::yield_now().await;
+        turn
     }
 
     /// Bytes moved.

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, ops::Range};
 
 use super::{
-    MAX_LIST, MAX_TABLE, huffman,
+    MAX_TABLE, USUAL_LIST, huffman,
     table::{self, Table},
 };
 
@@ -26,19 +26,26 @@ pub enum Indexing {
 /// The decoding half of one direction, with a table of [`MAX_TABLE`] bytes.
 pub struct BlockDecoder {
     table: Table,
+    list: usize,
 }
 
 impl Default for BlockDecoder {
     fn default() -> Self {
-        Self {
-            table: Table::new(MAX_TABLE),
-        }
+        Self::with_list(USUAL_LIST)
     }
 }
 
 impl BlockDecoder {
-    /// Decodes a whole block. The table is kept in step also where the list is
-    /// longer than [`MAX_LIST`]; its end is then missing.
+    /// One for lists of at most `list` bytes, as RFC 9113 §6.5.2 counts.
+    pub fn with_list(list: usize) -> Self {
+        Self {
+            table: Table::new(MAX_TABLE),
+            list,
+        }
+    }
+
+    /// Decodes a whole block. The table is kept in step also where the list is too long;
+    /// its end is then missing.
     pub fn decode(&mut self, block: &[u8]) -> Result<Fields, BlockError> {
         let mut fields = Fields::default();
         let mut rest = block;
@@ -57,7 +64,7 @@ impl BlockDecoder {
                 0x80.. => {
                     let index = integer(&mut rest, 7)?;
                     let (name, value) = self.table.get(index).ok_or(BlockError)?;
-                    fields.push(name, value, Indexing::Table);
+                    fields.push((name, value), Indexing::Table, self.list);
                     begun = true;
                     continue;
                 }
@@ -77,7 +84,7 @@ impl BlockDecoder {
                 _ => Cow::Owned(self.table.get(index).ok_or(BlockError)?.0.to_vec()),
             };
             let value = string(&mut rest)?;
-            fields.push(&name, &value, indexing);
+            fields.push((&name, &value), indexing, self.list);
             if indexing == Indexing::Table {
                 self.table.insert(&name, &value);
             }
@@ -129,9 +136,9 @@ pub struct Fields {
 }
 
 impl Fields {
-    fn push(&mut self, name: &[u8], value: &[u8], indexing: Indexing) {
+    fn push(&mut self, (name, value): (&[u8], &[u8]), indexing: Indexing, most: usize) {
         self.size += table::size(name, value);
-        self.too_large |= self.size > MAX_LIST;
+        self.too_large |= self.size > most;
         if self.too_large {
             return;
         }
@@ -143,7 +150,7 @@ impl Fields {
         self.spans.push((start..middle, middle..end, indexing));
     }
 
-    /// Was the list longer than [`MAX_LIST`]?
+    /// Was the list longer than the decoder takes?
     pub fn is_too_large(&self) -> bool {
         self.too_large
     }

@@ -5,7 +5,7 @@ use super::block::Fields;
 /// The list or its body is not a message; the stream cannot go on (RFC 9113 §8.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Longer than [`super::MAX_LIST`].
+    /// Longer than the decoder takes.
     #[error("header list too large")]
     TooLarge,
     /// A name or value with bytes it must not have.

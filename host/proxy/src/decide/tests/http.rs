@@ -103,7 +103,11 @@ fn the_rule_set_that_allowed_is_asked_about_the_response() {
         ..egress(&denies)
     }];
     assert_eq!(answer(&third).verdict, Verdict::Allow);
-    // ... and where it is gone, all that are left have a say.
+    // ... and there is no other that allows what it refuses, ...
+    let changed = reader(20, "deny");
+    let late = answer(&or(&elsewhere, &changed));
+    assert!(matches!(late.verdict, Verdict::Deny(_)), "{late:?}");
+    // ... but where it is gone, all that are left have a say.
     let gone = answer(&or(&refuses, &denies));
     assert!(matches!(gone.verdict, Verdict::Deny(_)), "{gone:?}");
     let gone = answer(&or(&refuses, &elsewhere));

@@ -25,7 +25,6 @@ pub(super) enum Step {
 }
 
 /// One direction, seen from its reader.
-#[derive(Default)]
 pub(super) struct Half {
     decoder: BlockDecoder,
     block: Option<OpenBlock>,
@@ -55,6 +54,17 @@ pub(super) struct Block {
 }
 
 impl Half {
+    /// For header lists of at most so many bytes.
+    pub(super) fn new(list: u32) -> Self {
+        Self {
+            decoder: BlockDecoder::with_list(list as usize),
+            block: None,
+            left: 0,
+            discarded: false,
+            greeted: false,
+        }
+    }
+
     /// Looks at the next bytes; passes or forgets what is left of a long frame.
     pub(super) fn step(&mut self, input: &[u8], out: &mut Outbox) -> Result<Step, Fault> {
         if self.left > 0 {

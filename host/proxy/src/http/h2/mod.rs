@@ -88,7 +88,7 @@ pub(super) async fn serve(
     buffer.consume(PREFACE.len());
     let mut leg;
     let mut pair = Pair {
-        relay: Relay::new(inspector, Instant::now()),
+        relay: Relay::new(inspector, Instant::now(), activity.header_list()),
         client: End::new(client, buffer),
         upstream: None,
         activity,
@@ -244,12 +244,23 @@ impl<I: Inspector> Pair<'_, I> {
     async fn run(&mut self) -> Result<Ended, Fault> {
         let activity = self.activity;
         let moving = async {
+            let mut turn = None;
             loop {
-                match poll_fn(|cx| self.poll(cx)).await? {
+                let over = poll_fn(|cx| {
+                    let polled = self.poll(cx);
+                    if polled.is_pending() {
+                        turn = None;
+                    }
+                    polled
+                });
+                match over.await? {
                     Some(ended) => return Ok(ended),
                     // However much there is to do, it is others' turn now; also of those
                     // whose sockets have just become ready.
-                    None => tokio::task::yield_now().await,
+                    None => {
+                        drop(turn.take());
+                        turn = activity.next_turn().await;
+                    }
                 }
             }
         };

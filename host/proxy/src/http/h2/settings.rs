@@ -2,7 +2,7 @@
 //! Header tables and frame sizes are each leg's own; windows are end to end.
 
 use tidegate_wire::http2::{
-    MAX_LIST, MAX_TABLE,
+    MAX_TABLE,
     frame::{self, SAFE_PAYLOAD, code, setting},
 };
 
@@ -73,18 +73,19 @@ impl Settings {
     }
 
     /// What a client is told before upstream is known.
-    pub(super) fn greeting() -> [(u16, u32); 2] {
+    pub(super) fn greeting(list: u32) -> [(u16, u32); 2] {
         [
             (setting::MAX_CONCURRENT_STREAMS, FIRST_STREAMS),
-            (setting::MAX_HEADER_LIST_SIZE, MAX_LIST as u32),
+            (setting::MAX_HEADER_LIST_SIZE, list),
         ]
     }
 
-    /// What the client is told of upstream's, the `first` time or later.
-    pub(super) fn for_client(&self, first: bool) -> Vec<(u16, u32)> {
+    /// What the client is told of upstream's, the `first` time or later. `most` is what we
+    /// take of a header list.
+    pub(super) fn for_client(&self, first: bool, most: u32) -> Vec<(u16, u32)> {
         let otherwise = |most| first.then_some(most);
         let streams = self.streams.map(|value| value.min(MAX_STREAMS));
-        let list = self.list.map(|value| value.min(MAX_LIST as u32));
+        let list = self.list.map(|value| value.min(most));
         // Where upstream has a smaller table than ours, the client does best with one
         // as small: what it indexes we could not.
         let table = self.table.filter(|size| *size < MAX_TABLE as u32);
@@ -95,25 +96,22 @@ impl Settings {
                 streams.or(otherwise(MAX_STREAMS)),
             ),
             (setting::INITIAL_WINDOW_SIZE, self.window),
-            (
-                setting::MAX_HEADER_LIST_SIZE,
-                list.or(otherwise(MAX_LIST as u32)),
-            ),
+            (setting::MAX_HEADER_LIST_SIZE, list.or(otherwise(most))),
             (setting::ENABLE_CONNECT_PROTOCOL, self.connect_protocol),
             (setting::NO_RFC7540_PRIORITIES, self.no_priorities),
         ])
     }
 
-    /// What upstream is told of the client's, the `first` time or later.
-    pub(super) fn for_upstream(&self, first: bool) -> Vec<(u16, u32)> {
-        let list = self.list.map(|value| value.min(MAX_LIST as u32));
+    /// What upstream is told of the client's, likewise.
+    pub(super) fn for_upstream(&self, first: bool, most: u32) -> Vec<(u16, u32)> {
+        let list = self.list.map(|value| value.min(most));
         present([
             // A pushed response would answer a request that no rule saw.
             (setting::ENABLE_PUSH, first.then_some(0)),
             (setting::INITIAL_WINDOW_SIZE, self.window),
             (
                 setting::MAX_HEADER_LIST_SIZE,
-                list.or(first.then_some(MAX_LIST as u32)),
+                list.or(first.then_some(most)),
             ),
         ])
     }

@@ -376,3 +376,34 @@ fn a_connection_with_much_to_do_leaves_others_their_turn() {
         );
     });
 }
+
+/// Whoever has more connections has no more turns.
+#[test]
+fn the_connections_of_one_client_have_one_turn_together() {
+    local(async {
+        let (rules, _upstream) = Rules::with_upstream().await;
+        let client = Client::default();
+        let requests = (0..500).map(|n| raw::request(2 * n + 1, "GET", "/denied"));
+        let bytes = [raw::greeting(), requests.collect::<Vec<_>>().concat()].concat();
+        let mut pairs = Vec::new();
+        for _ in 0..4 {
+            let (mut stream, accepted) = connected().await;
+            stream.write_all(&bytes).await.expect("send");
+            pairs.push((stream, accepted));
+        }
+        let mut open = Vec::new();
+        for (stream, accepted) in pairs {
+            open.push(stream);
+            let (rules, client) = (rules.clone(), client.clone());
+            tokio::task::spawn_local(async move {
+                serve(accepted, &*rules, &Activity::of(&client)).await;
+            });
+        }
+        let mut turns = 0;
+        while rules.records.borrow().len() < 2_000 {
+            turns += usize::from(!rules.records.borrow().is_empty());
+            tokio::task::yield_now().await;
+        }
+        assert!(turns >= 150, "{turns} turns beside 2000 requests");
+    });
+}

@@ -19,14 +19,11 @@ use super::{
     Inspector,
     buffer::Buffer,
     h1 as http1, serve,
-    watchdog::{Activity, TICK},
+    watchdog::{Activity, Client, TICK},
 };
-use crate::{
-    budget::Budget,
-    decide::{
-        Attribution,
-        http::{Decision, Denial, Verdict},
-    },
+use crate::decide::{
+    Attribution,
+    http::{Decision, Denial, Verdict},
 };
 
 /// Decides by the first path segment, and keeps every record as one line.
@@ -230,7 +227,7 @@ fn relay_watched(tick: Duration, test: impl AsyncFnOnce(Ends)) {
             if tick == TICK {
                 return serve(accepted, &*inspector, &Activity::default()).await;
             }
-            let activity = Activity::new(tick, &Budget::default());
+            let activity = Activity::new(tick, &Client::default());
             let buffer = Buffer::of(activity.budget());
             http1::serve(&mut accepted, buffer, &*inspector, &activity).await;
         });

@@ -155,7 +155,7 @@ impl<I: Inspector> Relay<'_, I> {
             return Err(Fault::new(code::ENHANCE_YOUR_CALM, "too many SETTINGS"));
         }
         self.upstream_owes.push_back(true);
-        let pairs = announced.for_upstream(false);
+        let pairs = announced.for_upstream(false, self.list);
         self.to_upstream
             .own(|out| frame::write_settings(&pairs, out));
         Ok(())

@@ -51,6 +51,8 @@ pub(super) struct Relay<'a, I> {
     pub(super) to_upstream: Outbox,
     requests: Half,
     responses: Half,
+    /// Longest header list either way, bytes.
+    list: u32,
     request_blocks: TableEncoder,
     response_blocks: TableEncoder,
     expansion: Expansion,
@@ -127,14 +129,15 @@ impl Expansion {
 }
 
 impl<'a, I: Inspector> Relay<'a, I> {
-    /// One whose client has been greeted.
-    pub(super) fn new(inspector: &'a I, now: Instant) -> Self {
+    /// One whose client has been greeted. `list` is the longest header list, bytes.
+    pub(super) fn new(inspector: &'a I, now: Instant, list: u32) -> Self {
         let mut relay = Self {
             inspector,
             to_client: Outbox::default(),
             to_upstream: Outbox::default(),
-            requests: Half::default(),
-            responses: Half::default(),
+            requests: Half::new(list),
+            responses: Half::new(list),
+            list,
             request_blocks: TableEncoder::default(),
             response_blocks: TableEncoder::default(),
             expansion: Expansion::default(),
@@ -152,7 +155,7 @@ impl<'a, I: Inspector> Relay<'a, I> {
             share: Share::default(),
             decided: 0,
         };
-        let greeting = Settings::greeting();
+        let greeting = Settings::greeting(list);
         relay
             .to_client
             .own(|out| frame::write_settings(&greeting, out));
@@ -227,7 +230,10 @@ impl<'a, I: Inspector> Relay<'a, I> {
         if !matches!(self.upstream, Upstream::Unasked) {
             return;
         }
-        let settings = self.client.unwrap_or_default().for_upstream(true);
+        let settings = self
+            .client
+            .unwrap_or_default()
+            .for_upstream(true, self.list);
         let credit = self.window.beyond_initial();
         self.to_upstream.pass(PREFACE, 0);
         self.to_upstream

@@ -145,7 +145,7 @@ impl<I: Inspector> Relay<'_, I> {
             return Err(Fault::new(code::ENHANCE_YOUR_CALM, "too many SETTINGS"));
         }
         self.client_owes.push_back(true);
-        let pairs = announced.for_client(first);
+        let pairs = announced.for_client(first, self.list);
         self.to_client.own(|out| frame::write_settings(&pairs, out));
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 use tidegate_wire::http2::{
-    BlockEncoder, Frame, MAX_LIST,
+    BlockEncoder, Frame, USUAL_LIST,
     frame::{HEAD, PREFACE, code, flag, kind, setting, write_block, write_number, write_settings},
 };
 
@@ -98,7 +98,7 @@ impl Relay<'_, Rules> {
     }
 
     fn fresh(rules: &Rules) -> Relay<'_, Rules> {
-        Relay::new(rules, Instant::now())
+        Relay::new(rules, Instant::now(), USUAL_LIST as u32)
     }
 
     /// Upstream is there since stream 1, which is over, and nothing waits.
@@ -188,7 +188,7 @@ fn first_words(announced: &[(u16, u32)]) -> Vec<u8> {
 
 #[test]
 fn push_is_forbidden_and_only_what_is_known_is_announced() {
-    let list = (setting::MAX_HEADER_LIST_SIZE, MAX_LIST as u32);
+    let list = (setting::MAX_HEADER_LIST_SIZE, USUAL_LIST as u32);
     let push = (setting::ENABLE_PUSH, 0);
     assert_eq!(first_words(&[]), settings(&[push, list]));
     let offered = [
@@ -244,7 +244,7 @@ fn upstream_gets_nothing_before_the_first_allowed_request() {
             settings(&[
                 (setting::ENABLE_PUSH, 0),
                 (setting::INITIAL_WINDOW_SIZE, 70_000),
-                (setting::MAX_HEADER_LIST_SIZE, MAX_LIST as u32),
+                (setting::MAX_HEADER_LIST_SIZE, USUAL_LIST as u32),
             ]),
             number(kind::WINDOW_UPDATE, 0, 100_000 - kept),
         ]
@@ -475,6 +475,36 @@ fn metadata_beyond_the_limit_costs_its_stream_alone() {
         .client_sends(&request(9, "/x", true))
         .expect("the connection goes on");
     assert_eq!(relay.taken().1, "HEADERS 9*");
+}
+
+#[test]
+fn the_longest_header_list_is_the_one_that_was_chosen() {
+    for list in [4_096, 131_072] {
+        let rules = rules();
+        let mut relay = Relay::new(&rules, Instant::now(), list);
+        let announced = (setting::MAX_HEADER_LIST_SIZE, list);
+        let streams = (setting::MAX_CONCURRENT_STREAMS, 100);
+        assert_eq!(relay.to_client.unsent(), settings(&[streams, announced]));
+        relay.client_sends(&settings(&[])).expect("greeting");
+        for (id, size) in [(1, list), (3, list + 1)] {
+            let mut fields = vec![(":method", "GET"), (":scheme", "http"), (":path", "/x")];
+            let others = fields
+                .iter()
+                .map(|(name, value)| name.len() + value.len() + 32);
+            let long = "x".repeat(size as usize - others.sum::<usize>() - 33);
+            fields.push(("m", &long));
+            let sent = write(|out| write_block(id, true, &block(&fields), out));
+            assert_eq!(relay.through(&sent), sent.len());
+        }
+        assert!(relay.taken().1.contains("HEADERS 1*"), "{list}");
+        let records = rules.records.borrow();
+        let last = records.last().map(String::as_str);
+        assert_eq!(
+            last,
+            Some("HTTP/2   431 refused (header list too large)"),
+            "{list}"
+        );
+    }
 }
 
 #[test]
