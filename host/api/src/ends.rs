@@ -23,6 +23,8 @@ pub(super) struct End {
     pub(super) notes: Vec<String>,
     /// Ports it has names for.
     ports: Vec<PortView>,
+    /// Ports with names of the service that is called the same, if this is an endpoint.
+    namesake: Vec<PortView>,
     /// Ports it has, if it is a service.
     frontends: BTreeSet<(u8, u16)>,
     /// As it was asked for.
@@ -152,8 +154,10 @@ impl Names<'_> {
         let Some(mut end) = self.of_kind(field, Kind::Endpoint, text)? else {
             return self.of_kind(field, Kind::Service, text);
         };
-        let services = self.service_names();
-        if field == "to" && services.iter().any(|name| is_called(name, text)) {
+        let mut services = self.service_names().into_iter();
+        let service = services.find(|name| field == "to" && is_called(name, text));
+        if let Some(service) = service {
+            end.namesake = self.of_service(service).ports;
             end.notes.push(format!(
                 "{text} is an endpoint and a service: this is about the endpoint; for the \
                  service ask `service:{text}`"
@@ -380,7 +384,14 @@ impl End {
             false => format!("use a number or one of: {}", list(known)),
         };
         let end = &self.asked;
-        Err(format!("port: {text:?} is no port of {end:?}; {known}"))
+        let mut namesake = self.namesake.iter();
+        let of_service = match namesake.any(|port| port.name.eq_ignore_ascii_case(text)) {
+            true => format!("; the service of that name has it: ask `svc/{end}:{text}`"),
+            false => String::new(),
+        };
+        Err(format!(
+            "port: {text:?} is no port of {end:?}; {known}{of_service}"
+        ))
     }
 
     /// The port of a service that has only one.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use tidegate_control::view::{EndpointView, PortView};
+use tidegate_control::view::{EndpointView, PortView, ServiceView};
 use tidegate_ebpf_shared::identity::reserved;
 use tidegate_observe::{
     filter::FlowFilter,
@@ -80,6 +80,16 @@ async fn start() -> Running {
         state: "ready".into(),
         policy_entries: 0,
     };
+    let service = |name: &str, port: &str, addr: [u8; 4]| ServiceView {
+        name: name.into(),
+        port_name: Some(port.into()),
+        id: 1,
+        addr: IpAddr::from(addr),
+        port: 80,
+        protocol: 6,
+        algorithm: tidegate_policy::compiled::Algorithm::Random,
+        backends: Vec::new(),
+    };
     let compiled = Compiled {
         ipcache: [
             ("10.0.0.254/32", reserved::HOST),
@@ -109,16 +119,10 @@ async fn start() -> Running {
             endpoint("blue/twin", "10.0.0.3"),
             endpoint("green/twin", "10.0.0.4"),
         ]),
-        services: Arc::new(vec![tidegate_control::view::ServiceView {
-            name: "shop/store".into(),
-            port_name: Some("web".into()),
-            id: 1,
-            addr: IpAddr::from([10, 5, 0, 1]),
-            port: 80,
-            protocol: 6,
-            algorithm: tidegate_policy::compiled::Algorithm::Random,
-            backends: Vec::new(),
-        }]),
+        services: Arc::new(vec![
+            service("shop/store", "web", [10, 5, 0, 1]),
+            service("shop/frontend", "site", [10, 5, 0, 2]),
+        ]),
         ..View::default()
     };
     let (sender, view) = watch::channel(Arc::new(view));
@@ -269,6 +273,10 @@ async fn explain_takes_names_and_says_what_is_wrong_with_them() {
         (
             "from=frontend&to=backend&port=htpp",
             "port: \"htpp\" is no port of \"backend\"; use a number or one of: http",
+        ),
+        (
+            "from=backend&to=frontend&port=site",
+            "the service of that name has it: ask `svc/frontend:site`",
         ),
         (
             "from=kube-apiserver&to=backend&port=80",

@@ -19,6 +19,8 @@ pub struct Note {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Concern {
+    /// No flow: it is as it should be, and good to know.
+    NoFlow,
     /// Whatever the node does.
     Node,
     /// Flows that need the proxy: all, or those of a family or of an endpoint.

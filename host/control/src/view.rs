@@ -268,10 +268,19 @@ pub struct ProblemView {
     pub last_good: bool,
     /// Does it keep `/readyz` at 503: what should be in force cannot be told.
     pub unready: bool,
-    /// Wall clock when it was first seen; seconds since 1970 inside, RFC 3339 outside.
-    #[serde(rename = "since", with = "units::rfc3339::seconds")]
+    /// Wall clock when it was first seen; seconds since 1970 inside, RFC 3339 outside. Absent
+    /// where nobody has watched.
+    #[serde(
+        rename = "since",
+        with = "units::rfc3339::seconds",
+        skip_serializing_if = "is_never"
+    )]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub since_s: u64,
+}
+
+fn is_never(seconds: &u64) -> bool {
+    *seconds == 0
 }
 
 /// The kernel side.

@@ -228,17 +228,18 @@ impl Bindings {
             return unnamed.collect();
         };
         let names = &self.outside_names;
-        let message = if names.is_empty() {
-            "node.outsideDevices is not set and there is no default route: nothing that comes \
-             from outside reaches a workload (name the devices that lead outside)"
-                .to_owned()
+        let (concern, message) = if names.is_empty() {
+            let message = "node.outsideDevices is not set and there is no default route: nothing that comes \
+             from outside reaches a workload (name the devices that lead outside)";
+            (Concern::Outside, message.to_owned())
         } else {
-            format!(
+            let message = format!(
                 "node.outsideDevices is not set; what leads outside, declared before or by the default routes: {}",
                 names.join(", ")
-            )
+            );
+            (Concern::NoFlow, message)
         };
-        vec![Note::new(Concern::Outside, message)]
+        vec![Note::new(concern, message)]
     }
 
     /// Outside devices that somebody named and that are not there, or cannot be read.

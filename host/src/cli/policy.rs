@@ -24,7 +24,7 @@ pub(super) fn render(view: &View) -> String {
             p.rules.to_string(),
             match p.enforcement {
                 Enforcement::Enforce => "enforce".into(),
-                Enforcement::Shadow => "SHADOW".into(),
+                Enforcement::Shadow => "shadow".into(),
             },
             match p.selects.is_empty() {
                 // It is about those outside.

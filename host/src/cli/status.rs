@@ -6,7 +6,8 @@ use std::{
 };
 
 use tidegate_contract::Note;
-use tidegate_control::view::{DatapathView, ProblemView, TableView, View};
+use tidegate_control::view::{DatapathView, PolicyView, ProblemView, TableView, View};
+use tidegate_policy::Enforcement;
 
 /// From this share of its limit on a table is worth a line of its own.
 const ALARM_PERCENT: u64 = 70;
@@ -129,7 +130,12 @@ fn policies(view: &View) -> String {
         "always" => " (mode always: what nothing allows is denied everywhere)",
         _ => "",
     };
-    format!("{}{enforced}", view.policies.len())
+    let in_shadow = |policy: &&PolicyView| policy.enforcement == Enforcement::Shadow;
+    let shadow = match view.policies.iter().filter(in_shadow).count() {
+        0 => String::new(),
+        several => format!(", {several} of them in shadow: only told of"),
+    };
+    format!("{}{shadow}{enforced}", view.policies.len())
 }
 
 /// What is wrong with the files in the folders, a line each.

@@ -96,6 +96,7 @@ struct AskedFlow<'a> {
 impl AskedFlow<'_> {
     fn is_concerned(&self, concern: &Concern) -> bool {
         match concern {
+            Concern::NoFlow => false,
             Concern::Node => true,
             Concern::Steered { family, endpoint } => {
                 let at_an_end = |endpoint: &String| self.names.contains(&endpoint.as_str());
