@@ -1,12 +1,17 @@
 //! The kernel programs against the verifier and against a plain model of what they
 //! must do. Needs root; attaches nothing.
 
-use tidegate_ebpf_shared::maps::{map, program};
+use tidegate_ebpf_shared::{
+    maps::{map, program},
+    mark::{self, tag},
+};
 use tidegate_tests::kernel::{
     compare::{Comparison, Tally},
     deny_list,
+    model::{NEXT, PASS},
     object::Object,
     random::Random,
+    tagged::{Arrival, Tagged},
 };
 
 /// Worlds per run, each with 40 packets.
@@ -23,6 +28,7 @@ fn the_verifier_accepts_every_program() {
         program::TO_ENDPOINT,
         program::FROM_OUTSIDE,
         program::TO_OUTSIDE,
+        program::HANDED_UP,
         program::DENY_LIST,
         program::FROM_OUTSIDE_IP,
         program::TO_OUTSIDE_IP,
@@ -78,6 +84,34 @@ fn programs_agree_with_the_model() {
     // The generators reach what they are for.
     for (what, count) in tally.named() {
         assert!(count > 0, "no packet was {what}");
+    }
+}
+
+/// What a bridge hands up keeps its verdict, whatever became of its mark.
+#[test]
+fn what_needs_the_proxy_is_shown_to_nobody_where_a_bridge_hands_it_up() {
+    let object = Object::load(&[program::HANDED_UP]).expect("load");
+    let fd = object.program_fd(program::HANDED_UP).expect("loaded");
+    let tagged = Tagged::before(fd).expect("load");
+    for (kind, steered) in [
+        (tag::TO_PROXY, true),
+        (tag::CHECKED | 7, false),
+        (tag::SEEN, false),
+        (0, false),
+    ] {
+        for before in [0, mark::FROM_PROXY, mark::TO_PROXY | 0x5000_0001] {
+            let arrival = Arrival {
+                mark: before,
+                tag: kind,
+                ingress_ifindex: 1,
+            };
+            let expected = match steered {
+                true => (PASS, before & !mark::MASK | mark::TO_PROXY),
+                false => (NEXT, before),
+            };
+            let run = tagged.run(&[2; 60], arrival).expect("run");
+            assert_eq!(run, expected, "{kind:#x} {before:#x}");
+        }
     }
 }
 

@@ -58,6 +58,12 @@ use packet::{ETHERNET, HEADERLESS};
 use socket_addr::{V4, V6};
 use steer::Call;
 
+/// tcx ingress on what stands above workloads' devices.
+#[classifier]
+pub fn handed_up(ctx: TcContext) -> i32 {
+    verdict::handed_up(&ctx)
+}
+
 /// tcx ingress on the host side of a workload's veth.
 #[classifier]
 pub fn from_endpoint(ctx: TcContext) -> i32 {

@@ -48,6 +48,20 @@ pub fn entry(ctx: &TcContext, outcome: Outcome) -> i32 {
     }
 }
 
+/// Where a bridge, or whatever else stands above workloads' devices, hands a packet up to the
+/// node: what was decided at the device stays. Somebody's filter there would write over the tag,
+/// as behind our program at the device itself, and the bridge's own firewall may have cleared
+/// the mark; so what needs the proxy gets both once more, and ends the chain.
+#[inline(always)]
+pub fn handed_up(ctx: &TcContext) -> i32 {
+    if tag_of(ctx) & tag::KIND != tag::TO_PROXY {
+        return tcx_action_base::TCX_NEXT;
+    }
+    set_class(ctx, tag::TO_PROXY);
+    marked(ctx, mark::TO_PROXY);
+    tcx_action_base::TCX_PASS
+}
+
 /// Where a packet leaves, as above; a tag has no meaning beyond.
 #[inline(always)]
 pub fn exit(ctx: &TcContext, outcome: Outcome) -> i32 {

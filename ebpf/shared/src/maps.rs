@@ -106,6 +106,9 @@ pub mod program {
     /// tcx egress on every device but those of workloads: what needs the proxy must not
     /// leave.
     pub const TO_OUTSIDE: &str = "to_outside";
+    /// tcx ingress on what stands above workloads' devices (a bridge, a VLAN of it): what needs
+    /// the proxy is shown to nobody there either.
+    pub const HANDED_UP: &str = "handed_up";
     /// XDP on an outside device: the deny list.
     pub const DENY_LIST: &str = "deny_list";
     /// As [`FROM_OUTSIDE`], where packets begin with their IP header (`tun`, WireGuard).

@@ -8,7 +8,7 @@ use std::{
 use aya::Pod;
 use aya_obj::generated::{self, bpf_attach_type as kernel, bpf_link_type};
 
-use crate::call::{Command, bpf, bpf_fd, info, raw};
+use crate::call::{Command, bpf, bpf_fd, found, info, raw};
 
 /// `enum bpf_attach_type`, as far as used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +116,48 @@ pub fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
 pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: `BPF_LINK_DETACH` reads an integer.
     unsafe { bpf(Command::BPF_LINK_DETACH, &mut [raw(link)]) }.map(drop)
+}
+
+/// Most programs that one hook of a device has (`BPF_MPROG_MAX`).
+const MOST: usize = 64;
+
+#[repr(C)]
+struct Query {
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    pad: u32,
+    // What goes with each of them, which is not asked, and the list's revision.
+    rest: [u64; 4],
+}
+
+/// Ids of the programs at a tcx hook of a device, in the order they run.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn programs_at(device: u32, attach_type: AttachType) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0_u32; MOST];
+    let mut attr = Query {
+        target: device,
+        attach_type: attach_type as u32,
+        flags: 0,
+        attach_flags: 0,
+        programs: ids.as_mut_ptr() as u64,
+        count: MOST as u32,
+        pad: 0,
+        rest: [0; 4],
+    };
+    // SAFETY: `BPF_PROG_QUERY` writes at most `count` ids at `programs`, where as many fit, and
+    // follows no other address that is 0.
+    match found(unsafe { bpf(Command::BPF_PROG_QUERY, &mut attr) })? {
+        Some(_) => ids.truncate(attr.count as usize),
+        None => ids.clear(),
+    }
+    Ok(ids)
 }
 
 /// What the kernel says about a link: the first fields of `struct bpf_link_info`,

@@ -24,7 +24,7 @@ const PINS_AUDITED: usize = 128;
 
 /// Every program with the hook it is made for. Links are replaced in this order,
 /// so that what a steered flow meets late is new before what it meets early.
-const HOOKS: [(&str, AttachType); 22] = [
+const HOOKS: [(&str, AttachType); 23] = [
     (program::PICK_LISTENER, AttachType::SkLookup),
     (program::TO_SOCKET, AttachType::CgroupIngress),
     (program::SOCKOPS, AttachType::SockOps),
@@ -40,6 +40,7 @@ const HOOKS: [(&str, AttachType); 22] = [
     (program::OPEN_SOCKET, AttachType::SockCreate),
     (program::HOST_PACKET, AttachType::CgroupEgress),
     (program::TO_ENDPOINT, AttachType::TcxEgress),
+    (program::HANDED_UP, AttachType::TcxIngress),
     (program::FROM_ENDPOINT, AttachType::TcxIngress),
     (program::TO_OUTSIDE, AttachType::TcxEgress),
     (program::TO_OUTSIDE_IP, AttachType::TcxEgress),
@@ -311,6 +312,20 @@ impl Links {
             drop_link(&self.folder.join(name), &link);
         }
     }
+}
+
+/// Is it the name that the kernel has of one of our programs?
+pub(super) fn is_ours(name: &str) -> bool {
+    HOOKS.iter().any(|(program, _)| *program == name)
+}
+
+/// Device indices where an earlier agent left any of `programs`, by their pins in `folder`.
+pub(super) fn pinned_devices(folder: &Path, programs: &[&str]) -> io::Result<BTreeSet<u32>> {
+    let names = bpffs::names(folder)?;
+    let of_these = names
+        .iter()
+        .filter(|name| programs.contains(&program_of(name)));
+    Ok(of_these.filter_map(|name| device_of(name)).collect())
 }
 
 /// Program a pin belongs to: the name up to the device.

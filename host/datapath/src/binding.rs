@@ -2,19 +2,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fmt,
+    fmt, io,
     net::IpAddr,
+    path::Path,
     sync::Arc,
 };
 
 use serde::Serialize;
+use tidegate_bpf::{
+    link::{self, AttachType},
+    program::ProgramInfo,
+};
 use tidegate_contract::{Concern, Family, Note};
 use tidegate_ebpf_shared::maps::program;
 use tidegate_policy::compiled::{CompiledEndpoint, EndpointId, Location};
 
 use super::{
     DatapathError,
-    attach::{Links, Place, XdpMode},
+    attach::{self, Links, Place, XdpMode},
     bridge::{Bridge, Bridges},
     loader::Programs,
     netlink::{Netlink, Way},
@@ -435,10 +440,16 @@ impl Bindings {
                 &mut report,
             );
         }
+        self.bind_above(&devices, programs, links, &mut report);
         let found = self.bind_endpoints(&devices, tables, programs, links, &mut report)?;
-        bind_tagging(&devices, &found, links, tables)?;
+        let tagging = bind_tagging(&devices, &found, links, tables)?;
         self.cgroups.clone_from(&found.cgroups);
         if self.homes.is_some() {
+            for (index, _) in tables.tagging.entries()? {
+                if !tagging.contains(&index) {
+                    tables.tagging.delete(&index)?;
+                }
+            }
             unbind_stale(&found, tables, links, &mut report)?;
             self.release_undeclared(tables)?;
         }
@@ -463,7 +474,11 @@ impl Bindings {
                 tables.bridge_ports.put(index, &bridge.port)?;
             }
         }
-        for (index, _) in tables.bridge_ports.entries()? {
+        let stale = match self.homes {
+            Some(_) => tables.bridge_ports.entries()?,
+            None => Vec::new(),
+        };
+        for (index, _) in stale {
             if !ports.contains_key(&index) {
                 tables.bridge_ports.delete(&index)?;
             }
@@ -513,6 +528,33 @@ impl Bindings {
             notes.extend(written_over(&mut netlink, index, &bridge.name, bridge));
         }
         notes
+    }
+
+    /// What stands above workloads' devices hands up what needs the proxy past everybody else.
+    fn bind_above(
+        &self,
+        devices: &NodeDevices,
+        programs: &Programs,
+        links: &mut Links,
+        report: &mut AttachReport,
+    ) {
+        // Where what comes in is decided anew there is nothing to keep.
+        let outside = links.devices(&OUTSIDE.map(|own| own.enter));
+        let above = devices.all.above(&self.declared_devices(devices));
+        let above = &above - &outside;
+        for index in &above {
+            if let Err(error) = links.ensure(programs, program::HANDED_UP, &Place::Device(*index))
+                // It may be gone by now.
+                && place::interface_name(*index).is_some()
+            {
+                report.failed.push(with_cause(&error));
+            }
+        }
+        if self.homes.is_some() {
+            for index in &links.devices(&[program::HANDED_UP]) - &above {
+                links.detach(program::HANDED_UP, &Place::Device(index));
+            }
+        }
     }
 
     /// The additive half for endpoints: table entries, then programs. An endpoint
@@ -783,20 +825,48 @@ fn own_bridge(bridge: &str, own: &[String], others: &[String]) -> String {
     )
 }
 
-/// Filters that may write over the tags of what a device on, or of, a bridge takes in.
+/// Filters, and tcx programs of others, that may write over the tags of what a device on, or of,
+/// a bridge takes in.
 fn written_over(netlink: &mut Netlink, index: u32, what: &str, bridge: &Bridge) -> Option<Note> {
     let name = &bridge.name;
-    let found = match netlink.ingress_filters(index) {
-        Ok(kinds) if kinds.is_empty() => return None,
-        Ok(kinds) => kinds.into_iter().collect::<Vec<_>>().join(", "),
-        Err(error) => format!("which cannot be listed: {error}"),
+    let cannot = |error| vec![format!("which cannot be listed: {error}")];
+    let mut found: Vec<String> = match netlink.ingress_filters(index) {
+        Ok(kinds) => kinds.into_iter().collect(),
+        Err(error) => cannot(error),
     };
+    found.extend(others_tcx(index).unwrap_or_else(cannot));
+    if found.is_empty() {
+        return None;
+    }
+    let found = found.join(", ");
     let message = format!(
         "tc filters on the ingress of {what} ({found}) may write over `tc_index` of what they let \
          pass: what {name} hands up to the node without it is refused where it leaves the node, as \
          `Endpoint not ready`; filter on the workload's own side or where packets leave instead"
     );
     Some(Note::new(Concern::Outside, message))
+}
+
+/// Somebody else's tcx programs on a device's ingress, in words. Ours are known by their names: a
+/// check without an agent has not loaded them.
+fn others_tcx(index: u32) -> io::Result<Vec<String>> {
+    let ids = link::programs_at(index, AttachType::TcxIngress)?;
+    let named = |id: &u32| {
+        let name = ProgramInfo::by_id(*id).map(|info| info.name());
+        (*id, name.unwrap_or_default())
+    };
+    let all: Vec<(u32, String)> = ids.iter().map(named).collect();
+    let first = all.iter().position(|(_, name)| attach::is_ours(name));
+    let others = all.iter().enumerate();
+    let others = others.filter(|(_, (_, name))| !attach::is_ours(name));
+    let in_words = others.map(|(at, (id, name))| {
+        let place = match first {
+            Some(first) if at < first => ", which runs before ours",
+            _ => "",
+        };
+        format!("tcx program {id} {name}{place}")
+    });
+    Ok(in_words.collect())
 }
 
 /// What a workload on a bridge that the node has no way to should know.
@@ -881,22 +951,49 @@ fn bind_tagging(
     found: &Found,
     links: &Links,
     tables: &Tables,
-) -> Result<(), DatapathError> {
+) -> Result<BTreeSet<u32>, DatapathError> {
     let workloads: BTreeSet<u32> = found.devices.values().copied().collect();
     let outside = links.devices(&OUTSIDE.map(|own| own.enter));
-    let mut tagging = devices.all.above(&(&workloads | &outside));
+    add_tagging(&devices.all, &workloads, outside, tables)
+}
+
+/// The additive half; returns all of them.
+fn add_tagging(
+    devices: &place::Devices,
+    workloads: &BTreeSet<u32>,
+    outside: BTreeSet<u32>,
+    tables: &Tables,
+) -> Result<BTreeSet<u32>, DatapathError> {
+    let mut tagging = devices.above(&(workloads | &outside));
     tagging.extend(outside);
     for index in &tagging {
         if tables.tagging.get(index)?.is_none() {
             tables.tagging.put(index, &1)?;
         }
     }
-    for (index, _) in tables.tagging.entries()? {
-        if !tagging.contains(&index) {
-            tables.tagging.delete(&index)?;
+    Ok(tagging)
+}
+
+/// Tells what programs of this version ask of devices, before they take the place of those of an
+/// earlier one, which may not have asked: by what that one left in tables and pins. What cannot
+/// be read is told a moment later, with everything else.
+pub(super) fn tell_of_devices(tables: &Tables, links: &Path) -> Result<(), DatapathError> {
+    let enter = OUTSIDE.map(|own| own.enter);
+    let outside = attach::pinned_devices(links, &enter).unwrap_or_default();
+    let Ok(found) = Netlink::open().and_then(|mut netlink| netlink.links()) else {
+        return Ok(());
+    };
+    let interfaces = tables.interfaces.entries()?;
+    let workloads: BTreeSet<u32> = interfaces.into_iter().map(|(index, _)| index).collect();
+    let bridges = Bridges::of(&found);
+    for index in &workloads | &outside {
+        if let Some(bridge) = bridges.of_port(index)
+            && tables.bridge_ports.get(&index)? != Some(bridge.port)
+        {
+            tables.bridge_ports.put(&index, &bridge.port)?;
         }
     }
-    Ok(())
+    add_tagging(&place::Devices::of(&found), &workloads, outside, tables).map(drop)
 }
 
 /// Puts the guard of steered packets on every device they could leave by, declared or

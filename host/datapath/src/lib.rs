@@ -191,6 +191,7 @@ impl Datapath {
         let programs = loader::load(&pins, &options.limits)?;
         let tables = Tables::open(&pins.maps, &options.limits)?;
         let map_pins = MapPins::hold(&pins.maps)?;
+        binding::tell_of_devices(&tables, &pins.links)?;
         let links = Links::adopt(&pins.links, &programs)?;
         let outside = links.devices(&[program::FROM_OUTSIDE, program::FROM_OUTSIDE_IP]);
         let mut datapath = Self {

@@ -15,10 +15,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use tidegate_tests::harness::{
-    Capture, Curl, Flows, Place, Running, eventually,
+    Capture, Curl, Flows, Place, Running, World, eventually,
     raw::{self, Packet},
     server,
-    world::{NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6},
+    world::{BRIDGE, NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6},
 };
 
 use crate::shop::{ECHO, HTTP, PEER, PLAIN, Shop, policy, read_head};
@@ -349,6 +349,79 @@ fn what_a_workload_sends_past_the_program_of_its_device_does_not_leave() -> Resu
         }
         Ok(())
     })
+}
+
+/// What the frontend asks of outside, on a bridge, with somebody's filter or tcx program where the
+/// bridge hands it up to the node, marks cleared, and masquerading: nothing is left that says
+/// what was decided, but what our program there keeps.
+#[test]
+fn what_a_bridge_hands_up_is_inspected_or_stays() -> Result<()> {
+    let mut world = World::new()?;
+    let frontend = world.bridged("frontend")?;
+    world
+        .node
+        .endpoint(&frontend, "shop", &[("app", "frontend")])?;
+    let node = world.node.place().clone();
+    let arrived = listen(&world.outside)?;
+    let policy = policy("frontend", "frontend", EGRESS);
+    world.node.write("policies/frontend.yaml", policy)?;
+    world.node.start()?;
+    let outside: [IpAddr; 2] = [OUTSIDE_V4.into(), OUTSIDE_V6.into()];
+    // What the bridge's own filters see, too: netfilter's of packets that are only bridged.
+    rules(
+        &node,
+        &[
+            "-t mangle -A PREROUTING -j MARK --set-mark 0",
+            "-t nat -A POSTROUTING -o uplink -j MASQUERADE",
+        ],
+    )?;
+    for (what, is_filtered) in [("marks cleared", false), ("beside a filter", true)] {
+        if is_filtered {
+            filter_everything(&node, BRIDGE)?;
+        }
+        for address in outside {
+            attempt(&frontend, address)?;
+        }
+        let arrived = arrived.load(Relaxed);
+        ensure!(arrived == 0, "{what}: {arrived} got out");
+    }
+    rules(&node, &["-t mangle -F"])?;
+    for address in outside {
+        for (path, status) in [("/api/x", 200), ("/admin", 403)] {
+            Curl::get(url(address, HTTP, path)).expect(&frontend, status)?;
+        }
+    }
+    // Marks that only the bridge's firewall clears come back where the node takes over.
+    rule(&node, "nft", "add table bridge b")?;
+    let chain = "add chain bridge b f { type filter hook prerouting priority 0 ; }";
+    rule(&node, "nft", chain)?;
+    rule(&node, "nft", "add rule bridge b f meta mark set 0")?;
+    for address in outside {
+        Curl::get(url(address, HTTP, "/api/x")).expect(&frontend, 200)?;
+    }
+    rule(&node, "nft", "delete table bridge b")?;
+    let obstacles = |wanted: &str| {
+        eventually("it is told", || {
+            let answer = world
+                .node
+                .json(&["explain", "frontend", "192.0.2.100:8080"])?;
+            let told = answer["obstacles"].to_string();
+            ensure!(told.contains(wanted), "{told}");
+            Ok(())
+        })
+    };
+    obstacles("ingress of br0 (u32)")?;
+    rule(&node, "tc", &format!("qdisc del dev {BRIDGE} clsact"))?;
+    // A look at the way back by the mark, as some firewalls have it, finds the one it came by.
+    rule(&node, "nft", "add table inet w")?;
+    let chain = "add chain inet w pre { type filter hook prerouting priority -300 ; }";
+    rule(&node, "nft", chain)?;
+    let way_back = "add rule inet w pre fib saddr . mark . iif oif missing drop";
+    rule(&node, "nft", way_back)?;
+    for address in outside {
+        Curl::get(url(address, HTTP, "/api/x")).expect(&frontend, 200)?;
+    }
+    Ok(())
 }
 
 /// The tag of what a program of ours has let in.

@@ -3,6 +3,7 @@
 //! nothing behind, also when they fail: it all ends with the test's thread.
 
 mod adoption;
+mod bridges;
 mod generations;
 mod places;
 mod services;
