@@ -66,7 +66,7 @@ impl Reach {
             Some(note) => vec![note],
             // They do arrive.
             None if self.picked > *arrived || !self.expected => Vec::new(),
-            None => closed.iter().flat_map(ClosedInput::notes).collect(),
+            None => closed.iter().map(ClosedInput::note).collect(),
         }
     }
 
