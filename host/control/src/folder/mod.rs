@@ -129,6 +129,13 @@ struct Stamp {
     modified: SystemTime,
 }
 
+impl PluginStamp {
+    /// Is it the same module, whatever is written about it?
+    pub(crate) fn is_same_module(&self, other: &Self) -> bool {
+        self.module == other.module
+    }
+}
+
 impl Stamp {
     fn of(path: &Path) -> io::Result<Self> {
         let meta = fs::metadata(path)?;

@@ -97,6 +97,7 @@ impl Plugins {
         stamps: &BTreeMap<PathBuf, PluginStamp>,
         elsewhere: &BTreeSet<PathBuf>,
     ) -> Vec<Request> {
+        self.rename(stamps);
         for (path, file) in &mut self.files {
             file.elsewhere =
                 elsewhere.contains(path) && !stamps.contains_key(path) && file.candidate.is_some();
@@ -128,6 +129,29 @@ impl Plugins {
             }
         }
         requests
+    }
+
+    /// A file that only has another name now is in use as before.
+    fn rename(&mut self, stamps: &BTreeMap<PathBuf, PluginStamp>) {
+        for (path, stamp) in stamps {
+            if self.files.contains_key(path) {
+                continue;
+            }
+            let mut gone = self
+                .files
+                .iter()
+                .filter(|(old, _)| !stamps.contains_key(*old));
+            let former = gone.find(|(_, file)| {
+                let before = file.stamp.as_ref();
+                before.is_some_and(|before| before.is_same_module(stamp))
+            });
+            let former = former.map(|(old, _)| old.clone());
+            if let Some(mut file) = former.and_then(|old| self.files.remove(&old)) {
+                // The outcome will come under the former name.
+                file.stamp = file.stamp.filter(|_| !file.pending);
+                self.files.insert(path.clone(), file);
+            }
+        }
     }
 
     /// Takes in the outcome of an examination. An outcome for a version that is not

@@ -626,6 +626,30 @@ async fn of_newcomers_with_one_name_the_first_by_path_has_it() {
 }
 
 #[tokio::test]
+async fn a_plugin_file_with_another_name_is_in_use_as_before() {
+    let mut bench = Bench::new();
+    bench.drop_plugin(1, Ok(candidate("1"))).await;
+    let stamp = PluginStamp::made_up(1);
+    bench.scan.plugins = [("/plugins/renamed.wasm".into(), stamp)].into();
+    let requests = bench.settle().await;
+    assert!(requests.is_empty(), "it is the same: {requests:?}");
+    let (published, _, state, _) = bench.plugin();
+    assert_eq!((published.as_deref(), &*state), (Some("1"), "idle"));
+
+    // Renamed again before a new version was examined.
+    let (path, stamp) = ("/plugins/renamed.wasm", PluginStamp::made_up(2));
+    bench.scan.plugins = [(path.into(), stamp)].into();
+    assert_eq!(bench.settle().await.len(), 1);
+    bench.scan.plugins = [("/plugins/bot.wasm".into(), stamp)].into();
+    let requests = bench.settle().await;
+    assert_eq!(
+        requests,
+        [Request::Examine("/plugins/bot.wasm".into(), stamp)]
+    );
+    assert_eq!(bench.plugin().0.as_deref(), Some("1"), "meanwhile");
+}
+
+#[tokio::test]
 async fn plugins_of_a_folder_that_is_watched_no_more_stay_in_use() {
     let (former, now) = ("/former/bot.wasm", "/plugins/bot.wasm");
     for taken_over in [true, false] {

@@ -1,6 +1,5 @@
 //! Devices and outside devices that come and go.
 
-use tidegate_contract::Concern;
 use tidegate_policy::compiled::{Location, Verdict};
 
 use super::{ENDPOINT, compiled, policy, world};
@@ -125,7 +124,8 @@ fn a_node_without_a_way_out_is_told() {
             .unwrap();
         let told = |datapath: &Datapath| {
             let notes = datapath.status().notes.into_iter();
-            let mut notes = notes.filter(|note| note.concerns == Concern::Outside);
+            let mut notes =
+                notes.filter(|note| note.message.contains("node.outsideDevices is not set"));
             notes.next().unwrap().message
         };
         assert!(told(&datapath).contains("there is no default route"));
