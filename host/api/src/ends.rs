@@ -125,7 +125,7 @@ impl Names<'_> {
         End {
             addresses: vec![address],
             ports: owner.next().map(|e| e.ports.clone()).unwrap_or_default(),
-            frontends: frontends(self.view.services.iter().filter(|s| s.addr == address)),
+            frontends: frontends(self.view.services().filter(|s| s.addr == address)),
             ..End::default()
         }
     }
@@ -139,7 +139,7 @@ impl Names<'_> {
     }
 
     fn service_names(&self) -> BTreeSet<&str> {
-        let services = self.view.services.iter();
+        let services = self.view.services();
         services.map(|s| service_name(&s.name)).collect()
     }
 
@@ -214,7 +214,7 @@ impl Names<'_> {
 
     fn of_service(&self, name: &str) -> End {
         let of_name = || {
-            let all = self.view.services.iter();
+            let all = self.view.services();
             all.filter(move |s| service_name(&s.name) == name)
         };
         let mut addresses = Vec::new();
@@ -324,7 +324,7 @@ impl Names<'_> {
 
     fn suggestion(&self, text: &str) -> String {
         let endpoints = self.view.endpoints.iter().map(|e| e.name.as_str());
-        let services = self.view.services.iter().map(|s| service_name(&s.name));
+        let services = self.view.services().map(|s| service_name(&s.name));
         let entities = ENTITIES.iter().map(|(name, _)| *name);
         let learned = self.learned.all_names();
         let all: Vec<&str> = endpoints

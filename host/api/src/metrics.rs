@@ -507,7 +507,7 @@ mod tests {
         }
         compiled.rules.insert(
             7,
-            RuleInfo {
+            Arc::new(RuleInfo {
                 kind: "DenyList".into(),
                 namespace: None,
                 policy: "scanners".into(),
@@ -515,7 +515,7 @@ mod tests {
                 file: "policies/deny.yaml".into(),
                 line: 1,
                 column: 1,
-            },
+            }),
         );
         view.compiled = Arc::new(compiled);
         let calls = Histogram::default();

@@ -120,8 +120,8 @@ async fn start() -> Running {
             endpoint("green/twin", "10.0.0.4"),
         ]),
         services: Arc::new(vec![
-            service("shop/store", "web", [10, 5, 0, 1]),
-            service("shop/frontend", "site", [10, 5, 0, 2]),
+            service("shop/store", "web", [10, 5, 0, 1]).into(),
+            service("shop/frontend", "site", [10, 5, 0, 2]).into(),
         ]),
         ..View::default()
     };

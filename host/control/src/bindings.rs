@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -175,7 +176,7 @@ pub fn refusals<'a>(
         if !snapshot.plugins.contains_key(&row.plugin) {
             continue;
         }
-        let of_rule = |binding: &&PluginBinding| {
+        let of_rule = |binding: &&Arc<PluginBinding>| {
             let meta = &binding.meta;
             meta.kind == rule.kind && meta.name == rule.policy && meta.namespace == rule.namespace
         };

@@ -1,12 +1,15 @@
 //! Rows of the readers' view, from what was compiled.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use tidegate_policy::{
-    compiled::{BackendState, Compiled, CompiledBackend, CompiledService, Rehearsed},
+    compiled::{
+        BackendState, Compiled, CompiledBackend, CompiledEndpoint, CompiledService, PolicyRow,
+        Rehearsed,
+    },
     input::{Body, Document},
 };
 
@@ -16,13 +19,16 @@ use super::{
 };
 
 /// The rows that follow from the documents and what they were compiled to. Thousands of
-/// them, so they are made again only when something of that has changed.
+/// them, so they are made again only when something of that has changed, and a service's
+/// only when it has changed itself.
 #[derive(Default)]
 pub(super) struct Rows {
     pub(super) endpoints: Arc<Vec<EndpointView>>,
     pub(super) identities: Arc<BTreeMap<u32, Vec<String>>>,
-    pub(super) services: Arc<Vec<ServiceView>>,
+    pub(super) services: Arc<Vec<Arc<ServiceView>>>,
     pub(super) policies: Arc<Vec<PolicyView>>,
+    /// What the rows are about.
+    compiled: Arc<Compiled>,
     /// Endpoints that were not in force.
     not_ready: BTreeMap<String, String>,
     /// Documents or the generation have changed since.
@@ -33,20 +39,46 @@ impl Rows {
     /// Brings them up to date.
     pub(super) fn refresh(
         &mut self,
-        compiled: &Compiled,
+        compiled: &Arc<Compiled>,
         documents: &Documents,
         not_ready: &BTreeMap<String, String>,
     ) {
         if self.stale || self.not_ready != *not_ready {
             *self = Self {
                 endpoints: Arc::new(endpoints(compiled, documents, not_ready)),
-                identities: Arc::new(compiled.identities.clone()),
-                services: Arc::new(services(compiled, not_ready)),
+                identities: match compiled.identities == self.compiled.identities {
+                    true => self.identities.clone(),
+                    false => Arc::new(compiled.identities.clone()),
+                },
+                services: Arc::new(self.services(compiled, not_ready)),
                 policies: Arc::new(policies(compiled, documents)),
+                compiled: compiled.clone(),
                 not_ready: not_ready.clone(),
                 stale: false,
             };
         }
+    }
+
+    /// Services, with why a backend gets no new connection where it does not.
+    fn services(
+        &self,
+        compiled: &Compiled,
+        not_ready: &BTreeMap<String, String>,
+    ) -> Vec<Arc<ServiceView>> {
+        let same_place = self.not_ready == *not_ready;
+        let before = self.compiled.services.iter().zip(&*self.services);
+        let before: HashMap<*const CompiledService, &Arc<ServiceView>> = before
+            .map(|(service, row)| (Arc::as_ptr(service), row))
+            .collect();
+        let services = compiled.services.iter().map(|service| {
+            // Whether a workload is there is not the service's to say.
+            let of_workloads = || service.backends.iter().any(|b| b.workload.is_some());
+            match before.get(&Arc::as_ptr(service)) {
+                Some(row) if same_place || !of_workloads() => Arc::clone(row),
+                _ => Arc::new(service_row(service, compiled, not_ready)),
+            }
+        });
+        services.collect()
     }
 }
 
@@ -58,7 +90,7 @@ fn endpoints(
 ) -> Vec<EndpointView> {
     let ports: BTreeMap<String, Vec<PortView>> =
         documents.in_use().filter_map(named_ports).collect();
-    let row = |(id, endpoint): (&u32, &tidegate_policy::compiled::CompiledEndpoint)| EndpointView {
+    let row = |(id, endpoint): (&u32, &Arc<CompiledEndpoint>)| EndpointView {
         id: *id,
         name: endpoint.name.clone(),
         identity: endpoint.identity,
@@ -80,9 +112,12 @@ fn endpoints(
     compiled.endpoints.iter().map(row).collect()
 }
 
-/// Services, with why a backend gets no new connection where it does not.
-fn services(compiled: &Compiled, not_ready: &BTreeMap<String, String>) -> Vec<ServiceView> {
-    let row = |service: &CompiledService| ServiceView {
+fn service_row(
+    service: &CompiledService,
+    compiled: &Compiled,
+    not_ready: &BTreeMap<String, String>,
+) -> ServiceView {
+    ServiceView {
         name: service.name.clone(),
         port_name: service.port_name.clone(),
         id: service.id,
@@ -102,8 +137,7 @@ fn services(compiled: &Compiled, not_ready: &BTreeMap<String, String>) -> Vec<Se
                 unusable: unusable(backend, compiled, not_ready),
             })
             .collect(),
-    };
-    compiled.services.iter().map(row).collect()
+    }
 }
 
 fn unusable(
@@ -152,16 +186,14 @@ fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
             Body::Policy(_) | Body::PluginBinding(_) | Body::DenyList(_)
         )
     });
+    let mut rules_of: HashMap<(&str, Option<&str>, &str), Vec<u32>> = HashMap::new();
+    for (id, rule) in &compiled.rules {
+        let document = (&*rule.kind, rule.namespace.as_deref(), &*rule.policy);
+        rules_of.entry(document).or_default().push(*id);
+    }
     let row = |meta: &tidegate_policy::input::Meta| {
-        let of_policy = |rule: &tidegate_policy::compiled::RuleInfo| {
-            rule.kind == meta.kind && rule.policy == meta.name && rule.namespace == meta.namespace
-        };
-        let rules: Vec<u32> = compiled
-            .rules
-            .iter()
-            .filter(|(_, rule)| of_policy(rule))
-            .map(|(id, _)| *id)
-            .collect();
+        let document = (meta.kind, meta.namespace.as_deref(), &*meta.name);
+        let rules = rules_of.get(&document).map_or(&[][..], Vec::as_slice);
         let selects: BTreeSet<&str> = rules
             .iter()
             .filter_map(|rule| selected.get(rule))
@@ -189,31 +221,41 @@ fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
 
 /// Endpoints by the rules that decide in their tables, those of their plugin chains included.
 fn selected(compiled: &Compiled) -> BTreeMap<u32, BTreeSet<&str>> {
+    // Replicas share a table.
+    let mut rules_in: HashMap<*const PolicyRow, BTreeSet<u32>> = HashMap::new();
     let mut selected: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
     for endpoint in compiled.endpoints.values() {
-        let decisions: BTreeSet<_> = endpoint
-            .table
-            .iter()
-            .flat_map(|row| {
-                let Rehearsed { rule, l7, .. } = row.decision.rehearsed();
-                [(row.decision.rule, row.decision.l7), (rule, l7)]
-            })
-            .collect();
-        for (rule, l7) in decisions {
-            let chain = compiled.l7.get(&l7).into_iter().flat_map(|set| &set.chain);
-            for rule in chain.flat_map(|used| &used.rules).chain([&rule]) {
-                selected.entry(*rule).or_default().insert(&endpoint.name);
-            }
+        let rules = rules_in
+            .entry(endpoint.table.as_ptr())
+            .or_insert_with(|| deciding(&endpoint.table, compiled));
+        for rule in &*rules {
+            selected.entry(*rule).or_default().insert(&endpoint.name);
         }
     }
     selected
+}
+
+/// Rules that decide in a table.
+fn deciding(table: &[PolicyRow], compiled: &Compiled) -> BTreeSet<u32> {
+    let decisions: BTreeSet<_> = table
+        .iter()
+        .flat_map(|row| {
+            let Rehearsed { rule, l7, .. } = row.decision.rehearsed();
+            [(row.decision.rule, row.decision.l7), (rule, l7)]
+        })
+        .collect();
+    let rules = decisions.into_iter().flat_map(|(rule, l7)| {
+        let chain = compiled.l7.get(&l7).into_iter().flat_map(|set| &set.chain);
+        chain.flat_map(|used| &used.rules).copied().chain([rule])
+    });
+    rules.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
 
-    use tidegate_policy::compiled::{CompiledEndpoint, DefaultDeny, Location};
+    use tidegate_policy::compiled::{DefaultDeny, Location};
 
     use super::*;
 
@@ -226,10 +268,10 @@ mod tests {
             addresses: Vec::new(),
             fast_lane: false,
             default_deny: DefaultDeny::default(),
-            table: Vec::new(),
+            table: Arc::default(),
         };
         let compiled = Compiled {
-            endpoints: BTreeMap::from([(7, endpoint)]),
+            endpoints: BTreeMap::from([(7, Arc::new(endpoint))]),
             ..Compiled::default()
         };
         let missing = BTreeMap::from([("shop/web".to_owned(), "no device tg-web".to_owned())]);

@@ -69,10 +69,6 @@ impl Store {
     pub fn save_ids(&self, ids: &Ids) -> anyhow::Result<()> {
         let path = self.folder.join(IDS);
         let bytes = serde_json::to_vec(ids).context("encode the numbering")?;
-        // Most generations need no new number, and reaching the disk takes milliseconds.
-        if fs::read(&path).is_ok_and(|kept| kept == bytes) {
-            return Ok(());
-        }
         replace(&path, &bytes).with_context(|| format!("write {}", path.display()))
     }
 

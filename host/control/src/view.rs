@@ -46,7 +46,7 @@ pub struct View {
     /// Services, a row for each frontend.
     #[serde(with = "shared")]
     #[schemars(with = "Vec<ServiceView>")]
-    pub services: Arc<Vec<ServiceView>>,
+    pub services: Arc<Vec<Arc<ServiceView>>>,
     /// Policies in use.
     #[serde(with = "shared")]
     #[schemars(with = "Vec<PolicyView>")]
@@ -351,6 +351,11 @@ pub struct ProxyView {
 }
 
 impl View {
+    /// Services, a row for each frontend.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceView> + Clone {
+        self.services.iter().map(|row| &**row)
+    }
+
     /// Why this node is not ready: what is in force is not what was written, or cannot be
     /// told. Empty if it is ready. A file that others can do without is no reason.
     pub fn obstacles(&self) -> Vec<String> {

@@ -180,13 +180,13 @@ pub(super) struct Found {
 impl Found {
     /// Looks for the homes of these endpoints among the devices there were at the last look.
     pub(super) fn at_last_look(
-        endpoints: &BTreeMap<EndpointId, CompiledEndpoint>,
+        endpoints: &BTreeMap<EndpointId, Arc<CompiledEndpoint>>,
         bindings: &Bindings,
     ) -> Self {
         Self::of(endpoints, &bindings.devices())
     }
 
-    fn of(endpoints: &BTreeMap<EndpointId, CompiledEndpoint>, devices: &NodeDevices) -> Self {
+    fn of(endpoints: &BTreeMap<EndpointId, Arc<CompiledEndpoint>>, devices: &NodeDevices) -> Self {
         let mut found = Self::default();
         for (id, endpoint) in endpoints {
             match &endpoint.location {
@@ -328,7 +328,10 @@ impl Bindings {
 
     /// Declares the endpoints of a generation. Says whether their places may need programs
     /// or tables that they do not have yet, or have some that they need no more.
-    pub(super) fn declare(&mut self, endpoints: &BTreeMap<EndpointId, CompiledEndpoint>) -> bool {
+    pub(super) fn declare(
+        &mut self,
+        endpoints: &BTreeMap<EndpointId, Arc<CompiledEndpoint>>,
+    ) -> bool {
         let home = |endpoint: &CompiledEndpoint| Home {
             name: endpoint.name.clone(),
             location: endpoint.location.clone(),
@@ -769,7 +772,7 @@ pub struct Survey {
 
 impl Survey {
     /// Looks at this node for these endpoints. `outside` are the declared outside devices.
-    pub fn of(outside: &[String], endpoints: &BTreeMap<EndpointId, CompiledEndpoint>) -> Self {
+    pub fn of(outside: &[String], endpoints: &BTreeMap<EndpointId, Arc<CompiledEndpoint>>) -> Self {
         let mut bindings = Bindings::new(outside.to_vec(), BTreeSet::new());
         let mut report = AttachReport::default();
         bindings.find_outside(&mut report);

@@ -169,7 +169,7 @@ pub struct Datapath {
     changed_by_others: Vec<&'static str>,
     last_policy_id: u32,
     /// Services of the generation in force, once this process has published one.
-    services: Vec<CompiledService>,
+    services: Vec<Arc<CompiledService>>,
     /// Workloads that were there when the services were last brought in line with them.
     served: Option<BTreeSet<EndpointId>>,
     /// Identities of names, of the same generation and those before.

@@ -5,7 +5,10 @@
 //! change keep their id, so a generation costs what it changes. Changed rows get a new id,
 //! complete; the generation number then switches all endpoints over at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use tidegate_ebpf_shared::{
     endpoint::{EndpointInfo, flags},
@@ -45,7 +48,7 @@ pub(super) fn slot(generation: u32) -> usize {
 /// Plans the step to `generation`, which must not share the slot of the active one.
 /// `ifindex` has the devices that exist, by endpoint.
 pub(super) fn plan(
-    desired: &BTreeMap<EndpointId, CompiledEndpoint>,
+    desired: &BTreeMap<EndpointId, Arc<CompiledEndpoint>>,
     ifindex: &BTreeMap<EndpointId, u32>,
     generation: u32,
     current: &Current<'_>,
@@ -64,7 +67,7 @@ pub(super) fn plan(
             .endpoints
             .get(id)
             .map_or(0, |info| info.policy_id[old]);
-        had.entry(&endpoint.table).or_default().insert(before);
+        had.entry(&*endpoint.table).or_default().insert(before);
     }
     let mut id_of: BTreeMap<&[PolicyRow], u32> = BTreeMap::new();
     for (table, had) in had {
@@ -78,7 +81,7 @@ pub(super) fn plan(
     }
     for (id, endpoint) in desired {
         let before = current.endpoints.get(id).copied().unwrap_or_default();
-        let policy_id = id_of[endpoint.table.as_slice()];
+        let policy_id = id_of[&*endpoint.table];
         let mut policy_ids = before.policy_id;
         policy_ids[new] = policy_id;
         infos.insert(
@@ -196,7 +199,7 @@ mod tests {
     use super::*;
 
     /// An endpoint with one egress row per verdict given.
-    fn endpoint(verdicts: &[Verdict]) -> CompiledEndpoint {
+    fn endpoint(verdicts: &[Verdict]) -> Arc<CompiledEndpoint> {
         let row = |(identity, verdict): (u32, &Verdict)| PolicyRow {
             identity,
             direction: Direction::Egress,
@@ -208,7 +211,7 @@ mod tests {
                 shadow: None,
             },
         };
-        CompiledEndpoint {
+        Arc::new(CompiledEndpoint {
             name: "default/web".into(),
             identity: 256,
             location: Location::Interface("veth0".into()),
@@ -216,7 +219,7 @@ mod tests {
             fast_lane: false,
             default_deny: DefaultDeny::default(),
             table: (0..).zip(verdicts).map(row).collect(),
-        }
+        })
     }
 
     /// What the kernel has.
@@ -232,7 +235,7 @@ mod tests {
     fn apply(
         current: &mut Kernel,
         generation: u32,
-        desired: &BTreeMap<EndpointId, CompiledEndpoint>,
+        desired: &BTreeMap<EndpointId, Arc<CompiledEndpoint>>,
     ) {
         let seen = Current {
             endpoints: &current.endpoints,

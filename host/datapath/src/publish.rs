@@ -2,7 +2,7 @@
 //! is new is written next to what is old, one number flips, and only then does
 //! what is old go.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tidegate_bpf::program::grace_period;
 use tidegate_ebpf_shared::{
@@ -179,7 +179,7 @@ impl Datapath {
 
     fn plan_services(
         &self,
-        desired: &[CompiledService],
+        desired: &[Arc<CompiledService>],
         is_there: &dyn Fn(EndpointId) -> bool,
     ) -> Result<service_tables::Plan, DatapathError> {
         let tables = &self.tables;

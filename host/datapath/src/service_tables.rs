@@ -1,7 +1,10 @@
 //! Services, their backend slots and Maglev tables: what the next generation takes,
 //! with the numbers the kernel already knows kept. Pure.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use tidegate_decide::service::member_slot;
 use tidegate_ebpf_shared::{
@@ -63,7 +66,7 @@ impl Plan {
 
 /// Plans the step to these services. `is_there` says whether a workload has its device.
 pub(super) fn plan(
-    desired: &[CompiledService],
+    desired: &[Arc<CompiledService>],
     is_there: &dyn Fn(EndpointId) -> bool,
     current: &Current<'_>,
 ) -> Result<Plan, DatapathError> {

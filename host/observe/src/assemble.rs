@@ -267,7 +267,7 @@ mod tests {
             .insert(256, vec!["k8s:app=frontend".into()]);
         compiled.rules.insert(
             7,
-            RuleInfo {
+            std::sync::Arc::new(RuleInfo {
                 kind: "CiliumNetworkPolicy".into(),
                 namespace: Some("shop".into()),
                 policy: "backend".into(),
@@ -275,7 +275,7 @@ mod tests {
                 file: "policies/backend.yaml".into(),
                 line: 9,
                 column: 1,
-            },
+            }),
         );
         Directory::new(&compiled, None)
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -20,28 +21,28 @@ pub type RuleId = u32;
 /// An L7 rule set; 0 means "none". Content-addressed: the same id always means the same content.
 pub type L7Id = u32;
 
-/// One generation: everything that kernel, proxy and `explain` need.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// One generation: everything that kernel, proxy and `explain` need. What is the same in
+/// successive generations is shared by them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compiled {
     /// Label sets by identity, reserved ones included. Labels as `source:key=value`, sorted.
     pub identities: BTreeMap<IdentityId, Vec<String>>,
     /// Longest-prefix-match table from address to identity.
     pub ipcache: BTreeMap<IpNet, AddrIdentity>,
     /// Endpoints with the policy that applies to them.
-    pub endpoints: BTreeMap<EndpointId, CompiledEndpoint>,
+    pub endpoints: BTreeMap<EndpointId, Arc<CompiledEndpoint>>,
     /// Rule texts for every id that appears in a table.
-    pub rules: BTreeMap<RuleId, RuleInfo>,
+    pub rules: BTreeMap<RuleId, Arc<RuleInfo>>,
     /// L7 rule sets for every id that appears in a table.
     pub l7: BTreeMap<L7Id, L7RuleSet>,
     /// FQDN selectors, which the proxy matches against every answer it relays.
     pub fqdn: BTreeMap<IdentityId, FqdnSelector>,
     /// Those of them that only documents in shadow ask for.
-    #[serde(default)]
     pub fqdn_in_shadow: BTreeSet<IdentityId>,
     /// Prefixes refused on outside devices, with the rule that says so.
     pub deny_list: BTreeMap<IpNet, RuleId>,
     /// Service frontends with their usable backends.
-    pub services: Vec<CompiledService>,
+    pub services: Vec<Arc<CompiledService>>,
 }
 
 impl Compiled {
@@ -77,7 +78,7 @@ pub struct AddrIdentity {
 }
 
 /// An endpoint and its policy table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompiledEndpoint {
     /// `namespace/name`.
     pub name: String,
@@ -92,7 +93,7 @@ pub struct CompiledEndpoint {
     /// Is ingress / egress in default deny (for `endpoint list`).
     pub default_deny: DefaultDeny,
     /// Complete rows, see `tidegate-ebpf-shared::policy`.
-    pub table: Vec<PolicyRow>,
+    pub table: Arc<[PolicyRow]>,
 }
 
 /// Which directions a policy has switched to default deny.
@@ -105,7 +106,7 @@ pub struct DefaultDeny {
 }
 
 /// Where an endpoint lives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Location {
     /// Behind the veth whose host side has this name.

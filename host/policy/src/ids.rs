@@ -1,6 +1,9 @@
 //! Numbers that mean the same after every change and every restart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +30,9 @@ pub struct Ids {
     pub(crate) endpoints: Interner,
     /// Compilations so far.
     clock: u64,
+    /// Was a number given or forgotten since [`Ids::saved`]?
+    #[serde(skip)]
+    unsaved: bool,
 }
 
 /// First and last number of an interner.
@@ -48,25 +54,35 @@ impl Default for Ids {
             services: Interner::new(ANY_NUMBER),
             endpoints: Interner::new(ANY_NUMBER),
             clock: 0,
+            // That there is a numbering is worth keeping, too.
+            unsaved: true,
         }
     }
 }
 
 impl Ids {
-    /// Starts a compilation: what is asked for from now on counts as in use.
-    pub(crate) fn begin(&mut self) {
-        self.clock += 1;
-        for interner in self.all() {
-            interner.used.clear();
-        }
-    }
-
-    /// Ends a compilation: forgets what has been out of use the longest.
+    /// Ends a compilation: what is held now was in use until now, and what has been out of
+    /// use the longest is forgotten.
     pub(crate) fn end(&mut self) {
+        self.clock += 1;
         let clock = self.clock;
+        let mut changed = false;
         for interner in self.all() {
             interner.settle(clock);
+            changed |= std::mem::take(&mut interner.changed);
         }
+        self.unsaved |= changed;
+    }
+
+    /// Is there something to be kept that [`Ids::saved`] does not know of? Numbers must be
+    /// kept before anything that uses them is published.
+    pub fn is_unsaved(&self) -> bool {
+        self.unsaved
+    }
+
+    /// Everything is kept.
+    pub fn saved(&mut self) {
+        self.unsaved = false;
     }
 
     /// Gives no number again that somebody goes by and this does not know: it was lost, or
@@ -140,6 +156,34 @@ impl NumbersInUse {
     }
 }
 
+/// A number, and a claim to it: as long as somebody holds one, its key is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u32", into = "u32")]
+pub(crate) struct Number(Arc<u32>);
+
+impl Number {
+    pub(crate) fn get(&self) -> u32 {
+        *self.0
+    }
+
+    /// Does somebody besides the interner hold it?
+    fn is_held(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
+impl From<u32> for Number {
+    fn from(number: u32) -> Self {
+        Self(Arc::new(number))
+    }
+}
+
+impl From<Number> for u32 {
+    fn from(number: Number) -> Self {
+        number.get()
+    }
+}
+
 /// Keys to numbers of one range.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -149,15 +193,26 @@ pub(crate) struct Interner {
     /// Has the last number of the range been given once?
     wrapped: bool,
     numbers: BTreeMap<String, Given>,
+    /// Was a number given or forgotten since this was last asked?
     #[serde(skip)]
-    used: BTreeSet<String>,
+    changed: bool,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Given {
-    number: u32,
+    number: Number,
     /// Compilation that last used it.
     seen: u64,
+}
+
+/// A copy is another numbering: who holds a number of this one holds none of that.
+impl Clone for Given {
+    fn clone(&self) -> Self {
+        Self {
+            number: self.number.get().into(),
+            seen: self.seen,
+        }
+    }
 }
 
 /// Every number of a range is in use.
@@ -172,24 +227,22 @@ impl Interner {
             next: range.0,
             wrapped: false,
             numbers: BTreeMap::new(),
-            used: BTreeSet::new(),
+            changed: false,
         }
     }
 
     /// The number of a key, a new one if it has none.
-    pub(crate) fn get(&mut self, key: &str) -> Result<u32, Exhausted> {
-        let number = match self.numbers.get(key) {
-            Some(given) => given.number,
-            None => {
-                let number = self.free()?;
-                let seen = 0;
-                self.numbers.insert(key.to_owned(), Given { number, seen });
-                number
-            }
-        };
-        if !self.used.contains(key) {
-            self.used.insert(key.to_owned());
+    pub(crate) fn get(&mut self, key: &str) -> Result<Number, Exhausted> {
+        if let Some(given) = self.numbers.get(key) {
+            return Ok(given.number.clone());
         }
+        let number = Number::from(self.free()?);
+        let given = Given {
+            number: number.clone(),
+            seen: 0,
+        };
+        self.numbers.insert(key.to_owned(), given);
+        self.changed = true;
         Ok(number)
     }
 
@@ -206,7 +259,8 @@ impl Interner {
         }
         // In the first round every number ahead is free.
         let taken: BTreeSet<u32> = if self.wrapped {
-            self.numbers.values().map(|given| given.number).collect()
+            let given = self.numbers.values();
+            given.map(|given| given.number.get()).collect()
         } else {
             BTreeSet::new()
         };
@@ -234,13 +288,17 @@ impl Interner {
     }
 
     fn settle(&mut self, clock: u64) {
-        for key in &self.used {
-            if let Some(given) = self.numbers.get_mut(key) {
+        let mut unused = 0usize;
+        for given in self.numbers.values_mut() {
+            if given.number.is_held() {
                 given.seen = clock;
+            } else {
+                unused += 1;
             }
         }
-        let unused = self.numbers.len() - self.used.len();
-        self.evict(unused.saturating_sub(REMEMBERED));
+        if unused > REMEMBERED {
+            self.evict(unused - REMEMBERED);
+        }
     }
 
     /// Forgets up to `count` keys that are out of use, the longest unseen first.
@@ -248,12 +306,13 @@ impl Interner {
         let mut unused: Vec<(u64, String)> = self
             .numbers
             .iter()
-            .filter(|(key, _)| !self.used.contains(*key))
+            .filter(|(_, given)| !given.number.is_held())
             .map(|(key, given)| (given.seen, key.clone()))
             .collect();
         unused.sort();
         for (_, key) in unused.into_iter().take(count) {
             self.numbers.remove(&key);
+            self.changed = true;
         }
     }
 }
@@ -262,60 +321,76 @@ impl Interner {
 mod tests {
     use super::*;
 
+    fn number(interner: &mut Interner, key: &str) -> u32 {
+        interner.get(key).unwrap().get()
+    }
+
     #[test]
     fn numbers_stay_and_survive_a_restart() {
         let mut ids = Ids::default();
-        ids.begin();
-        let first = ids.identities.get("a").unwrap();
-        let second = ids.identities.get("b").unwrap();
+        let first = number(&mut ids.identities, "a");
+        let second = number(&mut ids.identities, "b");
         ids.end();
         assert_eq!((first, second), (256, 257));
-        assert_eq!(ids.local.get("cidr:10.0.0.0/8").unwrap(), 16_777_217);
+        assert_eq!(number(&mut ids.local, "cidr:10.0.0.0/8"), 16_777_217);
 
         let text = serde_json::to_string(&ids).unwrap();
         let mut ids: Ids = serde_json::from_str(&text).unwrap();
-        ids.begin();
-        assert_eq!(ids.identities.get("c").unwrap(), 258);
-        assert_eq!(ids.identities.get("b").unwrap(), second);
-        assert_eq!(ids.identities.get("a").unwrap(), first);
+        assert_eq!(number(&mut ids.identities, "c"), 258);
+        assert_eq!(number(&mut ids.identities, "b"), second);
+        assert_eq!(number(&mut ids.identities, "a"), first);
+    }
+
+    #[test]
+    fn there_is_something_to_keep_only_after_a_number_was_given() {
+        let mut ids = Ids::default();
+        let held = ids.rules.get("a").unwrap();
+        ids.end();
+        assert!(ids.is_unsaved());
+        ids.saved();
+        assert_eq!(ids.rules.get("a").unwrap(), held);
+        ids.end();
+        assert!(!ids.is_unsaved(), "a known key is nothing new");
+        number(&mut ids.services, "a");
+        ids.end();
+        assert!(ids.is_unsaved());
     }
 
     #[test]
     fn what_was_lost_is_not_given_again() {
         let mut ids = Ids::default();
-        ids.begin();
-        assert_eq!(ids.l7.get("a").unwrap(), 1);
+        assert_eq!(number(&mut ids.l7, "a"), 1);
         let mut seen = NumbersInUse::default();
         // Of both kinds of identities; reserved ones are below all.
         seen.rule_set(7).identity(300).identity(9);
         seen.identity(16_777_220).identity(0);
         ids.stay_clear_of(&seen);
-        assert_eq!(ids.l7.get("a").unwrap(), 1, "what is known stays");
-        assert_eq!(ids.l7.get("b").unwrap(), 8);
-        assert_eq!(ids.identities.get("a").unwrap(), 301);
-        assert_eq!(ids.local.get("a").unwrap(), 16_777_221);
-        assert_eq!(ids.rules.get("a").unwrap(), 1);
+        assert_eq!(number(&mut ids.l7, "a"), 1, "what is known stays");
+        assert_eq!(number(&mut ids.l7, "b"), 8);
+        assert_eq!(number(&mut ids.identities, "a"), 301);
+        assert_eq!(number(&mut ids.local, "a"), 16_777_221);
+        assert_eq!(number(&mut ids.rules, "a"), 1);
         // What is in use and known changes nothing.
         ids.stay_clear_of(&seen);
-        assert_eq!(ids.l7.get("c").unwrap(), 9);
+        assert_eq!(number(&mut ids.l7, "c"), 9);
 
         let mut round = Interner::new((1, 3));
         round.pass(3);
-        assert_eq!(round.get("a").unwrap(), 1, "the range has gone round");
+        assert_eq!(number(&mut round, "a"), 1, "the range has gone round");
     }
 
     #[test]
     fn a_full_range_reuses_the_longest_unseen() {
         let mut interner = Interner::new((1, 3));
         for (clock, key) in ["a", "b", "c"].into_iter().enumerate() {
-            interner.used.clear();
-            interner.get(key).unwrap();
+            let _held = interner.get(key).unwrap();
             interner.settle(clock as u64);
         }
-        interner.used.clear();
-        assert_eq!(interner.get("c").unwrap(), 3);
-        assert_eq!(interner.get("d").unwrap(), 1, "a was unseen the longest");
-        assert_eq!(interner.get("e").unwrap(), 2);
+        let held = ["c", "d", "e"].map(|key| interner.get(key).unwrap());
+        let numbers = held.each_ref().map(Number::get);
+        assert_eq!(numbers, [3, 1, 2], "a was unseen the longest");
         assert_eq!(interner.get("f"), Err(Exhausted(1, 3)));
+        // A copy does not count who holds numbers of the original.
+        assert_eq!(interner.clone().get("f").map(|f| f.get()), Ok(1));
     }
 }

@@ -191,6 +191,17 @@ pub struct Selector {
 }
 
 impl Selector {
+    /// The same without what it asks of the namespace.
+    pub fn in_any_namespace(&self) -> Self {
+        let requirements = self.requirements.iter();
+        Selector {
+            requirements: requirements
+                .filter(|requirement| !requirement.key().is_namespace())
+                .cloned()
+                .collect(),
+        }
+    }
+
     /// Does the selector select something with these labels?
     pub fn matches(&self, labels: &[Label]) -> bool {
         self.requirements.iter().all(|r| r.holds(labels))

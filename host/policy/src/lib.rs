@@ -8,6 +8,7 @@
 
 mod compile;
 pub mod compiled;
+mod follow;
 pub mod fqdn;
 mod ids;
 pub mod input;
@@ -24,10 +25,10 @@ mod schema;
 mod yaml;
 
 pub use self::{
-    compile::compile,
+    compile::{Compiler, compile},
     ids::{Ids, NumbersInUse},
     input::{Document, Enforcement, Input, Mode, fuzz_parse, parse_file},
-    lint::lint,
+    lint::{Linter, lint},
     lookup::{AnyOf, lookup, lookup_any, rehearse_any},
     problem::{Problem, Severity},
     schema::{KINDS, schema},

@@ -131,7 +131,7 @@ pub fn verdict(input: &Input, query: &Query<'_>) -> Option<Answer> {
 
 /// All specs, sorted by the name of their document.
 fn specs(input: &Input) -> Vec<(&Policy, &crate::rule::Spec)> {
-    let mut policies: Vec<&Policy> = input.policies.iter().collect();
+    let mut policies: Vec<&Policy> = input.policies.iter().map(|policy| &**policy).collect();
     policies.sort_by_key(|policy| policy.meta.key());
     let specs = policies
         .into_iter()

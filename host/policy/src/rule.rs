@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A network policy document.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// Name and origin.
     pub meta: Meta,
@@ -21,7 +21,7 @@ pub struct Policy {
 }
 
 /// One `spec`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     /// Where it stands.
     pub at: At,
@@ -51,7 +51,7 @@ pub(crate) fn index(direction: Direction) -> usize {
 }
 
 /// One item of `ingress`, `ingressDeny`, `egress` or `egressDeny`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// Where it stands.
     pub at: At,
@@ -66,7 +66,7 @@ pub struct Rule {
 }
 
 /// Where a value was written: what is wrong with it is said of this place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct At {
     /// Path from the document's root, e.g. `spec.ingress[0].toPorts[1]`; empty for the
     /// document as a whole.
@@ -90,7 +90,7 @@ impl At {
 }
 
 /// Who is at the other end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Peers {
     /// Anybody, known or not.
     Any,
@@ -144,7 +144,7 @@ pub enum Entity {
 }
 
 /// What a rule covers of its peers' traffic.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Traffic {
     /// All protocols and ports.
     All,
@@ -153,7 +153,7 @@ pub enum Traffic {
 }
 
 /// One item of `toPorts` or `icmps`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PortRule {
     /// Where it stands.
     pub at: At,
@@ -224,7 +224,7 @@ impl Ports {
 }
 
 /// L7 rules of one kind.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum L7Rules {
     /// `rules.http`.
     Http(Vec<(At, HttpRule)>),

@@ -106,7 +106,9 @@ impl Names<'_> {
         }
         // The kernel keeps no number of the rule set: nothing is asked by it.
         let endpoint = self.compiled.endpoints.get(&step.endpoint);
-        let mut rows = endpoint.into_iter().flat_map(|endpoint| &endpoint.table);
+        let mut rows = endpoint
+            .into_iter()
+            .flat_map(|endpoint| endpoint.table.iter());
         let row = rows.find(|row| {
             (row.identity, row.direction, row.ports)
                 == (shadow.identity, step.direction, shadow.ports)

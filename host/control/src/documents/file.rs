@@ -1,8 +1,8 @@
 //! One document file: the version on disk, the one in force, and which of them is used.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use tidegate_policy::{Document, Problem, Severity, input::Body, parse_file};
+use tidegate_policy::{Document, Problem, Severity, input::Body, parse_file, rule::At};
 
 use super::Choice;
 use crate::folder::folder_of;
@@ -16,6 +16,8 @@ pub(super) struct Version {
 
 #[derive(Debug)]
 pub(super) struct File {
+    /// The text that was read last, whatever came of it.
+    seen: Option<Arc<str>>,
     /// What is on disk, if it can be read as documents.
     pub(super) newest: Option<Version>,
     /// What was part of the last published generation.
@@ -40,11 +42,35 @@ impl Version {
             documents,
         })
     }
+
+    /// The same, with the documents of other versions where those say exactly the same: what
+    /// is the same document has not changed.
+    fn sharing<'v>(mut self, others: impl Iterator<Item = &'v Version>) -> Self {
+        let others = others.flat_map(|version| version.documents.iter());
+        let known: HashMap<(String, At), &Document> = others
+            .map(|document| {
+                (
+                    (document.meta().key(), document.meta().at.clone()),
+                    document,
+                )
+            })
+            .collect();
+        let documents = self.documents.iter().map(|document| {
+            let key = (document.meta().key(), document.meta().at.clone());
+            match known.get(&key) {
+                Some(same) if *same == document => (*same).clone(),
+                _ => document.clone(),
+            }
+        });
+        self.documents = documents.collect();
+        self
+    }
 }
 
 impl File {
     pub(super) fn of(good: Option<Version>) -> Self {
         Self {
+            seen: None,
             newest: None,
             good,
             own: Vec::new(),
@@ -58,15 +84,15 @@ impl File {
     pub(super) fn update(&mut self, name: &str, text: &Result<Arc<str>, String>) {
         let text = match text {
             Ok(text) => text,
-            Err(message) => return self.break_with(vec![whole_file(name, message)], true),
+            Err(message) => {
+                self.seen = None;
+                return self.break_with(vec![whole_file(name, message)], true);
+            }
         };
-        if self
-            .newest
-            .as_ref()
-            .is_some_and(|newest| newest.text == *text)
-        {
+        if self.seen.as_ref() == Some(text) {
             return;
         }
+        self.seen = Some(text.clone());
         let had_documents = self
             .good
             .as_ref()
@@ -84,7 +110,8 @@ impl File {
                     [] => vec![says_nothing(name)],
                     _ => misfiled(name, &version.documents),
                 };
-                self.newest = Some(version);
+                let others = self.newest.iter().chain(&self.good);
+                self.newest = Some(version.sharing(others));
                 self.absent = false;
             }
             Err(problems) => self.break_with(problems, false),

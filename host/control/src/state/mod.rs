@@ -5,6 +5,7 @@ mod publish;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -12,13 +13,14 @@ use std::{
 use anyhow::Context as _;
 use tidegate_contract::Reject;
 use tidegate_observe::directory::Directory;
-use tidegate_policy::{Ids, Mode, compiled::Compiled};
+use tidegate_policy::{Compiler, Ids, Linter, Mode, compiled::Compiled};
 use tokio::sync::watch;
 
 use super::{
     bindings::{self, Bindings},
     documents::{Documents, Keep, Past},
     event::{Event, NodeDevices, Request},
+    folder::FolderId,
     plugins::{Candidate, Plugins, printable},
     problems::Problems,
     publication::{ForProxy, InForce, Outcome, Publication},
@@ -49,6 +51,8 @@ pub struct Control<K> {
     kernel: K,
     store: Store,
     ids: Ids,
+    compiler: Compiler,
+    linter: Linter,
     documents: Documents,
     plugins: Plugins,
     bindings: Bindings,
@@ -78,6 +82,15 @@ pub struct Control<K> {
     untold: bool,
     view: watch::Sender<Arc<View>>,
     started_s: u64,
+    /// What the state folder has by now of what rarely changes.
+    kept: Kept,
+}
+
+/// What was written to the state folder last, so that it is not written again.
+#[derive(Default)]
+struct Kept {
+    origins: Option<BTreeMap<String, FolderId>>,
+    plugins: Option<BTreeMap<PathBuf, Candidate>>,
 }
 
 /// A failed publication is tried again at once, then after this wait, doubled each time:
@@ -142,6 +155,8 @@ impl<K: Kernel> Control<K> {
         );
         Ok(Self {
             ids,
+            compiler: Compiler::default(),
+            linter: Linter::default(),
             documents: Documents::new(&past),
             plugins: Plugins::new(built_in, past.plugins),
             bindings: Bindings::new(past.bindings),
@@ -165,6 +180,7 @@ impl<K: Kernel> Control<K> {
             untold: true,
             view,
             started_s,
+            kept: Kept::default(),
         })
     }
 
@@ -249,12 +265,7 @@ impl<K: Kernel> Control<K> {
                     );
                     self.keep(Keep::Forget(name));
                 }
-                if let Err(error) = self.store.save_origins(self.documents.origins()) {
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "cannot keep which folders the files came from"
-                    );
-                }
+                self.keep_origins();
                 self.dirty = true;
                 // Of a folder that is not there nothing is known.
                 if !scan.unreadable.contains_key("plugins") {
@@ -333,7 +344,7 @@ impl<K: Kernel> Control<K> {
 
     /// Compiled code that must not be lost: what is in force, what bindings may have to
     /// go back to, and what the next generation will bring.
-    pub fn artifacts(&self) -> BTreeSet<std::path::PathBuf> {
+    pub fn artifacts(&self) -> BTreeSet<PathBuf> {
         let published = self.published.iter().map(|p| &p.for_proxy);
         let on_its_way = self.on_its_way.iter().map(|next| &next.for_proxy);
         let meanwhile = self.meanwhile.iter().filter_map(|event| match event {
@@ -380,6 +391,20 @@ impl<K: Kernel> Control<K> {
                 error = format!("{error:#}"),
                 "cannot keep the last good version of a file"
             );
+        }
+    }
+
+    fn keep_origins(&mut self) {
+        let origins = self.documents.origins();
+        if self.kept.origins.as_ref() == Some(origins) {
+            return;
+        }
+        match self.store.save_origins(origins) {
+            Ok(()) => self.kept.origins = Some(origins.clone()),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "cannot keep which folders the files came from"
+            ),
         }
     }
 

@@ -8,7 +8,10 @@ use std::{
 
 use tidegate_contract::Snapshot;
 use tidegate_observe::directory::Directory;
-use tidegate_policy::{Ids, Input, Mode, Problem, Severity, compile, compiled::Compiled, lint};
+use tidegate_policy::{
+    Input, Mode, Problem, Severity,
+    compiled::{Compiled, EndpointId, Location},
+};
 
 use super::{Control, OnItsWay, PluginSet, Published, seconds_now};
 use crate::{
@@ -21,8 +24,7 @@ use crate::{
 impl<K: Kernel> Control<K> {
     /// The next generation, if there is something new that can be published.
     pub(super) fn next_generation(&mut self) -> anyhow::Result<Option<Publication>> {
-        let mut ids = self.ids.clone();
-        let Some(compiled) = self.compile(&mut ids) else {
+        let Some(compiled) = self.compile() else {
             return Ok(None);
         };
         let (plugins, mut artifacts) = self.plugin_set();
@@ -34,8 +36,10 @@ impl<K: Kernel> Control<K> {
             return Ok(None);
         }
         // Before anything that uses the numbers is published.
-        self.store.save_ids(&ids)?;
-        self.ids = ids;
+        if self.ids.is_unsaved() {
+            self.store.save_ids(&self.ids)?;
+            self.ids.saved();
+        }
 
         let before = self.published.as_ref();
         let generation = 1 + self
@@ -79,7 +83,7 @@ impl<K: Kernel> Control<K> {
 
     /// One generation from everything that can be used; `None`, with the problems
     /// noted, if the result must not be published.
-    fn compile(&mut self, ids: &mut Ids) -> Option<Compiled> {
+    fn compile(&mut self) -> Option<Compiled> {
         let now = seconds_now();
         let enforced = self.kernel.generation();
         let unknown = self.documents.unknown(enforced != 0);
@@ -96,11 +100,11 @@ impl<K: Kernel> Control<K> {
             return None;
         }
         let mut closed = self.documents.unknown(false).into_iter().any(is_policy);
-        let mut settled = self.settle_documents(ids, closed);
+        let mut settled = self.settle_documents(closed);
         // Rules that were in force and fit no more must not leave open what they closed.
         if settled.is_ok() && !closed && self.documents.left_out().any(is_policy) {
             closed = true;
-            settled = self.settle_documents(ids, closed);
+            settled = self.settle_documents(closed);
         }
         let message = closed.then(|| {
             format!(
@@ -136,11 +140,7 @@ impl<K: Kernel> Control<K> {
 
     /// Lets files step back until the rest compiles and fits. `closed`: every endpoint is
     /// in default deny.
-    fn settle_documents(
-        &mut self,
-        ids: &mut Ids,
-        closed: bool,
-    ) -> Result<(Compiled, Vec<Problem>), Vec<Problem>> {
+    fn settle_documents(&mut self, closed: bool) -> Result<(Compiled, Vec<Problem>), Vec<Problem>> {
         let base = Input {
             node_addresses: self.node_addresses.clone(),
             plugins: self.plugins.known(),
@@ -150,30 +150,30 @@ impl<K: Kernel> Control<K> {
             },
             ..Input::default()
         };
-        let before = self.ids.clone();
+        let (compiler, ids) = (&mut self.compiler, &mut self.ids);
         let kernel = &self.kernel;
         let devices = &self.node_devices;
-        let mut warnings = Vec::new();
+        let mut input = Input::default();
         // What runs in the kernel is not taken away for lack of understanding.
         let may_drop = self.published.is_none() && kernel.generation() == 0;
         let compiled = self.documents.settle(
             may_drop,
             |document| misplaced(document, devices, &base.node_addresses),
             |documents| {
-                let mut input = base.clone();
+                input = base.clone();
                 documents
                     .into_iter()
                     .for_each(|document| input.add(document));
-                // A failed attempt must leave no numbers behind.
-                *ids = before.clone();
-                let compiled = compile(&input, ids)?;
+                // Numbers that a failed attempt was given are kept for whom they were given
+                // to, like those of documents that are gone.
+                let compiled = compiler.compile(&input, ids)?;
                 if let Some(why) = kernel.too_much(&compiled) {
                     return Err(vec![of_no_file(why)]);
                 }
-                warnings = lint(&input);
                 Ok(compiled)
             },
         )?;
+        let mut warnings = self.linter.lint(&input);
         let in_use = self.documents.in_use();
         warnings.extend(in_use.flat_map(|document| outside(document, devices)));
         Ok((compiled, warnings))
@@ -189,6 +189,36 @@ impl<K: Kernel> Control<K> {
                 .map(|c| (c.info.artifact.clone(), c.artifact.clone()))
                 .collect(),
         )
+    }
+
+    fn keep_homes(&self, compiled: &Compiled) {
+        let before = self.published.as_ref();
+        let before = before.map(|published| homes(&published.compiled));
+        if before.is_some_and(|before| before.eq(homes(compiled))) {
+            return;
+        }
+        let homes = homes(compiled);
+        let homes = homes.map(|(id, name, place)| (id, (name.to_owned(), place.clone())));
+        if let Err(error) = self.store.save_homes(&homes.collect()) {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "cannot keep where endpoints live"
+            );
+        }
+    }
+
+    fn keep_plugins(&mut self) {
+        let published = self.plugins.published();
+        if self.kept.plugins.as_ref() == Some(&published) {
+            return;
+        }
+        match self.store.save_plugins(&published) {
+            Ok(()) => self.kept.plugins = Some(published),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "cannot keep the plugin list for the next start"
+            ),
+        }
     }
 
     /// A generation is in force: it becomes what the next one is compared with.
@@ -211,22 +241,10 @@ impl<K: Kernel> Control<K> {
         for keep in self.documents.commit() {
             self.keep(keep);
         }
-        let homes = compiled.endpoints.iter();
-        let homes = homes.map(|(id, e)| (*id, (e.name.clone(), e.location.clone())));
-        if let Err(error) = self.store.save_homes(&homes.collect()) {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "cannot keep where endpoints live"
-            );
-        }
+        self.keep_homes(&compiled);
         self.plugins.commit(&compiled);
         self.bindings.commit(&compiled);
-        if let Err(error) = self.store.save_plugins(&self.plugins.published()) {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "cannot keep the plugin list for the next start"
-            );
-        }
+        self.keep_plugins();
         tracing::info!(
             generation,
             endpoints = compiled.endpoints.len(),
@@ -248,6 +266,12 @@ impl<K: Kernel> Control<K> {
         });
         self.problems.generation(None, seconds_now());
     }
+}
+
+/// Where endpoints live: number, name and place.
+fn homes(compiled: &Compiled) -> impl Iterator<Item = (EndpointId, &str, &Location)> {
+    let endpoints = compiled.endpoints.iter();
+    endpoints.map(|(id, endpoint)| (*id, &*endpoint.name, &endpoint.location))
 }
 
 /// Names for people, each once.

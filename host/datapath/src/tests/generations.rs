@@ -137,12 +137,12 @@ fn the_first_generation_cuts_off_nobody_who_talks() {
             world::run(&format!(
                 "ip link add tg-d{number} type veth peer name tg-p{number}"
             ));
-            let mut endpoint = workload.clone();
+            let mut endpoint = tidegate_policy::compiled::CompiledEndpoint::clone(&workload);
             endpoint.name = format!("default/d{number}");
             endpoint.location =
                 tidegate_policy::compiled::Location::Interface(format!("tg-d{number}"));
             endpoint.addresses.clear();
-            content.endpoints.insert(100 + number, endpoint);
+            content.endpoints.insert(100 + number, endpoint.into());
         }
         let mut datapath = world.try_open(options).unwrap();
         let node = std::net::UdpSocket::bind((world::NODE, 7000)).unwrap();

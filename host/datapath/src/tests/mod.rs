@@ -10,7 +10,7 @@ mod services;
 mod verdicts;
 mod world;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use tidegate_policy::compiled::{
     AddrIdentity, Compiled, CompiledEndpoint, Decision, DefaultDeny, Direction, Location,
@@ -36,15 +36,15 @@ fn compiled(rows: Vec<PolicyRow>) -> Compiled {
         ]),
         endpoints: BTreeMap::from([(
             ENDPOINT,
-            CompiledEndpoint {
+            Arc::new(CompiledEndpoint {
                 name: "default/workload".into(),
                 identity: IDENTITY,
                 location: Location::Interface(WORKLOAD_DEVICE.into()),
                 addresses: vec![WORKLOAD.into()],
                 fast_lane: false,
                 default_deny: DefaultDeny::default(),
-                table: rows,
-            },
+                table: rows.into(),
+            }),
         )]),
         ..Compiled::default()
     }

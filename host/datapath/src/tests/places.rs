@@ -1,5 +1,7 @@
 //! Devices and outside devices that come and go.
 
+use std::sync::Arc;
+
 use tidegate_policy::compiled::{Location, Verdict};
 
 use super::{ENDPOINT, compiled, policy, world};
@@ -164,7 +166,7 @@ fn a_bridge_of_workloads_is_no_outside_device() {
         options.outside = vec!["br0".to_owned()];
         let mut datapath = world.try_open(options).unwrap();
         let mut content = compiled(policy(Verdict::Allow));
-        let endpoint = content.endpoints.get_mut(&ENDPOINT).unwrap();
+        let endpoint = Arc::make_mut(content.endpoints.get_mut(&ENDPOINT).unwrap());
         endpoint.location = Location::Interface("web".to_owned());
         datapath.publish(1, &content).unwrap();
         let report = datapath.attach_pending().unwrap();
@@ -194,7 +196,7 @@ fn a_device_without_ethernet_headers_leads_outside_and_to_no_workload() {
         options.outside = vec!["tg-tunnel".into()];
         let mut datapath = world.try_open(options).unwrap();
         let mut generation = compiled(policy(Verdict::Deny));
-        let endpoint = generation.endpoints.get_mut(&ENDPOINT).unwrap();
+        let endpoint = Arc::make_mut(generation.endpoints.get_mut(&ENDPOINT).unwrap());
         endpoint.location = Location::Interface("tg-other".into());
         let report = datapath.publish(1, &generation).unwrap().attach;
         let waiting: Vec<_> = report.waiting.iter().map(ToString::to_string).collect();
@@ -298,7 +300,7 @@ fn a_workload_is_never_behind_a_way_out_of_the_node() {
         let devices = [(1, "tg-outside"), (2, "lo"), (3, "tg-bridge")];
         for (generation, device) in devices {
             let mut content = compiled(policy(Verdict::Deny));
-            let endpoint = content.endpoints.get_mut(&ENDPOINT).unwrap();
+            let endpoint = Arc::make_mut(content.endpoints.get_mut(&ENDPOINT).unwrap());
             endpoint.location = Location::Interface(device.into());
             let report = datapath.publish(generation, &content).unwrap();
             assert!(
@@ -379,7 +381,7 @@ fn a_host_service_is_known_by_its_cgroup() {
         options.cgroup = Some(child.0.clone());
         let mut datapath = world.try_open(options.clone()).unwrap();
         let mut content = compiled(policy(Verdict::Allow));
-        let endpoint = content.endpoints.get_mut(&ENDPOINT).unwrap();
+        let endpoint = Arc::make_mut(content.endpoints.get_mut(&ENDPOINT).unwrap());
         endpoint.location = Location::Cgroup(name);
         datapath.publish(1, &content).unwrap();
         assert_eq!(datapath.tables.cgroups.entries().unwrap(), [(id, ENDPOINT)]);

@@ -24,7 +24,7 @@ fn backend(last: u8, weight: u32, state: BackendState) -> CompiledBackend {
 
 fn service(algorithm: Algorithm, backends: Vec<CompiledBackend>) -> Compiled {
     Compiled {
-        services: vec![CompiledService {
+        services: vec![std::sync::Arc::new(CompiledService {
             port_name: None,
             name: "default/web".into(),
             id: 3,
@@ -33,7 +33,7 @@ fn service(algorithm: Algorithm, backends: Vec<CompiledBackend>) -> Compiled {
             protocol: proto::TCP,
             algorithm,
             backends,
-        }],
+        })],
         ..Compiled::default()
     }
 }
@@ -117,7 +117,8 @@ fn what_is_not_there_or_weighs_nothing_is_not_chosen() {
             world.unplug();
             datapath.attach_pending().unwrap();
             assert_eq!(chosen(&datapath), ["10.0.0.3"], "the device is gone");
-            content.services[0].backends = vec![backend(1, 0, Active), workload(2, Terminating)];
+            std::sync::Arc::make_mut(&mut content.services[0]).backends =
+                vec![backend(1, 0, Active), workload(2, Terminating)];
             datapath.publish(generation + 1, &content).unwrap();
             assert_eq!(chosen(&datapath), [""; 0]);
         }

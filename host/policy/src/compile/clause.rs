@@ -1,33 +1,45 @@
-//! Rules, flattened: one clause per thing a packet can match.
+//! Documents, flattened: one clause per thing a packet can match.
 
-use std::collections::BTreeMap;
-
-use crate::{
-    compiled::{Direction, FqdnSelector, HttpRule, RuleId, RuleInfo},
-    ids::{Exhausted, Interner},
-    input::Meta,
-    rule::{At, L7Rules, PortRule, Ports, Rule, Spec, Traffic},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
-/// Rule texts by number, and the numbers of rules.
+use super::universe::Moves;
+use crate::{
+    compiled::{Direction, FqdnSelector, HttpRule, IdentityId, RuleId, RuleInfo},
+    ids::{Exhausted, Interner, Number},
+    input::{Meta, PluginBinding},
+    peer::{Peer, PeerKind},
+    rule::{At, L7Rules, Peers, Policy, PortRange, PortRule, Ports, Spec, Traffic},
+};
+
+/// Where a rule was written, by the number it holds.
+pub(super) type Texts = Vec<(Number, Arc<RuleInfo>)>;
+
+/// Numbers the rules of a document.
 #[derive(Debug)]
 pub(super) struct Register<'i> {
     numbers: &'i mut Interner,
-    pub(super) rules: BTreeMap<RuleId, RuleInfo>,
+    meta: &'i Meta,
+    pub(super) texts: Texts,
 }
 
 impl<'i> Register<'i> {
-    pub(super) fn new(numbers: &'i mut Interner) -> Self {
+    pub(super) fn new(numbers: &'i mut Interner, meta: &'i Meta) -> Self {
         Register {
             numbers,
-            rules: BTreeMap::new(),
+            meta,
+            texts: Vec::new(),
         }
     }
 
-    /// The number of a rule of a document.
-    pub(super) fn id(&mut self, meta: &Meta, at: &At) -> Result<RuleId, Exhausted> {
-        let id = self.numbers.get(&format!("{} {}", meta.key(), at.rule()))?;
-        self.rules.entry(id).or_insert_with(|| RuleInfo {
+    /// The number of a rule.
+    pub(super) fn id(&mut self, at: &At) -> Result<RuleId, Exhausted> {
+        let meta = self.meta;
+        let number = self.numbers.get(&format!("{} {}", meta.key(), at.rule()))?;
+        let id = number.get();
+        let info = RuleInfo {
             kind: meta.kind.to_owned(),
             namespace: meta.namespace.clone(),
             policy: meta.name.clone(),
@@ -35,122 +47,320 @@ impl<'i> Register<'i> {
             file: meta.file.clone(),
             line: at.line,
             column: at.column,
-        });
+        };
+        self.texts.push((number, Arc::new(info)));
         Ok(id)
     }
 }
 
 /// What is allowed or denied on some ports, by one rule.
 #[derive(Debug)]
-pub(super) struct Clause<'p> {
+pub(super) struct Clause {
     pub(super) id: RuleId,
     pub(super) direction: Direction,
     pub(super) deny: bool,
-    /// Index of the rule among all rules, for who is selected.
-    pub(super) rule: usize,
     /// Ports; `None` means all of all protocols.
-    pub(super) ports: Option<&'p [Ports]>,
-    pub(super) l7: Option<L7Clause<'p>>,
-    pub(super) meta: &'p Meta,
-    pub(super) at: &'p At,
+    pub(super) ports: Option<Vec<Ports>>,
+    pub(super) l7: Option<L7Clause>,
+    /// Index of its rule, for who is selected.
+    rule: usize,
+    policy: Arc<Policy>,
+    pub(super) at: At,
 }
 
-impl Clause<'_> {
+impl Clause {
+    pub(super) fn meta(&self) -> &Meta {
+        &self.policy.meta
+    }
+
     pub(super) fn is_shadow(&self) -> bool {
-        self.meta.is_shadow()
+        self.meta().is_shadow()
+    }
+
+    /// Does it name ports of the peer?
+    pub(super) fn names_ports_of_peers(&self) -> bool {
+        let is_name = |ports: &Ports| matches!(ports.range, PortRange::Named(_));
+        self.direction == Direction::Egress && self.ports.iter().flatten().any(is_name)
     }
 }
 
 /// L7 rules of a clause, each with its number.
 #[derive(Debug)]
-pub(super) enum L7Clause<'p> {
-    Http(Vec<(RuleId, &'p HttpRule)>),
-    Dns(Vec<(RuleId, &'p FqdnSelector)>),
+pub(super) enum L7Clause {
+    Http(Vec<(RuleId, HttpRule)>),
+    Dns(Vec<(RuleId, FqdnSelector)>),
     Plugin {
-        at: &'p At,
-        name: &'p str,
-        rules: Vec<(RuleId, &'p serde_json::Value)>,
+        at: At,
+        name: String,
+        rules: Vec<(RuleId, serde_json::Value)>,
     },
 }
+
+/// Identities that something selects; `None` means everybody, known or not.
+type Selected = Option<BTreeSet<IdentityId>>;
 
 /// The clauses of one spec, and the number of the spec itself (which stands for its
 /// default deny).
 #[derive(Debug)]
-pub(super) struct FlatSpec<'p> {
-    pub(super) spec: &'p Spec,
-    /// Of a document in shadow.
-    pub(super) shadow: bool,
+pub(super) struct FlatSpec {
     pub(super) id: RuleId,
-    pub(super) clauses: Vec<Clause<'p>>,
+    pub(super) clauses: Vec<Clause>,
+    /// Label sets it applies to.
+    pub(super) subjects: BTreeSet<IdentityId>,
+    /// By rule: who is among its peers.
+    peers: Vec<Selected>,
+    /// Another number whenever a table could come out in another way because of it.
+    pub(super) stamp: u64,
+    policy: Arc<Policy>,
+    index: usize,
 }
 
-/// Flattens a spec. `rules` collects the rules that [`Clause::rule`] points at.
-pub(super) fn flatten<'p>(
-    meta: &'p Meta,
-    spec: &'p Spec,
+impl FlatSpec {
+    fn spec(&self) -> &Spec {
+        &self.policy.specs[self.index]
+    }
+
+    pub(super) fn is_shadow(&self) -> bool {
+        self.policy.meta.is_shadow()
+    }
+
+    pub(super) fn denies_by_default(&self, direction: Direction) -> bool {
+        self.spec().denies_by_default(direction)
+    }
+
+    /// Who is among the peers of a clause; `None` means everybody.
+    pub(super) fn peers_of(&self, clause: &Clause) -> Option<&BTreeSet<IdentityId>> {
+        self.peers[clause.rule].as_ref()
+    }
+
+    fn follow(&mut self, moves: &Moves, everybody: &Everybody, stamps: &mut Stamps) {
+        let policy = self.policy.clone();
+        let spec = &policy.specs[self.index];
+        revise(&mut self.subjects, moves, everybody, &|peer| {
+            is_subject(peer) && spec.subject.matches(&peer.labels)
+        });
+        let mut changed = false;
+        for (rule, peers) in spec.rules.iter().zip(&mut self.peers) {
+            if let Some(peers) = peers {
+                let selects = |peer: &Peer| peer.is_among(&rule.peers);
+                changed |= revise(peers, moves, everybody, &selects);
+            }
+        }
+        if changed {
+            self.stamp = stamps.next();
+        }
+    }
+}
+
+/// A policy, flattened.
+#[derive(Debug)]
+pub(super) struct FlatPolicy {
+    pub(super) policy: Arc<Policy>,
+    pub(super) specs: Vec<FlatSpec>,
+    pub(super) texts: Texts,
+}
+
+impl FlatPolicy {
+    /// One whose rules are not applied at all.
+    pub(super) fn idle(policy: &Arc<Policy>) -> Self {
+        Self {
+            policy: policy.clone(),
+            specs: Vec::new(),
+            texts: Vec::new(),
+        }
+    }
+
+    pub(super) fn new(
+        policy: &Arc<Policy>,
+        numbers: &mut Interner,
+        everybody: &Everybody,
+        stamps: &mut Stamps,
+    ) -> Result<Self, Exhausted> {
+        let mut register = Register::new(numbers, &policy.meta);
+        let mut specs = Vec::new();
+        for (index, spec) in policy.specs.iter().enumerate() {
+            let id = register.id(&spec.at)?;
+            let mut flat = FlatSpec {
+                id,
+                clauses: flatten(policy, spec, &mut register)?,
+                subjects: BTreeSet::new(),
+                peers: spec
+                    .rules
+                    .iter()
+                    .map(|rule| nobody_yet(&rule.peers))
+                    .collect(),
+                stamp: stamps.next(),
+                policy: policy.clone(),
+                index,
+            };
+            flat.follow(&Moves::all(everybody), everybody, stamps);
+            specs.push(flat);
+        }
+        let texts = register.texts;
+        Ok(Self {
+            policy: policy.clone(),
+            specs,
+            texts,
+        })
+    }
+
+    /// Identities came and went.
+    pub(super) fn follow(&mut self, moves: &Moves, everybody: &Everybody, stamps: &mut Stamps) {
+        for spec in &mut self.specs {
+            spec.follow(moves, everybody, stamps);
+        }
+    }
+}
+
+fn nobody_yet(peers: &Peers) -> Selected {
+    match peers {
+        Peers::Any => None,
+        Peers::Of(_) => Some(BTreeSet::new()),
+    }
+}
+
+/// Everybody there is, by identity.
+pub(super) type Everybody = BTreeMap<IdentityId, Peer>;
+
+/// Gives each number once.
+#[derive(Debug, Default)]
+pub(super) struct Stamps(u64);
+
+impl Stamps {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
+/// Only label sets are subjects of policies.
+fn is_subject(peer: &Peer) -> bool {
+    peer.kind == PeerKind::Endpoint
+}
+
+/// Brings a selection up to date. True if it has changed.
+fn revise(
+    selected: &mut BTreeSet<IdentityId>,
+    moves: &Moves,
+    everybody: &Everybody,
+    selects: &dyn Fn(&Peer) -> bool,
+) -> bool {
+    let mut changed = false;
+    for identity in &moves.gone {
+        changed |= selected.remove(identity);
+    }
+    for identity in &moves.come {
+        if everybody.get(identity).is_some_and(selects) {
+            changed |= selected.insert(*identity);
+        }
+    }
+    changed
+}
+
+/// A binding, and who it is about.
+#[derive(Debug)]
+pub(super) struct FlatBinding {
+    pub(super) binding: Arc<PluginBinding>,
+    pub(super) rule: RuleId,
+    pub(super) texts: Texts,
+    /// Label sets it applies to.
+    pub(super) subjects: BTreeSet<IdentityId>,
+    /// Its peers; `None` means everybody.
+    pub(super) peers: Selected,
+    /// As [`FlatSpec::stamp`].
+    pub(super) stamp: u64,
+}
+
+impl FlatBinding {
+    pub(super) fn new(
+        binding: &Arc<PluginBinding>,
+        numbers: &mut Interner,
+        everybody: &Everybody,
+        stamps: &mut Stamps,
+    ) -> Result<Self, Exhausted> {
+        let mut register = Register::new(numbers, &binding.meta);
+        let rule = register.id(&binding.meta.at)?;
+        let mut flat = Self {
+            rule,
+            texts: register.texts,
+            subjects: BTreeSet::new(),
+            peers: binding.peers.as_ref().map(|_| BTreeSet::new()),
+            stamp: stamps.next(),
+            binding: binding.clone(),
+        };
+        flat.follow(&Moves::all(everybody), everybody, stamps);
+        Ok(flat)
+    }
+
+    /// Identities came and went.
+    pub(super) fn follow(&mut self, moves: &Moves, everybody: &Everybody, stamps: &mut Stamps) {
+        let binding = self.binding.clone();
+        revise(&mut self.subjects, moves, everybody, &|peer| {
+            is_subject(peer) && binding.subject.matches(&peer.labels)
+        });
+        if let (Some(selected), Some(selectors)) = (&mut self.peers, &binding.peers) {
+            let selects = |peer: &Peer| {
+                // Nothing is known of the wildcard's labels.
+                peer.kind != PeerKind::Unknown
+                    && selectors.iter().any(|(_, s)| s.matches(&peer.labels))
+            };
+            if revise(selected, moves, everybody, &selects) {
+                self.stamp = stamps.next();
+            }
+        }
+    }
+}
+
+fn flatten(
+    policy: &Arc<Policy>,
+    spec: &Spec,
     register: &mut Register<'_>,
-    rules: &mut Vec<&'p Rule>,
-) -> Result<FlatSpec<'p>, Exhausted> {
-    let id = register.id(meta, &spec.at)?;
+) -> Result<Vec<Clause>, Exhausted> {
     let mut clauses = Vec::new();
-    for rule in &spec.rules {
-        let position = rules.len();
-        rules.push(rule);
-        let clause = |id, at, ports, l7| Clause {
+    for (position, rule) in spec.rules.iter().enumerate() {
+        let clause = |id, at: &At, ports, l7| Clause {
             id,
             direction: rule.direction,
             deny: rule.deny,
             rule: position,
             ports,
             l7,
-            meta,
-            at,
+            policy: policy.clone(),
+            at: at.clone(),
         };
         match &rule.traffic {
-            Traffic::All => {
-                clauses.push(clause(register.id(meta, &rule.at)?, &rule.at, None, None))
-            }
+            Traffic::All => clauses.push(clause(register.id(&rule.at)?, &rule.at, None, None)),
             Traffic::Of(items) => {
                 for item in items {
-                    let id = register.id(meta, &item.at)?;
-                    let l7 = flatten_l7(meta, item, register)?;
-                    clauses.push(clause(id, &item.at, Some(&item.ports[..]), l7));
+                    let id = register.id(&item.at)?;
+                    let l7 = flatten_l7(item, register)?;
+                    clauses.push(clause(id, &item.at, Some(item.ports.clone()), l7));
                 }
             }
         }
     }
-    Ok(FlatSpec {
-        spec,
-        shadow: meta.is_shadow(),
-        id,
-        clauses,
-    })
+    Ok(clauses)
 }
 
-fn flatten_l7<'p>(
-    meta: &Meta,
-    item: &'p PortRule,
-    register: &mut Register<'_>,
-) -> Result<Option<L7Clause<'p>>, Exhausted> {
+fn flatten_l7(item: &PortRule, register: &mut Register<'_>) -> Result<Option<L7Clause>, Exhausted> {
     Ok(match &item.l7 {
         None => None,
-        Some(L7Rules::Http(rules)) => Some(L7Clause::Http(number(meta, rules, register)?)),
-        Some(L7Rules::Dns(rules)) => Some(L7Clause::Dns(number(meta, rules, register)?)),
+        Some(L7Rules::Http(rules)) => Some(L7Clause::Http(number(rules, register)?)),
+        Some(L7Rules::Dns(rules)) => Some(L7Clause::Dns(number(rules, register)?)),
         Some(L7Rules::Plugin { at, name, rules }) => Some(L7Clause::Plugin {
-            at,
-            name,
-            rules: number(meta, rules, register)?,
+            at: at.clone(),
+            name: name.clone(),
+            rules: number(rules, register)?,
         }),
     })
 }
 
-fn number<'p, T>(
-    meta: &Meta,
-    rules: &'p [(At, T)],
+fn number<T: Clone>(
+    rules: &[(At, T)],
     register: &mut Register<'_>,
-) -> Result<Vec<(RuleId, &'p T)>, Exhausted> {
+) -> Result<Vec<(RuleId, T)>, Exhausted> {
     let numbered = rules
         .iter()
-        .map(|(at, rule)| Ok((register.id(meta, at)?, rule)));
+        .map(|(at, rule)| Ok((register.id(at)?, rule.clone())));
     numbered.collect()
 }

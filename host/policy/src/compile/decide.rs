@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use super::{
-    clause::{Clause, L7Clause},
+    clause::{Clause, FlatBinding, L7Clause},
     rows::Speaker,
 };
 use crate::{
@@ -13,8 +13,7 @@ use crate::{
         Decision, DnsRules, FailMode, FqdnSelector, HttpRule, HttpRules, L7Id, L7Protocol,
         L7RuleSet, PluginUse, Rehearsed, RuleId, Verdict,
     },
-    ids::{Exhausted, Interner},
-    input::PluginBinding,
+    ids::{Exhausted, Interner, Number},
     problem::Problem,
     rule::At,
 };
@@ -24,11 +23,11 @@ const HTTP: &str = "http";
 /// Name of the built-in DNS matcher.
 const DNS: &str = "dns";
 
-/// L7 rule sets by number.
+/// L7 rule sets of one table by number, which is held.
 #[derive(Debug)]
 pub(super) struct RuleSets<'i> {
     numbers: &'i mut Interner,
-    pub(super) sets: BTreeMap<L7Id, L7RuleSet>,
+    pub(super) sets: BTreeMap<L7Id, (Number, L7RuleSet)>,
 }
 
 impl<'i> RuleSets<'i> {
@@ -46,8 +45,9 @@ impl<'i> RuleSets<'i> {
         };
         let digest = Sha256::digest(to_json(&set));
         let key: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let id = self.numbers.get(&key)?;
-        self.sets.insert(id, set);
+        let number = self.numbers.get(&key)?;
+        let id = number.get();
+        self.sets.insert(id, (number, set));
         Ok(id)
     }
 }
@@ -58,20 +58,13 @@ fn to_json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// A binding and the number of its rule.
-#[derive(Debug)]
-pub(super) struct Bound<'p> {
-    pub(super) rule: RuleId,
-    pub(super) binding: &'p PluginBinding,
-}
-
 /// What a table is decided by.
 #[derive(Debug)]
-pub(super) struct Context<'c, 'p> {
-    pub(super) clauses: &'c [&'c Clause<'p>],
-    pub(super) bindings: &'c [Bound<'p>],
+pub(super) struct Context<'c> {
+    pub(super) clauses: &'c [&'c Clause],
+    pub(super) bindings: &'c [&'c FlatBinding],
     pub(super) otherwise: Otherwise,
-    pub(super) plugins: &'p BTreeMap<String, L7Protocol>,
+    pub(super) plugins: &'c BTreeMap<String, L7Protocol>,
 }
 
 /// What happens to traffic no clause allows.
@@ -129,7 +122,7 @@ impl Settled {
     }
 }
 
-impl Context<'_, '_> {
+impl Context<'_> {
     /// Decides for packets about which exactly these speak: by those that are enforced,
     /// as if there were no others, and beside it what all of them would decide.
     pub(super) fn decide(
@@ -199,7 +192,7 @@ impl Context<'_, '_> {
                 let (meta, at) = match *speaker {
                     Speaker::Clause { index, .. } => {
                         let clause = self.clauses[index];
-                        (clause.meta, clause.at.clone())
+                        (clause.meta(), clause.at.clone())
                     }
                     Speaker::Binding(index) => {
                         let meta = &self.bindings[index].binding.meta;
@@ -223,7 +216,7 @@ impl Context<'_, '_> {
     /// Deny wins; then, among what allows, L7 rules; a bound plugin looks at whatever is
     /// allowed.
     fn settle(&self, speakers: &[Speaker], otherwise: Decision) -> Result<Settled, Box<Problem>> {
-        let spoken: Vec<(&Clause<'_>, bool)> = speakers
+        let spoken: Vec<(&Clause, bool)> = speakers
             .iter()
             .filter_map(|speaker| match speaker {
                 Speaker::Clause { index, exact } => Some((self.clauses[*index], *exact)),
@@ -238,10 +231,10 @@ impl Context<'_, '_> {
             None if otherwise.verdict == Verdict::Allow => otherwise.rule,
             None => return Ok(Settled::plain(otherwise.verdict, otherwise.rule)),
         };
-        let bound: Vec<&Bound<'_>> = speakers
+        let bound: Vec<&FlatBinding> = speakers
             .iter()
             .filter_map(|speaker| match speaker {
-                Speaker::Binding(index) => Some(&self.bindings[*index]),
+                Speaker::Binding(index) => Some(self.bindings[*index]),
                 Speaker::Clause { .. } => None,
             })
             .collect();
@@ -311,7 +304,7 @@ struct Gathered<'p> {
 impl<'p> Gathered<'p> {
     fn add(
         &mut self,
-        clause: &Clause<'p>,
+        clause: &'p Clause,
         exact: bool,
         plugins: &BTreeMap<String, L7Protocol>,
     ) -> Result<(), Box<Problem>> {
@@ -323,8 +316,8 @@ impl<'p> Gathered<'p> {
             }
             Some(L7Clause::Http(_)) => (HTTP, L7Protocol::Http),
             Some(L7Clause::Dns(_)) => (DNS, L7Protocol::Dns),
-            Some(L7Clause::Plugin { at, name, .. }) => match plugins.get(*name) {
-                Some(protocol) => (*name, *protocol),
+            Some(L7Clause::Plugin { at, name, .. }) => match plugins.get(name) {
+                Some(protocol) => (name.as_str(), *protocol),
                 None => return Err(unknown_plugin(clause, at, name)),
             },
         };
@@ -403,9 +396,9 @@ static ANY_REQUEST: HttpRule = HttpRule {
 };
 
 /// Adds rules, the first of equal ones only.
-fn extend<'p, T: PartialEq>(all: &mut Vec<(RuleId, &'p T)>, more: &[(RuleId, &'p T)]) {
+fn extend<'p, T: PartialEq>(all: &mut Vec<(RuleId, &'p T)>, more: &'p [(RuleId, T)]) {
     for (id, rule) in more {
-        if !all.iter().any(|(_, known)| known == rule) {
+        if !all.iter().any(|(_, known)| *known == rule) {
             all.push((*id, rule));
         }
     }
@@ -415,8 +408,8 @@ fn numbers<T>(rules: &[(RuleId, T)]) -> Vec<RuleId> {
     rules.iter().map(|(id, _)| *id).collect()
 }
 
-fn unknown_plugin(clause: &Clause<'_>, at: &At, name: &str) -> Box<Problem> {
-    let problem = clause.meta.problem(
+fn unknown_plugin(clause: &Clause, at: &At, name: &str) -> Box<Problem> {
+    let problem = clause.meta().problem(
         at,
         "no plugin of this name is installed".to_owned(),
         "put it into the plugins folder first",
@@ -427,15 +420,15 @@ fn unknown_plugin(clause: &Clause<'_>, at: &At, name: &str) -> Box<Problem> {
     })
 }
 
-fn rule_conflict(clause: &Clause<'_>, other: &str, own: &str) -> Box<Problem> {
-    Box::new(clause.meta.problem(
-        clause.at,
+fn rule_conflict(clause: &Clause, other: &str, own: &str) -> Box<Problem> {
+    Box::new(clause.meta().problem(
+        &clause.at,
         format!("{own} rules meet {other} rules on the same port for the same peer"),
         "one kind of L7 rules per port",
     ))
 }
 
-fn binding_conflict(bound: &Bound<'_>, protocol: L7Protocol) -> Problem {
+fn binding_conflict(bound: &FlatBinding, protocol: L7Protocol) -> Problem {
     let protocol = protocol.name();
     bound.binding.meta.problem(
         &bound.binding.protocol_at,

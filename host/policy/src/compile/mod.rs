@@ -3,36 +3,38 @@
 //! All precedence is settled here: each row is complete for its identity, so that
 //! kernel, proxy and `explain` only look up.
 
+mod claims;
 mod clause;
 mod decide;
-mod names;
 mod rows;
 mod services;
+mod tables;
 mod universe;
 
 pub(crate) use self::services::target_port;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    rc::Rc,
+    sync::Arc,
 };
 
 use self::{
-    clause::{Clause, FlatSpec, Register, flatten},
-    decide::{Bound, Context, Otherwise, Refusal, RuleSets},
-    rows::{Speaker, Term},
-    universe::Universe,
+    claims::Claims,
+    clause::{FlatBinding, FlatPolicy, Register, Stamps, Texts},
+    services::Services,
+    tables::{Applying, Node, Table, Tables},
+    universe::{Moves, Universe},
 };
 use crate::{
     compiled::{
-        Compiled, CompiledEndpoint, Decision, DefaultDeny, Direction, PolicyRow, PortMatch, Verdict,
+        Compiled, CompiledEndpoint, Decision, EndpointId, IdentityId, L7Protocol, RuleId, RuleInfo,
+        Verdict,
     },
-    ids::{Exhausted, Ids},
-    input::{Endpoint, Input, Mode, PluginBinding},
-    labels::Label,
-    peer::{Peer, PeerKind},
+    follow::{Delta, Followed},
+    ids::{Exhausted, Ids, Interner},
+    input::{DenyList, Endpoint, Input, Mode, PluginBinding, Service},
     problem::{Problem, Severity},
-    rule::{Policy, PortNames, PortRange, Ports, Rule},
+    rule::Policy,
 };
 
 /// Default deny by nobody in particular.
@@ -50,23 +52,112 @@ const ALLOW_ALL: Decision = Decision {
     shadow: None,
 };
 
-/// Compiles everything. Errors name the document they belong to
-/// ([`Problem::document`]): without it, or with its last good version, the rest compiles.
+/// Compiles everything from scratch: see [`Compiler::compile`].
 pub fn compile(input: &Input, ids: &mut Ids) -> Result<Compiled, Vec<Problem>> {
-    let mut problems = names::check(input);
-    ids.begin();
-    let result = assemble(input, ids, &mut problems);
-    ids.end();
-    match result {
-        Ok(compiled) if problems.is_empty() => Ok(compiled),
-        Ok(_) => {
-            names::say_once(&mut problems);
-            problems.dedup();
-            Err(problems)
+    Compiler::default().compile(input, ids)
+}
+
+/// Compiles one state of the documents after the other. What follows from objects that are
+/// the same as before, not merely equal, is not worked out again; what comes out is what
+/// [`compile()`] makes of the last state alone.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    /// If it is another one, nothing of what is known counts.
+    footing: Footing,
+    followed: FollowedKinds,
+    claims: Claims,
+    state: State,
+}
+
+/// What every decision rests on.
+#[derive(Debug, Default, PartialEq)]
+struct Footing {
+    mode: Mode,
+    plugins: BTreeMap<String, L7Protocol>,
+}
+
+/// Objects that were there, by kind.
+#[derive(Debug, Default)]
+struct FollowedKinds {
+    endpoints: Followed<Endpoint>,
+    policies: Followed<Policy>,
+    services: Followed<Service>,
+    lists: Followed<DenyList>,
+    bindings: Followed<PluginBinding>,
+}
+
+/// Objects that came and went, by kind.
+#[derive(Debug)]
+struct News {
+    endpoints: Delta<Endpoint>,
+    policies: Delta<Policy>,
+    services: Delta<Service>,
+    lists: Delta<DenyList>,
+    bindings: Delta<PluginBinding>,
+}
+
+impl FollowedKinds {
+    fn look(&mut self, input: &Input) -> News {
+        News {
+            endpoints: self.endpoints.look(&input.endpoints),
+            policies: self.policies.look(&input.policies),
+            services: self.services.look(&input.services),
+            lists: self.lists.look(&input.deny_lists),
+            bindings: self.bindings.look(&input.bindings),
         }
-        Err(exhausted) => {
-            problems.push(out_of_numbers(exhausted));
-            Err(problems)
+    }
+
+    fn accept(&mut self, news: &News) {
+        self.endpoints.accept(&news.endpoints);
+        self.policies.accept(&news.policies);
+        self.services.accept(&news.services);
+        self.lists.accept(&news.lists);
+        self.bindings.accept(&news.bindings);
+    }
+}
+
+impl Compiler {
+    /// Compiles everything. Errors name the document they belong to
+    /// ([`Problem::document`]): without it, or with its last good version, the rest compiles.
+    /// If something exists twice, that is all that is told.
+    pub fn compile(&mut self, input: &Input, ids: &mut Ids) -> Result<Compiled, Vec<Problem>> {
+        if self.footing.mode != input.mode || self.footing.plugins != input.plugins {
+            *self = Self {
+                footing: Footing {
+                    mode: input.mode,
+                    plugins: input.plugins.clone(),
+                },
+                ..Self::default()
+            };
+        }
+        let news = self.followed.look(input);
+        if !self.claims.follow(&news) {
+            // What is known is about the state before, where everything existed once.
+            self.claims.forget(&news);
+            return Err(claims::problems(input));
+        }
+        self.followed.accept(&news);
+        let mut problems = Vec::new();
+        let followed = self.state.follow(&news, &self.footing, ids);
+        let result = followed.and_then(|()| {
+            self.state
+                .compiled(input, &self.footing, &mut ids.l7, &mut problems)
+        });
+        if result.is_err() {
+            // It stopped halfway.
+            *self = Self::default();
+        }
+        ids.end();
+        match result {
+            Ok(compiled) if problems.is_empty() => Ok(compiled),
+            Ok(_) => {
+                problems.dedup();
+                Err(problems)
+            }
+            Err(exhausted) => {
+                problems.push(out_of_numbers(exhausted));
+                Err(problems)
+            }
         }
     }
 }
@@ -85,332 +176,180 @@ fn out_of_numbers(exhausted: Exhausted) -> Problem {
     }
 }
 
+/// What follows from the objects there are. By name, so that the order of files never
+/// matters.
+#[derive(Debug, Default)]
+struct State {
+    universe: Universe,
+    policies: BTreeMap<String, FlatPolicy>,
+    bindings: BTreeMap<String, FlatBinding>,
+    lists: BTreeMap<String, (Arc<DenyList>, Texts)>,
+    services: Services,
+    tables: Tables,
+    endpoints: HashMap<EndpointId, Arc<CompiledEndpoint>>,
+    stamps: Stamps,
+    /// Stands for the ports of all peers: see [`Node::ports_of_peers`].
+    ports_of_peers: u64,
+}
+
+impl State {
+    /// Takes in what came and went, and gives it numbers.
+    fn follow(&mut self, news: &News, footing: &Footing, ids: &mut Ids) -> Result<(), Exhausted> {
+        for policy in &news.policies.gone {
+            self.policies.remove(&policy.meta.key());
+        }
+        for binding in &news.bindings.gone {
+            self.bindings.remove(&binding.meta.key());
+        }
+        for list in &news.lists.gone {
+            self.lists.remove(&list.meta.key());
+        }
+        let mut moves = Moves::default();
+        self.universe
+            .follow_endpoints(&news.endpoints, ids, &mut moves)?;
+        if !news.policies.is_empty() {
+            let stayed = self.policies.values().map(|flat| &*flat.policy);
+            let all = stayed.chain(news.policies.come.iter().map(|policy| &**policy));
+            self.universe.follow_policies(all, ids, &mut moves)?;
+        }
+        if moves.ports {
+            self.ports_of_peers = self.stamps.next();
+        }
+        let everybody = &self.universe.peers;
+        if !moves.is_none() {
+            for policy in self.policies.values_mut() {
+                policy.follow(&moves, everybody, &mut self.stamps);
+            }
+            for binding in self.bindings.values_mut() {
+                binding.follow(&moves, everybody, &mut self.stamps);
+            }
+        }
+        for policy in by_name(&news.policies.come, |policy| policy.meta.key()) {
+            let flat = match footing.mode {
+                Mode::Never => FlatPolicy::idle(policy),
+                _ => FlatPolicy::new(policy, &mut ids.rules, everybody, &mut self.stamps)?,
+            };
+            self.policies.insert(policy.meta.key(), flat);
+        }
+        for binding in by_name(&news.bindings.come, |binding| binding.meta.key()) {
+            let flat = FlatBinding::new(binding, &mut ids.rules, everybody, &mut self.stamps)?;
+            self.bindings.insert(binding.meta.key(), flat);
+        }
+        for list in by_name(&news.lists.come, |list| list.meta.key()) {
+            let mut register = Register::new(&mut ids.rules, &list.meta);
+            for (at, _) in &list.cidrs {
+                register.id(at)?;
+            }
+            let texts = register.texts;
+            self.lists.insert(list.meta.key(), (list.clone(), texts));
+        }
+        self.services.follow(
+            &news.services,
+            &news.endpoints,
+            &self.universe,
+            &mut ids.services,
+        )
+    }
+
+    /// One generation of what there is now.
+    fn compiled(
+        &mut self,
+        input: &Input,
+        footing: &Footing,
+        l7: &mut Interner,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Compiled, Exhausted> {
+        let mut compiled = Compiled {
+            identities: self.universe.labels.clone(),
+            fqdn: self.universe.fqdn(),
+            fqdn_in_shadow: self.universe.in_shadow.clone(),
+            ipcache: self.universe.ipcache(&input.node_addresses),
+            rules: self.rules(),
+            services: self.services.all(),
+            ..Compiled::default()
+        };
+        for (list, texts) in self.lists.values() {
+            for ((_, net), (number, _)) in list.cidrs.iter().zip(texts) {
+                compiled.deny_list.entry(*net).or_insert(number.get());
+            }
+        }
+        let mut applying: HashMap<IdentityId, Applying<'_>> = HashMap::new();
+        for spec in self.policies.values().flat_map(|policy| &policy.specs) {
+            for subject in &spec.subjects {
+                applying.entry(*subject).or_default().specs.push(spec);
+            }
+        }
+        for bound in self.bindings.values() {
+            for subject in &bound.subjects {
+                applying.entry(*subject).or_default().bindings.push(bound);
+            }
+        }
+        let node = Node {
+            everybody: &self.universe.peers,
+            mode: footing.mode,
+            plugins: &footing.plugins,
+            ports_of_peers: self.ports_of_peers,
+        };
+        let nothing = Applying::default();
+        self.tables.begin();
+        for (name, placed) in &self.universe.endpoints {
+            let applies = applying.get(&placed.identity).unwrap_or(&nothing);
+            let table = self
+                .tables
+                .of(applies, &placed.ports, &node, l7, problems)?;
+            for (id, (_, set)) in &*table.sets {
+                compiled.l7.entry(*id).or_insert_with(|| set.clone());
+            }
+            let id = placed.id.get();
+            let before = self.endpoints.get(&id);
+            let endpoint = match before.filter(|before| is_as(before, name, placed, &table)) {
+                Some(before) => before.clone(),
+                None => Arc::new(CompiledEndpoint {
+                    name: name.clone(),
+                    identity: placed.identity,
+                    location: placed.endpoint.location.clone(),
+                    addresses: placed.endpoint.addresses.clone(),
+                    fast_lane: placed.endpoint.fast_lane,
+                    default_deny: table.default_deny,
+                    table: table.rows,
+                }),
+            };
+            compiled.endpoints.insert(id, endpoint);
+        }
+        self.tables.end();
+        let endpoints = compiled.endpoints.iter();
+        self.endpoints = endpoints.map(|(id, e)| (*id, e.clone())).collect();
+        Ok(compiled)
+    }
+
+    /// Where every rule was written.
+    fn rules(&self) -> BTreeMap<RuleId, Arc<RuleInfo>> {
+        let policies = self.policies.values().map(|policy| &policy.texts);
+        let bindings = self.bindings.values().map(|bound| &bound.texts);
+        let lists = self.lists.values().map(|(_, texts)| texts);
+        let mut rules = BTreeMap::new();
+        for (number, info) in policies.chain(bindings).chain(lists).flatten() {
+            rules.entry(number.get()).or_insert_with(|| info.clone());
+        }
+        rules
+    }
+}
+
+/// Is it the endpoint, with the very table, that was compiled before?
+fn is_as(before: &CompiledEndpoint, name: &str, placed: &universe::Placed, table: &Table) -> bool {
+    let endpoint = &placed.endpoint;
+    Arc::ptr_eq(&before.table, &table.rows)
+        && before.default_deny == table.default_deny
+        && before.name == name
+        && before.identity == placed.identity
+        && before.location == endpoint.location
+        && before.addresses == endpoint.addresses
+        && before.fast_lane == endpoint.fast_lane
+}
+
 /// Documents sorted by name: the order of files never matters.
-fn by_name<T>(items: &[T], key: impl Fn(&T) -> String) -> Vec<&T> {
-    let mut sorted: Vec<&T> = items.iter().collect();
+fn by_name<T>(items: &[Arc<T>], key: impl Fn(&T) -> String) -> Vec<&Arc<T>> {
+    let mut sorted: Vec<&Arc<T>> = items.iter().collect();
     sorted.sort_by_cached_key(|item| key(item));
     sorted
-}
-
-fn assemble(
-    input: &Input,
-    ids: &mut Ids,
-    problems: &mut Vec<Problem>,
-) -> Result<Compiled, Exhausted> {
-    let universe = universe::build(input, ids, problems)?;
-    let mut register = Register::new(&mut ids.rules);
-
-    let mut rules: Vec<&Rule> = Vec::new();
-    let mut specs: Vec<FlatSpec<'_>> = Vec::new();
-    if input.mode != Mode::Never {
-        for policy in by_name(&input.policies, |p: &Policy| p.meta.key()) {
-            for spec in &policy.specs {
-                specs.push(flatten(&policy.meta, spec, &mut register, &mut rules)?);
-            }
-        }
-    }
-    let mut bindings = Vec::new();
-    for binding in by_name(&input.bindings, |b: &PluginBinding| b.meta.key()) {
-        let rule = register.id(&binding.meta, &binding.meta.at)?;
-        bindings.push(Bound { rule, binding });
-    }
-    let mut deny_list = BTreeMap::new();
-    for list in by_name(&input.deny_lists, |list| list.meta.key()) {
-        for (at, net) in &list.cidrs {
-            let id = register.id(&list.meta, at)?;
-            deny_list.entry(*net).or_insert(id);
-        }
-    }
-    let rule_texts = register.rules;
-
-    let mut tables = Tables {
-        input,
-        universe: &universe,
-        specs: &specs,
-        bindings: &bindings,
-        selected: selection(&rules, &universe.peers),
-        sets: RuleSets::new(&mut ids.l7),
-        done: HashMap::new(),
-        problems: Vec::new(),
-    };
-    let mut endpoints = BTreeMap::new();
-    for (endpoint, (id, identity)) in input.endpoints.iter().zip(&universe.endpoints) {
-        let (default_deny, table) = tables.of(endpoint)?;
-        let compiled = CompiledEndpoint {
-            name: endpoint.meta.full_name(),
-            identity: *identity,
-            location: endpoint.location.clone(),
-            addresses: endpoint.addresses.clone(),
-            fast_lane: endpoint.fast_lane,
-            default_deny,
-            table: table.to_vec(),
-        };
-        endpoints.insert(*id, compiled);
-    }
-    problems.append(&mut tables.problems);
-    let l7 = tables.sets.sets;
-    let services = services::compile(input, &universe.endpoints, &mut ids.services, problems)?;
-    Ok(Compiled {
-        identities: identities(&universe),
-        fqdn: fqdn(&universe),
-        fqdn_in_shadow: universe.in_shadow,
-        ipcache: universe.ipcache,
-        endpoints,
-        rules: rule_texts,
-        l7,
-        deny_list,
-        services,
-    })
-}
-
-fn identities(universe: &Universe) -> BTreeMap<u32, Vec<String>> {
-    let known = universe
-        .peers
-        .iter()
-        .filter(|p| p.kind != PeerKind::Unknown);
-    known
-        .map(|p| (p.id, p.labels.iter().map(Label::to_string).collect()))
-        .collect()
-}
-
-fn fqdn(universe: &Universe) -> BTreeMap<u32, crate::compiled::FqdnSelector> {
-    let of = |peer: &Peer| match &peer.kind {
-        PeerKind::Fqdn(selector) => Some((peer.id, selector.clone())),
-        _ => None,
-    };
-    universe.peers.iter().filter_map(of).collect()
-}
-
-/// Who is selected: per rule, per peer.
-fn selection(rules: &[&Rule], peers: &[Peer]) -> Vec<Vec<bool>> {
-    let row = |rule: &&Rule| {
-        peers
-            .iter()
-            .map(|peer| peer.is_among(&rule.peers))
-            .collect()
-    };
-    rules.iter().map(row).collect()
-}
-
-/// What decides which table an endpoint gets; endpoints that agree share one.
-#[derive(PartialEq, Eq, Hash)]
-struct TableKey {
-    specs: Vec<usize>,
-    bindings: Vec<usize>,
-    ports: PortNames,
-}
-
-type Table = (DefaultDeny, Rc<[PolicyRow]>);
-
-/// Policy tables, made as endpoints ask for them.
-struct Tables<'c, 'p, 'i> {
-    input: &'p Input,
-    universe: &'c Universe,
-    specs: &'c [FlatSpec<'p>],
-    bindings: &'c [Bound<'p>],
-    selected: Vec<Vec<bool>>,
-    sets: RuleSets<'i>,
-    done: HashMap<TableKey, Table>,
-    problems: Vec<Problem>,
-}
-
-impl<'p> Tables<'_, 'p, '_> {
-    /// The table of an endpoint, and which directions are in default deny.
-    fn of(&mut self, endpoint: &Endpoint) -> Result<Table, Exhausted> {
-        let positions = |selects: &dyn Fn(usize) -> bool, len: usize| -> Vec<usize> {
-            (0..len).filter(|index| selects(*index)).collect()
-        };
-        let key = TableKey {
-            specs: positions(
-                &|i| self.specs[i].spec.subject.matches(&endpoint.labels),
-                self.specs.len(),
-            ),
-            bindings: positions(
-                &|i| self.bindings[i].binding.subject.matches(&endpoint.labels),
-                self.bindings.len(),
-            ),
-            ports: endpoint.port_names(),
-        };
-        if let Some(table) = self.done.get(&key) {
-            return Ok(table.clone());
-        }
-        let mut rows = Vec::new();
-        let mut deny = DefaultDeny::default();
-        for direction in [Direction::Ingress, Direction::Egress] {
-            let otherwise = Otherwise {
-                enforced: self.otherwise(&key, direction, |spec| !spec.shadow),
-                rehearsed: self.otherwise(&key, direction, |_| true),
-            };
-            let denies = otherwise.enforced.verdict != Verdict::Allow;
-            match direction {
-                Direction::Ingress => deny.ingress = denies,
-                Direction::Egress => deny.egress = denies,
-            }
-            self.rows(&key, direction, otherwise, &mut rows)?;
-        }
-        let table: Table = (deny, rows.into());
-        self.done.insert(key, table.clone());
-        Ok(table)
-    }
-
-    /// What happens to traffic that no rule of these specs allows.
-    fn otherwise(
-        &self,
-        key: &TableKey,
-        direction: Direction,
-        counts: impl Fn(&FlatSpec<'_>) -> bool,
-    ) -> Decision {
-        let mut specs = key.specs.iter().map(|index| &self.specs[*index]);
-        let first = specs.find(|s| counts(s) && s.spec.denies_by_default(direction));
-        match (first, self.input.mode) {
-            (_, Mode::Never) => ALLOW_ALL,
-            (Some(spec), _) => Decision {
-                rule: spec.id,
-                ..DENY_ALL
-            },
-            (None, Mode::Always) => DENY_ALL,
-            (None, Mode::Default) => ALLOW_ALL,
-        }
-    }
-
-    /// Adds the rows of one direction: the wildcard's, and that of every identity
-    /// that differs from it.
-    fn rows(
-        &mut self,
-        key: &TableKey,
-        direction: Direction,
-        otherwise: Otherwise,
-        rows: &mut Vec<PolicyRow>,
-    ) -> Result<(), Exhausted> {
-        let specs = key.specs.iter().map(|index| &self.specs[*index]);
-        let clauses: Vec<&Clause<'p>> = specs
-            .flat_map(|spec| &spec.clauses)
-            .filter(|clause| clause.direction == direction)
-            .collect();
-        let context = Context {
-            clauses: &clauses,
-            bindings: self.bindings,
-            otherwise,
-            plugins: &self.input.plugins,
-        };
-        let mut decided: HashMap<Vec<Speaker>, Decision> = HashMap::new();
-        let mut built: HashMap<Vec<Term>, Rc<[(PortMatch, Decision)]>> = HashMap::new();
-        let mut wildcard: Option<Rc<[(PortMatch, Decision)]>> = None;
-        for (position, peer) in self.universe.peers.iter().enumerate() {
-            let names = match direction {
-                Direction::Ingress => &key.ports,
-                Direction::Egress => &peer.ports,
-            };
-            let mut terms = Vec::new();
-            for (index, clause) in clauses.iter().enumerate() {
-                if self.selected[clause.rule][position] {
-                    clause_terms(index, clause.ports, names, &mut terms);
-                }
-            }
-            for index in &key.bindings {
-                binding_terms(
-                    *index,
-                    self.bindings[*index].binding,
-                    direction,
-                    peer,
-                    &mut terms,
-                );
-            }
-            let entries = match built.get(&terms) {
-                Some(entries) => Rc::clone(entries),
-                None => {
-                    let mut failure = None;
-                    let entries: Rc<[_]> = rows::build(&terms, |speakers| {
-                        if let Some(decision) = decided.get(speakers) {
-                            return *decision;
-                        }
-                        let decision = context.decide(speakers, &mut self.sets);
-                        let decision = decision.unwrap_or_else(|refusal| {
-                            match refusal {
-                                Refusal::Conflict(problem) => self.problems.push(*problem),
-                                Refusal::Exhausted(error) => failure = Some(error),
-                            }
-                            DENY_ALL
-                        });
-                        decided.insert(speakers.to_vec(), decision);
-                        decision
-                    })
-                    .into();
-                    if let Some(error) = failure {
-                        return Err(error);
-                    }
-                    built.insert(terms, Rc::clone(&entries));
-                    entries
-                }
-            };
-            if wildcard.as_ref() == Some(&entries) {
-                continue;
-            }
-            rows.extend(entries.iter().map(|(ports, decision)| PolicyRow {
-                identity: peer.id,
-                direction,
-                ports: *ports,
-                decision: *decision,
-            }));
-            wildcard.get_or_insert(entries);
-        }
-        Ok(())
-    }
-}
-
-fn clause_terms(index: usize, ports: Option<&[Ports]>, names: &PortNames, terms: &mut Vec<Term>) {
-    let Some(ports) = ports else {
-        terms.push(Term {
-            speaker: Speaker::Clause {
-                index,
-                exact: false,
-            },
-            protocol: None,
-            first: 0,
-            last: u16::MAX,
-        });
-        return;
-    };
-    for ports in ports {
-        let exact = match ports.range {
-            PortRange::All => false,
-            PortRange::Numbers(first, last) => first == last,
-            PortRange::Named(_) => true,
-        };
-        for (protocol, first, last) in ports.resolve(names) {
-            terms.push(Term {
-                speaker: Speaker::Clause { index, exact },
-                protocol: Some(protocol),
-                first,
-                last,
-            });
-        }
-    }
-}
-
-fn binding_terms(
-    index: usize,
-    binding: &PluginBinding,
-    direction: Direction,
-    peer: &Peer,
-    terms: &mut Vec<Term>,
-) {
-    let of_peer = match &binding.peers {
-        None => true,
-        Some(_) if peer.kind == PeerKind::Unknown => false,
-        Some(selectors) => selectors.iter().any(|(_, s)| s.matches(&peer.labels)),
-    };
-    if binding.direction != direction || !of_peer {
-        return;
-    }
-    for protocol in binding.transports() {
-        for port in &binding.ports {
-            terms.push(Term {
-                speaker: Speaker::Binding(index),
-                protocol: Some(*protocol),
-                first: *port,
-                last: *port,
-            });
-        }
-    }
 }

@@ -1,104 +1,160 @@
 //! Services with their backends.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
+use super::universe::Universe;
 use crate::{
-    compiled::{CompiledBackend, CompiledService, EndpointId, IdentityId, Location},
-    ids::{Exhausted, Interner},
-    input::{Endpoint, Input, Service, ServicePort, TargetPort},
-    problem::Problem,
-    protocol,
+    compiled::{CompiledBackend, CompiledService, EndpointId, Location},
+    follow::Delta,
+    ids::{Exhausted, Interner, Number},
+    input::{Endpoint, Service, ServicePort, TargetPort},
 };
 
-/// All frontends, one per service address and port. `endpoints` has the id of each
-/// endpoint of the input.
-pub(super) fn compile(
-    input: &Input,
-    endpoints: &[(EndpointId, IdentityId)],
-    numbers: &mut Interner,
-    problems: &mut Vec<Problem>,
-) -> Result<Vec<CompiledService>, Exhausted> {
-    check_frontends(input, problems);
-    let workloads = workloads(input, endpoints);
-    let mut compiled = Vec::new();
-    for service in super::by_name(&input.services, |s: &Service| s.meta.key()) {
-        for port in &service.ports {
-            for (_, address) in &service.addresses {
-                let name = full_name(service, port);
-                let frontend = (SocketAddr::new(*address, port.port), port.protocol);
-                let key = format!(
-                    "{} {}/{}",
-                    service.meta.full_name(),
-                    frontend.0,
-                    port.protocol
-                );
-                compiled.push(CompiledService {
-                    port_name: port.name.clone(),
-                    name,
-                    id: numbers.get(&key)?,
-                    addr: *address,
-                    port: port.port,
-                    protocol: port.protocol,
-                    algorithm: service.algorithm,
-                    backends: backends(input, &workloads, service, port, *address),
-                });
-            }
-        }
-    }
-    Ok(compiled)
+/// Frontends of all services, by the services' names.
+#[derive(Debug, Default)]
+pub(super) struct Services {
+    made: BTreeMap<String, Made>,
+    /// Workloads of this node by address: those that live behind a device.
+    workloads: HashMap<IpAddr, EndpointId>,
 }
 
-/// Finds frontends that exist twice; the service that comes later in the input is at fault.
-fn check_frontends(input: &Input, problems: &mut Vec<Problem>) {
-    let mut frontends: BTreeMap<(SocketAddr, u8), String> = BTreeMap::new();
-    for service in &input.services {
-        for port in &service.ports {
-            for (_, address) in &service.addresses {
-                let frontend = (SocketAddr::new(*address, port.port), port.protocol);
-                if let Some(owner) = frontends.get(&frontend) {
-                    problems.push(service.meta.problem(
-                        &port.port_at,
-                        format!(
-                            "{}/{} already belongs to {owner}",
-                            frontend.0,
-                            protocol::name(port.protocol)
-                        ),
-                        "a frontend belongs to one service",
-                    ));
-                } else {
-                    frontends.insert(frontend, full_name(service, port));
+/// A service and its frontends: one per address and port.
+#[derive(Debug)]
+struct Made {
+    service: Arc<Service>,
+    frontends: Vec<(Number, Arc<CompiledService>)>,
+}
+
+impl Services {
+    /// All frontends.
+    pub(super) fn all(&self) -> Vec<Arc<CompiledService>> {
+        let frontends = self.made.values().flat_map(|made| &made.frontends);
+        frontends.map(|(_, frontend)| frontend.clone()).collect()
+    }
+
+    /// Takes in what came and went. `universe` has the endpoints as they are by now.
+    pub(super) fn follow(
+        &mut self,
+        news: &Delta<Service>,
+        endpoints: &Delta<Endpoint>,
+        universe: &Universe,
+        numbers: &mut Interner,
+    ) -> Result<(), Exhausted> {
+        for service in &news.gone {
+            self.made.remove(&service.meta.full_name());
+        }
+        let moved = self.follow_workloads(endpoints, universe);
+        let touched = |service: &Service| {
+            let by_selector = service.selector.as_ref().is_some_and(|selector| {
+                let mut changed = endpoints.all();
+                changed.any(|endpoint| selector.matches(&endpoint.labels))
+            });
+            let mut backends = service.backends.iter();
+            by_selector
+                || (!moved.is_empty() && backends.any(|backend| moved.contains(&backend.address)))
+        };
+        for made in self.made.values_mut() {
+            if !endpoints.is_empty() && touched(&made.service) {
+                made.frontends = frontends(&made.service, universe, &self.workloads, numbers)?;
+            }
+        }
+        let mut come: Vec<&Arc<Service>> = news.come.iter().collect();
+        come.sort_by_cached_key(|service| service.meta.full_name());
+        for service in come {
+            let made = Made {
+                service: service.clone(),
+                frontends: frontends(service, universe, &self.workloads, numbers)?,
+            };
+            self.made.insert(service.meta.full_name(), made);
+        }
+        Ok(())
+    }
+
+    /// Addresses that are another workload's than before.
+    fn follow_workloads(
+        &mut self,
+        endpoints: &Delta<Endpoint>,
+        universe: &Universe,
+    ) -> BTreeSet<IpAddr> {
+        let is_workload =
+            |endpoint: &&Arc<Endpoint>| matches!(endpoint.location, Location::Interface(_));
+        let mut moved = BTreeSet::new();
+        for endpoint in endpoints.gone.iter().filter(is_workload) {
+            for address in &endpoint.addresses {
+                self.workloads.remove(address);
+                moved.insert(*address);
+            }
+        }
+        for endpoint in endpoints.come.iter().filter(is_workload) {
+            let placed = universe.endpoints.get(&endpoint.meta.full_name());
+            for (address, placed) in endpoint.addresses.iter().zip(std::iter::repeat(placed)) {
+                if let Some(placed) = placed {
+                    self.workloads.insert(*address, placed.id.get());
+                    moved.insert(*address);
                 }
             }
         }
+        moved
     }
 }
 
-fn full_name(service: &Service, port: &ServicePort) -> String {
+/// The frontends of a service.
+fn frontends(
+    service: &Service,
+    universe: &Universe,
+    workloads: &HashMap<IpAddr, EndpointId>,
+    numbers: &mut Interner,
+) -> Result<Vec<(Number, Arc<CompiledService>)>, Exhausted> {
+    let selected = selected(service, universe);
+    let mut frontends = Vec::new();
+    for port in &service.ports {
+        for (_, address) in &service.addresses {
+            let frontend = SocketAddr::new(*address, port.port);
+            let key = format!("{} {frontend}/{}", service.meta.full_name(), port.protocol);
+            let number = numbers.get(&key)?;
+            let compiled = CompiledService {
+                port_name: port.name.clone(),
+                name: full_name(service, port),
+                id: number.get(),
+                addr: *address,
+                port: port.port,
+                protocol: port.protocol,
+                algorithm: service.algorithm,
+                backends: backends(&selected, workloads, service, port, *address),
+            };
+            frontends.push((number, Arc::new(compiled)));
+        }
+    }
+    Ok(frontends)
+}
+
+/// Endpoints that a service selects.
+fn selected<'u>(service: &Service, universe: &'u Universe) -> Vec<&'u Arc<Endpoint>> {
+    let Some(selector) = &service.selector else {
+        return Vec::new();
+    };
+    let sets = universe.sets.iter().filter(|(identity, _)| {
+        let peer = universe.peers.get(identity);
+        peer.is_some_and(|peer| selector.matches(&peer.labels))
+    });
+    sets.flat_map(|(_, set)| set.members.values()).collect()
+}
+
+pub(super) fn full_name(service: &Service, port: &ServicePort) -> String {
     match &port.name {
         Some(port) if service.ports.len() > 1 => format!("{}:{port}", service.meta.full_name()),
         _ => service.meta.full_name(),
     }
 }
 
-/// Workloads of this node by address: those that live behind a device.
-fn workloads(
-    input: &Input,
-    endpoints: &[(EndpointId, IdentityId)],
-) -> BTreeMap<IpAddr, EndpointId> {
-    let numbered = input.endpoints.iter().zip(endpoints);
-    numbered
-        .filter(|(endpoint, _)| matches!(endpoint.location, Location::Interface(_)))
-        .flat_map(|(endpoint, (id, _))| endpoint.addresses.iter().map(|addr| (*addr, *id)))
-        .collect()
-}
-
 /// Backends of the frontend's address family, sorted.
 fn backends(
-    input: &Input,
-    workloads: &BTreeMap<IpAddr, EndpointId>,
+    selected: &[&Arc<Endpoint>],
+    workloads: &HashMap<IpAddr, EndpointId>,
     service: &Service,
     port: &ServicePort,
     frontend: IpAddr,
@@ -121,13 +177,8 @@ fn backends(
             })
         })
         .collect();
-    if let Some(selector) = &service.selector {
-        let selected = input
-            .endpoints
-            .iter()
-            .filter(|e| selector.matches(&e.labels));
-        backends.extend(selected.flat_map(|endpoint| of_endpoint(endpoint, workloads, port)));
-    }
+    let selected = selected.iter();
+    backends.extend(selected.flat_map(|endpoint| of_endpoint(endpoint, workloads, port)));
     backends.retain(|backend| backend.addr.is_ipv4() == frontend.is_ipv4());
     backends.sort();
     backends.dedup_by_key(|backend| (backend.addr, backend.port));
@@ -149,7 +200,7 @@ pub(crate) fn target_port(endpoint: &Endpoint, port: &ServicePort) -> Option<u16
 
 fn of_endpoint(
     endpoint: &Endpoint,
-    workloads: &BTreeMap<IpAddr, EndpointId>,
+    workloads: &HashMap<IpAddr, EndpointId>,
     port: &ServicePort,
 ) -> Vec<CompiledBackend> {
     let Some(number) = target_port(endpoint, port) else {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A binding. It allows nothing by itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PluginBinding {
     /// Name and origin.
     pub meta: Meta,

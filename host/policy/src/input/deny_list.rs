@@ -9,7 +9,7 @@ use super::{
 use crate::rule::At;
 
 /// A deny list.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DenyList {
     /// Name and origin.
     pub meta: Meta,

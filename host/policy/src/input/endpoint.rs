@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A workload or a host service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
     /// Name and origin.
     pub meta: Meta,

@@ -9,7 +9,7 @@ mod reader;
 mod service;
 mod values;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -35,19 +35,20 @@ use self::{
 };
 use crate::{compiled::L7Protocol, problem::Problem, rule::Policy, yaml};
 
-/// Everything that is compiled into one generation.
+/// Everything that is compiled into one generation. Documents are shared: the same one, not
+/// an equal one, is what tells a compiler that nothing of it has changed.
 #[derive(Clone, Debug, Default)]
 pub struct Input {
     /// Workloads and host services on this node.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<Arc<Endpoint>>,
     /// Network policies.
-    pub policies: Vec<Policy>,
+    pub policies: Vec<Arc<Policy>>,
     /// Service frontends.
-    pub services: Vec<Service>,
+    pub services: Vec<Arc<Service>>,
     /// Prefixes refused on outside devices.
-    pub deny_lists: Vec<DenyList>,
+    pub deny_lists: Vec<Arc<DenyList>>,
     /// Plugins bound to ports.
-    pub bindings: Vec<PluginBinding>,
+    pub bindings: Vec<Arc<PluginBinding>>,
     /// Addresses of the node itself.
     pub node_addresses: Vec<IpAddr>,
     /// Installed plugins by name, and what they read; what `l7proto` may name.
@@ -83,7 +84,7 @@ pub enum Mode {
 }
 
 /// A document that was read without errors.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     /// What it says.
     pub body: Body,
@@ -92,18 +93,18 @@ pub struct Document {
 }
 
 /// What a document says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Body {
     /// `tidegate.io/v1alpha1 Endpoint`.
-    Endpoint(Endpoint),
+    Endpoint(Arc<Endpoint>),
     /// `cilium.io/v2 CiliumNetworkPolicy` or `CiliumClusterwideNetworkPolicy`.
-    Policy(Policy),
+    Policy(Arc<Policy>),
     /// `tidegate.io/v1alpha1 Service`.
-    Service(Service),
+    Service(Arc<Service>),
     /// `tidegate.io/v1alpha1 DenyList`.
-    DenyList(DenyList),
+    DenyList(Arc<DenyList>),
     /// `tidegate.io/v1alpha1 PluginBinding`.
-    PluginBinding(PluginBinding),
+    PluginBinding(Arc<PluginBinding>),
 }
 
 impl Document {
@@ -177,24 +178,23 @@ fn read_document(file: &str, root: &Cursor<'_>) -> Option<Body> {
     match (version_name?, kind_name?) {
         (CILIUM, "CiliumNetworkPolicy") => {
             let origin = origin("CiliumNetworkPolicy", Scope::OptionalNamespace);
-            cilium::read(root, &origin).map(Body::Policy)
+            cilium::read(root, &origin).map(|read| Body::Policy(Arc::new(read)))
         }
         (CILIUM, "CiliumClusterwideNetworkPolicy") => {
             let origin = origin("CiliumClusterwideNetworkPolicy", Scope::Cluster);
-            cilium::read(root, &origin).map(Body::Policy)
+            cilium::read(root, &origin).map(|read| Body::Policy(Arc::new(read)))
         }
         (TIDEGATE, "Endpoint") => {
-            endpoint::read(root, &origin("Endpoint", Scope::DefaultNamespace)).map(Body::Endpoint)
+            endpoint::read(root, &origin("Endpoint", Scope::DefaultNamespace))
+                .map(|read| Body::Endpoint(Arc::new(read)))
         }
-        (TIDEGATE, "Service") => {
-            service::read(root, &origin("Service", Scope::DefaultNamespace)).map(Body::Service)
-        }
-        (TIDEGATE, "DenyList") => {
-            deny_list::read(root, &origin("DenyList", Scope::Cluster)).map(Body::DenyList)
-        }
+        (TIDEGATE, "Service") => service::read(root, &origin("Service", Scope::DefaultNamespace))
+            .map(|read| Body::Service(Arc::new(read))),
+        (TIDEGATE, "DenyList") => deny_list::read(root, &origin("DenyList", Scope::Cluster))
+            .map(|read| Body::DenyList(Arc::new(read))),
         (TIDEGATE, "PluginBinding") => {
             binding::read(root, &origin("PluginBinding", Scope::DefaultNamespace))
-                .map(Body::PluginBinding)
+                .map(|read| Body::PluginBinding(Arc::new(read)))
         }
         (_, name) => {
             match KINDS.iter().find(|(_, known)| *known == name) {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Name and origin.
     pub meta: Meta,
@@ -34,7 +34,7 @@ pub struct Service {
 }
 
 /// A frontend port.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServicePort {
     /// Name, if there is one.
     pub name: Option<String>,
@@ -60,7 +60,7 @@ pub enum TargetPort {
 }
 
 /// A backend given by address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
     /// Where it was written.
     pub at: At,

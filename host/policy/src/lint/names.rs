@@ -1,13 +1,13 @@
 //! Names whose addresses nobody will ever learn.
 
-use super::warn;
+use super::{known::Known, warn};
 use crate::{
     compiled::{Direction, FqdnSelector},
     fqdn::Matcher,
     input::{Endpoint, Input, Meta, Mode},
     problem::Problem,
     protocol,
-    rule::{L7Rules, PeerSelector, Peers, PortRange, PortRule, Rule, Spec, Traffic},
+    rule::{At, L7Rules, PeerSelector, Peers, Policy, PortRange, PortRule, Rule, Spec, Traffic},
 };
 
 /// The port DNS servers listen on.
@@ -15,22 +15,18 @@ const DNS_PORT: u16 = 53;
 
 /// Looks at the names a spec has as peers: addresses are learned from the answers that
 /// pass the proxy, and from no other.
-pub(super) fn lint(input: &Input, meta: &Meta, spec: &Spec, warnings: &mut Vec<Problem>) {
-    let named = spec.rules.iter().flat_map(|rule| match &rule.peers {
-        Peers::Any => &[][..],
-        Peers::Of(selectors) => selectors,
-    });
-    let named: Vec<_> = named
-        .filter_map(|(at, selector)| match selector {
-            PeerSelector::Fqdn(name) => Some((at, name)),
-            _ => None,
-        })
-        .collect();
+pub(super) fn lint(
+    input: &Input,
+    meta: &Meta,
+    spec: &Spec,
+    known: &Known,
+    warnings: &mut Vec<Problem>,
+) {
+    let named: Vec<_> = names(spec).collect();
     let Some((first, _)) = named.first() else {
         return;
     };
-    let subjects = input.endpoints.iter();
-    for endpoint in subjects.filter(|e| spec.subject.matches(&e.labels)) {
+    for endpoint in known.selected_by(&spec.subject) {
         let who = endpoint.meta.full_name();
         let (message, hint) = match Lookups::of(input, endpoint) {
             Lookups::Seen(allowed) => {
@@ -60,6 +56,23 @@ pub(super) fn lint(input: &Input, meta: &Meta, spec: &Spec, warnings: &mut Vec<P
         };
         warnings.push(warn(meta, first, message, hint));
     }
+}
+
+/// Names that a spec has as peers.
+fn names(spec: &Spec) -> impl Iterator<Item = (&At, &FqdnSelector)> {
+    let peers = spec.rules.iter().flat_map(|rule| match &rule.peers {
+        Peers::Any => &[][..],
+        Peers::Of(selectors) => selectors,
+    });
+    peers.filter_map(|(at, selector)| match selector {
+        PeerSelector::Fqdn(name) => Some((at, name)),
+        _ => None,
+    })
+}
+
+/// Does what is found about a policy depend on which others apply to the same endpoints?
+pub(super) fn depend_on_others(policy: &Policy) -> bool {
+    policy.specs.iter().any(|spec| names(spec).next().is_some())
 }
 
 /// What becomes of an endpoint's DNS queries.

@@ -1,121 +1,24 @@
 //! Peers of rules that nobody is.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::{SELECTOR_HINT, warn};
+use super::{
+    SELECTOR_HINT,
+    known::{Known, Owner},
+    warn,
+};
 use crate::{
     compiled::Direction,
-    input::{Endpoint, Input, Meta},
-    labels::{Key, Label, NAMESPACE, Selector},
-    peer::{Peer, PeerKind, reserved},
+    input::Meta,
+    labels::{Key, NAMESPACE, Selector},
     problem::Problem,
-    rule::{At, PeerSelector, Peers, PortNames, Spec},
+    rule::{At, PeerSelector, Peers, Spec},
 };
 
-/// Everybody a rule can know by labels, and the addresses that prefixes do not select.
-pub(super) struct Known<'i> {
-    /// Label sets with the endpoints that have them.
-    pub(super) endpoints: Vec<(Peer, Vec<&'i Endpoint>)>,
-    reserved: Vec<Peer>,
-    addresses: BTreeMap<IpAddr, Owner<'i>>,
-    /// Selectors that were asked about: rules often repeat them.
-    asked: BTreeMap<Selector, bool>,
-}
-
-/// Whose an address is that is not outside.
-#[derive(Clone, Copy)]
-enum Owner<'i> {
-    Node,
-    Endpoint(&'i Endpoint),
-}
-
-impl<'i> Known<'i> {
-    pub(super) fn of(input: &'i Input) -> Self {
-        let mut sets: BTreeMap<&[Label], Vec<&Endpoint>> = BTreeMap::new();
-        for endpoint in &input.endpoints {
-            sets.entry(&endpoint.labels).or_default().push(endpoint);
-        }
-        let peer = |id, labels: &[Label], kind| Peer {
-            id,
-            labels: labels.to_vec(),
-            kind,
-            ports: PortNames::new(),
-        };
-        let node = input.node_addresses.iter();
-        let node = node.map(|address| (*address, Owner::Node));
-        let endpoints = input.endpoints.iter();
-        let endpoints = endpoints.flat_map(|endpoint| {
-            let addresses = endpoint.addresses.iter();
-            addresses.map(move |address| (*address, Owner::Endpoint(endpoint)))
-        });
-        Self {
-            addresses: node.chain(endpoints).collect(),
-            endpoints: sets
-                .into_iter()
-                .map(|(labels, of)| (peer(reserved::ANY, labels, PeerKind::Endpoint), of))
-                .collect(),
-            reserved: reserved::ALL
-                .iter()
-                .map(|(name, id)| {
-                    let labels = [Label::new("reserved", name, "")];
-                    peer(*id, &labels, PeerKind::Reserved)
-                })
-                .collect(),
-            asked: BTreeMap::new(),
-        }
-    }
-
-    fn is_somebody(&mut self, selector: &Selector) -> bool {
-        if let Some(known) = self.asked.get(selector) {
-            return *known;
-        }
-        let endpoints = self.endpoints.iter().map(|(peer, _)| peer);
-        let mut all = endpoints.chain(&self.reserved);
-        let found = all.any(|peer| selector.matches(&peer.labels));
-        self.asked.insert(selector.clone(), found);
-        found
-    }
-
-    /// Whom it would select if it did not ask for a namespace.
-    fn elsewhere(&self, selector: &Selector) -> Option<&Endpoint> {
-        let everywhere = Selector {
-            requirements: selector
-                .requirements
-                .iter()
-                .filter(|requirement| !requirement.key().is_namespace())
-                .cloned()
-                .collect(),
-        };
-        let mut sets = self.endpoints.iter();
-        let (_, of) = sets.find(|(peer, _)| everywhere.matches(&peer.labels))?;
-        of.first().copied()
-    }
-
-    /// The owner of an address in the prefix, if all addresses in it have one.
-    fn owner_of_all(&self, net: &IpNet, except: &[IpNet]) -> Option<Owner<'i>> {
-        let bits = u32::from(net.max_prefix_len() - net.prefix_len());
-        let size = 1usize.checked_shl(bits).filter(|_| bits < usize::BITS)?;
-        // Network and broadcast address are nobody's.
-        if size > self.addresses.len() + 2 {
-            return None;
-        }
-        let mut hosts = net
-            .hosts()
-            .filter(|address| !except.iter().any(|hole| hole.contains(address)));
-        let first = *self.addresses.get(&hosts.next()?)?;
-        hosts
-            .all(|address| self.addresses.contains_key(&address))
-            .then_some(first)
-    }
-}
-
 /// Looks at the peers of a spec's rules.
-pub(super) fn lint(meta: &Meta, spec: &Spec, known: &mut Known<'_>, warnings: &mut Vec<Problem>) {
+pub(super) fn lint(meta: &Meta, spec: &Spec, known: &mut Known, warnings: &mut Vec<Problem>) {
     for rule in &spec.rules {
         let Peers::Of(selectors) = &rule.peers else {
             continue;
@@ -138,7 +41,7 @@ pub(super) fn nobody(
     meta: &Meta,
     at: &At,
     selector: &Selector,
-    known: &mut Known<'_>,
+    known: &mut Known,
 ) -> Option<Problem> {
     if known.is_somebody(selector) {
         return None;
@@ -173,7 +76,7 @@ fn not_outside(
     at: &At,
     direction: Direction,
     (net, except): (&IpNet, &[IpNet]),
-    known: &Known<'_>,
+    known: &Known,
 ) -> Option<Problem> {
     let to_or_from = match direction {
         Direction::Ingress => "from",

@@ -1,6 +1,6 @@
 //! Names of ports that nobody has.
 
-use super::{peers::Known, warn};
+use super::{known::Known, warn};
 use crate::{
     compiled::Direction,
     input::{Endpoint, Meta},
@@ -11,7 +11,7 @@ use crate::{
 
 /// Looks at the ports that a spec names. For ingress the subject's count, for egress the
 /// peer's.
-pub(super) fn lint(meta: &Meta, spec: &Spec, known: &Known<'_>, warnings: &mut Vec<Problem>) {
+pub(super) fn lint(meta: &Meta, spec: &Spec, known: &Known, warnings: &mut Vec<Problem>) {
     for rule in &spec.rules {
         let Traffic::Of(items) = &rule.traffic else {
             continue;
@@ -46,15 +46,12 @@ pub(super) fn lint(meta: &Meta, spec: &Spec, known: &Known<'_>, warnings: &mut V
 }
 
 /// The endpoints whose port names count.
-fn owners<'i>(spec: &Spec, rule: &Rule, known: &Known<'i>) -> Vec<&'i Endpoint> {
-    let sets = known
-        .endpoints
-        .iter()
-        .filter(|(peer, _)| match rule.direction {
-            Direction::Ingress => spec.subject.matches(&peer.labels),
-            Direction::Egress => peer.is_among(&rule.peers),
-        });
-    sets.flat_map(|(_, of)| of).copied().collect()
+fn owners<'k>(spec: &Spec, rule: &Rule, known: &'k Known) -> Vec<&'k Endpoint> {
+    let sets = known.sets.iter().filter(|(peer, _)| match rule.direction {
+        Direction::Ingress => spec.subject.matches(&peer.labels),
+        Direction::Egress => peer.is_among(&rule.peers),
+    });
+    sets.flat_map(|(_, of)| of).map(|of| &**of).collect()
 }
 
 /// Of an egress rule: might its peers be endpoints? If not one of them is there, that is

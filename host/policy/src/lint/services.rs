@@ -1,21 +1,20 @@
 //! Services, or addresses of them, that lead nowhere.
 
-use super::{SELECTOR_HINT, warn};
+use super::{SELECTOR_HINT, known::Known, warn};
 use crate::{
     compile::target_port,
     compiled::BackendState,
-    input::{Endpoint, Input, Service, TargetPort},
+    input::{Endpoint, Service, TargetPort},
     problem::Problem,
     protocol,
 };
 
 /// Looks at where a service leads.
-pub(super) fn lint(input: &Input, service: &Service, warnings: &mut Vec<Problem>) {
+pub(super) fn lint(service: &Service, known: &Known, warnings: &mut Vec<Problem>) {
     let meta = &service.meta;
     let selected: Option<Vec<&Endpoint>> = service.selector.as_ref().map(|selector| {
-        let all = input.endpoints.iter();
-        all.filter(|endpoint| selector.matches(&endpoint.labels))
-            .collect()
+        let all = known.selected_by(selector);
+        all.map(|endpoint| &**endpoint).collect()
     });
     let nothing = match &selected {
         Some(selected) if selected.is_empty() => {

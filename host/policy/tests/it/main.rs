@@ -1,6 +1,7 @@
 //! Policies as people write them, compiled and asked.
 
 mod check;
+mod edits;
 mod messages;
 mod property;
 mod reference;

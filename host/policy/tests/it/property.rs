@@ -254,7 +254,7 @@ fn spec() -> BoxedStrategy<String> {
         .boxed()
 }
 
-fn document() -> BoxedStrategy<(String, String)> {
+pub(crate) fn document() -> BoxedStrategy<(String, String)> {
     let policy = (words(&["a", "b", ""]), prop::collection::vec(spec(), 1..3)).prop_map(
         |(namespace, specs)| {
             let kind = if namespace.is_empty() {
@@ -302,7 +302,7 @@ fn mixed_documents() -> BoxedStrategy<String> {
         .boxed()
 }
 
-const SHADOW: &str = "annotations: {tidegate.io/enforcement: shadow}";
+pub(crate) const SHADOW: &str = "annotations: {tidegate.io/enforcement: shadow}";
 
 /// Documents of which some are in shadow.
 fn rehearsal() -> impl Strategy<Value = String> {
