@@ -215,7 +215,10 @@ async fn a_proxy_of_another_version_makes_room() {
             listeners: vec![info],
             artifacts: Vec::new(),
         };
-        agent.send(&answer, &[listener.as_fd()]).await.unwrap();
+        agent
+            .send_plain(&answer, &[listener.as_fd()])
+            .await
+            .unwrap();
         let (farewell, _) = agent.receive::<ToProxy>().await.unwrap().unwrap();
         assert!(matches!(farewell, ToProxy::Drain { .. }), "{farewell:?}");
     };

@@ -63,6 +63,7 @@ impl Recorder {
             // Answers to the supervisor's own messages.
             ToAgent::Hello { .. }
             | ToAgent::Published { .. }
+            | ToAgent::Whole { .. }
             | ToAgent::Judged { .. }
             | ToAgent::Stats(_) => {}
         }

@@ -1,5 +1,5 @@
-//! One end of the socket between agent and proxy: whole messages as JSON, with
-//! descriptors attached. A message too large for one packet travels in a sealed memory
+//! One end of the socket between agent and proxy: whole messages, as [`codec`] writes them,
+//! with descriptors attached. A message too large for one packet travels in a sealed memory
 //! file: how much a plugin or a folder has to say must not decide whether it is heard.
 //!
 //! [`listener`] makes the sockets that the agent keeps for the proxy, [`socket`] those of
@@ -17,6 +17,7 @@ use nix::sys::socket::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{Interest, unix::AsyncFd};
 
+pub mod codec;
 pub mod listener;
 pub mod sealed;
 pub mod socket;
@@ -26,7 +27,7 @@ pub const MAX_PACKET: usize = 64 * 1024;
 /// Largest message, bytes: more than all plugins together can have to say.
 const MAX_MESSAGE: u64 = 32 << 20;
 /// The packet that stands for a message in the memory file attached last. No message is
-/// JSON of one space.
+/// one space.
 const IN_FILE: &[u8] = b" ";
 /// Descriptors the kernel lets one packet carry (`SCM_MAX_FD`).
 const SCM_MAX_FD: usize = 253;
@@ -68,7 +69,25 @@ impl Channel {
         message: &impl Serialize,
         attached: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
-        let message = Packet::new(message)?;
+        self.send_packet(Packet::new(codec::encode(message)?)?, attached)
+            .await
+    }
+
+    /// Sends a message that a peer of another version must understand.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::send`].
+    pub async fn send_plain(
+        &self,
+        message: &impl Serialize,
+        attached: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        self.send_packet(Packet::new(codec::encode_plain(message)?)?, attached)
+            .await
+    }
+
+    async fn send_packet(&self, message: Packet, attached: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.socket
             .async_io(Interest::WRITABLE, |socket| message.send(socket, attached))
             .await
@@ -80,7 +99,7 @@ impl Channel {
     ///
     /// `WouldBlock` if there is none, else as [`Channel::send`].
     pub fn try_send(&self, message: &impl Serialize) -> io::Result<()> {
-        Packet::new(message)?.send(self.socket.get_ref(), &[])
+        Packet::new(codec::encode(message)?)?.send(self.socket.get_ref(), &[])
     }
 
     /// The next message with its descriptors; `None` if the other side has closed.
@@ -93,14 +112,13 @@ impl Channel {
         if bytes.is_empty() {
             return Ok(None);
         }
-        if bytes == IN_FILE
-            && let Some(file) = attached.pop()
-        {
+        if bytes == IN_FILE {
+            let file = attached.pop().ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, "a message in no file")
+            })?;
             bytes = sealed::read(&sealed::check(file, MAX_MESSAGE)?)?;
         }
-        let message = serde_json::from_slice(&bytes)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Ok(Some((message, attached)))
+        Ok(Some((codec::decode(&bytes)?, attached)))
     }
 }
 
@@ -119,8 +137,7 @@ struct Packet {
 }
 
 impl Packet {
-    fn new(message: &impl Serialize) -> io::Result<Self> {
-        let bytes = serde_json::to_vec(message)?;
+    fn new(bytes: Vec<u8>) -> io::Result<Self> {
         if bytes.len() <= MAX_PACKET {
             return Ok(Self { bytes, file: None });
         }

@@ -1,6 +1,7 @@
 //! What agent and proxy tell each other, and what both keep of it: data alone, so that a
 //! room that reads a record or a limit needs neither of the two.
 
+mod delta;
 pub mod durations;
 mod message;
 mod note;
@@ -10,6 +11,7 @@ mod snapshot;
 mod stats;
 pub mod units;
 
+pub use delta::{Delta, Misfit};
 pub use message::{
     Judgement, ListenerInfo, Message, PROTOCOL_VERSION, Question, TABLES, ToAgent, ToProxy,
 };

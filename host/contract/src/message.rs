@@ -1,6 +1,8 @@
 //! The messages. One `SOCK_SEQPACKET` Unix socket (`<run>/proxy.sock`, listened on by the
-//! proxy, inherited as a descriptor), JSON messages, descriptors attached where stated. One
-//! of more than 64 KiB travels in a sealed memfd, as snapshots and compiled code always do.
+//! proxy, inherited as a descriptor), MessagePack with named fields, descriptors attached where
+//! stated. One of more than 64 KiB travels in a sealed memfd, as snapshots and compiled code
+//! always do. Greetings and [`ToProxy::Drain`] are JSON in every version: whoever speaks another
+//! one understands that much.
 
 use std::net::SocketAddr;
 
@@ -26,10 +28,15 @@ pub enum ToProxy {
         /// Listeners attached.
         listeners: Vec<ListenerInfo>,
     },
-    /// A new generation. Descriptors attached: a sealed memfd with a [`Snapshot`](crate::Snapshot)
-    /// as JSON, then one sealed memfd with compiled code per entry of
-    /// `Snapshot::plugins` whose `artifact` is not known to this proxy yet, in order.
+    /// A new generation. Descriptors attached: a sealed memfd with a [`Snapshot`](crate::Snapshot),
+    /// or with the [`Delta`](crate::Delta) that makes it of an earlier one, then one sealed
+    /// memfd with compiled code per entry of `Snapshot::plugins` whose `artifact` is not known
+    /// to this proxy yet, in order.
     Publish {
+        /// Numbers what is published in one session, from 1.
+        sequence: u64,
+        /// Sequence number of what the delta is for; `None`: it is a whole snapshot.
+        base: Option<u64>,
         /// Digests of the attached artifacts, in order.
         artifacts: Vec<String>,
     },
@@ -80,6 +87,12 @@ pub enum ToAgent {
         /// name and reason.
         refused: Vec<(String, String)>,
     },
+    /// Answer to [`ToProxy::Publish`]: this proxy has not what the delta is for. What is in
+    /// use stays in use; the whole snapshot is wanted.
+    Whole {
+        /// Of the publication.
+        sequence: u64,
+    },
     /// Answer to [`ToProxy::Judge`].
     Judged {
         /// Of the question.
@@ -106,7 +119,7 @@ pub enum ToAgent {
 }
 
 /// Version of the messages in this file.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The maps the proxy works with: who a steered flow is, addresses learned from DNS
 /// answers, and where a host service's connection or datagram wanted to go.

@@ -9,7 +9,7 @@ use tidegate_wire::dns::rcode;
 use crate::PluginInfo;
 
 /// Everything the proxy decides with.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Generation.
     pub generation: u32,

@@ -10,9 +10,9 @@ use std::{
 };
 
 use nix::sys::socket::{SockFlag, accept4};
-use tidegate_channel::{Channel, register, sealed};
+use tidegate_channel::{Channel, codec, register, sealed};
 use tidegate_contract::{
-    L7Record, ListenerInfo, PROTOCOL_VERSION, ProxyStats, Snapshot, ToAgent, ToProxy,
+    Delta, L7Record, ListenerInfo, PROTOCOL_VERSION, ProxyStats, Snapshot, ToAgent, ToProxy,
 };
 use tokio::{
     io::Interest,
@@ -87,6 +87,8 @@ pub(super) struct Control<L> {
     resources: Resources,
     judges: Judges,
     judged: mpsc::UnboundedReceiver<ToAgent>,
+    /// What this agent published last, and the number of that: what a delta may be for.
+    published: Option<(u64, Snapshot)>,
 }
 
 impl<L: Loader> Control<L> {
@@ -96,6 +98,7 @@ impl<L: Loader> Control<L> {
         Self {
             judges,
             judged,
+            published: None,
             loader,
             artifacts: Artifacts::new(),
             shared: Arc::default(),
@@ -139,6 +142,7 @@ impl<L: Loader> Control<L> {
         let mut greeted = false;
         // An agent that left half-way through sends everything again.
         self.artifacts.clear();
+        self.published = None;
         loop {
             tokio::select! {
                 message = agent.receive() => {
@@ -196,7 +200,14 @@ impl<L: Loader> Control<L> {
                     .await
             }
             ToProxy::Artifacts { artifacts } => self.take_artifacts(artifacts, attached),
-            ToProxy::Publish { artifacts } => self.publish(agent, artifacts, attached).await,
+            ToProxy::Publish {
+                sequence,
+                base,
+                artifacts,
+            } => {
+                self.publish(agent, (sequence, base), artifacts, attached)
+                    .await
+            }
             ToProxy::Judge { id, question } => {
                 self.judges.ask(id, *question, self.shared.latest());
                 Ok(())
@@ -246,7 +257,7 @@ impl<L: Loader> Control<L> {
             listeners: self.listeners.iter().map(|(info, _)| *info).collect(),
             artifacts: self.loader.held(),
         };
-        agent.send(&hello, &sockets).await?;
+        agent.send_plain(&hello, &sockets).await?;
         Ok(sockets.len())
     }
 
@@ -260,6 +271,7 @@ impl<L: Loader> Control<L> {
     async fn publish(
         &mut self,
         agent: &Channel,
+        (sequence, base): (u64, Option<u64>),
         digests: Vec<String>,
         attached: Vec<OwnedFd>,
     ) -> io::Result<()> {
@@ -271,15 +283,18 @@ impl<L: Loader> Control<L> {
         let snapshot = attached
             .next()
             .ok_or_else(|| invalid("no snapshot attached"))?;
-        let snapshot = sealed::read(&sealed::check(snapshot, MAX_SNAPSHOT)?)?;
-        let snapshot: Snapshot = serde_json::from_slice(&snapshot)?;
+        let bytes = sealed::read(&sealed::check(snapshot, MAX_SNAPSHOT)?)?;
         self.take_artifacts(digests, attached.collect())?;
+        let Some(snapshot) = self.read(base, &bytes)? else {
+            return agent.send(&ToAgent::Whole { sequence }, &[]).await;
+        };
         let artifacts = std::mem::take(&mut self.artifacts);
         let generation = snapshot.generation;
         let (plugins, refused) = self.loader.prepare(&snapshot, &artifacts);
         let before = self.shared.latest();
         self.shared
-            .publish(State::new(snapshot, plugins, tables, before.as_deref()));
+            .publish(State::new(&snapshot, plugins, tables, before.as_deref()));
+        self.published = Some((sequence, snapshot));
         self.start_workers()?;
         let published = ToAgent::Published {
             generation,
@@ -289,6 +304,25 @@ impl<L: Loader> Control<L> {
         // Whoever asks for the status sees this generation, not that of a second ago.
         self.send_stats(agent);
         Ok(())
+    }
+
+    /// The snapshot of these bytes, whole or as what is different from that of number
+    /// `base`; `None` if it is for another than what is here.
+    fn read(&mut self, base: Option<u64>, bytes: &[u8]) -> io::Result<Option<Snapshot>> {
+        let Some(base) = base else {
+            return codec::decode(bytes).map(Some);
+        };
+        let delta: Delta = codec::decode(bytes)?;
+        let Some((_, mut snapshot)) = self.published.take().filter(|(of, _)| *of == base) else {
+            return Ok(None);
+        };
+        match delta.apply(&mut snapshot) {
+            Ok(()) => Ok(Some(snapshot)),
+            Err(misfit) => {
+                tracing::warn!(%misfit, "a delta does not fit, the whole is asked for");
+                Ok(None)
+            }
+        }
     }
 
     /// Keeps compiled plugins for the snapshot that follows.

@@ -35,7 +35,7 @@ async fn greet(agent: &Channel, listeners: &[(ListenerInfo, OwnedFd)]) {
         tables: tables.keys().map(ToString::to_string).collect(),
         listeners: listeners.iter().map(|(info, _)| *info).collect(),
     };
-    agent.send(&hello, &attached).await.unwrap();
+    agent.send_plain(&hello, &attached).await.unwrap();
 }
 
 /// The next message that is not counters.
@@ -49,13 +49,68 @@ async fn next(agent: &Channel) -> (ToAgent, Vec<OwnedFd>) {
 }
 
 async fn publish(agent: &Channel, snapshot: &Snapshot) -> ToAgent {
-    let bytes = serde_json::to_vec(snapshot).unwrap();
+    bring(agent, (1, None), snapshot).await
+}
+
+/// Publishes bytes of this number, for what came with that of another.
+async fn bring(
+    agent: &Channel,
+    (sequence, base): (u64, Option<u64>),
+    what: &impl serde::Serialize,
+) -> ToAgent {
+    let bytes = codec::encode(what).unwrap();
     let snapshot = sealed::seal("snapshot", &bytes).unwrap();
     let message = ToProxy::Publish {
+        sequence,
+        base,
         artifacts: Vec::new(),
     };
     agent.send(&message, &[snapshot.as_fd()]).await.unwrap();
     next(agent).await.0
+}
+
+#[tokio::test]
+async fn what_is_different_is_enough_and_what_does_not_fit_is_asked_for_whole() {
+    let local = LocalSet::new();
+    let mut control = Control::new(Fixed(Vec::new()), RESOURCES);
+    let shared = control.shared.clone();
+    let labels = |generation| {
+        let latest = shared.latest().unwrap();
+        assert_eq!(latest.generation, generation);
+        latest.identities.keys().copied().collect::<Vec<_>>()
+    };
+    let of = |generation, identities: &[u32]| Snapshot {
+        identities: identities.iter().map(|id| (*id, Vec::new())).collect(),
+        ..snapshot(generation)
+    };
+    let (one, two, three) = (of(1, &[1, 2]), of(2, &[2, 3]), of(3, &[3]));
+    let is_whole = |answer, of| matches!(answer, ToAgent::Whole { sequence } if sequence == of);
+    let scenario = async {
+        for _ in 0..2 {
+            let (agent, proxy) = Channel::pair().unwrap();
+            let session = async {
+                greet(&agent, &[]).await;
+                next(&agent).await;
+                // Of an earlier session nothing counts.
+                let answer = bring(&agent, (1, Some(7)), &Delta::between(&one, &two)).await;
+                assert!(is_whole(answer, 1));
+                bring(&agent, (2, None), &one).await;
+                assert_eq!(labels(1), [1, 2]);
+                bring(&agent, (3, Some(2)), &Delta::between(&one, &two)).await;
+                assert_eq!(labels(2), [2, 3]);
+                // Of the right number, and yet of something else.
+                let answer = bring(&agent, (4, Some(3)), &Delta::between(&one, &three)).await;
+                assert!(is_whole(answer, 4));
+                assert_eq!(labels(2), [2, 3], "what is in use stays");
+                bring(&agent, (5, None), &three).await;
+                assert_eq!(labels(3), [3]);
+                drop(agent);
+            };
+            let (end, ()) = tokio::join!(control.session(&proxy), session);
+            assert_eq!(end.unwrap(), End::AgentGone);
+        }
+    };
+    local.run_until(scenario).await;
 }
 
 #[tokio::test]
@@ -124,6 +179,8 @@ async fn what_makes_no_sense_ends_the_session() {
     let mut control = Control::new(Fixed(Vec::new()), RESOURCES);
     let (agent, proxy) = Channel::pair().unwrap();
     let early = ToProxy::Publish {
+        sequence: 1,
+        base: None,
         artifacts: Vec::new(),
     };
     let (end, sent) = tokio::join!(control.session(&proxy), agent.send(&early, &[]));

@@ -4,7 +4,7 @@
 use std::{
     net::IpAddr,
     sync::{
-        Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -14,9 +14,9 @@ use tidegate_contract::{L7Record, ProxyStats};
 use tidegate_contract::{L7Summary, durations::Histogram};
 use tokio::sync::Notify;
 
-/// Records kept while the agent is away or slow.
+/// Records of one worker kept while the agent is away or slow.
 const MAX_RECORDS: usize = 8_192;
-/// Learned names kept while the agent is away or slow.
+/// Learned names likewise.
 const MAX_LEARNED: usize = 4_096;
 /// Longest URL or query name kept in a record, bytes.
 pub(super) const MAX_TEXT: usize = 2_048;
@@ -24,11 +24,26 @@ pub(super) const MAX_TEXT: usize = 2_048;
 /// Records and counters of all workers.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    waiting: Mutex<Waiting>,
+    /// One a worker.
+    outboxes: Mutex<Vec<Arc<Outbox>>>,
+    /// Records lost on their way to the agent that it was not told of yet.
+    untold: AtomicU64,
     /// Told when something waits that did not before.
     pub(super) wake: Notify,
     /// Counters.
     pub(super) counters: Counters,
+}
+
+/// What one worker has for the agent. Only it and whoever sends it use the lock, and the
+/// latter for a moment: no worker waits for another.
+#[derive(Debug, Default)]
+pub(super) struct Outbox(Mutex<Waiting>);
+
+impl Outbox {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Pushing to a vector does not leave it half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What waits for the agent.
@@ -94,8 +109,15 @@ impl Counters {
 }
 
 impl Records {
+    /// An outbox for one worker.
+    pub(super) fn enrol(&self) -> Arc<Outbox> {
+        let outbox = Arc::<Outbox>::default();
+        self.outboxes().push(outbox.clone());
+        outbox
+    }
+
     /// Counts a decided request or query, and keeps its record if there is room.
-    pub(super) fn keep(&self, record: L7Record) {
+    pub(super) fn keep(&self, outbox: &Outbox, record: L7Record) {
         let outcome = match (record.allowed, &record.error) {
             (true, _) => &self.counters.allowed,
             (false, None) => &self.counters.denied,
@@ -107,7 +129,7 @@ impl Records {
             L7Summary::Dns { latency_us, .. } => (&self.counters.dns, *latency_us),
         };
         histogram.add(Duration::from_micros(us));
-        let mut waiting = self.waiting();
+        let mut waiting = outbox.waiting();
         if waiting.records.len() < MAX_RECORDS {
             waiting.records.push(record);
         } else {
@@ -119,17 +141,31 @@ impl Records {
 
     /// Keeps a resolved name. One that is lost costs the agent the name in its lists,
     /// not the client its connection: the kernel's table is written already.
-    pub(super) fn learned(&self, learned: Learned) {
-        let mut waiting = self.waiting();
+    pub(super) fn learned(&self, outbox: &Outbox, learned: Learned) {
+        let mut waiting = outbox.waiting();
         if waiting.learned.len() < MAX_LEARNED {
             waiting.learned.push(learned);
         }
         self.tell(waiting);
     }
 
-    /// Takes what waits.
+    /// Takes what waits, of all workers.
     pub(super) fn take(&self) -> Waiting {
-        std::mem::take(&mut *self.waiting())
+        let mut all = Waiting {
+            lost: self.untold.swap(0, Relaxed),
+            ..Waiting::default()
+        };
+        for outbox in &*self.outboxes() {
+            let Waiting {
+                records,
+                learned,
+                lost,
+            } = std::mem::take(&mut *outbox.waiting());
+            all.records.extend(records);
+            all.learned.extend(learned);
+            all.lost += lost;
+        }
+        all
     }
 
     /// Gives back what was taken and did not get through: records that are lost now,
@@ -137,15 +173,13 @@ impl Records {
     pub(super) fn not_sent(&self, records: u64, untold: u64) {
         if records + untold > 0 {
             self.counters.records_lost.fetch_add(records, Relaxed);
-            self.waiting().lost += records + untold;
+            self.untold.fetch_add(records + untold, Relaxed);
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Pushing to a vector does not leave it half done.
-        self.waiting
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn outboxes(&self) -> MutexGuard<'_, Vec<Arc<Outbox>>> {
+        // As above.
+        self.outboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, waiting: MutexGuard<'_, Waiting>) {
@@ -201,17 +235,22 @@ mod tests {
     #[test]
     fn outcomes_are_counted_and_overflow_is_too() {
         let records = Records::default();
-        records.keep(record(true, Some("passed in spite of it")));
-        records.keep(record(false, None));
-        records.keep(record(false, Some("plugin trapped")));
+        let (one, other) = (records.enrol(), records.enrol());
+        records.keep(&one, record(true, Some("passed in spite of it")));
+        records.keep(&one, record(false, None));
+        records.keep(&one, record(false, Some("plugin trapped")));
         for _ in 3..MAX_RECORDS + 5 {
-            records.keep(record(true, None));
+            records.keep(&one, record(true, None));
         }
+        // What one worker has too much costs another nothing.
+        records.keep(&other, record(true, None));
         let stats = records.counters.stats();
         assert_eq!((stats.denied, stats.failed, stats.records_lost), (1, 1, 5));
         let waiting = records.take();
-        assert_eq!((waiting.records.len(), waiting.lost), (MAX_RECORDS, 5));
+        assert_eq!((waiting.records.len(), waiting.lost), (MAX_RECORDS + 1, 5));
         assert_eq!(records.take().lost, 0);
+        records.not_sent(2, 5);
+        assert_eq!(records.take().lost, 7);
     }
 
     #[test]

@@ -1,24 +1,27 @@
 //! What workers decide with: one immutable value, replaced as a whole. A worker looks
-//! whether there is a newer one each time it decides; that costs one atomic load.
+//! whether there is a newer one each time it decides, and waits for nobody.
 
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
-use tidegate_contract::{BindingStats, PluginStats, Reject, Snapshot};
+use arc_swap::ArcSwapOption;
+
+use tidegate_contract::{BindingStats, L7Record, PluginStats, Reject, Snapshot};
 use tidegate_policy::{
     compiled::{EndpointId, IdentityId, L7Id, PolicyRow, Rehearsed},
     fqdn::Matcher,
 };
 
 use super::{
-    decide::Chain, dns::Quotas, masquerade::Masquerade, records::Records, tables::Tables,
+    decide::Chain,
+    dns::Quotas,
+    masquerade::Masquerade,
+    records::{Learned, Outbox, Records},
+    tables::Tables,
     turns::Turns,
 };
 
@@ -64,12 +67,24 @@ pub(super) struct State {
 impl State {
     /// The state of a snapshot that follows `before`.
     pub(super) fn new(
-        snapshot: Snapshot,
+        snapshot: &Snapshot,
         plugins: Arc<dyn Plugins>,
         tables: Arc<Tables>,
         before: Option<&State>,
     ) -> Self {
-        let identities = snapshot.identities.into_iter();
+        let identities = snapshot.identities.iter().map(|(id, labels)| {
+            let known = before.and_then(|before| before.identities.get(id));
+            let labels = match known.filter(|known| known[..] == labels[..]) {
+                Some(known) => known.clone(),
+                None => labels.clone().into(),
+            };
+            (*id, labels)
+        });
+        let known = before.map(|before| &before.outward);
+        let outward = match known.filter(|known| ***known == snapshot.outward) {
+            Some(known) => known.clone(),
+            None => Arc::new(snapshot.outward.clone()),
+        };
         let fqdn = snapshot.fqdn.iter();
         let sets = snapshot.l7.iter();
         let tunnels = sets.filter(|(_, set)| set.allows_connect());
@@ -88,15 +103,15 @@ impl State {
                 .chain(shadows_before.map(|(id, shadow)| (*id, *shadow)))
                 .collect(),
             generation: snapshot.generation,
-            identities: identities.map(|(id, labels)| (id, labels.into())).collect(),
+            identities: identities.collect(),
             fqdn: fqdn
                 .map(|(id, selector)| (*id, Matcher::new(selector)))
                 .collect(),
-            fqdn_in_shadow: snapshot.fqdn_in_shadow,
+            fqdn_in_shadow: snapshot.fqdn_in_shadow.clone(),
             fqdn_min_ttl: snapshot.fqdn_min_ttl,
             reject: snapshot.reject,
             audit: snapshot.audit,
-            outward: Arc::new(snapshot.outward),
+            outward,
             plugins,
             before: before.map(|before| before.plugins.clone()),
             tables,
@@ -140,9 +155,7 @@ impl State {
 /// What all threads share.
 #[derive(Default)]
 pub(super) struct Shared {
-    /// Counts replacements of `state`; 0 while there is none.
-    version: AtomicU64,
-    state: RwLock<Option<Arc<State>>>,
+    state: ArcSwapOption<State>,
     pub(super) records: Records,
     /// What each workload's answers have taken of the table of learned addresses.
     pub(super) quotas: Quotas,
@@ -154,35 +167,23 @@ pub(super) struct Shared {
 impl Shared {
     /// Replaces the state for all workers.
     pub(super) fn publish(&self, state: State) {
-        // An assignment cannot leave the value half written.
-        let mut slot = self
-            .state
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        *slot = Some(Arc::new(state));
-        self.version.fetch_add(1, Ordering::Release);
+        self.state.store(Some(Arc::new(state)));
     }
 
     /// The latest state, if one was published.
     pub(super) fn latest(&self) -> Option<Arc<State>> {
-        self.state
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .clone()
+        self.state.load_full()
     }
 }
 
 /// One worker thread's view of what is shared.
 pub(super) struct View {
     pub(super) shared: Arc<Shared>,
-    cached: RefCell<Cached>,
+    cached: RefCell<Rc<Local>>,
+    /// What this thread has for the agent.
+    outbox: Arc<Outbox>,
     /// What this thread knows of the node's NAT.
     pub(super) masquerade: Masquerade,
-}
-
-struct Cached {
-    version: u64,
-    local: Rc<Local>,
 }
 
 /// The state, with the plugins of this thread.
@@ -212,11 +213,11 @@ impl Local {
 impl View {
     /// A view for the calling thread; `None` before the first state was published.
     pub(super) fn new(shared: Arc<Shared>) -> Option<Self> {
-        let version = shared.version.load(Ordering::Acquire);
         let local = Local::new(shared.latest()?);
         Some(Self {
+            outbox: shared.records.enrol(),
             shared,
-            cached: RefCell::new(Cached { version, local }),
+            cached: RefCell::new(local),
             masquerade: Masquerade::default(),
         })
     }
@@ -224,15 +225,21 @@ impl View {
     /// The latest state.
     pub(super) fn current(&self) -> Rc<Local> {
         let mut cached = self.cached.borrow_mut();
-        let version = self.shared.version.load(Ordering::Acquire);
-        if version != cached.version
-            && let Some(state) = self.shared.latest()
+        if let Some(latest) = &*self.shared.state.load()
+            && !Arc::ptr_eq(latest, &cached.state)
         {
-            *cached = Cached {
-                version,
-                local: Local::new(state),
-            };
+            *cached = Local::new(latest.clone());
         }
-        cached.local.clone()
+        cached.clone()
+    }
+
+    /// Counts a decided message, and keeps its record for the agent.
+    pub(super) fn keep(&self, record: L7Record) {
+        self.shared.records.keep(&self.outbox, record);
+    }
+
+    /// Keeps a resolved name for the agent.
+    pub(super) fn learned(&self, learned: Learned) {
+        self.shared.records.learned(&self.outbox, learned);
     }
 }

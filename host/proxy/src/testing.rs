@@ -99,7 +99,7 @@ pub(super) fn view_with(
 ) -> Rc<View> {
     let shared = Arc::new(Shared::default());
     let tables = Arc::new(Tables::open(descriptors(addresses)).unwrap());
-    shared.publish(State::new(snapshot, Arc::new(Sets(sets)), tables, None));
+    shared.publish(State::new(&snapshot, Arc::new(Sets(sets)), tables, None));
     Rc::new(View::new(shared).unwrap())
 }
 
@@ -108,7 +108,7 @@ impl View {
     pub(super) fn advance(&self, sets: Vec<(L7Id, L7Protocol, &'static str)>) {
         let before = self.shared.latest().unwrap();
         self.shared.publish(State::new(
-            snapshot(before.generation + 1),
+            &snapshot(before.generation + 1),
             Arc::new(Sets(sets)),
             before.tables.clone(),
             Some(&before),

@@ -261,8 +261,7 @@ async fn carry(mut client: TcpStream, flow: &FlowContext, activity: &Activity) {
 /// Leaves a record of a connection to the listener for host services that none of them made:
 /// some other process did, or no hook of the kernel saw it.
 fn unknown_at_own_listener(view: &View, peer: SocketAddr, listener: SocketAddr) {
-    let records = &view.shared.records;
-    records.keep(L7Record {
+    view.keep(L7Record {
         time_ns: now_ns(),
         transport: proto::TCP,
         source: peer,

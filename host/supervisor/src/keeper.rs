@@ -31,7 +31,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{ProxyMaps, ProxyOptions};
+use crate::{ProxyMaps, ProxyOptions, Publication};
 
 /// File name of the socket in the run directory.
 pub(crate) const SOCKET: &str = "proxy.sock";
@@ -50,6 +50,10 @@ pub(crate) struct Session {
     pub(crate) pid: u32,
     /// Digests it holds.
     pub(crate) artifacts: BTreeSet<String>,
+    /// How often something was published to it in this session.
+    pub(crate) published: u64,
+    /// What it was given last, and the number of that.
+    pub(crate) brought: Option<(u64, Arc<Publication>)>,
 }
 
 /// What came of a greeting.
@@ -112,6 +116,8 @@ impl Keeper {
                 proxy,
                 pid,
                 artifacts,
+                published: 0,
+                brought: None,
             }),
             Ok(Ok(Greeted::OfOther { protocol, pid })) => {
                 let error = protocol_error(&format!("protocol {protocol}"));
@@ -148,7 +154,7 @@ impl Keeper {
     /// yet waits at the listeners for the next one.
     async fn retire(&self, proxy: &Channel) {
         let deadline_ms = u64::try_from(RETIRING.as_millis()).unwrap_or(u64::MAX);
-        if let Err(error) = proxy.send(&ToProxy::Drain { deadline_ms }, &[]).await {
+        if let Err(error) = proxy.send_plain(&ToProxy::Drain { deadline_ms }, &[]).await {
             tracing::warn!(%error, "it cannot be told");
         }
         // The next one has a socket of its own.
@@ -222,7 +228,7 @@ impl Keeper {
                 tables: self.maps.keys().map(ToString::to_string).collect(),
                 listeners: offered.iter().map(|(info, _)| *info).collect(),
             };
-            proxy.send(&hello, &attached).await?;
+            proxy.send_plain(&hello, &attached).await?;
             // Counters and records of a proxy greeted before may come in between.
             let (protocol, pid, listeners, artifacts, attached) = loop {
                 if let (

@@ -221,7 +221,9 @@ impl ProxySupervisor {
         if let Ok(socket) = dial(&path) {
             let proxy = Channel::new(socket)?;
             let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-            proxy.send(&ToProxy::Drain { deadline_ms }, &[]).await?;
+            proxy
+                .send_plain(&ToProxy::Drain { deadline_ms }, &[])
+                .await?;
             // It closes the socket when it is done; one that hangs is left behind.
             let gone = async { while let Ok(Some(_)) = proxy.receive::<ToAgent>().await {} };
             let _ = timeout(deadline + HELLO_TIMEOUT, gone).await;

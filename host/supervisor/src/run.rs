@@ -9,8 +9,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tidegate_channel::{MAX_DESCRIPTORS, sealed};
-use tidegate_contract::{Judgement, ToAgent, ToProxy};
+use tidegate_channel::{MAX_DESCRIPTORS, codec, sealed};
+use tidegate_contract::{Delta, Judgement, ToAgent, ToProxy};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval, timeout},
@@ -147,6 +147,15 @@ impl Run {
                     Ok(Some((message, _))) => {
                         pulse.heard(&message);
                         self.forget_refused(&mut session, &message);
+                        if let ToAgent::Whole { sequence } = message {
+                            if session.brought.as_ref().is_some_and(|(of, _)| *of == sequence) {
+                                session.brought = None;
+                                if let Some(broken) = self.hand_over(&mut session).await {
+                                    return broken.end(session);
+                                }
+                            }
+                            continue;
+                        }
                         self.heard(message).await;
                     }
                     gone => {
@@ -188,7 +197,7 @@ impl Run {
                 }
                 Some(deadline) = self.drain.recv() => {
                     let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-                    let _ = session.proxy.send(&ToProxy::Drain { deadline_ms }, &[]).await;
+                    let _ = session.proxy.send_plain(&ToProxy::Drain { deadline_ms }, &[]).await;
                     while let Ok(Some((message, _))) = session.proxy.receive().await {
                         self.heard(message).await;
                     }
@@ -283,8 +292,9 @@ impl Run {
                     let _ = reply.send(judgement);
                 }
             }
-            // A greeting is only an answer; see `Keeper::greet`.
-            ToAgent::Hello { .. } => {}
+            // A greeting is only an answer; see `Keeper::greet`. The other one is dealt with
+            // where the session is.
+            ToAgent::Hello { .. } | ToAgent::Whole { .. } => {}
             event => {
                 // The agent has stopped listening; the proxy need not know.
                 let _ = self.events.send(event).await;
@@ -298,7 +308,7 @@ impl Run {
         let Some(publication) = self.latest.clone() else {
             return Ok(());
         };
-        let mut packed = match pack(&publication, &session.artifacts) {
+        let mut packed = match pack(&publication, session) {
             Ok(packed) => packed,
             Err(error) => {
                 self.latest = None;
@@ -325,11 +335,14 @@ impl Run {
             .chain(code)
             .collect();
         let digests: Vec<_> = packed.artifacts.iter().map(|(d, _)| d.clone()).collect();
-        let artifacts = digests.clone();
-        session
-            .proxy
-            .send(&ToProxy::Publish { artifacts }, &attached)
-            .await?;
+        session.published += 1;
+        let message = ToProxy::Publish {
+            sequence: session.published,
+            base: session.brought.as_ref().map(|(sequence, _)| *sequence),
+            artifacts: digests.clone(),
+        };
+        session.proxy.send(&message, &attached).await?;
+        session.brought = Some((session.published, publication.clone()));
         session.artifacts.extend(digests);
         let named: BTreeSet<_> = publication.snapshot.artifacts().collect();
         session.artifacts.retain(|digest| named.contains(digest));
@@ -344,10 +357,18 @@ struct Packed {
     artifacts: Vec<(String, OwnedFd)>,
 }
 
-/// Packs a publication. Code that cannot be read costs its plugin, which the proxy then
+/// Packs a publication, as what is different from the one before if this proxy has that.
+/// Code that cannot be read costs its plugin, which the proxy then
 /// refuses by name, and not the generation.
-fn pack(publication: &Publication, held: &BTreeSet<String>) -> io::Result<Packed> {
-    let snapshot = serde_json::to_vec(&publication.snapshot)?;
+fn pack(publication: &Publication, session: &Session) -> io::Result<Packed> {
+    let held = &session.artifacts;
+    let snapshot = match &session.brought {
+        Some((_, before)) => {
+            let delta = Delta::between(&before.snapshot, &publication.snapshot);
+            codec::encode(&delta)?
+        }
+        None => codec::encode(&publication.snapshot)?,
+    };
     let snapshot = sealed::seal("tidegate-snapshot", &snapshot)?;
     let wanted: BTreeSet<_> = (publication.snapshot.artifacts())
         .filter(|digest| !held.contains(*digest))

@@ -80,7 +80,7 @@ pub(super) fn learn(view: &View, endpoint: u32, name: &str, answer: &Answer) {
             Counters::add(&view.shared.records.counters.fqdn_overflow);
         }
     }
-    view.shared.records.learned(Learned {
+    view.learned(Learned {
         name: name.to_owned(),
         addresses: answer
             .addresses

@@ -349,7 +349,7 @@ impl FlowContext {
             L7Summary::Dns { query, .. } => shorten(query),
         }
         let facts = self.facts.get();
-        self.view.shared.records.keep(L7Record {
+        self.view.keep(L7Record {
             time_ns: now_ns(),
             transport: self.transport,
             source: self.source,
