@@ -10,12 +10,14 @@ use rtnetlink::{
 };
 use tokio::sync::mpsc;
 
-/// Sends when links, addresses, default routes or routing rules of this network
+/// Sends when links, their filters, addresses, default routes or routing rules of this network
 /// namespace may have changed; a full channel already holds the news. Ends with the
 /// netlink connection.
 pub async fn watch_devices(changed: mpsc::Sender<()>) -> io::Result<()> {
     let groups = [
         MulticastGroup::Link,
+        // Filters that may write over tags.
+        MulticastGroup::Tc,
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
         MulticastGroup::Ipv4Route,
@@ -41,5 +43,50 @@ fn matters(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
         ) => route.header.destination_prefix_length == 0,
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_filter_is_news() {
+        let run = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+            let tc = |line: &str| {
+                let status = Command::new("tc")
+                    .args(line.split(' '))
+                    .status()
+                    .expect("tc");
+                assert!(status.success(), "{line}");
+            };
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let (changed, mut news) = mpsc::channel(1);
+                tc("qdisc add dev lo clsact");
+                let watch = tokio::spawn(watch_devices(changed));
+                // The watch is there once it has something to say.
+                let heard = async {
+                    loop {
+                        tc("filter add dev lo ingress protocol all u32 match u32 0 0 flowid 1:5");
+                        let limit = std::time::Duration::from_millis(100);
+                        if let Ok(Some(())) = tokio::time::timeout(limit, news.recv()).await {
+                            return;
+                        }
+                    }
+                };
+                let limit = std::time::Duration::from_secs(5);
+                let heard = tokio::time::timeout(limit, heard).await;
+                assert!(heard.is_ok(), "no word of a filter");
+                watch.abort();
+            });
+        };
+        if let Err(panic) = std::thread::spawn(run).join() {
+            std::panic::resume_unwind(panic);
+        }
     }
 }
