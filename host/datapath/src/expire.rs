@@ -7,7 +7,7 @@ use nix::time::{ClockId, clock_gettime};
 use tidegate_decide::{flow::is_gone, policy::is_fresh};
 use tidegate_ebpf_shared::{addr::Addr, flow::FlowEntry, flow::FlowKey, identity::FqdnInfo};
 
-use super::{Datapath, DatapathError, firewall, table::Table};
+use super::{Datapath, DatapathError, table::Table};
 
 /// The clocks of the kernel's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Datapath {
     pub fn expire(&mut self, now: Clocks) -> Result<Sweep, DatapathError> {
         let mut sweep = Sweep::default();
         self.reach.look(self.reader().arrivals()?);
-        self.reach.closed(firewall::closed_inputs());
+        self.reach.look_at_firewalls();
         let mut in_use = HashSet::new();
         for (key, entry) in self.tables.flows.entries()? {
             if is_gone(&key, &entry, now.monotonic_ns)

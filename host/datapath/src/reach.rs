@@ -3,7 +3,7 @@
 
 use tidegate_contract::{Concern, Note};
 
-use super::firewall::ClosedInput;
+use super::firewall::{ClosedInput, Ruleset, closed_inputs};
 
 /// How a firewall lets in what is steered to the proxy.
 pub(super) const LET_THEM_IN: &str = "let them in: `iptables -I INPUT -m mark --mark 0x200/0xf00 \
@@ -24,6 +24,8 @@ pub(super) struct Reach {
     /// Firewalls that may drop them, and the connections that had arrived when these were
     /// found first.
     closed: (Vec<ClosedInput>, u64),
+    /// What was read of these.
+    nftables: Ruleset,
 }
 
 impl Reach {
@@ -51,8 +53,14 @@ impl Reach {
         self.expected = expected;
     }
 
+    /// Looks for firewalls that may drop what is steered.
+    pub(super) fn look_at_firewalls(&mut self) {
+        let closed = closed_inputs(&mut self.nftables);
+        self.closed(closed);
+    }
+
     /// Takes the firewalls that may drop what is steered, as they are now.
-    pub(super) fn closed(&mut self, closed: Vec<ClosedInput>) {
+    fn closed(&mut self, closed: Vec<ClosedInput>) {
         if self.closed.0 != closed {
             self.closed = (closed, self.picked);
         }

@@ -15,6 +15,7 @@ mod tests;
 
 use tidegate_contract::{Concern, Family, Note};
 
+pub(super) use self::nftables::Ruleset;
 use super::reach::LET_THEM_IN;
 
 /// A chain that drops what is steered, of one family.
@@ -53,14 +54,15 @@ impl ClosedInput {
 
 /// What may keep flows from reaching the proxy on this node, for those who have not tried.
 pub fn firewall_notes() -> Vec<Note> {
-    closed_inputs().iter().map(ClosedInput::note).collect()
+    let closed = closed_inputs(&mut Ruleset::default());
+    closed.iter().map(ClosedInput::note).collect()
 }
 
-/// Finds them. What cannot be read, for want of rights or of the kernel's support, is not
-/// claimed.
-pub(super) fn closed_inputs() -> Vec<ClosedInput> {
+/// Finds them; what was read of nftables before is not read again. What cannot be read, for want
+/// of rights or of the kernel's support, is not claimed.
+pub(super) fn closed_inputs(nftables: &mut Ruleset) -> Vec<ClosedInput> {
     let mut found: Vec<ClosedInput> = Vec::new();
-    let closed = nftables::closed().unwrap_or_default();
+    let closed = nftables.closed().unwrap_or_default().to_vec();
     for Closed { what, family } in closed.into_iter().chain(legacy::closed()) {
         match found.iter_mut().find(|found| found.what == what) {
             Some(found) => found.families.push(family),

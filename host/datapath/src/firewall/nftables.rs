@@ -24,6 +24,8 @@ const NEW_CHAIN: u16 = 3;
 const GET_CHAIN: u16 = 4;
 const NEW_RULE: u16 = 6;
 const GET_RULE: u16 = 7;
+const NEW_GENERATION: u16 = 15;
+const GET_GENERATION: u16 = 16;
 
 /// A table: its family and its name.
 type Name = (u8, String);
@@ -35,16 +37,50 @@ struct Base {
     drops: bool,
 }
 
-/// Chains that drop what is steered.
-pub(super) fn closed() -> io::Result<Vec<Closed>> {
-    if !is_loaded() {
-        return Ok(Vec::new());
+/// What was read last, and the number of the ruleset that it was read from: the kernel counts
+/// every change of one.
+#[derive(Debug, Default)]
+pub(crate) struct Ruleset {
+    generation: Option<u32>,
+    closed: Vec<Closed>,
+}
+
+impl Ruleset {
+    /// Chains that drop what is steered. Read anew where something has changed.
+    pub(super) fn closed(&mut self) -> io::Result<&[Closed]> {
+        if !is_loaded() {
+            *self = Self::default();
+            return Ok(&self.closed);
+        }
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        let now = generation(&mut socket)?;
+        if now.is_none() || now != self.generation {
+            self.closed = read(&mut socket)?;
+            // Changed meanwhile, it is read again.
+            self.generation = now;
+        }
+        Ok(&self.closed)
     }
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
+}
+
+/// The number of the ruleset there is now.
+fn generation(socket: &mut Socket) -> io::Result<Option<u32>> {
+    /// `NFTA_GEN_ID`.
+    const ID: u16 = 1;
+    let mut generation = None;
+    ask(socket, GET_GENERATION, Wanted::One, |kind, _, message| {
+        if kind == NEW_GENERATION {
+            generation = number(message, ID);
+        }
+    })?;
+    Ok(generation)
+}
+
+fn read(socket: &mut Socket) -> io::Result<Vec<Closed>> {
     let mut bases = Vec::new();
-    dump(&mut socket, GET_CHAIN, |kind, family, message| {
+    ask(socket, GET_CHAIN, Wanted::All, |kind, family, message| {
         if kind == NEW_CHAIN {
             bases.extend(Base::read(family, message));
         }
@@ -53,7 +89,7 @@ pub(super) fn closed() -> io::Result<Vec<Closed>> {
         return Ok(Vec::new());
     }
     let mut dormant = BTreeSet::new();
-    dump(&mut socket, GET_TABLE, |kind, family, message| {
+    ask(socket, GET_TABLE, Wanted::All, |kind, family, message| {
         /// `NFTA_TABLE_NAME`, `NFTA_TABLE_FLAGS` with `NFT_TABLE_F_DORMANT`.
         const NAME: u16 = 1;
         const FLAGS: u16 = 2;
@@ -64,7 +100,7 @@ pub(super) fn closed() -> io::Result<Vec<Closed>> {
     })?;
     bases.retain(|base| !dormant.contains(&base.table));
     let mut tables: BTreeMap<Name, Table> = BTreeMap::new();
-    dump(&mut socket, GET_RULE, |kind, family, message| {
+    ask(socket, GET_RULE, Wanted::All, |kind, family, message| {
         /// `NFTA_RULE_TABLE`, `_CHAIN`, `_EXPRESSIONS`.
         const TABLE: u16 = 1;
         const CHAIN: u16 = 2;
@@ -154,19 +190,36 @@ fn is_loaded() -> bool {
         || built_in.lines().any(|line| line.ends_with("/nf_tables.ko"))
 }
 
-/// Asks for all of a kind, of every family, and hands each answer to `each`: its kind, its
-/// family and its attributes.
-fn dump(socket: &mut Socket, kind: u16, mut each: impl FnMut(u16, u8, &[u8])) -> io::Result<()> {
+/// How many answers there are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    One,
+    /// All of a kind, of every family.
+    All,
+}
+
+/// Asks for something, and hands each answer to `each`: its kind, its family and its attributes.
+fn ask(
+    socket: &mut Socket,
+    kind: u16,
+    wanted: Wanted,
+    mut each: impl FnMut(u16, u8, &[u8]),
+) -> io::Result<()> {
     /// Bytes of `struct nlmsghdr` and `struct nfgenmsg`.
     const HEADER: usize = 16;
     const FAMILY: usize = 4;
-    const REQUEST_AND_DUMP: u16 = 0x301;
+    const REQUEST: u16 = 1;
+    const DUMP: u16 = 0x300;
     const ERROR: u16 = 2;
     const DONE: u16 = 3;
     let mut question = Vec::with_capacity(HEADER + FAMILY);
     question.extend(((HEADER + FAMILY) as u32).to_ne_bytes());
     question.extend((SUBSYSTEM << 8 | kind).to_ne_bytes());
-    question.extend(REQUEST_AND_DUMP.to_ne_bytes());
+    let flags = match wanted {
+        Wanted::One => REQUEST,
+        Wanted::All => REQUEST | DUMP,
+    };
+    question.extend(flags.to_ne_bytes());
     question.resize(HEADER + FAMILY, 0);
     socket.send(&question, 0)?;
     loop {
@@ -182,6 +235,9 @@ fn dump(socket: &mut Socket, kind: u16, mut each: impl FnMut(u16, u8, &[u8])) ->
                 ERROR => return Err(io::Error::other("refused by nf_tables")),
                 kind if kind >> 8 == SUBSYSTEM && message.len() >= FAMILY => {
                     each(kind & 0xff, message[0], &message[FAMILY..]);
+                    if wanted == Wanted::One {
+                        return Ok(());
+                    }
                 }
                 _ => {}
             }

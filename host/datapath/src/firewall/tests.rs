@@ -23,8 +23,31 @@ fn run(command: &str) {
 }
 
 fn found() -> Vec<String> {
-    let closed = closed_inputs().into_iter();
+    again(&mut Ruleset::default())
+}
+
+fn again(nftables: &mut Ruleset) -> Vec<String> {
+    let closed = closed_inputs(nftables).into_iter();
     closed.map(|closed| closed.what).collect()
+}
+
+#[test]
+fn rules_are_read_again_when_they_have_changed() {
+    in_namespace(|| {
+        let mut ruleset = Ruleset::default();
+        assert_eq!(again(&mut ruleset), [""; 0]);
+        run("nft add table inet f");
+        run("nft add chain inet f in { type filter hook input priority 0 ; policy drop ; }");
+        for _ in 0..2 {
+            assert_eq!(again(&mut ruleset), ["chain in of table inet f"]);
+        }
+        run("nft add rule inet f in accept");
+        assert_eq!(again(&mut ruleset), [""; 0]);
+        run("nft flush chain inet f in");
+        assert_eq!(again(&mut ruleset), ["chain in of table inet f"]);
+        run("nft delete table inet f");
+        assert_eq!(again(&mut ruleset), [""; 0]);
+    });
 }
 
 #[test]
