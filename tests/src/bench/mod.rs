@@ -4,6 +4,7 @@
 pub mod connect;
 mod cpu;
 mod empty;
+pub mod guests;
 pub mod http;
 pub mod kernel;
 pub mod neighbours;

@@ -22,7 +22,7 @@ const HTTP: u16 = 8080;
 const H2: u16 = 8081;
 /// A server that says it speaks HTTP/2, and nothing else.
 const SILENT: u16 = 8082;
-const ROUNDS: usize = 5;
+pub(super) const ROUNDS: usize = 5;
 const SLICE: Duration = Duration::from_millis(1_500);
 /// Connections of a flood.
 const FLOODS: usize = 4;
@@ -68,7 +68,9 @@ pub fn run() -> Result<Vec<Row>> {
         let mut beside = [const { Vec::new() }; 2];
         for _ in 0..ROUNDS {
             let quiet = latencies(&frontend, to(HTTP))?;
-            let noise = Noise::start(&other, to(H2), flood)?;
+            let noise = Noise::start(&other, to(H2), move |stream, stop| {
+                pour(stream, flood, stop);
+            })?;
             let noisy = latencies(&frontend, to(HTTP));
             noise.end();
             let noisy = noisy?;
@@ -89,7 +91,7 @@ pub fn run() -> Result<Vec<Row>> {
 }
 
 /// Median and 99th percentile of one client that asks again and again, microseconds.
-fn latencies(from: &Workload, to: SocketAddr) -> Result<(f64, f64)> {
+pub(super) fn latencies(from: &Workload, to: SocketAddr) -> Result<(f64, f64)> {
     let mut stream = server::connect(from, to)?;
     let (mut taken, mut answer) = (Vec::new(), [0; 4_096]);
     let until = Instant::now() + SLICE;
@@ -158,16 +160,22 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8], out: &mut Vec<u8>) {
 }
 
 /// A flood that goes on, on new connections where one was ended.
-struct Noise(Arc<AtomicBool>, Vec<JoinHandle<()>>);
+pub(super) struct Noise(Arc<AtomicBool>, Vec<JoinHandle<()>>);
 
 impl Noise {
-    fn start(from: &Workload, to: SocketAddr, flood: Flood) -> Result<Self> {
+    /// `pour` floods one connection until that is ended, or the flag is up.
+    pub(super) fn start(
+        from: &Workload,
+        to: SocketAddr,
+        pour: impl Fn(TcpStream, &AtomicBool) + Send + Clone + 'static,
+    ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for _ in 0..FLOODS {
             let (stop, first) = (stop.clone(), server::connect(from, to)?);
             // Sockets are made where the thread is.
             let netns = std::fs::File::open(from.netns_path())?;
+            let pour = pour.clone();
             threads.push(std::thread::spawn(move || {
                 if nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
                     return;
@@ -175,7 +183,7 @@ impl Noise {
                 let mut next = Some(first);
                 while !stop.load(Relaxed) {
                     if let Some(stream) = next.take().or_else(|| TcpStream::connect(to).ok()) {
-                        pour(stream, flood, &stop);
+                        pour(stream, &stop);
                     }
                 }
             }));
@@ -183,7 +191,7 @@ impl Noise {
         Ok(Self(stop, threads))
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         self.0.store(true, Relaxed);
         for thread in self.1 {
             // One that panicked has ended too.

@@ -3,14 +3,14 @@
 use std::{env, process::Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tidegate_tests::bench::{connect, http, kernel, neighbours, row::Row, scale, swap};
+use tidegate_tests::bench::{connect, guests, http, kernel, neighbours, row::Row, scale, swap};
 
 fn main() -> Result<()> {
     let filter = env::args().nth(1).unwrap_or_default();
     if filter == connect::CHILD {
         return connect::child();
     }
-    let benches: [(&str, fn() -> Result<()>); 7] = [
+    let benches: [(&str, fn() -> Result<()>); 8] = [
         ("kernel", || {
             table("Packet programs (BPF_PROG_TEST_RUN)", &kernel::run()?)
         }),
@@ -22,6 +22,9 @@ fn main() -> Result<()> {
         ("swap", swaps),
         ("neighbours", || {
             table("Neighbours in the proxy", &neighbours::run()?)
+        }),
+        ("guests", || {
+            table("Tenants beside a stranger's plugin", &guests::run()?)
         }),
         ("scale", || {
             table("One change, by the size of the node", &scale::run()?)

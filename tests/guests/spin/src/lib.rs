@@ -1,5 +1,5 @@
 //! Never returns from a request whose path starts with `/spin`, nor from `configure`
-//! if the configuration is `spin`.
+//! if the configuration is `spin`. Counts to N times 10,000 for `/busy/N`.
 
 use tidegate_sdk::{Decision, HttpFilter, Needs, Request};
 
@@ -16,6 +16,10 @@ impl HttpFilter for Spin {
     fn on_request(&mut self, request: &Request) -> Decision {
         if request.path.starts_with("/spin") {
             spin();
+        }
+        if let Some(rounds) = request.path.strip_prefix("/busy/") {
+            let rounds = rounds.parse().unwrap_or(0_u64) * 10_000;
+            (0..rounds).for_each(|n| _ = std::hint::black_box(n));
         }
         Decision::allow()
     }
