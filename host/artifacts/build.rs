@@ -4,10 +4,11 @@
 use std::{env, path::PathBuf, process::ExitCode};
 
 /// Environment variable for the compiler, and file in `target/artifacts`.
-const ARTIFACTS: [(&str, &str); 3] = [
+const ARTIFACTS: [(&str, &str); 4] = [
     ("TIDEGATE_BPF_OBJECT", "tidegate.bpf.o"),
     ("TIDEGATE_HTTP_PLUGIN", "http.wasm"),
     ("TIDEGATE_DNS_PLUGIN", "dns.wasm"),
+    ("TIDEGATE_KAFKA_PLUGIN", "kafka.wasm"),
 ];
 
 fn main() -> ExitCode {

@@ -66,6 +66,10 @@ const LAB_MODULES: [(&str, &str); 3] = [
     ("websockets", "python3-websockets"),
 ];
 
+/// Libraries of PyPI that Debian has too old or not at all, each with its version; they have
+/// a folder of their own, `target/tools/python`.
+const PYTHON_PACKAGES: [&str; 2] = ["confluent-kafka==2.16.0", "kafka-python==3.0.12"];
+
 /// Where Debian's packages put them. A Python of one's own further up the `PATH` does
 /// not matter: the lab starts the one in `/usr/bin`.
 const PYTHON_MODULES: &str = "/usr/lib/python3/dist-packages";
@@ -133,6 +137,7 @@ fn packages(programs: &[(&str, &str)], modules: &[(&str, &str)]) -> anyhow::Resu
 /// What `test`, `demo` and `bench` need besides.
 pub(crate) fn lab() -> anyhow::Result<()> {
     packages(&LAB_PROGRAMS, &LAB_MODULES)?;
+    python_packages()?;
     if !is_root() {
         bail!(
             "the lab makes network namespaces and loads kernel programs, so this command needs \
@@ -140,6 +145,30 @@ pub(crate) fn lab() -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Installs what the lab needs of PyPI, unless it is there.
+fn python_packages() -> anyhow::Result<()> {
+    let folder = workspace::tools().join("python");
+    let note = folder.join("installed");
+    let wanted = PYTHON_PACKAGES.join("\n");
+    if fs::read_to_string(&note).is_ok_and(|there| there == wanted) {
+        return Ok(());
+    }
+    say(&format!(
+        "installing from PyPI into target/tools/python: {}",
+        PYTHON_PACKAGES.join(" ")
+    ));
+    if !Path::new("/usr/lib/python3/dist-packages/pip").is_dir() {
+        install(&["python3-pip"])?;
+    }
+    let mut command = Command::new("/usr/bin/python3");
+    command
+        .args(["-m", "pip", "install", "--quiet", "--upgrade", "--target"])
+        .arg(&folder)
+        .args(PYTHON_PACKAGES);
+    run(&mut command)?;
+    fs::write(&note, wanted).with_context(|| format!("cannot write {}", note.display()))
 }
 
 /// Folder of a `bpf-linker` that runs, building one if there is none.

@@ -13,7 +13,7 @@ use tidegate_config::Config;
 use tidegate_contract::{Concern, Note, Snapshot};
 use tidegate_control::{
     documents::Past,
-    event::{Event, Request},
+    event::Event,
     folder::{Origins, QUIET, Scanner},
     publication,
     sinks::{Kernel, KernelStatus, Sinks},
@@ -85,8 +85,8 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
         tokio::time::sleep(QUIET).await;
     }
     let scan = scanner.scan(SystemTime::now()).clone();
-    for Request::Examine(path, stamp) in control.apply(Event::Scanned(scan)) {
-        control.apply(examine(&plugins, path, stamp).await);
+    for request in control.apply(Event::Scanned(scan)) {
+        control.apply(examine(&plugins, request).await);
     }
     publication::settle(&mut control, nowhere.clone()).await;
     let mut proxy = ProxyView::default();

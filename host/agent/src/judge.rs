@@ -221,5 +221,6 @@ fn protocol_word(protocol: L7Protocol) -> &'static str {
     match protocol {
         L7Protocol::Http => "HTTP",
         L7Protocol::Dns => "DNS",
+        L7Protocol::Stream => "a byte stream",
     }
 }

@@ -39,13 +39,20 @@ impl Examiner {
         }
     }
 
-    /// Starts on a request; the answer comes as [`Event::Examined`].
-    pub(super) fn start(&self, Request::Examine(path, stamp): Request) {
+    /// Starts on a request; the answer comes as [`Event::Examined`] or
+    /// [`Event::BuiltIn`].
+    pub(super) fn start(&self, request: Request) {
         let examiner = self.clone();
         tokio::spawn(async move {
-            let admitted = examiner.admit(&path).await;
+            let event = match request {
+                Request::Examine(path, stamp) => {
+                    let admitted = examiner.admit(&path).await;
+                    event(path, stamp, admitted)
+                }
+                Request::BuiltIn(name) => built_in(&examiner.store, name).await,
+            };
             // Nobody listens any more when the agent ends.
-            let _ = examiner.events.send(event(path, stamp, admitted)).await;
+            let _ = examiner.events.send(event).await;
         });
     }
 
@@ -63,10 +70,23 @@ impl Examiner {
     }
 }
 
-/// Examines one plugin file.
-pub(super) async fn examine(store: &PluginStore, path: PathBuf, stamp: PluginStamp) -> Event {
-    let admitted = store.admit(&path).await;
-    event(path, stamp, admitted)
+/// Does what a request asks for.
+pub(super) async fn examine(store: &PluginStore, request: Request) -> Event {
+    match request {
+        Request::Examine(path, stamp) => {
+            let admitted = store.admit(&path).await;
+            event(path, stamp, admitted)
+        }
+        Request::BuiltIn(name) => built_in(store, name).await,
+    }
+}
+
+async fn built_in(store: &PluginStore, name: String) -> Event {
+    let admitted = store.on_demand(&name).await;
+    let outcome = admitted
+        .map(candidate)
+        .map_err(|refusal| refusal.to_string());
+    Event::BuiltIn(name, outcome)
 }
 
 fn event(path: PathBuf, stamp: PluginStamp, admitted: Result<Admitted, Refusal>) -> Event {

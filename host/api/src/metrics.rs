@@ -348,9 +348,13 @@ fn proxy(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
     )?;
     out.durations(
         "tidegate_l7_request_duration",
-        "From request to answer: HTTP request head to response head, DNS query to answer",
+        "From request to answer: HTTP request head to response head, DNS query to answer, as filters of byte streams tell of them",
         "protocol",
-        [("http".to_owned(), &s.http), ("dns".to_owned(), &s.dns)],
+        [
+            ("http".to_owned(), &s.http),
+            ("dns".to_owned(), &s.dns),
+            ("stream".to_owned(), &s.stream),
+        ],
     )?;
     let plugin = |value: fn(&tidegate_contract::PluginStats) -> u64| {
         s.plugins
@@ -419,6 +423,16 @@ fn flows(out: &mut Out<'_, '_>, flows: &FlowStore) -> fmt::Result {
                     ("status", status.to_string()),
                     ("verdict", (*verdict).into()),
                 ],
+                *n,
+            )
+        }),
+    )?;
+    out.counter(
+        "tidegate_stream_requests",
+        "Requests that filters of byte streams told of, by plugin and verdict",
+        totals.stream.iter().map(|((reader, verdict), n)| {
+            (
+                [("plugin", reader.clone()), ("verdict", (*verdict).into())],
                 *n,
             )
         }),

@@ -8,6 +8,8 @@ pub static KERNEL: &[u8] = &Aligned(*include_bytes!(env!("TIDEGATE_BPF_OBJECT"))
 pub static DNS_PLUGIN: &[u8] = include_bytes!(env!("TIDEGATE_DNS_PLUGIN"));
 /// The component of the built-in HTTP plugin.
 pub static HTTP_PLUGIN: &[u8] = include_bytes!(env!("TIDEGATE_HTTP_PLUGIN"));
+/// The component of the built-in Kafka plugin.
+pub static KAFKA_PLUGIN: &[u8] = include_bytes!(env!("TIDEGATE_KAFKA_PLUGIN"));
 
 /// Aligned for the widest field of an ELF structure.
 #[repr(C, align(8))]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::L7Protocol;
 
 /// Names of the plugins inside this program. No file may use them.
-pub const BUILT_IN: [&str; 2] = ["dns", "http"];
+pub const BUILT_IN: [&str; 3] = ["dns", "http", "kafka"];
 
 /// A plugin version in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct PluginInfo {
     pub limits: Limits,
 }
 
-/// Worlds of `wit/filter@0.1.0`.
+/// Worlds of `wit/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum World {
@@ -31,6 +31,8 @@ pub enum World {
     HttpFilter,
     /// `dns-filter`.
     DnsFilter,
+    /// `stream-filter`.
+    StreamFilter,
 }
 
 impl World {
@@ -39,6 +41,7 @@ impl World {
         match self {
             Self::HttpFilter => "http-filter",
             Self::DnsFilter => "dns-filter",
+            Self::StreamFilter => "stream-filter",
         }
     }
 
@@ -47,6 +50,7 @@ impl World {
         match self {
             Self::HttpFilter => L7Protocol::Http,
             Self::DnsFilter => L7Protocol::Dns,
+            Self::StreamFilter => L7Protocol::Stream,
         }
     }
 }
@@ -71,6 +75,9 @@ pub struct Limits {
     /// leave anything in memory that a later one could read.
     #[serde(default = "usual_calls")]
     pub calls_per_instance: u32,
+    /// Bytes that are held of a connection for the plugin to see, each way.
+    #[serde(default = "usual_stream_buffer")]
+    pub stream_buffer_bytes: u64,
 }
 
 /// Of each limit that files of an older version lack.
@@ -87,6 +94,10 @@ const fn usual_calls() -> u32 {
     100_000
 }
 
+const fn usual_stream_buffer() -> u64 {
+    1 << 20
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -96,6 +107,7 @@ impl Default for Limits {
             total_memory_bytes: usual_total_memory(),
             share_percent: usual_share(),
             calls_per_instance: usual_calls(),
+            stream_buffer_bytes: usual_stream_buffer(),
         }
     }
 }

@@ -110,6 +110,27 @@ pub enum L7Summary {
         #[schemars(with = "f64")]
         latency_us: u64,
     },
+    /// A request that a filter of byte streams told of.
+    #[serde(rename = "stream", rename_all = "camelCase")]
+    Stream {
+        /// Plugin that read it, e.g. `kafka`.
+        reader: String,
+        /// What was asked for, in the plugin's words, e.g. `Produce v9`.
+        command: String,
+        /// What it was asked of, e.g. topics.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        targets: Vec<String>,
+        /// The protocol's own number for what was answered; absent if nothing was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<i32>,
+        /// What was answered, in words; empty if all went well.
+        #[serde(default)]
+        status: String,
+        /// From request to answer, likewise.
+        #[serde(rename = "latencySeconds", with = "units::of_microseconds")]
+        #[schemars(with = "f64")]
+        latency_us: u64,
+    },
 }
 
 /// The name IANA registers an RCODE under, in capitals; `RCODE n` if there is none.

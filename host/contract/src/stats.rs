@@ -41,6 +41,9 @@ pub struct ProxyStats {
     pub http: Durations,
     /// From query to answer.
     pub dns: Durations,
+    /// From request to answer, as filters of byte streams tell of them.
+    #[serde(default)]
+    pub stream: Durations,
     /// Per plugin.
     pub plugins: BTreeMap<String, PluginStats>,
     /// Per binding.

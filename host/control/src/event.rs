@@ -38,6 +38,8 @@ pub enum Event {
         /// What was in the way.
         reason: String,
     },
+    /// A plugin of this program that a rule needs was compiled, or why not.
+    BuiltIn(String, Result<Candidate, String>),
     /// The node's own addresses, as they are now.
     NodeAddresses(Vec<IpAddr>),
     /// Devices that are the node's own, as they are now.
@@ -68,4 +70,6 @@ pub struct Examination {
 pub enum Request {
     /// Examine a plugin file: [`Event::Examined`].
     Examine(PathBuf, PluginStamp),
+    /// Compile a plugin of this program: [`Event::BuiltIn`].
+    BuiltIn(String),
 }

@@ -208,7 +208,6 @@ pub fn protocol_name(protocol: u8) -> String {
         proto::UDP => "udp".into(),
         proto::ICMP => "icmp".into(),
         proto::ICMPV6 => "icmpv6".into(),
-        proto::IGMP => "igmp".into(),
         proto::SCTP => "sctp".into(),
         other => other.to_string(),
     }

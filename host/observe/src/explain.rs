@@ -256,6 +256,7 @@ pub fn l7_in_words(set: &L7RuleSet) -> Vec<String> {
     let protocol = match set.protocol {
         L7Protocol::Http => "http",
         L7Protocol::Dns => "dns",
+        L7Protocol::Stream => "stream",
     };
     if set.chain.is_empty() {
         return vec![format!(

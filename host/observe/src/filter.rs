@@ -70,7 +70,7 @@ const LISTED: usize = 12;
 
 const VERDICTS: &str = "forwarded, dropped, redirected, translated, audit, error";
 const SHADOW_VERDICTS: &str = "forwarded, dropped, redirected, error";
-const PROTOCOLS: &str = "tcp, udp, icmp, icmpv6, sctp, http, dns";
+const PROTOCOLS: &str = "tcp, udp, icmp, icmpv6, sctp, http, dns, stream, kafka";
 
 impl FlowFilter {
     /// Refuses values that no record can ever have.
@@ -270,6 +270,11 @@ fn is_verdict(verdict: FlowVerdict, wanted: &str) -> bool {
 fn is_protocol(r: &FlowRecord, wanted: &str) -> bool {
     match &r.l7 {
         Some(L7Summary::Http { .. }) if wanted.eq_ignore_ascii_case("http") => true,
+        Some(L7Summary::Stream { reader, .. })
+            if wanted.eq_ignore_ascii_case("stream") || wanted.eq_ignore_ascii_case(reader) =>
+        {
+            true
+        }
         Some(L7Summary::Dns { .. }) if wanted.eq_ignore_ascii_case("dns") => true,
         _ => r.protocol.eq_ignore_ascii_case(wanted),
     }

@@ -39,6 +39,8 @@ pub struct FlowTotals {
     pub http: BTreeMap<(String, u16, &'static str), u64>,
     /// DNS queries by (rcode if there was an answer, verdict).
     pub dns: BTreeMap<(Option<u8>, &'static str), u64>,
+    /// Requests that filters of byte streams told of, by (plugin, verdict).
+    pub stream: BTreeMap<(String, &'static str), u64>,
     /// Other verdicts in shadow by (policy document, event, that verdict); of a flow when
     /// it begins, not again when it ends.
     pub shadow: BTreeMap<(String, &'static str, &'static str), u64>,
@@ -124,6 +126,10 @@ impl FlowTotals {
             }
             Some(L7Summary::Dns { rcode, .. }) => {
                 *self.dns.entry((*rcode, verdict)).or_default() += 1;
+            }
+            Some(L7Summary::Stream { reader, .. }) => {
+                let key = (reader.clone(), verdict);
+                *self.stream.entry(key).or_default() += 1;
             }
             None => {}
         }

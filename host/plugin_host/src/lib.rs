@@ -36,7 +36,8 @@ pub use host_calls::Facts;
 pub use store::{Admitted, PluginStore, Refusal, StoreOptions};
 pub use worker::Worker;
 pub use worlds::{
-    VERSION as CONTRACT_VERSION,
+    VERSIONS as CONTRACT_VERSIONS,
     dns::DnsDecision,
     http::{Denial, HttpDecision},
+    stream::{StreamAnswer, StreamDirection, StreamOperation, StreamRequest, StreamSession},
 };

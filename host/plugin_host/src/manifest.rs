@@ -59,6 +59,7 @@ pub(super) struct AskedLimits {
     total_memory_bytes: Option<u64>,
     share_percent: Option<u8>,
     calls_per_instance: Option<u32>,
+    stream_buffer_bytes: Option<u64>,
 }
 
 impl AskedLimits {
@@ -71,6 +72,7 @@ impl AskedLimits {
             total_memory_bytes: self.total_memory_bytes.unwrap_or(base.total_memory_bytes),
             share_percent: self.share_percent.unwrap_or(base.share_percent),
             calls_per_instance: self.calls_per_instance.unwrap_or(base.calls_per_instance),
+            stream_buffer_bytes: self.stream_buffer_bytes.unwrap_or(base.stream_buffer_bytes),
         }
     }
 }
@@ -144,6 +146,13 @@ pub(super) fn limits(asked: AskedLimits, sidecar: AskedLimits) -> Result<Limits,
             ),
         )?
         .filter(|_| sidecar.calls_per_instance.is_none()),
+        check(
+            "streamBufferBytes",
+            limits.stream_buffer_bytes,
+            (4 << 10, 16 << 20),
+            (wish.stream_buffer_bytes, usual.stream_buffer_bytes),
+        )?
+        .filter(|_| sidecar.stream_buffer_bytes.is_none()),
     ];
     let wanted: Vec<String> = rows.into_iter().flatten().collect();
     if wanted.is_empty() {

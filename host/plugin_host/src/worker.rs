@@ -20,7 +20,11 @@ use super::{
     host_calls::Facts,
     instance::Instance,
     share::{CONSPICUOUS, Share},
+    worlds::stream::Hosts,
 };
+
+/// Before any address.
+const LOWEST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 /// Instances a thread keeps; the one used longest ago makes room.
 const INSTANCES: usize = 256;
@@ -38,6 +42,8 @@ pub struct Worker {
     slots: BTreeMap<u64, Slot>,
     /// The part of this thread's time that each may still use.
     shares: BTreeMap<u64, Share>,
+    /// Instances of which connections have a part each.
+    pub(super) hosts: Hosts,
 }
 
 struct Slot {
@@ -62,7 +68,16 @@ impl Worker {
             let retired = slot.of.upgrade().is_none_or(|of| of.is_retired());
             idle < if retired { RETIRED_IDLE } else { IDLE }
         });
-        self.shares.retain(|id, _| self.slots.contains_key(id));
+        self.hosts.retain(|_, hosted| hosted.strong_count() > 0);
+        let hosts = &self.hosts;
+        let hosted = |id| {
+            hosts
+                .range((id, LOWEST)..)
+                .next()
+                .is_some_and(|(key, _)| key.0 == id)
+        };
+        self.shares
+            .retain(|id, _| self.slots.contains_key(id) || hosted(*id));
     }
 
     /// Asks the thread's instance of a binding, within its budgets.
@@ -77,6 +92,27 @@ impl Worker {
         ask: impl FnOnce(&mut Instance) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
         let configured = binding.configured.as_ref().map_err(Clone::clone)?;
+        let began = Instant::now();
+        self.within_budget(configured, binding.fail_mode, facts, |worker, begin| {
+            let slot = worker.slot(configured, began)?;
+            slot.calls += 1;
+            begin(&mut slot.instance);
+            ask(&mut slot.instance)
+        })
+    }
+
+    /// Lets `run` call an instance of its choice, which it has made ready by `begin`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::call`].
+    pub(super) fn within_budget<R>(
+        &mut self,
+        configured: &Arc<Configured>,
+        fail_mode: FailMode,
+        facts: &Arc<Facts>,
+        run: impl FnOnce(&mut Self, &mut dyn FnMut(&mut Instance)) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
         let version = &configured.version;
         let runtime = &version.runtime;
         let limits = &version.info.limits;
@@ -88,7 +124,7 @@ impl Worker {
             .or_insert_with(|| Share::new(began));
         let blocked = match configured.budgets.blocked(peer, || runtime.uptime()) {
             // Each message is tried: a suspension would let others of the peer pass too.
-            Some(Blocked::Suspended) if binding.fail_mode == FailMode::Open => None,
+            Some(Blocked::Suspended) if fail_mode == FailMode::Open => None,
             Some(Blocked::Suspended) => Some(Failure::Suspended),
             Some(Blocked::TooLong) => Some(Failure::OverShare),
             None => None,
@@ -101,12 +137,9 @@ impl Worker {
         }
         let mut before = None;
         let measured = share.measured();
-        let answer = self.slot(configured, began).and_then(|slot| {
-            slot.calls += 1;
+        let answer = run(self, &mut |instance| {
             before = measured.then(processor_time);
-            let instance = &mut slot.instance;
             instance.prepare(runtime, limits.call_ms, facts);
-            ask(instance)
         });
         let took = began.elapsed();
         let call = match (before, &answer) {

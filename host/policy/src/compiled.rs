@@ -305,6 +305,9 @@ pub enum L7Protocol {
     Http,
     /// DNS over UDP or TCP.
     Dns,
+    /// Bytes of TCP that plugins read: the first that knows the rules, and each that is
+    /// bound behind it.
+    Stream,
 }
 
 impl L7Protocol {
@@ -313,6 +316,7 @@ impl L7Protocol {
         match self {
             Self::Http => "http",
             Self::Dns => "dns",
+            Self::Stream => "stream",
         }
     }
 }
@@ -320,10 +324,10 @@ impl L7Protocol {
 /// One plugin in a chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginUse {
-    /// Plugin name; `http` and `dns` are built in.
+    /// Plugin name; `http`, `dns` and `kafka` are built in.
     pub plugin: String,
     /// Configuration handed to the plugin's `configure`, JSON text. For the built-in
-    /// matchers: [`HttpRules`] / [`DnsRules`].
+    /// matchers: [`HttpRules`] / [`DnsRules`] / [`KafkaRules`].
     pub config: String,
     /// What happens when the plugin is missing, traps or exceeds a limit.
     pub fail_mode: FailMode,
@@ -381,6 +385,45 @@ pub struct HttpRule {
 pub struct DnsRules {
     /// The patterns, ORed.
     pub patterns: Vec<FqdnSelector>,
+}
+
+/// Configuration of the built-in Kafka matcher. A request is allowed if any rule matches;
+/// rules about topics allow together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KafkaRules {
+    /// The rules, ORed.
+    pub rules: Vec<KafkaRule>,
+}
+
+/// One Kafka rule; absent fields match anything, present ones must all match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KafkaRule {
+    /// What the client is for; excludes `api_key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<KafkaRole>,
+    /// Number of the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<i16>,
+    /// Exactly this version of the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_version: Option<i16>,
+    /// Exactly this client id.
+    #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Exactly this topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+}
+
+/// What a Kafka client is for: the requests that takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KafkaRole {
+    /// Sends messages.
+    Produce,
+    /// Reads messages, alone or in a group.
+    Consume,
 }
 
 /// A name or a pattern, as in `toFQDNs` and `rules.dns` (lower case, with final dot).

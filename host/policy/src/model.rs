@@ -301,6 +301,7 @@ fn protocol_of(input: &Input, rules: &L7Rules) -> Option<L7Protocol> {
     match rules {
         L7Rules::Http(_) => Some(L7Protocol::Http),
         L7Rules::Dns(_) => Some(L7Protocol::Dns),
+        L7Rules::Kafka(_) => Some(L7Protocol::Stream),
         L7Rules::Plugin { name, .. } => input.plugins.get(name).copied(),
     }
 }
@@ -326,6 +327,10 @@ fn union(allows: &[(String, Option<&L7Rules>, bool)]) -> Option<Option<Vec<Strin
             Some(L7Rules::Dns(list)) => {
                 texts.extend(list.iter().map(|(_, rule): &(_, FqdnSelector)| json(rule)));
                 "dns"
+            }
+            Some(L7Rules::Kafka(list)) => {
+                texts.extend(list.iter().map(|(_, rule)| json(rule)));
+                "kafka"
             }
             Some(L7Rules::Plugin { name, rules, .. }) => {
                 open |= rules.iter().any(|(_, rule)| *rule == serde_json::json!({}));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use crate::{
-    compiled::{Direction, FqdnSelector, HttpRule},
+    compiled::{Direction, FqdnSelector, HttpRule, KafkaRule},
     input::Meta,
     labels::Selector,
     protocol,
@@ -230,6 +230,8 @@ pub enum L7Rules {
     Http(Vec<(At, HttpRule)>),
     /// `rules.dns`.
     Dns(Vec<(At, FqdnSelector)>),
+    /// `rules.kafka`.
+    Kafka(Vec<(At, KafkaRule)>),
     /// `rules.l7proto` with `rules.l7`.
     Plugin {
         /// Where its name was written.

@@ -9,6 +9,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::compiled::Direction;
+use crate::input::cilium::{APIS, ROLES};
 use crate::input::{CILIUM, ENFORCEMENT, ENFORCEMENTS, FOREIGN_METADATA, MAX_WEIGHT, TIDEGATE};
 
 /// Kinds of documents, as `kind:` has them.
@@ -246,7 +247,7 @@ fn binding() -> Value {
             "failMode": about("What happens to traffic without an answer. Default: closed.",
                 json!({"enum": ["open", "closed"]})),
             "protocol": about("How the stream is read. Default: http.",
-                json!({"enum": ["http", "dns"]})),
+                json!({"enum": ["http", "dns", "stream"]})),
         }),
         &["endpointSelector", "direction", "toPorts", "plugin"],
     )
@@ -342,10 +343,28 @@ fn l7(direction: Direction) -> Value {
         "l7proto": about("Name of the plugin that reads `l7`.", word()),
         "l7": list(words()),
     });
+    properties["kafka"] = list(kafka());
     if direction == Direction::Egress {
         properties["dns"] = list(name());
     }
     object(properties, &[])
+}
+
+/// A rule about requests to Kafka.
+fn kafka() -> Value {
+    let optional = |words: &[&str]| json!({"anyOf": [any_case(words), {"const": ""}]});
+    let mut schema = object(
+        json!({
+            "role": about("What the client is for.", optional(&ROLES.map(|(word, _)| word))),
+            "apiKey": about("One kind of request.", optional(&APIS)),
+            "apiVersion": about("Exactly this version, in quotes.", text()),
+            "clientID": about("Exactly this client id.", text()),
+            "topic": about("Exactly this topic.", text()),
+        }),
+        &[],
+    );
+    schema["not"] = json!({"required": ["role", "apiKey"]});
+    schema
 }
 
 fn icmp() -> Value {

@@ -225,6 +225,8 @@ impl Inspector for Imagined<'_> {
         let status = match summary {
             L7Summary::Http { status, .. } => status,
             L7Summary::Dns { rcode, .. } => rcode.unwrap_or_default().into(),
+            // No such question is asked.
+            L7Summary::Stream { .. } => 0,
         };
         *self.outcome.borrow_mut() = Outcome {
             attribution,

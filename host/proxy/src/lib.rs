@@ -21,6 +21,7 @@ mod privileges;
 mod process;
 mod records;
 mod state;
+mod stream;
 mod tables;
 #[cfg(test)]
 mod testing;

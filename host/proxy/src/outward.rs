@@ -127,8 +127,8 @@ pub(super) fn unite<'l>(
     let Some(chain) = egress.chain else {
         return Ok(());
     };
-    // As where rules of one peer meet: a plain allow opens HTTP, but not DNS.
-    egress.open = any.plain && chain.protocol == L7Protocol::Http;
+    // As where rules of one peer meet: a plain allow opens all but DNS.
+    egress.open = any.plain && chain.protocol != L7Protocol::Dns;
     for id in any.sets.iter().filter(|id| **id != l7) {
         let other = local.chain(*id).ok_or_else(|| unknown(*id))?;
         if other.protocol == chain.protocol {

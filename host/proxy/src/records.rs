@@ -79,6 +79,7 @@ pub(super) struct Counters {
     pub(super) fqdn_overflow: AtomicU64,
     pub(super) http: Histogram,
     pub(super) dns: Histogram,
+    pub(super) stream: Histogram,
 }
 
 impl Counters {
@@ -103,6 +104,7 @@ impl Counters {
             fqdn_overflow: self.fqdn_overflow.load(Relaxed),
             http: self.http.read(),
             dns: self.dns.read(),
+            stream: self.stream.read(),
             ..ProxyStats::default()
         }
     }
@@ -127,6 +129,7 @@ impl Records {
         let (histogram, us) = match &record.l7 {
             L7Summary::Http { latency_us, .. } => (&self.counters.http, *latency_us),
             L7Summary::Dns { latency_us, .. } => (&self.counters.dns, *latency_us),
+            L7Summary::Stream { latency_us, .. } => (&self.counters.stream, *latency_us),
         };
         histogram.add(Duration::from_micros(us));
         let mut waiting = outbox.waiting();

@@ -35,6 +35,7 @@ use super::{
     plugins,
     records::Counters,
     state::{Shared, View},
+    stream,
     turns::{Counter, INTERVAL},
     upstream::keep_alive,
 };
@@ -233,6 +234,7 @@ async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
     match flow.reading() {
         Reading::As(L7Protocol::Http) => http::serve(client, flow, activity).await,
         Reading::As(L7Protocol::Dns) => dns::serve(client, flow, activity.budget()).await,
+        Reading::As(L7Protocol::Stream) => stream::serve(client, flow, activity).await,
         Reading::Opaque => {
             activity.enter(Phase::Tunnel);
             tokio::select! {

@@ -53,7 +53,7 @@ pub(super) struct Observe {
     /// (error included), redirected, error
     #[arg(long)]
     shadow_verdict: Vec<String>,
-    /// tcp, udp, icmp, icmpv6, sctp, http, dns
+    /// tcp, udp, icmp, icmpv6, sctp, http, dns, stream, kafka
     #[arg(short, long)]
     protocol: Vec<String>,
     /// Port at either end
@@ -197,6 +197,24 @@ fn l7_text(l7: &L7Summary) -> String {
                 status.to_string()
             };
             format!("{version} {method} {url} {status} {latency_us}us")
+        }
+        L7Summary::Stream {
+            reader,
+            command,
+            targets,
+            code,
+            status,
+            latency_us,
+        } => {
+            let answer = match (code, status.as_str()) {
+                (None, _) => "no answer".into(),
+                (Some(code), "") => code.to_string(),
+                (Some(code), words) => format!("{code} {words}"),
+            };
+            let words = [reader, command, &targets.join(","), &answer];
+            let words = words.into_iter().filter(|word| !word.is_empty());
+            let words: Vec<&str> = words.map(String::as_str).collect();
+            format!("{} {latency_us}us", words.join(" "))
         }
         L7Summary::Dns {
             query,

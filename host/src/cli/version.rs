@@ -51,7 +51,7 @@ pub(super) fn run(_: &Version, output: Output) -> Result<ExitCode, ClientError> 
     let facts = Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         table_layout: LAYOUT_VERSION,
-        plugin_contract: tidegate_plugin_host::CONTRACT_VERSION.to_owned(),
+        plugin_contract: tidegate_plugin_host::CONTRACT_VERSIONS.join(", "),
         proxy_protocol: PROTOCOL_VERSION,
         kernel: kernel.collect(),
     };

@@ -18,6 +18,8 @@ pub enum Peer {
     Grpc,
     /// WebSocket: `talk ws://…`.
     WebSocket,
+    /// Kafka: `run ADDRESS:PORT`.
+    Kafka,
     /// HTTP, leaving and coming back from one port: `LEAVING ADDRESS,PORT,SOURCE,TIMES`.
     /// A client only.
     Returning,
@@ -28,6 +30,7 @@ impl Peer {
         let name = match self {
             Self::Grpc => "grpc_peer.py",
             Self::WebSocket => "websocket_peer.py",
+            Self::Kafka => "kafka_peer.py",
             Self::Returning => "returning_client.py",
         };
         repository().join("tests/peers").join(name)

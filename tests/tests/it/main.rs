@@ -16,6 +16,7 @@ mod host_services;
 mod hostile;
 mod http2;
 mod http_rules;
+mod kafka;
 mod kernel_rules;
 mod kills;
 mod lab;

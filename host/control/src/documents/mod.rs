@@ -347,6 +347,17 @@ impl Documents {
         keep
     }
 
+    /// Documents that are, or may come to be, in use.
+    pub fn candidates(&self) -> impl Iterator<Item = &Document> {
+        let versions = self
+            .files
+            .values()
+            .flat_map(|file| [&file.newest, &file.good]);
+        versions
+            .flatten()
+            .flat_map(|version| version.documents.iter())
+    }
+
     /// Documents of the chosen versions: what is in force, what changed, newcomers.
     pub fn in_use(&self) -> impl Iterator<Item = &Document> + Clone {
         let mut files: Vec<&File> = self.files.values().collect();

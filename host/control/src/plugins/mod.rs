@@ -32,6 +32,8 @@ pub struct Candidate {
 #[derive(Debug, Default)]
 pub struct Plugins {
     built_in: BTreeMap<String, Candidate>,
+    /// Those that were asked for and are not there yet.
+    awaited: BTreeSet<String>,
     files: BTreeMap<PathBuf, File>,
 }
 
@@ -86,8 +88,28 @@ impl Plugins {
         });
         Self {
             built_in: built_in.into_iter().map(|c| (c.name.clone(), c)).collect(),
+            awaited: BTreeSet::new(),
             files: files.collect(),
         }
+    }
+
+    /// A rule needs this plugin of the program's own.
+    pub fn need(&mut self, name: &str) -> Option<Request> {
+        let there = self.built_in.contains_key(name);
+        let asked = !there && self.awaited.insert(name.to_owned());
+        asked.then(|| Request::BuiltIn(name.to_owned()))
+    }
+
+    /// It was compiled, or could not be: then it is asked for again with the next change.
+    pub fn has_come(&mut self, name: &str, candidate: Option<Candidate>) {
+        self.awaited.remove(name);
+        let candidate = candidate.map(|candidate| (name.to_owned(), candidate));
+        self.built_in.extend(candidate);
+    }
+
+    /// Is a plugin of the program's own on its way?
+    pub fn awaits(&self) -> bool {
+        !self.awaited.is_empty()
     }
 
     /// Takes in which files there are, and which are in use and in a folder that is not

@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use tidegate_contract::Reject;
 use tidegate_observe::directory::Directory;
-use tidegate_policy::{Compiler, Ids, Linter, Mode, compiled::Compiled};
+use tidegate_policy::{Compiler, Document, Ids, Linter, Mode, compiled::Compiled};
 use tokio::sync::watch;
 
 use super::{
@@ -98,6 +98,9 @@ struct Kept {
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest such wait.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// The plugin that reads `rules.kafka`, which is compiled when first needed.
+const KAFKA: &str = "kafka";
 
 /// How long the first generation waits for plugins that were never seen before. Those of
 /// an earlier run are compiled already; policy must not wait for one that takes a minute.
@@ -267,10 +270,14 @@ impl<K: Kernel> Control<K> {
                 }
                 self.keep_origins();
                 self.dirty = true;
+                let kafka = self.documents.candidates().any(Document::reads_kafka);
+                let needed = kafka.then(|| self.plugins.need(KAFKA)).flatten();
+                let mut requests: Vec<Request> = needed.into_iter().collect();
                 // Of a folder that is not there nothing is known.
                 if !scan.unreadable.contains_key("plugins") {
-                    return self.plugins.update(&scan.plugins, &scan.plugins_elsewhere);
+                    requests.extend(self.plugins.update(&scan.plugins, &scan.plugins_elsewhere));
                 }
+                return requests;
             }
             Event::Examined(examination) => {
                 match &examination.outcome {
@@ -287,6 +294,18 @@ impl<K: Kernel> Control<K> {
                     ),
                 }
                 self.plugins.examined(examination);
+                self.dirty = true;
+            }
+            Event::BuiltIn(name, outcome) => {
+                match &outcome {
+                    Ok(_) => tracing::info!(plugin = name, "built-in plugin compiled"),
+                    Err(reason) => tracing::error!(
+                        plugin = name,
+                        reason,
+                        "built-in plugin not compiled; rules that need it refuse"
+                    ),
+                }
+                self.plugins.has_come(&name, outcome.ok());
                 self.dirty = true;
             }
             Event::NodeAddresses(addresses) => {
@@ -319,7 +338,9 @@ impl<K: Kernel> Control<K> {
         // A first generation without the plugins of the last run would refuse their traffic.
         let patient = self.first_wait.is_some_and(|until| Instant::now() < until);
         let first = self.published.is_none();
-        let waiting = !self.scanned || (first && patient && self.plugins.pending());
+        // A rule is not in force before what it needs is there.
+        let waiting =
+            !self.scanned || self.plugins.awaits() || (first && patient && self.plugins.pending());
         let mut next = None;
         if self.dirty && !waiting && self.on_its_way.is_none() {
             self.dirty = false;

@@ -689,7 +689,9 @@ async fn a_restart_keeps_the_plugins_of_the_last_run_until_examined() {
         [""; 0],
         "nothing before the answer"
     );
-    let Request::Examine(path, stamp) = requests[0].clone();
+    let Request::Examine(path, stamp) = requests[0].clone() else {
+        panic!("{requests:?}");
+    };
     let outcome = Err("broken meanwhile".into());
     bench.control.apply(Event::Examined(Examination {
         path,

@@ -12,7 +12,7 @@ use crate::{
     engine::engine,
     host_calls::CAPABILITIES,
     manifest::Manifest,
-    worlds::{Linked, PACKAGE, VERSION, of_exports},
+    worlds::{Linked, PACKAGE, VERSIONS, of_exports},
 };
 
 /// The process `tidegate compile-plugin`.
@@ -122,9 +122,10 @@ fn imports(engine: &Engine, component: &Component) -> Result<Vec<String>, String
                     Err(format!(
                         "it imports `{name}`, which this host does not offer"
                     ))
-                } else if version != VERSION {
+                } else if !VERSIONS.contains(&version) {
                     Err(format!(
-                        "it imports `{name}`; this host offers version {VERSION}"
+                        "it imports `{name}`; this host offers versions {}",
+                        VERSIONS.join(" and ")
                     ))
                 } else {
                     Ok(interface.to_owned())

@@ -5,6 +5,7 @@ mod clock;
 mod connection;
 mod log;
 mod metrics;
+mod newer;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +13,12 @@ use wasmtime::component::{HasSelf, Linker};
 
 pub use connection::Facts;
 
-use super::{counters::Counters, instance::State, memory::Pot, worlds::imports};
+use super::{
+    counters::Counters,
+    instance::State,
+    memory::Pot,
+    worlds::{imports, imports_0_2},
+};
 
 /// Interfaces a plugin may ask for.
 pub(super) const CAPABILITIES: [&str; 4] = ["log", "metrics", "clock", "connection"];
@@ -59,10 +65,22 @@ fn this(state: &mut State) -> &mut State {
 pub(super) fn link(linker: &mut Linker<State>, granted: &[String]) -> wasmtime::Result<()> {
     for capability in granted {
         match capability.as_str() {
-            "log" => imports::log::add_to_linker::<_, HasSelf<State>>(linker, this)?,
-            "metrics" => imports::metrics::add_to_linker::<_, HasSelf<State>>(linker, this)?,
-            "clock" => imports::clock::add_to_linker::<_, HasSelf<State>>(linker, this)?,
-            "connection" => imports::connection::add_to_linker::<_, HasSelf<State>>(linker, this)?,
+            "log" => {
+                imports::log::add_to_linker::<_, HasSelf<State>>(linker, this)?;
+                imports_0_2::log::add_to_linker::<_, HasSelf<State>>(linker, this)?;
+            }
+            "metrics" => {
+                imports::metrics::add_to_linker::<_, HasSelf<State>>(linker, this)?;
+                imports_0_2::metrics::add_to_linker::<_, HasSelf<State>>(linker, this)?;
+            }
+            "clock" => {
+                imports::clock::add_to_linker::<_, HasSelf<State>>(linker, this)?;
+                imports_0_2::clock::add_to_linker::<_, HasSelf<State>>(linker, this)?;
+            }
+            "connection" => {
+                imports::connection::add_to_linker::<_, HasSelf<State>>(linker, this)?;
+                imports_0_2::connection::add_to_linker::<_, HasSelf<State>>(linker, this)?;
+            }
             _ => {}
         }
     }

@@ -14,7 +14,7 @@ use super::refusal::{Refusal, refuse_io};
 use crate::{
     compile::Inspection,
     engine::engine,
-    worlds::{PACKAGE, VERSION},
+    worlds::{PACKAGE, VERSIONS},
 };
 
 /// Compiled plugins kept that nothing uses; the least recently used ones are removed
@@ -196,6 +196,6 @@ fn engine_id() -> anyhow::Result<String> {
     let mut hasher = DefaultHasher::new();
     engine()?.precompile_compatibility_hash().hash(&mut hasher);
     // Another version of this program may think otherwise of a file.
-    (env!("CARGO_PKG_VERSION"), PACKAGE, VERSION).hash(&mut hasher);
+    (env!("CARGO_PKG_VERSION"), PACKAGE, VERSIONS).hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))
 }

@@ -26,10 +26,14 @@ use super::{
 };
 
 /// The plugins inside this binary, in the order of [`BUILT_IN`].
-const BUILT_IN_CODE: [&[u8]; 2] = [
+const BUILT_IN_CODE: [&[u8]; 3] = [
     tidegate_artifacts::DNS_PLUGIN,
     tidegate_artifacts::HTTP_PLUGIN,
+    tidegate_artifacts::KAFKA_PLUGIN,
 ];
+
+/// Those of them that are compiled when a rule first needs them.
+const ON_DEMAND: [&str; 1] = ["kafka"];
 
 /// Where a store keeps things, and what it grants.
 #[derive(Clone, Debug)]
@@ -132,7 +136,8 @@ impl PluginStore {
         Ok(admitted)
     }
 
-    /// Admits the plugins inside this binary: `dns` and `http`.
+    /// Admits the plugins inside this binary, but for those that take long to compile, few
+    /// nodes need and no earlier run compiled: [`Self::on_demand`] does.
     ///
     /// # Errors
     ///
@@ -140,10 +145,28 @@ impl PluginStore {
     pub async fn builtin(&self) -> Result<Vec<Admitted>, Refusal> {
         let mut admitted = Vec::new();
         for (name, bytes) in BUILT_IN.into_iter().zip(BUILT_IN_CODE) {
-            let plain = Sidecar::default();
-            admitted.push(self.admit_bytes(name, bytes, &plain, LONGEST).await?);
+            let compiled = || matches!(self.cache.cached(&digest(bytes)), Some(Ok(_)));
+            if !ON_DEMAND.contains(&name) || compiled() {
+                admitted.push(self.on_demand(name).await?);
+            }
         }
         Ok(admitted)
+    }
+
+    /// Admits a plugin inside this binary.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::builtin`]; also if there is none of this name.
+    pub async fn on_demand(&self, name: &str) -> Result<Admitted, Refusal> {
+        let mut all = BUILT_IN.into_iter().zip(BUILT_IN_CODE);
+        let Some((name, bytes)) = all.find(|(own, _)| *own == name) else {
+            return Err(Refusal::Manifest(format!(
+                "no built-in plugin is named `{name}`"
+            )));
+        };
+        let plain = Sidecar::default();
+        self.admit_bytes(name, bytes, &plain, LONGEST).await
     }
 
     async fn admit_bytes(

@@ -6,6 +6,7 @@
 
 pub(super) mod dns;
 pub(super) mod http;
+pub(super) mod stream;
 
 use tidegate_contract::World;
 use wasmtime::{
@@ -15,16 +16,23 @@ use wasmtime::{
 
 /// What any world may import.
 pub(super) use self::http::bindings::tidegate::filter as imports;
+/// The same in the newer version of the contract.
+pub(super) use self::stream::bindings::tidegate::filter as imports_0_2;
 use super::{host_calls, instance::State};
 
 /// What every interface name of this contract starts with.
 pub(super) const PACKAGE: &str = "tidegate:filter/";
 
-/// Version of the contract, as interface names carry it.
-pub const VERSION: &str = "0.1.0";
+/// Versions of the contract that are served, as interface names carry them. What a plugin
+/// may import is the same in all of them.
+pub const VERSIONS: [&str; 2] = ["0.1.0", "0.2.0"];
 
-/// Worlds by the interface that a component of each exports.
-const EXPORTS: [(&str, World); 2] = [("http", World::HttpFilter), ("dns", World::DnsFilter)];
+/// Worlds by the interface that a component of each exports, and its version.
+const EXPORTS: [(&str, &str, World); 3] = [
+    ("http", VERSIONS[0], World::HttpFilter),
+    ("dns", VERSIONS[0], World::DnsFilter),
+    ("byte-stream", VERSIONS[1], World::StreamFilter),
+];
 
 /// The world of a component that exports these.
 ///
@@ -32,16 +40,19 @@ const EXPORTS: [(&str, World); 2] = [("http", World::HttpFilter), ("dns", World:
 ///
 /// A sentence for the operator if it is none, or more than one.
 pub(super) fn of_exports(exports: &[&str]) -> Result<World, String> {
-    let name = |interface: &str| format!("{PACKAGE}{interface}@{VERSION}");
-    let has = |(interface, _): &&(&str, World)| exports.contains(&name(interface).as_str());
+    let name = |interface: &str, version: &str| format!("{PACKAGE}{interface}@{version}");
+    let has = |(interface, version, _): &&(&str, &str, World)| {
+        exports.contains(&name(interface, version).as_str())
+    };
     let mut found = EXPORTS.iter().filter(has);
     match (found.next(), found.next()) {
-        (Some((_, world)), None) => Ok(*world),
-        (Some((one, _)), Some((other, _))) => Err(format!(
+        (Some((_, _, world)), None) => Ok(*world),
+        (Some((one, ..)), Some((other, ..))) => Err(format!(
             "it exports both `{one}` and `{other}`; make two plugins of it"
         )),
         (None, _) => {
-            let known = EXPORTS.map(|(interface, _)| format!("`{}`", name(interface)));
+            let known =
+                EXPORTS.map(|(interface, version, _)| format!("`{}`", name(interface, version)));
             let known = known.join(" nor ");
             Err(format!("it exports neither {known}, but {exports:?}"))
         }
@@ -53,6 +64,7 @@ pub(super) fn of_exports(exports: &[&str]) -> Result<World, String> {
 pub(super) enum Linked {
     Http(http::bindings::HttpFilterPre<State>),
     Dns(dns::bindings::DnsFilterPre<State>),
+    Stream(stream::bindings::StreamFilterPre<State>),
 }
 
 impl Linked {
@@ -69,6 +81,7 @@ impl Linked {
         Ok(match world {
             World::HttpFilter => Self::Http(http::bindings::HttpFilterPre::new(pre)?),
             World::DnsFilter => Self::Dns(dns::bindings::DnsFilterPre::new(pre)?),
+            World::StreamFilter => Self::Stream(stream::bindings::StreamFilterPre::new(pre)?),
         })
     }
 
@@ -77,6 +90,7 @@ impl Linked {
         match self {
             Self::Http(pre) => http::configure(pre, store, config),
             Self::Dns(pre) => dns::configure(pre, store, config),
+            Self::Stream(pre) => stream::configure(pre, store, config),
         }
     }
 }
@@ -88,6 +102,7 @@ pub(super) type Configured = wasmtime::Result<Result<(Exports, Needs), String>>;
 pub(super) enum Exports {
     Http(http::Exports),
     Dns(dns::Exports),
+    Stream(stream::Exports),
 }
 
 /// What a plugin said it needs to see.
@@ -95,6 +110,7 @@ pub(super) enum Exports {
 pub(super) enum Needs {
     Http(http::Needs),
     Dns,
+    Stream,
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
 
 use super::universe::Moves;
 use crate::{
-    compiled::{Direction, FqdnSelector, HttpRule, IdentityId, RuleId, RuleInfo},
+    compiled::{Direction, FqdnSelector, HttpRule, IdentityId, KafkaRule, RuleId, RuleInfo},
     ids::{Exhausted, Interner, Number},
     input::{Meta, PluginBinding},
     peer::{Peer, PeerKind},
@@ -89,6 +89,7 @@ impl Clause {
 pub(super) enum L7Clause {
     Http(Vec<(RuleId, HttpRule)>),
     Dns(Vec<(RuleId, FqdnSelector)>),
+    Kafka(Vec<(RuleId, KafkaRule)>),
     Plugin {
         at: At,
         name: String,
@@ -347,6 +348,7 @@ fn flatten_l7(item: &PortRule, register: &mut Register<'_>) -> Result<Option<L7C
         None => None,
         Some(L7Rules::Http(rules)) => Some(L7Clause::Http(number(rules, register)?)),
         Some(L7Rules::Dns(rules)) => Some(L7Clause::Dns(number(rules, register)?)),
+        Some(L7Rules::Kafka(rules)) => Some(L7Clause::Kafka(number(rules, register)?)),
         Some(L7Rules::Plugin { at, name, rules }) => Some(L7Clause::Plugin {
             at: at.clone(),
             name: name.clone(),

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     compiled::{
-        Decision, DnsRules, FailMode, FqdnSelector, HttpRule, HttpRules, L7Id, L7Protocol,
-        L7RuleSet, PluginUse, Rehearsed, RuleId, Verdict,
+        Decision, DnsRules, FailMode, FqdnSelector, HttpRule, HttpRules, KafkaRule, KafkaRules,
+        L7Id, L7Protocol, L7RuleSet, PluginUse, Rehearsed, RuleId, Verdict,
     },
     ids::{Exhausted, Interner, Number},
     problem::Problem,
@@ -22,6 +22,7 @@ use crate::{
 const HTTP: &str = "http";
 /// Name of the built-in DNS matcher.
 const DNS: &str = "dns";
+const KAFKA: &str = "kafka";
 
 /// L7 rule sets of one table by number, which is held.
 #[derive(Debug)]
@@ -292,6 +293,7 @@ struct Gathered<'p> {
     reader: Option<&'p str>,
     http: Vec<(RuleId, &'p HttpRule)>,
     dns: Vec<(RuleId, &'p FqdnSelector)>,
+    kafka: Vec<(RuleId, &'p KafkaRule)>,
     custom: Vec<(RuleId, &'p serde_json::Value)>,
     /// The endpoint is not in default deny in this direction.
     unrestricted: bool,
@@ -316,6 +318,7 @@ impl<'p> Gathered<'p> {
             }
             Some(L7Clause::Http(_)) => (HTTP, L7Protocol::Http),
             Some(L7Clause::Dns(_)) => (DNS, L7Protocol::Dns),
+            Some(L7Clause::Kafka(_)) => (KAFKA, L7Protocol::Stream),
             Some(L7Clause::Plugin { at, name, .. }) => match plugins.get(name) {
                 Some(protocol) => (name.as_str(), *protocol),
                 None => return Err(unknown_plugin(clause, at, name)),
@@ -332,6 +335,7 @@ impl<'p> Gathered<'p> {
         match &clause.l7 {
             Some(L7Clause::Http(rules)) => extend(&mut self.http, rules),
             Some(L7Clause::Dns(rules)) => extend(&mut self.dns, rules),
+            Some(L7Clause::Kafka(rules)) => extend(&mut self.kafka, rules),
             Some(L7Clause::Plugin { rules, .. }) => extend(&mut self.custom, rules),
             None => {}
         }
@@ -366,6 +370,15 @@ impl<'p> Gathered<'p> {
                     self.open_port,
                     to_json(&DnsRules { patterns }),
                     numbers(&self.dns),
+                )
+            }
+            // A rule that allows any request leaves them to be read, and told of.
+            L7Protocol::Stream if reader == KAFKA => {
+                let rules = self.kafka.iter().map(|(_, rule)| (*rule).clone()).collect();
+                (
+                    self.open,
+                    to_json(&KafkaRules { rules }),
+                    numbers(&self.kafka),
                 )
             }
             _ => {

@@ -49,7 +49,7 @@ impl PluginBinding {
     /// IANA protocols its ports belong to.
     pub fn transports(&self) -> &'static [u8] {
         match self.protocol {
-            L7Protocol::Http => &[protocol::TCP],
+            L7Protocol::Http | L7Protocol::Stream => &[protocol::TCP],
             L7Protocol::Dns => &[protocol::TCP, protocol::UDP],
         }
     }
@@ -89,7 +89,8 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<PluginBindi
     let plugin = plugin_at.and_then(Cursor::word);
     let config = fields.get("config");
     let fail_modes = [("open", FailMode::Open), ("closed", FailMode::Closed)];
-    let protocols = [("http", L7Protocol::Http), ("dns", L7Protocol::Dns)];
+    let protocols = [L7Protocol::Http, L7Protocol::Dns, L7Protocol::Stream]
+        .map(|protocol| (protocol.name(), protocol));
     let fail_mode = optional(fields.get("failMode"), FailMode::default(), |mode| {
         mode.one_of(&fail_modes)
     });

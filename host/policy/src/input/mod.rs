@@ -1,7 +1,7 @@
 //! Files as people write them: documents, and everything they mean together.
 
 mod binding;
-mod cilium;
+pub(crate) mod cilium;
 mod deny_list;
 mod endpoint;
 mod meta;
@@ -33,7 +33,12 @@ use self::{
         read_string_map,
     },
 };
-use crate::{compiled::L7Protocol, problem::Problem, rule::Policy, yaml};
+use crate::{
+    compiled::L7Protocol,
+    problem::Problem,
+    rule::{L7Rules, Policy, Traffic},
+    yaml,
+};
 
 /// Everything that is compiled into one generation. Documents are shared: the same one, not
 /// an equal one, is what tells a compiler that nothing of it has changed.
@@ -108,6 +113,21 @@ pub enum Body {
 }
 
 impl Document {
+    /// Has it rules that the built-in Kafka matcher applies?
+    pub fn reads_kafka(&self) -> bool {
+        let Body::Policy(policy) = &self.body else {
+            return false;
+        };
+        policy.specs.iter().any(|spec| {
+            spec.rules.iter().any(|rule| match &rule.traffic {
+                Traffic::All => false,
+                Traffic::Of(items) => items
+                    .iter()
+                    .any(|item| matches!(item.l7, Some(L7Rules::Kafka(_)))),
+            })
+        })
+    }
+
     /// Name and origin.
     pub fn meta(&self) -> &Meta {
         match &self.body {

@@ -251,7 +251,7 @@ fn l7_of(set: &L7RuleSet) -> L7 {
     for plugin in &set.chain {
         let config: serde_json::Value = serde_json::from_str(&plugin.config).unwrap();
         let list = match plugin.plugin.as_str() {
-            "http" => config.get("rules"),
+            "http" | "kafka" => config.get("rules"),
             "dns" => config.get("patterns"),
             _ => Some(&config).filter(|config| config.is_array()),
         };

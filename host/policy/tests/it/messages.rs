@@ -227,10 +227,44 @@ fn l7() {
         &["p.yaml:7:61: spec.ingress[0].toPorts[0].rules: DNS rules apply to egress only"],
     );
     check_ingress(
-        &with(tcp, "kafka: [{topic: a}]"),
+        &with(
+            tcp,
+            "kafka: [{topic: 'a*'}, {role: producer}, {apiKey: fetsh}, {apiVersion: '-1'}, {topik: a}]",
+        ),
         &[
-            "p.yaml:7:69: spec.ingress[0].toPorts[0].rules.kafka: not supported yet; \
-         Kafka rules cannot be enforced yet",
+            "p.yaml:7:78: spec.ingress[0].toPorts[0].rules.kafka[0].topic: no name of a topic: \
+         they are compared as they are, without patterns (a*); at most 255 letters, digits and `._-`",
+            "p.yaml:7:92: spec.ingress[0].toPorts[0].rules.kafka[1].role: is none that is known \
+         (producer); did you mean `produce`? one of: produce, consume",
+            "p.yaml:7:112: spec.ingress[0].toPorts[0].rules.kafka[2].apiKey: is none that is known \
+         (fetsh); did you mean `fetch`? one of: produce, fetch, offsets, metadata, leaderandisr, \
+         stopreplica, updatemetadata, controlledshutdown, offsetcommit, offsetfetch, findcoordinator, \
+         joingroup, heartbeat, leavegroup, syncgroup, describegroups, listgroups, saslhandshake, \
+         apiversions, createtopics, deletetopics, deleterecords, initproducerid, \
+         offsetforleaderepoch, addpartitionstotxn, addoffsetstotxn, endtxn, writetxnmarkers, \
+         txnoffsetcommit, describeacls, createacls, deleteacls, describeconfigs, alterconfigs",
+            "p.yaml:7:133: spec.ingress[0].toPorts[0].rules.kafka[3].apiVersion: no version of an API \
+         (-1); a number from 0 to 32767, in quotes",
+            "p.yaml:7:148: spec.ingress[0].toPorts[0].rules.kafka[4].topik: no such field (a); \
+         did you mean `topic`?",
+        ],
+    );
+    check_ingress(
+        &with(tcp, "kafka: [{role: produce, apiKey: fetch}]"),
+        &[
+            "p.yaml:7:70: spec.ingress[0].toPorts[0].rules.kafka[0]: `role` and `apiKey` exclude each other; write two rules",
+        ],
+    );
+    check_ingress(
+        &with(tcp, "kafka: [{}], http: [{}]"),
+        &[
+            "p.yaml:7:61: spec.ingress[0].toPorts[0].rules: one kind of L7 rules only; use an item of toPorts for each kind",
+        ],
+    );
+    check_ingress(
+        &with(tcp, "l7proto: kafka, l7: [{topic: a}]"),
+        &[
+            "p.yaml:7:71: spec.ingress[0].toPorts[0].rules.l7proto: is read by rules of its own (kafka); write `kafka: [...]`",
         ],
     );
     check_ingress(

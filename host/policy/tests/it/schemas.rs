@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tidegate_policy::{KINDS, parse_file, schema};
 
 /// Keys that readers know only to refuse; a schema does not offer them.
-const REFUSED: [&str; 22] = [
+const REFUSED: [&str; 21] = [
     "authentication",
     "cidrGroupRef",
     "cidrGroupSelector",
@@ -19,7 +19,6 @@ const REFUSED: [&str; 22] = [
     "fromGroups",
     "fromNodes",
     "fromRequires",
-    "kafka",
     "listener",
     "mismatch",
     "namespace",
@@ -108,6 +107,9 @@ fn spec() -> Value {
         if !deny {
             all.push(with_l7(json!({"http": http})));
             all.push(with_l7(json!({"l7proto": "bots", "l7": [{"a": "b"}]})));
+            let produce = json!({"role": "produce", "topic": "a", "clientID": "c"});
+            let fetch = json!({"apiKey": "fetch", "apiVersion": "12"});
+            all.push(with_l7(json!({"kafka": [produce, fetch]})));
         }
         if peer == "to" && !deny {
             all.push(json!({"toFQDNs": [{"matchPattern": "*.example.com"}]}));

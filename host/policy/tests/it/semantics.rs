@@ -837,3 +837,57 @@ fn many_rules_and_identities() {
         ],
     );
 }
+
+#[test]
+fn kafka_rules_are_read_by_their_plugin() {
+    let kafka = |rules: &str| {
+        format!(
+            "ingress: [{{toPorts: [{{ports: [{{port: '9092', protocol: TCP}}], rules: {{kafka: [{rules}]}}}}]}}]"
+        )
+    };
+    let question = "a/web < a/client tcp/9092";
+    check(
+        &[&kafka("{topic: a}, {topic: b}")],
+        &[(question, "redirect 2 by a/p0")],
+    );
+    // A rule that allows any request leaves them to be read.
+    check(
+        &[&kafka("{}"), &kafka("{topic: a}")],
+        &[(question, "redirect 2")],
+    );
+    check(
+        &[
+            &kafka("{topic: a}"),
+            "ingress: [{toPorts: [{ports: [{port: '9092'}]}]}]",
+        ],
+        &[(question, "redirect all")],
+    );
+    // Names and roles are the plugin's in the end, by number where Kafka has them.
+    let mut input = Input::default();
+    let rules = "{role: Produce, topic: a}, {apiKey: AlterConfigs, apiVersion: '2', clientID: c}";
+    read(
+        &mut input,
+        "t.yaml",
+        &(endpoints() + &policy("p0", &kafka(rules))),
+    );
+    let compiled = compiled(&input);
+    let set = compiled.l7.values().next().expect("a rule set");
+    assert_eq!(set.protocol, L7Protocol::Stream);
+    assert_eq!(
+        set.chain[0].config,
+        r#"{"rules":[{"role":"produce","topic":"a"},{"apiKey":33,"apiVersion":2,"clientID":"c"}]}"#
+    );
+    assert_eq!(set.chain[0].plugin, "kafka");
+    // Two kinds of rules on one port contradict each other.
+    let mut input = Input::default();
+    let http = kafka("").replace("kafka: []", "http: [{path: /}]");
+    let both = policy("p0", &kafka("{topic: a}")) + &policy("p1", &http);
+    read(&mut input, "t.yaml", &(endpoints() + &both));
+    let problems = compile(&input, &mut Ids::default()).expect_err("a conflict");
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.message.contains("http rules meet kafka rules")),
+        "{problems:?}"
+    );
+}

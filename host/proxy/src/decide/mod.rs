@@ -10,6 +10,7 @@
 pub mod dns;
 pub mod http;
 mod rehearsal;
+pub mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 mod walk;
@@ -44,6 +45,11 @@ pub trait Filter {
 
     /// The same as what judges DNS queries, if it can be asked about those.
     fn dns(&self) -> Option<&dyn dns::DnsFilter> {
+        None
+    }
+
+    /// The same as what reads byte streams, if it can.
+    fn stream(&self) -> Option<&dyn stream::StreamFilter> {
         None
     }
 }

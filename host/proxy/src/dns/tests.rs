@@ -63,7 +63,7 @@ fn rcodes(view: &View) -> Vec<(bool, Option<u8>)> {
     records
         .map(|record| match record.l7 {
             L7Summary::Dns { rcode, .. } => (record.allowed, rcode),
-            other @ L7Summary::Http { .. } => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         })
         .collect()
 }

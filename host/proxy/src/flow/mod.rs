@@ -2,6 +2,7 @@
 //! and what is written down about it.
 
 mod facts;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -347,6 +348,8 @@ impl FlowContext {
                 shorten(method);
             }
             L7Summary::Dns { query, .. } => shorten(query),
+            // The room that runs plugins has seen to it.
+            L7Summary::Stream { .. } => {}
         }
         let facts = self.facts.get();
         self.view.keep(L7Record {

@@ -130,7 +130,7 @@ impl Activity {
     }
 
     /// Bytes moved.
-    pub(super) fn progress(&self) {
+    pub(crate) fn progress(&self) {
         self.steps.set(self.steps.get().wrapping_add(1));
     }
 
@@ -174,7 +174,7 @@ impl Activity {
 
     /// Returns when the limit of the current phase has passed without progress, or the
     /// connection's place is needed.
-    pub(super) async fn expired(&self) {
+    pub(crate) async fn expired(&self) {
         tokio::select! {
             () = self.evicted() => {}
             () = self.quiet() => {}

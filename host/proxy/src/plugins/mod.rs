@@ -3,6 +3,7 @@
 
 mod dns;
 mod http;
+mod stream;
 
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,7 +13,7 @@ use tidegate_policy::compiled::{FailMode, L7Id, RuleId};
 
 use super::{
     Artifacts, Loader, Plugins,
-    decide::{Chain, Filter, dns::DnsFilter, http::HttpFilter},
+    decide::{Chain, Filter, dns::DnsFilter, http::HttpFilter, stream::StreamFilter},
 };
 
 thread_local! {
@@ -149,6 +150,10 @@ impl Filter for Bound {
     }
 
     fn dns(&self) -> Option<&dyn DnsFilter> {
+        Some(self)
+    }
+
+    fn stream(&self) -> Option<&dyn StreamFilter> {
         Some(self)
     }
 }

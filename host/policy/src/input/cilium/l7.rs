@@ -4,7 +4,7 @@ use tidegate_re2::Pattern;
 
 use super::{
     super::reader::{Cursor, all, optional},
-    peers,
+    kafka, peers,
 };
 use crate::{
     compiled::{Direction, HttpRule},
@@ -14,12 +14,17 @@ use crate::{
 /// Reads `rules`. Nothing but empty lists means no L7 rules at all.
 pub(super) fn read(cursor: &Cursor<'_>, direction: Direction) -> Option<Option<L7Rules>> {
     let fields = cursor.fields(&["http", "dns", "kafka", "l7proto", "l7"])?;
-    fields.unsupported(&[("kafka", "Kafka rules cannot be enforced yet")]);
     let http = fields.items("http").unwrap_or_default();
     let dns = fields.items("dns").unwrap_or_default();
+    let kafka = fields.items("kafka").unwrap_or_default();
     let plugin = fields.get("l7proto");
     let entries = fields.items("l7").unwrap_or_default();
-    let kinds = [!http.is_empty(), !dns.is_empty(), plugin.is_some()];
+    let kinds = [
+        !http.is_empty(),
+        !dns.is_empty(),
+        !kafka.is_empty(),
+        plugin.is_some(),
+    ];
     if kinds.iter().filter(|used| **used).count() > 1 {
         cursor.error(
             "one kind of L7 rules only",
@@ -37,6 +42,10 @@ pub(super) fn read(cursor: &Cursor<'_>, direction: Direction) -> Option<Option<L
     }
     if let Some(plugin) = plugin {
         let name = plugin.word();
+        if name == Some("kafka") {
+            plugin.error("is read by rules of its own", "write `kafka: [...]`");
+            return None;
+        }
         let rules = read_all(&entries, read_plugin_rule);
         return Some(Some(L7Rules::Plugin {
             at: plugin.at(),
@@ -48,6 +57,8 @@ pub(super) fn read(cursor: &Cursor<'_>, direction: Direction) -> Option<Option<L
         Some(L7Rules::Http(read_all(&http, read_http)?))
     } else if !dns.is_empty() {
         Some(L7Rules::Dns(read_all(&dns, peers::read_fqdn)?))
+    } else if !kafka.is_empty() {
+        Some(L7Rules::Kafka(read_all(&kafka, kafka::read)?))
     } else {
         None
     })

@@ -2,6 +2,7 @@
 //! Cilium 1.19. What that refuses is refused here; what is not supported is refused
 //! too, never skipped.
 
+mod kafka;
 mod l7;
 mod peers;
 mod ports;
@@ -17,6 +18,7 @@ use crate::{
     rule::{Peers, Policy, Rule, Spec, Traffic, index},
 };
 
+pub(crate) use kafka::{APIS, ROLES};
 pub(super) use ports::check_port_name;
 pub(super) use selector::{Selecting, read as read_selector};
 

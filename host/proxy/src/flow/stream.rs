@@ -1,0 +1,68 @@
+//! A real flow, as a connection of a byte stream asks it.
+
+use std::sync::{Arc, Weak};
+
+use tidegate_contract::L7Summary;
+
+use super::FlowContext;
+use crate::{
+    decide::{
+        Attribution,
+        stream::{contents, parts},
+    },
+    state::State,
+    stream::Pipe,
+};
+
+impl FlowContext {
+    /// The filters its rules ask for, begun; and the state that says so.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be said which.
+    pub(crate) fn begin_stream(&self) -> Result<(Pipe, Weak<State>), String> {
+        self.with_sides(
+            |local, sides, facts| {
+                let generation = local.state.generation;
+                let open = |filter: &dyn crate::decide::stream::StreamFilter, enforced| {
+                    filter.open(facts, enforced)
+                };
+                let parts = parts(sides, generation, open)?;
+                Ok((Pipe::of(parts), Arc::downgrade(&local.state)))
+            },
+            |error, _| Err(error),
+        )
+    }
+
+    /// What its filters would be now; see `StreamFilter::content`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be said, or the flow is not admitted any more.
+    pub(crate) fn stream_contents(&self) -> Result<Vec<String>, String> {
+        self.with_sides(|_, sides, _| contents(sides), |error, _| Err(error))
+    }
+
+    /// The state in use, to be told from others. Plugins may change within a generation.
+    pub(crate) fn state(&self) -> Weak<State> {
+        Arc::downgrade(&self.view().current().state)
+    }
+
+    /// Leaves a record of a connection that came to nothing.
+    pub(crate) fn stream_failed(&self, error: String) {
+        let attribution = Attribution {
+            rules: self.asking_rules(),
+            error: Some(error),
+            ..Attribution::default()
+        };
+        let summary = L7Summary::Stream {
+            reader: String::new(),
+            command: String::new(),
+            targets: Vec::new(),
+            code: None,
+            status: String::new(),
+            latency_us: 0,
+        };
+        self.record(attribution, false, summary);
+    }
+}

@@ -1,0 +1,309 @@
+//! The byte path of a connection that filters of byte streams read. What a filter makes of
+//! the bytes is pure ([`pipe`], `stage`, `lane`); here they are read and written.
+//!
+//! Nothing is read from an end while what came before waits to be written, so whoever does
+//! not read gets no more; and nothing passes that no filter let pass.
+
+mod lane;
+mod pipe;
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::{cell::RefCell, collections::VecDeque, io, sync::Weak, time::Duration};
+
+use tokio::{net::TcpStream, time::Instant};
+
+pub(crate) use self::pipe::Pipe;
+use self::stage::index;
+use crate::{
+    budget::{NO_MEMORY, Taken},
+    decide::stream::StreamDirection::{self, ToClient, ToServer},
+    flow::FlowContext,
+    http::{Activity, Phase, carry, cut_off, in_order},
+    state::State,
+};
+
+/// Bytes read at once.
+const READ: usize = 64 << 10;
+/// Bytes that may wait to be written before no more is read.
+const UNWRITTEN: usize = 64 << 10;
+/// Bytes every connection may hold; more is taken from its client's part of the memory,
+/// in such steps.
+const FREE: usize = 64 << 10;
+/// How long an end may take to be given what passed before the connection was closed.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long requests may stay unanswered once their connection's rules have changed.
+const CHANGED: Duration = Duration::from_secs(5);
+
+thread_local! {
+    /// What was just read.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
+}
+
+/// Relays one connection through its filters until either end, or one of them, closes it.
+pub(crate) async fn serve(mut client: TcpStream, flow: &FlowContext, activity: &Activity) {
+    activity.enter(Phase::Tunnel);
+    let (mut pipe, state) = match flow.begin_stream() {
+        Ok(parts) => parts,
+        Err(error) => {
+            flow.stream_failed(error);
+            return cut_off(&client);
+        }
+    };
+    keep_records(&mut pipe, flow);
+    if pipe.closed {
+        return cut_off(&client);
+    }
+    let upstream = tokio::select! {
+        upstream = flow.connect_upstream() => upstream,
+        () = activity.evicted() => return cut_off(&client),
+    };
+    let mut upstream = match upstream {
+        Ok(upstream) => upstream,
+        Err(error) => {
+            flow.stream_failed(format!("upstream unreachable: {error}"));
+            return cut_off(&client);
+        }
+    };
+    if pipe.contents().next().is_none() {
+        return carry(&mut client, &mut upstream, activity.budget()).await;
+    }
+    cut_off(&client);
+    cut_off(&upstream);
+    let mut relay = Relay {
+        pipe,
+        flow,
+        activity,
+        state,
+        ends: [End::of(&client), End::of(&upstream)],
+        memory: Vec::new(),
+        changed: None,
+    };
+    let ended = relay.run().await;
+    relay.pipe.end();
+    keep_records(&mut relay.pipe, flow);
+    let ends = relay.ends;
+    if ended == Ended::InOrder {
+        in_order(&client);
+        in_order(&upstream);
+    } else {
+        let _ = tokio::time::timeout(LAST_WORDS, last_words(ends)).await;
+    }
+}
+
+fn keep_records(pipe: &mut Pipe, flow: &FlowContext) {
+    for (attribution, allowed, summary) in pipe.told.drain(..) {
+        flow.record(attribution, allowed, summary);
+    }
+}
+
+/// Sends what passed before a connection is cut off.
+async fn last_words(ends: [End<'_>; 2]) {
+    for mut end in ends {
+        while !end.unwritten.is_empty() {
+            if end.stream.writable().await.is_err() || end.write().is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Both ends said all they had to.
+    InOrder,
+    /// It was cut off.
+    Cut,
+}
+
+/// One end of the connection.
+struct End<'s> {
+    stream: &'s TcpStream,
+    unwritten: VecDeque<u8>,
+    /// It says no more.
+    ended: bool,
+    /// It was told that nothing more comes.
+    shut: bool,
+}
+
+impl<'s> End<'s> {
+    fn of(stream: &'s TcpStream) -> Self {
+        Self {
+            stream,
+            unwritten: VecDeque::new(),
+            ended: false,
+            shut: false,
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let (front, _) = self.unwritten.as_slices();
+        match self.stream.try_write(front) {
+            Ok(count) => {
+                self.unwritten.drain(..count);
+                if self.unwritten.is_empty() {
+                    self.unwritten = VecDeque::new();
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.unwritten.len() >= UNWRITTEN
+    }
+}
+
+/// A connection under way.
+struct Relay<'a> {
+    pipe: Pipe,
+    flow: &'a FlowContext,
+    activity: &'a Activity,
+    /// The filters were last compared with this one.
+    state: Weak<State>,
+    /// The client, the server.
+    ends: [End<'a>; 2],
+    memory: Vec<Taken>,
+    /// Its rules have changed: it ends then at the latest.
+    changed: Option<Instant>,
+}
+
+/// Something that can go on.
+enum Ready {
+    Read(StreamDirection),
+    Write(StreamDirection),
+}
+
+impl Relay<'_> {
+    async fn run(&mut self) -> Ended {
+        loop {
+            self.shut_what_is_over();
+            if self.ends.iter().all(|end| end.shut) {
+                return Ended::InOrder;
+            }
+            if self.changed.is_some() && self.pipe.is_quiet() && self.is_written() {
+                return Ended::Cut;
+            }
+            let idle = self.pipe.memory() == 0 && self.is_written();
+            self.activity
+                .enter(if idle { Phase::Tunnel } else { Phase::Exchange });
+            let ready = tokio::select! {
+                ready = self.ready() => ready,
+                () = self.activity.expired() => return Ended::Cut,
+            };
+            let went = match ready {
+                Some(Ready::Read(direction)) => self.read(direction),
+                Some(Ready::Write(direction)) => self.ends[other(direction)].write(),
+                None => return Ended::Cut,
+            };
+            keep_records(&mut self.pipe, self.flow);
+            if went.is_err() || self.pipe.closed {
+                return Ended::Cut;
+            }
+            self.activity.progress();
+        }
+    }
+
+    /// Waits for something to do; `None` if the time is over.
+    async fn ready(&self) -> Option<Ready> {
+        let [client, server] = &self.ends;
+        // A client that reads no refusals gets no further ones either.
+        let full = client.is_full();
+        let hear_client = !client.ended && !full && !server.is_full() && self.changed.is_none();
+        let hear_server = !server.ended && !full;
+        let until = self
+            .changed
+            .unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
+        tokio::select! {
+            _ = client.stream.writable(), if !client.unwritten.is_empty() => Some(Ready::Write(ToClient)),
+            _ = server.stream.writable(), if !server.unwritten.is_empty() => Some(Ready::Write(ToServer)),
+            _ = client.stream.readable(), if hear_client => Some(Ready::Read(ToServer)),
+            _ = server.stream.readable(), if hear_server => Some(Ready::Read(ToClient)),
+            () = tokio::time::sleep_until(until), if self.changed.is_some() => None,
+            else => None,
+        }
+    }
+
+    fn read(&mut self, direction: StreamDirection) -> io::Result<()> {
+        let from = index(direction);
+        let read = SCRATCH.with_borrow_mut(|scratch| {
+            let count = self.ends[from].stream.try_read(scratch)?;
+            Ok(scratch[..count].to_vec())
+        });
+        let bytes: Vec<u8> = match read {
+            Err(error) if io::Error::kind(&error) == io::ErrorKind::WouldBlock => return Ok(()),
+            read => read?,
+        };
+        if direction == ToServer && !self.is_unchanged()? {
+            // What it says is for other rules to judge: it says it again.
+            self.changed = Some(Instant::now() + CHANGED);
+            return Ok(());
+        }
+        let end = bytes.is_empty();
+        self.ends[from].ended |= end;
+        let mut out = Default::default();
+        self.pipe.take(direction, bytes, end, &mut out);
+        let [to_server, to_client] = out;
+        self.ends[1].unwritten.extend(to_server);
+        self.ends[0].unwritten.extend(to_client);
+        self.take_memory()
+    }
+
+    /// Are the filters still those that its rules ask for?
+    fn is_unchanged(&mut self) -> io::Result<bool> {
+        let state = self.flow.state();
+        if state.ptr_eq(&self.state) {
+            return Ok(true);
+        }
+        let contents = self.flow.stream_contents().map_err(io::Error::other)?;
+        let unchanged = self.pipe.contents().eq(contents.iter().map(String::as_str));
+        if unchanged {
+            self.state = state;
+        }
+        Ok(unchanged)
+    }
+
+    /// What is held beyond the usual is the client's part of the memory.
+    fn take_memory(&mut self) -> io::Result<()> {
+        let unwritten = self.ends.iter().map(|end| end.unwritten.len());
+        let held = self.pipe.memory() + unwritten.sum::<usize>();
+        let wanted = held.saturating_sub(FREE).div_ceil(FREE);
+        self.memory.truncate(wanted);
+        while self.memory.len() < wanted {
+            let Some(taken) = self.activity.budget().take(FREE) else {
+                self.flow.stream_failed(NO_MEMORY.to_owned());
+                return Err(io::ErrorKind::OutOfMemory.into());
+            };
+            self.memory.push(taken);
+        }
+        Ok(())
+    }
+
+    /// Passes on that an end says no more, once all it said is written.
+    fn shut_what_is_over(&mut self) {
+        for direction in [ToServer, ToClient] {
+            let end = &mut self.ends[other(direction)];
+            if !end.shut && end.unwritten.is_empty() && self.pipe.is_over(direction) {
+                end.shut = true;
+                // One that is gone needs no word.
+                let _ = nix::sys::socket::shutdown(
+                    std::os::fd::AsRawFd::as_raw_fd(end.stream),
+                    nix::sys::socket::Shutdown::Write,
+                );
+            }
+        }
+    }
+
+    fn is_written(&self) -> bool {
+        self.ends.iter().all(|end| end.unwritten.is_empty())
+    }
+}
+
+/// The end that hears what goes this way.
+fn other(direction: StreamDirection) -> usize {
+    1 - index(direction)
+}

@@ -1,0 +1,264 @@
+//! One filter of a connection: shows it what has come, carries out what it says.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use tidegate_contract::L7Summary;
+use tidegate_policy::compiled::FailMode;
+
+use super::lane::Lane;
+use crate::decide::{
+    Attribution,
+    stream::{Part, Session, StreamAnswer, StreamDirection, StreamOperation, StreamRequest, Who},
+};
+
+/// Requests that may wait for an answer to be recorded; further ones are recorded without.
+const WAITING: usize = 4_096;
+
+/// Something to be kept a record of: who decided, does it pass, and what it was.
+pub(super) type Told = (Attribution, bool, L7Summary);
+
+/// A filter and what it has of the connection.
+pub(super) struct Stage {
+    by: Who,
+    pub(super) content: String,
+    /// `None`: everything passes.
+    session: Option<Box<dyn Session>>,
+    lanes: [Lane; 2],
+    waiting: BTreeMap<u32, (StreamRequest, Instant)>,
+}
+
+/// Why a connection cannot go on.
+#[derive(Debug)]
+pub(super) struct Closed;
+
+impl Stage {
+    /// A stage, unless the filter could not begin and nothing may pass without it.
+    pub(super) fn begin(part: Part, told: &mut Vec<Told>) -> Result<Self, Closed> {
+        let mut stage = Self {
+            by: part.by,
+            content: part.content,
+            session: None,
+            lanes: Default::default(),
+            waiting: BTreeMap::new(),
+        };
+        match part.session {
+            Ok(session) => stage.session = Some(session),
+            Err(failure) => stage.lost(&failure.to_string(), failure.is_of_load(), told)?,
+        }
+        Ok(stage)
+    }
+
+    /// Takes in what came one way; what comes out both ways is added to `out`.
+    pub(super) fn take(
+        &mut self,
+        direction: StreamDirection,
+        bytes: &[u8],
+        end: bool,
+        out: &mut [Vec<u8>; 2],
+        told: &mut Vec<Told>,
+    ) -> Result<(), Closed> {
+        let own = index(direction);
+        if self.by.audit {
+            // It passes whatever is said of it; the filter gets a copy.
+            out[own].extend_from_slice(bytes);
+            let mut nowhere = Default::default();
+            let judged = self.judge(direction, bytes, end, &mut nowhere, told);
+            if judged.is_err() {
+                self.give_up();
+            }
+            return Ok(());
+        }
+        self.judge(direction, bytes, end, out, told)
+    }
+
+    fn judge(
+        &mut self,
+        direction: StreamDirection,
+        bytes: &[u8],
+        end: bool,
+        out: &mut [Vec<u8>; 2],
+        told: &mut Vec<Told>,
+    ) -> Result<(), Closed> {
+        let own = index(direction);
+        self.lanes[own].add(bytes, end);
+        self.lanes[own].flow(&mut out[own]);
+        let Some(session) = &self.session else {
+            return Ok(());
+        };
+        let most = session.buffer_bytes();
+        let Some((held, ended)) = self.lanes[own].shown() else {
+            return self.check_load(own, most, told);
+        };
+        let said = match session.data(direction, held, ended) {
+            Ok(said) => said,
+            Err(failure) => {
+                self.lost(&failure.to_string(), failure.is_of_load(), told)?;
+                self.flow(out);
+                return Ok(());
+            }
+        };
+        for operation in said {
+            let done = self.carry_out(direction, operation, told);
+            self.flow(out);
+            done?;
+        }
+        self.check_load(own, most, told)?;
+        self.flow(out);
+        Ok(())
+    }
+
+    fn carry_out(
+        &mut self,
+        direction: StreamDirection,
+        operation: StreamOperation,
+        told: &mut Vec<Told>,
+    ) -> Result<(), Closed> {
+        let lane = &mut self.lanes[index(direction)];
+        match operation {
+            StreamOperation::Pass(count) => lane.pass(count),
+            StreamOperation::Drop(count) => lane.discard(count),
+            StreamOperation::Hold(count) => lane.want(usize::try_from(count).unwrap_or(usize::MAX)),
+            StreamOperation::Inject(to, bytes) => self.lanes[index(to)].send(bytes),
+            StreamOperation::Undecided(count, reason) => {
+                if self.by.fail_mode == FailMode::Closed && !self.by.audit {
+                    return Err(self.close(reason, told));
+                }
+                lane.pass(count);
+                self.tell_failure(reason, true, told);
+            }
+            StreamOperation::Request(request) => self.request(request, told),
+            StreamOperation::Answered(id, answer) => {
+                if let Some((request, began)) = self.waiting.remove(&id) {
+                    self.tell(&request, Some(answer), began, told);
+                }
+            }
+            StreamOperation::Close(reason) => return Err(self.close(reason, told)),
+        }
+        Ok(())
+    }
+
+    /// A filter that is shown all there is and wants more has failed.
+    fn check_load(&mut self, own: usize, most: usize, told: &mut Vec<Told>) -> Result<(), Closed> {
+        let (held, wanted) = self.lanes[own].load();
+        if self.lanes[own].is_held() && held.max(wanted) > most {
+            let why =
+                format!("plugin wants to see more than {most} bytes together (streamBufferBytes)");
+            return self.lost(&why, false, told);
+        }
+        Ok(())
+    }
+
+    /// The filter has no part in the connection any more; what becomes of that is its
+    /// fail mode's to say.
+    fn lost(&mut self, why: &str, of_load: bool, told: &mut Vec<Told>) -> Result<(), Closed> {
+        let passes = self.by.audit || self.by.fail_mode == FailMode::Open && !of_load;
+        if !passes {
+            return Err(self.close(why.to_owned(), told));
+        }
+        self.tell_failure(why.to_owned(), true, told);
+        self.give_up();
+        Ok(())
+    }
+
+    fn give_up(&mut self) {
+        self.session = None;
+        self.lanes.iter_mut().for_each(Lane::open);
+    }
+
+    fn close(&mut self, why: String, told: &mut Vec<Told>) -> Closed {
+        self.tell_failure(why, self.by.audit, told);
+        Closed
+    }
+
+    fn tell_failure(&self, why: String, allowed: bool, told: &mut Vec<Told>) {
+        let summary = self.summary(None, None, 0);
+        told.push((self.by.failed(why), allowed, summary));
+    }
+
+    fn flow(&mut self, out: &mut [Vec<u8>; 2]) {
+        for (lane, out) in self.lanes.iter_mut().zip(out) {
+            lane.flow(out);
+        }
+    }
+
+    fn request(&mut self, request: StreamRequest, told: &mut Vec<Told>) {
+        let began = Instant::now();
+        match request.reply.clone() {
+            None if self.waiting.len() < WAITING => {
+                let before = self.waiting.insert(request.id, (request, began));
+                if let Some((request, began)) = before {
+                    self.tell(&request, None, began, told);
+                }
+            }
+            reply => self.tell(&request, reply.flatten(), began, told),
+        }
+    }
+
+    fn tell(
+        &self,
+        request: &StreamRequest,
+        answer: Option<StreamAnswer>,
+        began: Instant,
+        told: &mut Vec<Told>,
+    ) {
+        let latency_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let summary = self.summary(Some(request), answer, latency_us);
+        let attribution = self.by.decided(request.allowed, request.rule);
+        told.push((attribution, request.allowed || self.by.audit, summary));
+    }
+
+    fn summary(
+        &self,
+        request: Option<&StreamRequest>,
+        answer: Option<StreamAnswer>,
+        latency_us: u64,
+    ) -> L7Summary {
+        let reader = self.by.label.split('@').next().unwrap_or_default();
+        let (code, status) = match answer {
+            Some(answer) => (Some(answer.code), answer.text),
+            None => (None, String::new()),
+        };
+        L7Summary::Stream {
+            reader: reader.to_owned(),
+            command: request
+                .map(|request| request.command.clone())
+                .unwrap_or_default(),
+            targets: request
+                .map(|request| request.targets.clone())
+                .unwrap_or_default(),
+            code,
+            status,
+            latency_us,
+        }
+    }
+
+    /// The connection is over: what still waits is told without an answer.
+    pub(super) fn end(&mut self, told: &mut Vec<Told>) {
+        for (request, began) in std::mem::take(&mut self.waiting).into_values() {
+            self.tell(&request, None, began, told);
+        }
+    }
+
+    /// Will nothing come out this way any more?
+    pub(super) fn is_over(&self, direction: StreamDirection) -> bool {
+        self.by.audit || self.lanes[index(direction)].is_over()
+    }
+
+    /// Is no request open, and nothing of one under way?
+    pub(super) fn is_quiet(&self) -> bool {
+        self.waiting.is_empty() && self.lanes.iter().all(Lane::is_quiet)
+    }
+
+    /// Bytes it holds.
+    pub(super) fn memory(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.load().0).sum()
+    }
+}
+
+/// The usual order: to the server, to the client.
+pub(super) fn index(direction: StreamDirection) -> usize {
+    match direction {
+        StreamDirection::ToServer => 0,
+        StreamDirection::ToClient => 1,
+    }
+}
