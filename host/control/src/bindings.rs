@@ -13,7 +13,7 @@ use tidegate_contract::{
 };
 use tidegate_policy::{
     Document, Problem, Severity,
-    compiled::{Compiled, L7Id, L7RuleSet, RuleId},
+    compiled::{Compiled, FailMode, L7Id, L7RuleSet, PluginUse, RuleId},
     input::{Body, PluginBinding},
 };
 
@@ -151,20 +151,32 @@ impl Bindings {
     }
 }
 
+/// What rules use of plugins.
+fn in_chains(compiled: &Compiled) -> impl Iterator<Item = &PluginUse> {
+    compiled.l7.values().flat_map(|set| &set.chain)
+}
+
 /// What bindings of the generation in force were refused, and where that was written; true
-/// for those that go on with what they accepted last. That a plugin is not there is found
-/// with the documents.
+/// for those that go on with what they accepted last. A plugin that never was there is found
+/// with the documents; one that was `removed` since, here.
 pub fn refusals<'a>(
     stats: &[BindingStats],
     published: (&Compiled, &Snapshot),
+    removed: &BTreeSet<&str>,
     documents: impl Iterator<Item = &'a Document> + Clone,
 ) -> Vec<(Problem, bool)> {
     let (compiled, snapshot) = published;
-    let mut refusals = Vec::new();
+    let gone = in_chains(compiled).filter(|used| removed.contains(&*used.plugin));
+    let gone: BTreeMap<_, _> = gone
+        .map(|used| ((&*used.plugin, &*used.rules), used))
+        .collect();
+    let mut refusals: Vec<_> = gone
+        .into_values()
+        .filter_map(|used| Some((gone_plugin(used, compiled)?, false)))
+        .collect();
     for row in stats {
         let Some(reason) = &row.reason else { continue };
-        let uses = compiled.l7.values().flat_map(|set| &set.chain);
-        let mut uses = uses.filter(|used| {
+        let mut uses = in_chains(compiled).filter(|used| {
             used.plugin == row.plugin
                 && used.rules == row.rules
                 && config_id(&used.config) == row.config
@@ -204,6 +216,31 @@ pub fn refusals<'a>(
         refusals.push((problem, row.state == BindingState::LastGood));
     }
     refusals
+}
+
+/// A plugin was removed, and rules go on naming it.
+fn gone_plugin(used: &PluginUse, compiled: &Compiled) -> Option<Problem> {
+    let rule = compiled.rules.get(used.rules.first()?)?;
+    let at = rule.at();
+    let becomes = match used.fail_mode {
+        FailMode::Closed => "refused",
+        FailMode::Open => "let through",
+    };
+    Some(Problem {
+        file: rule.file.clone(),
+        document: Some(format!("{} {}", rule.kind, rule.document())),
+        line: at.line,
+        column: at.column,
+        field: at.path,
+        value: None,
+        message: format!(
+            "the plugin {} is not there any more, so what it should look at is {becomes}; bring \
+             its file back into the plugins folder, or remove what names it",
+            used.plugin
+        ),
+        hint: None,
+        severity: Severity::Error,
+    })
 }
 
 /// Longest configuration shown in a message, in characters.

@@ -10,7 +10,7 @@ use tidegate_policy::{
         BackendState, Compiled, CompiledBackend, CompiledEndpoint, CompiledService, PolicyRow,
         Rehearsed,
     },
-    input::{Body, Document},
+    input::{Body, Document, Endpoint},
 };
 
 use super::{
@@ -172,7 +172,8 @@ fn named_ports(document: &Document) -> Option<(String, Vec<PortView>)> {
     Some((endpoint.meta.full_name(), ports.collect()))
 }
 
-/// Policies in use, with the endpoints in whose tables one of their rules decides.
+/// Policies in use, with the endpoints in whose tables one of their rules decides, or, if
+/// there is none, those they select.
 fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
     let selected = selected(compiled);
     let last_good: BTreeSet<&str> = documents
@@ -191,21 +192,37 @@ fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
         let document = (&*rule.kind, rule.namespace.as_deref(), &*rule.policy);
         rules_of.entry(document).or_default().push(*id);
     }
-    let row = |meta: &tidegate_policy::input::Meta| {
-        let document = (meta.kind, meta.namespace.as_deref(), &*meta.name);
-        let rules = rules_of.get(&document).map_or(&[][..], Vec::as_slice);
-        let selects: BTreeSet<&str> = rules
+    let endpoints = documents
+        .in_use()
+        .filter_map(|document| match &document.body {
+            Body::Endpoint(endpoint) => Some(&**endpoint),
+            _ => None,
+        });
+    let endpoints: Vec<&Endpoint> = endpoints.collect();
+    let row = |document: &Document| {
+        let meta = document.meta();
+        let name = (meta.kind, meta.namespace.as_deref(), &*meta.name);
+        let rules = rules_of.get(&name).map_or(&[][..], Vec::as_slice);
+        let mut selects: BTreeSet<String> = rules
             .iter()
             .filter_map(|rule| selected.get(rule))
             .flatten()
-            .copied()
+            .map(|name| (*name).to_owned())
             .collect();
+        // Where others say the same, their rules stand in the tables.
+        if let (true, Body::Policy(policy)) = (selects.is_empty(), &document.body) {
+            let subjects = policy.specs.iter().map(|spec| &spec.subject);
+            let is_selected =
+                |endpoint: &&Endpoint| subjects.clone().any(|it| it.matches(&endpoint.labels));
+            let names = endpoints.iter().copied().filter(is_selected);
+            selects.extend(names.map(|endpoint| endpoint.meta.full_name()));
+        }
         PolicyView {
             kind: meta.kind.to_owned(),
             namespace: meta.namespace.clone(),
             name: meta.name.clone(),
             file: meta.file.clone(),
-            selects: selects.into_iter().map(str::to_owned).collect(),
+            selects: selects.into_iter().collect(),
             rules: rules.len(),
             enforcement: meta.enforcement,
             state: if last_good.contains(meta.file.as_str()) {
@@ -216,7 +233,7 @@ fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
             .to_owned(),
         }
     };
-    policies.map(|document| row(document.meta())).collect()
+    policies.map(row).collect()
 }
 
 /// Endpoints by the rules that decide in their tables, those of their plugin chains included.

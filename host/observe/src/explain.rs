@@ -259,9 +259,12 @@ pub fn l7_in_words(set: &L7RuleSet) -> Vec<String> {
         L7Protocol::Stream => "stream",
     };
     if set.chain.is_empty() {
-        return vec![format!(
-            "{protocol}: read and recorded, everything is allowed"
-        )];
+        return vec![match set.protocol {
+            L7Protocol::Stream => {
+                "stream: passes unread, as another rule allows it without asking".to_owned()
+            }
+            _ => format!("{protocol}: read and recorded, everything is allowed"),
+        }];
     }
     set.chain
         .iter()

@@ -227,6 +227,9 @@ async fn overdue(activity: &Activity) {
     tokio::time::sleep(EVICTION).await;
 }
 
+/// How often it is looked whether a connection that nobody asks to read has to be.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// Relays a connection as its policies want it read.
 async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
     let _ = client.set_nodelay(true);
@@ -240,6 +243,7 @@ async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
             tokio::select! {
                 () = carry(client, flow, activity) => {}
                 () = activity.evicted() => {}
+                () = to_be_read(flow) => {}
             }
         }
         refused => {
@@ -257,6 +261,14 @@ async fn carry(mut client: TcpStream, flow: &FlowContext, activity: &Activity) {
             tracing::debug!(destination = %flow.destination, %error, "upstream unreachable");
             cut_off(&client);
         }
+    }
+}
+
+/// Returns once the rules ask for what a connection says: what was not read from its
+/// beginning cannot be, so it ends.
+async fn to_be_read(flow: &FlowContext) {
+    while matches!(flow.reading(), Reading::Opaque) {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

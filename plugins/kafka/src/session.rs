@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use kafka_protocol::messages::{
     ApiKey, MetadataRequest, RequestHeader, metadata_request::MetadataRequestTopic,
@@ -110,9 +110,18 @@ impl Session {
     fn request(&mut self, bytes: &[u8], said: &mut Operations) -> Result<Step> {
         /// Bytes of the parts that all heads have.
         const LEAST: usize = 8;
+        /// What brokers take, unless somebody has told them otherwise
+        /// (`socket.request.max.bytes`).
+        const MOST: usize = LENGTH + (100 << 20);
         let Some(total) = frame_length(bytes, LEAST)? else {
             return Ok(Step::Needs(LENGTH + LEAST));
         };
+        if total > MOST {
+            bail!(
+                "a request of {total} bytes, as its length says, is none of Kafka's: TLS and HTTP \
+                 look like that"
+            );
+        }
         let bytes = &bytes[..bytes.len().min(total)];
         if bytes.len() < total.min(USUAL) {
             return Ok(Step::Needs(total.min(USUAL)));
@@ -287,9 +296,8 @@ impl Session {
         }
         let request = crate::careful::decode::<MetadataRequest>(body, head.version)?;
         let is_allowed = |topic: &MetadataRequestTopic| {
-            topic
-                .name
-                .as_ref()
+            let name = topic.name.as_ref();
+            name.filter(|_| topic.topic_id.is_nil())
                 .is_some_and(|name| of(vec![name.to_string()]))
         };
         let topics = request.topics.clone().unwrap_or_default();

@@ -1,9 +1,11 @@
 //! Kafka as its client libraries speak it: produce, consume in a group, admin; what no rule
 //! allows is answered in Kafka's words, and everything else goes on.
 
-use anyhow::{Context, Result};
+use std::io::{Read as _, Write as _};
+
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tidegate_tests::harness::Peer;
+use tidegate_tests::harness::{Peer, server};
 
 use crate::shop::{Shop, policy};
 
@@ -71,5 +73,24 @@ fn requests_are_judged_by_topic_and_refused_in_kafkas_words() -> Result<()> {
             .is_some_and(|by| by.starts_with("kafka@")),
         "{dropped}"
     );
+    no_connection_outlives_the_rule_that_opened_it(&shop)
+}
+
+/// A plain rule beside them makes the rules for Kafka ask nobody. Without it they ask again,
+/// on connections that are open, too.
+fn no_connection_outlives_the_rule_that_opened_it(shop: &Shop) -> Result<()> {
+    let node = &shop.world.node;
+    let plain = RULES.split("      rules:").next().context("no rules")?;
+    node.change(|node| node.write("policies/plain.yaml", policy("plain", "backend", plain)))?;
+    let mut connection = server::connect(&shop.frontend, (shop.backend.v4, PORT))?;
+    // Metadata v1 of `secret`, without a client's name.
+    let asked = b"\0\0\0\x16\0\x03\0\x01\0\0\0\x07\xff\xff\0\0\0\x01\0\x06secret";
+    connection.write_all(asked)?;
+    let mut answer = [0; 4_096];
+    ensure!(connection.read(&mut answer)? > 0, "no answer before");
+    node.change(|node| node.remove("policies/plain.yaml"))?;
+    let _ = connection.write_all(asked);
+    let count = connection.read(&mut answer).unwrap_or(0);
+    ensure!(count == 0, "answered: {:?}", &answer[..count]);
     Ok(())
 }

@@ -316,6 +316,15 @@ impl Plugins {
         known
     }
 
+    /// Plugins whose file was removed while rules name them.
+    pub fn removed(&self) -> impl Iterator<Item = &str> {
+        let gone = |file: &&File| file.stamp.is_none() && file.candidate.is_none();
+        let gone = self.files.values().filter(gone);
+        let gone = gone.filter_map(|file| file.published.as_ref());
+        let names = gone.map(|candidate| candidate.name.as_str());
+        names.filter(|name| self.candidates().all(|other| other.name != *name))
+    }
+
     /// The proxy refused a version: the one before stays in use.
     pub fn refused(&mut self, name: &str, reason: &str) {
         for file in self.files.values_mut() {

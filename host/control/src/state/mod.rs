@@ -435,7 +435,8 @@ impl<K: Kernel> Control<K> {
         let refusals = published.map(|published| {
             let stats = &self.proxy.stats.bindings;
             let what = (&*published.compiled, &published.for_proxy.snapshot);
-            bindings::refusals(stats, what, self.documents.in_use())
+            let removed = self.plugins.removed().collect();
+            bindings::refusals(stats, what, &removed, self.documents.in_use())
         });
         let refusals = refusals.unwrap_or_default();
         self.problems.bindings(&refusals, seconds_now());

@@ -626,6 +626,47 @@ async fn of_newcomers_with_one_name_the_first_by_path_has_it() {
 }
 
 #[tokio::test]
+async fn a_plugin_that_is_gone_and_named_is_told() {
+    let mut bench = Bench::new();
+    let binding = "apiVersion: tidegate.io/v1alpha1\nkind: PluginBinding\n\
+                   metadata: {name: bound, namespace: default}\nspec:\n  endpointSelector: {}\n  \
+                   direction: ingress\n  toPorts: [80]\n  plugin: bot\n";
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("a", 80));
+    bench.drop_plugin(1, Ok(candidate("1"))).await;
+    bench.write("policies/bound.yaml", binding);
+    bench.settle().await;
+    let told = |bench: &Bench| {
+        let problems = &bench.view().problems;
+        let mut gone = problems
+            .iter()
+            .filter(|p| p.message.contains("is not there any more"));
+        gone.next().map(|p| (p.file.clone(), p.severity.clone()))
+    };
+    assert_eq!(told(&bench), None);
+    bench.scan.plugins.clear();
+    bench.settle().await;
+    let at = ("policies/bound.yaml".to_owned(), "error".to_owned());
+    assert_eq!(told(&bench), Some(at), "{:?}", bench.view().problems);
+    bench.drop_plugin(2, Ok(candidate("1"))).await;
+    assert_eq!(told(&bench), None);
+}
+
+#[tokio::test]
+async fn a_policy_that_says_what_another_says_selects_whom_it_selects() {
+    let mut bench = Bench::new();
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("a", 80))
+        .write("policies/b.yaml", &allow("b", 80));
+    bench.settle().await;
+    for policy in bench.view().policies.iter() {
+        assert_eq!(policy.selects, ["default/web"], "{}", policy.name);
+    }
+}
+
+#[tokio::test]
 async fn a_plugin_file_with_another_name_is_in_use_as_before() {
     let mut bench = Bench::new();
     bench.drop_plugin(1, Ok(candidate("1"))).await;

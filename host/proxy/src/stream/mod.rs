@@ -20,7 +20,7 @@ use crate::{
     budget::{NO_MEMORY, Taken},
     decide::stream::StreamDirection::{self, ToClient, ToServer},
     flow::FlowContext,
-    http::{Activity, Phase, carry, cut_off, in_order},
+    http::{Activity, Phase, cut_off, in_order},
     state::State,
 };
 
@@ -42,7 +42,7 @@ thread_local! {
 }
 
 /// Relays one connection through its filters until either end, or one of them, closes it.
-pub(crate) async fn serve(mut client: TcpStream, flow: &FlowContext, activity: &Activity) {
+pub(crate) async fn serve(client: TcpStream, flow: &FlowContext, activity: &Activity) {
     activity.enter(Phase::Tunnel);
     let (mut pipe, state) = match flow.begin_stream() {
         Ok(parts) => parts,
@@ -59,16 +59,13 @@ pub(crate) async fn serve(mut client: TcpStream, flow: &FlowContext, activity: &
         upstream = flow.connect_upstream() => upstream,
         () = activity.evicted() => return cut_off(&client),
     };
-    let mut upstream = match upstream {
+    let upstream = match upstream {
         Ok(upstream) => upstream,
         Err(error) => {
             flow.stream_failed(format!("upstream unreachable: {error}"));
             return cut_off(&client);
         }
     };
-    if pipe.contents().next().is_none() {
-        return carry(&mut client, &mut upstream, activity.budget()).await;
-    }
     cut_off(&client);
     cut_off(&upstream);
     let mut relay = Relay {

@@ -120,11 +120,12 @@ impl Stage {
             StreamOperation::Hold(count) => lane.want(usize::try_from(count).unwrap_or(usize::MAX)),
             StreamOperation::Inject(to, bytes) => self.lanes[index(to)].send(bytes),
             StreamOperation::Undecided(count, reason) => {
-                if self.by.fail_mode == FailMode::Closed && !self.by.audit {
+                let cuts = self.by.fail_mode == FailMode::Closed;
+                if cuts && !self.by.audit {
                     return Err(self.close(reason, told));
                 }
                 lane.pass(count);
-                self.tell_failure(reason, true, told);
+                self.tell_failure(reason, cuts, told);
             }
             StreamOperation::Request(request) => self.request(request, told),
             StreamOperation::Answered(id, answer) => {
@@ -151,11 +152,11 @@ impl Stage {
     /// The filter has no part in the connection any more; what becomes of that is its
     /// fail mode's to say.
     fn lost(&mut self, why: &str, of_load: bool, told: &mut Vec<Told>) -> Result<(), Closed> {
-        let passes = self.by.audit || self.by.fail_mode == FailMode::Open && !of_load;
-        if !passes {
+        let cuts = self.by.fail_mode == FailMode::Closed || of_load;
+        if cuts && !self.by.audit {
             return Err(self.close(why.to_owned(), told));
         }
-        self.tell_failure(why.to_owned(), true, told);
+        self.tell_failure(why.to_owned(), cuts, told);
         self.give_up();
         Ok(())
     }
@@ -166,13 +167,18 @@ impl Stage {
     }
 
     fn close(&mut self, why: String, told: &mut Vec<Told>) -> Closed {
-        self.tell_failure(why, self.by.audit, told);
+        self.tell_failure(why, true, told);
         Closed
     }
 
-    fn tell_failure(&self, why: String, allowed: bool, told: &mut Vec<Told>) {
-        let summary = self.summary(None, None, 0);
-        told.push((self.by.failed(why), allowed, summary));
+    /// `cuts`: the connection cannot go on for it, but where that is only reported.
+    fn tell_failure(&self, why: String, cuts: bool, told: &mut Vec<Told>) {
+        let attribution = Attribution {
+            audited: cuts && self.by.audit,
+            ..self.by.failed(why)
+        };
+        let allowed = !cuts || self.by.audit;
+        told.push((attribution, allowed, self.summary(None, None, 0)));
     }
 
     fn flow(&mut self, out: &mut [Vec<u8>; 2]) {

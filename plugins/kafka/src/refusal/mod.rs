@@ -57,6 +57,7 @@ mod code {
     pub(super) const TRANSACTION: i16 = 53;
     pub(super) const LOGIN: i16 = 58;
     pub(super) const TOKEN: i16 = 65;
+    pub(super) const SESSION: i16 = 70;
 }
 
 /// The first of them that is an error.

@@ -47,8 +47,16 @@ by_item! {
 
 by_item! {
     FetchRequest,
-    |of| Topics::named(of.topics.iter().map(|topic| Some(&topic.topic))),
-    |asked, _version| FetchResponse::default().with_responses(each(&asked.topics, |topic| {
+    // What a session fetches is in the broker's memory (KIP-227), not in the request.
+    |of| match of.session_id {
+        0 => Topics::named(of.topics.iter().map(|topic| Some(&topic.topic))),
+        _ => Topics::Unread,
+    },
+    |asked, _version| match asked.session_id {
+        0 => FetchResponse::default(),
+        // The client begins anew, with all it wants to fetch.
+        _ => FetchResponse::default().with_error_code(SESSION),
+    }.with_responses(each(&asked.topics, |topic| {
         FetchableTopicResponse::default()
             .with_topic(topic.topic.clone())
             .with_topic_id(topic.topic_id)
@@ -92,7 +100,10 @@ by_item! {
 
 by_item! {
     MetadataRequest,
-    |of| Topics::named(of.topics.iter().flatten().map(|topic| topic.name.as_ref())),
+    // Brokers go by ids where there are any, whatever the names beside them.
+    |of| Topics::named(of.topics.iter().flatten().map(|topic| {
+        topic.name.as_ref().filter(|_| topic.topic_id.is_nil())
+    })),
     |asked, version| {
         let topics = asked.topics.as_deref().unwrap_or_default();
         let response = MetadataResponse::default().with_topics(each(topics, refused_topic));

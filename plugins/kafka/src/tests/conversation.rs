@@ -238,7 +238,7 @@ fn versions_are_offered_that_can_be_read() {
     // As a server of librdkafka's says it: an array of no items, and one item.
     let mut connection = super::connection(r#"{"rules":[{}]}"#);
     connection.client(&numbered("apiversions v3 me ", 7));
-    let mixed = b"\0\0\0\x11\0\0\0\x07\0\x23\x01\0\x12\0\0\0\x02\0\0\0\0\0";
+    let mixed = b"\0\0\0\x11\0\0\0\x07\0\x23\x01\0\x12\0\0\0\x02\0\0\0\0";
     assert_eq!(connection.server(mixed), mixed);
     assert_eq!(connection.closed, None);
 }

@@ -258,6 +258,31 @@ fn versions_and_clients_are_exact() {
     check("{}", &["apiversions v0 me ", "createtopics v5 me a"], &[]);
 }
 
+/// What is meant stands elsewhere than in the names: in a session of the broker's, or in ids
+/// beside them.
+#[test]
+fn names_that_do_not_say_what_is_meant_are_not_believed() {
+    use super::super::refusal::{Api as _, Topics};
+    use kafka_protocol::messages::{
+        FetchRequest, MetadataRequest, TopicName, fetch_request::FetchTopic,
+        metadata_request::MetadataRequestTopic,
+    };
+    let name = || TopicName(kafka_protocol::protocol::StrBytes::from_static_str("a"));
+    let fetch = FetchRequest::default().with_topics(vec![FetchTopic::default().with_topic(name())]);
+    assert_eq!(fetch.topics(), Topics::Named(vec!["a".into()]));
+    assert_eq!(fetch.with_session_id(5).topics(), Topics::Unread);
+    let topic = MetadataRequestTopic::default().with_name(Some(name()));
+    let metadata = |topic| MetadataRequest::default().with_topics(Some(vec![topic]));
+    assert_eq!(
+        metadata(topic.clone()).topics(),
+        Topics::Named(vec!["a".into()])
+    );
+    let id = "00000000-0000-0000-0000-000000000007"
+        .parse()
+        .expect("an id");
+    assert_eq!(metadata(topic.with_topic_id(id)).topics(), Topics::Unread);
+}
+
 #[test]
 fn the_rule_that_allowed_is_named() {
     let mut connection =
