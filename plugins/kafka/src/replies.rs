@@ -143,6 +143,9 @@ impl Replies {
     pub(crate) fn response(&mut self, bytes: &[u8], said: &mut Operations) -> Result<Step> {
         /// Bytes of the number of the request.
         const LEAST: usize = 4;
+        if bytes.len() < LENGTH {
+            return Ok(Step::Needs(LENGTH));
+        }
         let Some(total) = frame_length(bytes, LEAST)?.filter(|_| bytes.len() >= LENGTH + LEAST)
         else {
             return Ok(Step::Needs(LENGTH + LEAST));

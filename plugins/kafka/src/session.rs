@@ -114,7 +114,7 @@ impl Session {
         /// (`socket.request.max.bytes`).
         const MOST: usize = LENGTH + (100 << 20);
         let Some(total) = frame_length(bytes, LEAST)? else {
-            return Ok(Step::Needs(LENGTH + LEAST));
+            return Ok(Step::Needs(LENGTH));
         };
         if total > MOST {
             bail!(
