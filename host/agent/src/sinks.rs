@@ -44,23 +44,16 @@ impl SharedDatapath {
 
     /// Attaches to what appeared and lets go of what is gone, and says how it is then.
     pub(super) fn attach_pending(&self) -> KernelStatus {
-        let mut held = self.lock();
-        match held.0.attach_pending() {
-            Ok(report) => tell(&report),
-            Err(error) => {
-                tracing::warn!(%error, "cannot attach to what appeared; tried again soon");
-            }
-        }
-        look(&mut held)
+        attach(&mut self.lock())
     }
 
     /// Looks for what changes without news; says how it is then, if anything did.
     pub(super) fn audit(&self) -> Option<KernelStatus> {
-        let audit = self.lock().0.audit();
-        match audit {
+        let mut held = self.lock();
+        match held.0.audit() {
             Audit::AsBefore => None,
-            Audit::Tell => Some(look(&mut self.lock())),
-            Audit::Attach => Some(self.attach_pending()),
+            Audit::Tell => Some(look(&mut held)),
+            Audit::Attach => Some(attach(&mut held)),
         }
     }
 
@@ -98,6 +91,14 @@ impl SharedDatapath {
         tracing::debug!(?report, "tables written");
         Ok(look(&mut held))
     }
+}
+
+fn attach(held: &mut (Datapath, Looks)) -> KernelStatus {
+    match held.0.attach_pending() {
+        Ok(report) => tell(&report),
+        Err(error) => tracing::warn!(%error, "cannot attach to what appeared; tried again soon"),
+    }
+    look(held)
 }
 
 fn look((datapath, looks): &mut (Datapath, Looks)) -> KernelStatus {

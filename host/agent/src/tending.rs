@@ -68,8 +68,6 @@ impl Tending {
         let (mut audit, mut sweep) = (every(AUDIT), every(SWEEP));
         let mut recheck = interval_at(tokio::time::Instant::now() + RECHECK, RECHECK);
         recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let first = self.with(|datapath| Some(datapath.attach_pending()));
-        first.await?;
         loop {
             tokio::select! {
                 // In this order: a new device waits for nothing but the sweep, and news that

@@ -11,8 +11,8 @@ use rtnetlink::{
 use tokio::sync::mpsc;
 
 /// Sends when links, their filters, addresses, default routes or routing rules of this network
-/// namespace may have changed; a full channel already holds the news. Ends with the
-/// netlink connection.
+/// namespace may have changed, and once when it begins to listen: what changed before is
+/// nobody's news. A full channel already holds the news. Ends with the netlink connection.
 pub async fn watch_devices(changed: mpsc::Sender<()>) -> io::Result<()> {
     let groups = [
         MulticastGroup::Link,
@@ -27,6 +27,7 @@ pub async fn watch_devices(changed: mpsc::Sender<()>) -> io::Result<()> {
     ];
     let (connection, _handle, mut messages) = new_multicast_connection(&groups)?;
     let connection = tokio::spawn(connection);
+    let _ = changed.try_send(());
     while let Some((message, _)) = messages.next().await {
         if matters(&message) {
             let _ = changed.try_send(());
@@ -69,7 +70,9 @@ mod tests {
                 let (changed, mut news) = mpsc::channel(1);
                 tc("qdisc add dev lo clsact");
                 let watch = tokio::spawn(watch_devices(changed));
-                // The watch is there once it has something to say.
+                let limit = std::time::Duration::from_secs(5);
+                let begun = tokio::time::timeout(limit, news.recv()).await;
+                assert_eq!(begun, Ok(Some(())), "it listens");
                 let heard = async {
                     loop {
                         tc("filter add dev lo ingress protocol all u32 match u32 0 0 flowid 1:5");
