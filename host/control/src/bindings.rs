@@ -13,8 +13,9 @@ use tidegate_contract::{
 };
 use tidegate_policy::{
     Document, Problem, Severity,
-    compiled::{Compiled, FailMode, L7Id, L7RuleSet, PluginUse, RuleId},
+    compiled::{Compiled, FailMode, L7Id, L7RuleSet, PluginUse, RuleId, RuleInfo, plugin_uses},
     input::{Body, PluginBinding},
+    rule::At,
 };
 
 use super::view::BindingView;
@@ -72,10 +73,7 @@ impl Bindings {
         published: &Snapshot,
         artifacts: &BTreeMap<String, PathBuf>,
     ) -> bool {
-        let uses: BTreeMap<(&str, &[RuleId], String), &str> = published
-            .l7
-            .values()
-            .flat_map(|set| &set.chain)
+        let uses: BTreeMap<(&str, &[RuleId], String), &str> = plugin_uses(&published.l7)
             .map(|used| {
                 let id = config_id(&used.config);
                 ((&*used.plugin, &*used.rules, id), &*used.config)
@@ -115,7 +113,7 @@ impl Bindings {
         artifacts: &mut BTreeMap<String, PathBuf>,
     ) -> Vec<Remembered> {
         let mut remembered = BTreeMap::new();
-        for used in l7.values().flat_map(|set| &set.chain) {
+        for used in plugin_uses(l7) {
             let place = (used.plugin.clone(), used.rules.clone());
             let Some(good) = self.good.get(&place) else {
                 continue;
@@ -143,17 +141,11 @@ impl Bindings {
 
     /// A generation is in force: forgets bindings it does not have.
     pub fn commit(&mut self, compiled: &Compiled) {
-        let chains = compiled.l7.values().flat_map(|set| &set.chain);
-        let places: BTreeSet<Place> = chains
+        let places: BTreeSet<Place> = plugin_uses(&compiled.l7)
             .map(|used| (used.plugin.clone(), used.rules.clone()))
             .collect();
         self.good.retain(|place, _| places.contains(place));
     }
-}
-
-/// What rules use of plugins.
-fn in_chains(compiled: &Compiled) -> impl Iterator<Item = &PluginUse> {
-    compiled.l7.values().flat_map(|set| &set.chain)
 }
 
 /// What bindings of the generation in force were refused, and where that was written; true
@@ -166,7 +158,7 @@ pub fn refusals<'a>(
     documents: impl Iterator<Item = &'a Document> + Clone,
 ) -> Vec<(Problem, bool)> {
     let (compiled, snapshot) = published;
-    let gone = in_chains(compiled).filter(|used| removed.contains(&*used.plugin));
+    let gone = plugin_uses(&compiled.l7).filter(|used| removed.contains(&*used.plugin));
     let gone: BTreeMap<_, _> = gone
         .map(|used| ((&*used.plugin, &*used.rules), used))
         .collect();
@@ -176,7 +168,7 @@ pub fn refusals<'a>(
         .collect();
     for row in stats {
         let Some(reason) = &row.reason else { continue };
-        let mut uses = in_chains(compiled).filter(|used| {
+        let mut uses = plugin_uses(&compiled.l7).filter(|used| {
             used.plugin == row.plugin
                 && used.rules == row.rules
                 && config_id(&used.config) == row.config
@@ -188,7 +180,7 @@ pub fn refusals<'a>(
         if !snapshot.plugins.contains_key(&row.plugin) {
             continue;
         }
-        let of_rule = |binding: &&Arc<PluginBinding>| {
+        let is_its = |binding: &&Arc<PluginBinding>| {
             let meta = &binding.meta;
             meta.kind == rule.kind && meta.name == rule.policy && meta.namespace == rule.namespace
         };
@@ -198,20 +190,14 @@ pub fn refusals<'a>(
                 Body::PluginBinding(binding) => Some(binding),
                 _ => None,
             });
-        let at = match bindings.find(of_rule) {
+        let at = match bindings.find(is_its) {
             Some(binding) => binding.config_at.clone(),
             None => rule.at(),
         };
+        let message = format!("the plugin {} does not take this: {reason}", row.plugin);
         let problem = Problem {
-            file: rule.file.clone(),
-            document: Some(format!("{} {}", rule.kind, rule.document())),
-            line: at.line,
-            column: at.column,
-            field: at.path,
             value: Some(used.config.chars().take(SHOWN).collect()),
-            message: format!("the plugin {} does not take this: {reason}", row.plugin),
-            hint: None,
-            severity: Severity::Error,
+            ..of_rule(rule, at, message)
         };
         refusals.push((problem, row.state == BindingState::LastGood));
     }
@@ -221,26 +207,31 @@ pub fn refusals<'a>(
 /// A plugin was removed, and rules go on naming it.
 fn gone_plugin(used: &PluginUse, compiled: &Compiled) -> Option<Problem> {
     let rule = compiled.rules.get(used.rules.first()?)?;
-    let at = rule.at();
     let becomes = match used.fail_mode {
         FailMode::Closed => "refused",
         FailMode::Open => "let through",
     };
-    Some(Problem {
+    let message = format!(
+        "the plugin {} is not there any more, so what it should look at is {becomes}; bring its \
+         file back into the plugins folder, or remove what names it",
+        used.plugin
+    );
+    Some(of_rule(rule, rule.at(), message))
+}
+
+/// What is wrong with a rule, said of this place.
+fn of_rule(rule: &RuleInfo, at: At, message: String) -> Problem {
+    Problem {
         file: rule.file.clone(),
         document: Some(format!("{} {}", rule.kind, rule.document())),
         line: at.line,
         column: at.column,
         field: at.path,
         value: None,
-        message: format!(
-            "the plugin {} is not there any more, so what it should look at is {becomes}; bring \
-             its file back into the plugins folder, or remove what names it",
-            used.plugin
-        ),
+        message,
         hint: None,
         severity: Severity::Error,
-    })
+    }
 }
 
 /// Longest configuration shown in a message, in characters.
@@ -248,10 +239,7 @@ const SHOWN: usize = 60;
 
 /// How the bindings of the generation in force are doing, by name.
 pub fn view(stats: &[BindingStats], compiled: &Compiled) -> Vec<BindingView> {
-    let wanted: BTreeSet<(&str, &[RuleId], String)> = compiled
-        .l7
-        .values()
-        .flat_map(|set| &set.chain)
+    let wanted: BTreeSet<(&str, &[RuleId], String)> = plugin_uses(&compiled.l7)
         .map(|used| (&*used.plugin, &*used.rules, config_id(&used.config)))
         .collect();
     let rows = stats

@@ -183,10 +183,7 @@ impl Found {
         endpoints: &BTreeMap<EndpointId, Arc<CompiledEndpoint>>,
         bindings: &Bindings,
     ) -> Self {
-        Self::of(endpoints, &bindings.devices())
-    }
-
-    fn of(endpoints: &BTreeMap<EndpointId, Arc<CompiledEndpoint>>, devices: &NodeDevices) -> Self {
+        let devices = bindings.devices();
         let mut found = Self::default();
         for (id, endpoint) in endpoints {
             match &endpoint.location {

@@ -268,13 +268,19 @@ impl RuleInfo {
 pub struct L7RuleSet {
     /// How the proxy reads the stream.
     pub protocol: L7Protocol,
-    /// Plugins, in order; empty means "read and record, allow everything".
+    /// Plugins, in order; empty means "read and record, allow everything", and of a byte
+    /// stream "pass unread".
     pub chain: Vec<PluginUse>,
     /// What would become of the same traffic if the documents in shadow were enforced,
     /// where that is something else. Part of the content: the kernel names one rule set
     /// per direction, and that leads to both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Rehearsed>,
+}
+
+/// What rule sets use of plugins, set by set in the order of their ids.
+pub fn plugin_uses(sets: &BTreeMap<L7Id, L7RuleSet>) -> impl Iterator<Item = &PluginUse> {
+    sets.values().flat_map(|set| &set.chain)
 }
 
 impl L7RuleSet {

@@ -143,13 +143,12 @@ impl Replies {
     pub(crate) fn response(&mut self, bytes: &[u8], said: &mut Operations) -> Result<Step> {
         /// Bytes of the number of the request.
         const LEAST: usize = 4;
-        if bytes.len() < LENGTH {
+        let Some(total) = frame_length(bytes, LEAST)? else {
             return Ok(Step::Needs(LENGTH));
-        }
-        let Some(total) = frame_length(bytes, LEAST)?.filter(|_| bytes.len() >= LENGTH + LEAST)
-        else {
-            return Ok(Step::Needs(LENGTH + LEAST));
         };
+        if bytes.len() < LENGTH + LEAST {
+            return Ok(Step::Needs(LENGTH + LEAST));
+        }
         let bytes = &bytes[..bytes.len().min(total)];
         let correlation = Front::new(&bytes[LENGTH..]).i32()?;
         self.skip_to(correlation, said);

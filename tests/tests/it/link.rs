@@ -477,6 +477,8 @@ fn leases(node: &Node, server: &mut Running, quiet: &Workload, other: &Workload)
         Ok(())
     })??;
     dropped(node, "Policy denied", ("destination", "10.20.0.255"))?;
+    // It was dropped before that was told; what came would be in the file by now, but for the
+    // moment in which the capture writes, of which nobody tells.
     std::thread::sleep(Duration::from_millis(50));
     ensure!(heard.count("text-lease")? == 0, "a workload gives leases");
     Ok(())

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tidegate_contract::PluginInfo;
-use tidegate_policy::compiled::{Compiled, L7Protocol};
+use tidegate_policy::compiled::{Compiled, L7Protocol, plugin_uses};
 
 use super::{
     event::{Examination, Request},
@@ -386,8 +386,9 @@ impl Plugins {
 
 /// Names of the plugins that some rule uses.
 fn named(compiled: &Compiled) -> BTreeSet<&str> {
-    let chains = compiled.l7.values().flat_map(|set| &set.chain);
-    chains.map(|used| used.plugin.as_str()).collect()
+    plugin_uses(&compiled.l7)
+        .map(|used| used.plugin.as_str())
+        .collect()
 }
 
 fn stem(path: &Path) -> String {

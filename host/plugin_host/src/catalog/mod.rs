@@ -17,7 +17,7 @@ use std::{
 };
 
 use tidegate_contract::Snapshot;
-use tidegate_policy::compiled::{L7Id, L7RuleSet, PluginUse};
+use tidegate_policy::compiled::{L7Id, L7RuleSet, PluginUse, plugin_uses};
 use wasmtime::component::Component;
 
 pub use self::rule_set::{Binding, RuleSet};
@@ -160,8 +160,7 @@ impl Catalog {
             }
         }
         // In the order of ids: what was written last is what counts as last good.
-        let chains = self.wanted.values().flat_map(|set| &set.chain);
-        for used in chains {
+        for used in plugin_uses(&self.wanted) {
             let used = use_of(used);
             let outcome = self.attempts.get(&used).and_then(|a| a.outcome());
             if let Some(Ok(configured)) = outcome {

@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use tidegate_policy::compiled::{FailMode, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId};
+use tidegate_policy::compiled::{
+    FailMode, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId, plugin_uses,
+};
 
 use crate::{
     configured::{Configured, Place, Purpose},
@@ -64,7 +66,7 @@ pub(super) fn use_of(used: &PluginUse) -> Use {
 /// shadow ask for is for them alone.
 pub(super) fn uses(wanted: &BTreeMap<L7Id, L7RuleSet>) -> (HashSet<Place>, HashMap<Use, Purpose>) {
     let mut uses: HashMap<Use, Purpose> = HashMap::new();
-    for used in wanted.values().flat_map(|set| &set.chain) {
+    for used in plugin_uses(wanted) {
         let purpose = match used.in_shadow {
             true => Purpose::Rehearsed,
             false => Purpose::Enforced,
