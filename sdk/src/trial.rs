@@ -1,6 +1,8 @@
 //! The host's part in a byte-stream filter's tests: holds bytes, shows them, carries out
 //! what is said, and is strict about what may be said.
 
+use std::collections::VecDeque;
+
 use crate::stream::{Answer, Asked, Data, Direction, Operation, StreamSession};
 
 /// A connection through a session.
@@ -26,10 +28,16 @@ pub struct Trial<S> {
 #[derive(Default)]
 struct Lane {
     held: Vec<u8>,
-    passing: u64,
-    dropping: u64,
+    orders: VecDeque<Order>,
     wanted: usize,
     out: Vec<u8>,
+}
+
+/// What was said of the front, carried out one after the other.
+enum Order {
+    Pass(u64),
+    Drop(u64),
+    Send(Vec<u8>),
 }
 
 impl<S: StreamSession> Trial<S> {
@@ -48,15 +56,20 @@ impl<S: StreamSession> Trial<S> {
 
     /// The client says something; what has come to the server since the last time.
     pub fn client(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.say(Direction::ToServer, bytes);
+        self.say(Direction::ToServer, bytes, false);
         self.take(Direction::ToServer)
     }
 
     /// The server says something, or nothing; what has come to the client since the
     /// last time.
     pub fn server(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.say(Direction::ToClient, bytes);
+        self.say(Direction::ToClient, bytes, false);
         self.take(Direction::ToClient)
+    }
+
+    /// Who sends this way says no more.
+    pub fn end(&mut self, direction: Direction) {
+        self.say(direction, &[], true);
     }
 
     /// What has come one way since the last time.
@@ -69,11 +82,12 @@ impl<S: StreamSession> Trial<S> {
         self.requests.last().expect("no request was told of")
     }
 
-    fn say(&mut self, direction: Direction, bytes: &[u8]) {
+    fn say(&mut self, direction: Direction, bytes: &[u8], end: bool) {
         let lane = &mut self.lanes[index(direction)];
         lane.held.extend(bytes);
         lane.flow();
-        if self.closed.is_some() || lane.held.is_empty() || lane.held.len() < lane.wanted {
+        let enough = !lane.held.is_empty() && (end || lane.held.len() >= lane.wanted);
+        if self.closed.is_some() || !lane.orders.is_empty() || !enough {
             return;
         }
         self.held = self.held.max(lane.held.len());
@@ -81,44 +95,62 @@ impl<S: StreamSession> Trial<S> {
         let said = self.session.on_data(Data {
             direction,
             bytes: &lane.held.clone(),
-            end: false,
+            end,
         });
         for operation in said.iter().cloned() {
-            let lane = &mut self.lanes[index(direction)];
+            let orders = &mut self.lanes[index(direction)].orders;
             match operation {
-                Operation::Pass(count) => lane.passing += count,
-                Operation::Drop(count) => lane.dropping += count,
+                Operation::Pass(count) => orders.push_back(Order::Pass(count)),
+                Operation::Drop(count) => orders.push_back(Order::Drop(count)),
                 Operation::Undecided { length, reason } => {
-                    lane.passing += length;
+                    orders.push_back(Order::Pass(length));
                     self.undecided.push(reason);
                 }
                 Operation::Hold(count) => {
+                    let lane = &mut self.lanes[index(direction)];
                     assert!(count as usize > lane.held.len(), "{count} are there");
                     lane.wanted = count as usize;
                 }
                 Operation::Inject(to, bytes) => {
-                    let lane = &mut self.lanes[index(to)];
-                    assert_eq!((lane.passing, lane.dropping), (0, 0), "in its turn");
-                    lane.out.extend(bytes);
+                    self.lanes[index(to)].orders.push_back(Order::Send(bytes));
                 }
                 Operation::Request(asked) => self.requests.push(asked),
                 Operation::Answered(id, answer) => self.answers.push((id, answer)),
                 Operation::Close(reason) => self.closed = Some(reason),
             }
-            self.lanes[index(direction)].flow();
+            self.lanes.iter_mut().for_each(Lane::flow);
         }
     }
 }
 
 impl Lane {
     fn flow(&mut self) {
-        assert!(self.passing == 0 || self.dropping == 0, "one at a time");
-        let passed = self.held.len().min(self.passing as usize);
-        self.out.extend(self.held.drain(..passed));
-        self.passing -= passed as u64;
-        let dropped = self.held.len().min(self.dropping as usize);
-        self.held.drain(..dropped);
-        self.dropping -= dropped as u64;
+        while let Some(order) = self.orders.pop_front() {
+            let (left, passes) = match order {
+                Order::Pass(left) => (left, true),
+                Order::Drop(left) => (left, false),
+                Order::Send(bytes) => {
+                    self.out.extend(bytes);
+                    continue;
+                }
+            };
+            let count =
+                usize::try_from(left).map_or(self.held.len(), |left| left.min(self.held.len()));
+            let gone = self.held.drain(..count);
+            if passes {
+                self.out.extend(gone);
+            }
+            let left = left - count as u64;
+            if left > 0 {
+                let rest = if passes {
+                    Order::Pass(left)
+                } else {
+                    Order::Drop(left)
+                };
+                self.orders.push_front(rest);
+                return;
+            }
+        }
     }
 }
 

@@ -22,12 +22,25 @@ const COVERAGE: &str = "-Cpasses=sancov-module \
 /// Naming the target keeps the instrumentation away from build scripts and macros.
 const TARGET: &str = env!("XTASK_HOST");
 
+/// How inputs are found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Search {
+    /// Others each time: what somebody lets run for a while to find something.
+    Exploring,
+    /// The same each time: whether a change passes says something of the change.
+    Repeatable,
+}
+
 /// Fuzzes every target whose name contains `filter`, each for `seconds`.
 ///
 /// # Errors
 ///
 /// If the targets cannot be built, or an input made one fail.
-pub(crate) fn run_targets(filter: Option<&str>, seconds: u32) -> anyhow::Result<u64> {
+pub(crate) fn run_targets(
+    filter: Option<&str>,
+    seconds: u32,
+    search: Search,
+) -> anyhow::Result<u64> {
     let folder = workspace::root().join("tests/fuzz");
     let built = workspace::target().join("fuzz");
     run(cargo()
@@ -40,14 +53,25 @@ pub(crate) fn run_targets(filter: Option<&str>, seconds: u32) -> anyhow::Result<
     for name in names(&folder.join("src/bin"))? {
         if filter.is_none_or(|filter| name.contains(filter)) {
             say(&format!("fuzzing {name} for {seconds} s"));
-            fuzz(&folder, &built, &name, seconds)?;
+            fuzz(&folder, &built, &name, seconds, search)?;
             targets += 1;
         }
     }
     Ok(targets)
 }
 
-fn fuzz(folder: &Path, built: &Path, name: &str, seconds: u32) -> anyhow::Result<()> {
+fn fuzz(
+    folder: &Path,
+    built: &Path,
+    name: &str,
+    seconds: u32,
+    search: Search,
+) -> anyhow::Result<()> {
+    // Zero is libFuzzer's word for a seed of its own choice.
+    let seed = match search {
+        Search::Exploring => 0,
+        Search::Repeatable => 1,
+    };
     let corpus = built.join("corpus").join(name);
     let crashes = built.join("crashes").join(name);
     for dir in [&corpus, &crashes] {
@@ -55,6 +79,7 @@ fn fuzz(folder: &Path, built: &Path, name: &str, seconds: u32) -> anyhow::Result
     }
     run(Command::new(built.join(TARGET).join("debug").join(name))
         .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-seed={seed}"))
         .arg(format!("-artifact_prefix={}/", crashes.display()))
         .args(["-timeout=10", "-rss_limit_mb=2048", "-verbosity=0"])
         .arg(&corpus)

@@ -92,7 +92,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Test { filter } => test::all(filter.as_deref()),
         Command::Demo { keep, stop } => lab::demo(keep, stop),
         Command::Fuzz { filter, seconds } => {
-            fuzz::run_targets(filter.as_deref(), seconds).map(drop)
+            fuzz::run_targets(filter.as_deref(), seconds, fuzz::Search::Exploring).map(drop)
         }
         Command::Bench { filter } => lab::bench(filter.as_deref()),
     }

@@ -44,7 +44,7 @@ pub(crate) fn all(filter: Option<&str>) -> anyhow::Result<()> {
     say(&describe(&command));
     let (mut counts, success) = counted(&mut command)?;
     if filter.is_none() {
-        match fuzz::run_targets(None, FUZZ_SECONDS) {
+        match fuzz::run_targets(None, FUZZ_SECONDS, fuzz::Search::Repeatable) {
             Ok(targets) => counts.passed += targets,
             Err(error) => {
                 say(&format!("{error:#}"));

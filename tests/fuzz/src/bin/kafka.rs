@@ -29,9 +29,11 @@ fn run(asked: &[u8], answered: &[u8], piece: usize) -> (Vec<u8>, Vec<u8>, bool) 
     for piece in asked.chunks(piece.min(asked.len().max(1))) {
         to_server.extend(trial.client(piece));
     }
+    trial.end(Direction::ToServer);
     for piece in answered.chunks(piece.min(answered.len().max(1))) {
         to_client.extend(trial.server(piece));
     }
+    trial.end(Direction::ToClient);
     to_server.extend(trial.take(Direction::ToServer));
     to_client.extend(trial.take(Direction::ToClient));
     (to_server, to_client, trial.closed.is_some())
