@@ -124,6 +124,10 @@ impl Operations {
     /// Lets bytes from the front go on as they are. More than was shown is welcome: the
     /// rest follows as it comes, without being shown.
     pub fn pass(&mut self, count: u64) -> &mut Self {
+        if let Some(Operation::Pass(before)) = self.0.last_mut() {
+            *before = before.saturating_add(count);
+            return self;
+        }
         self.push(Operation::Pass(count))
     }
 
@@ -146,8 +150,31 @@ impl Operations {
         self.push(Operation::Hold(count))
     }
 
+    /// Has what remains shown again although nothing more has come: at once if something
+    /// was said of what stood before it, so that an answer can be short; else when
+    /// something has come the other way. Until then no more is read.
+    pub fn again(&mut self) -> &mut Self {
+        self.hold(0)
+    }
+
+    /// How many there are. One answer may have 4,096.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Is nothing said?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Sends bytes of the filter's own, after everything that was to pass that way.
     pub fn inject(&mut self, direction: Direction, bytes: Vec<u8>) -> &mut Self {
+        if let Some(Operation::Inject(to, before)) = self.0.last_mut()
+            && *to == direction
+        {
+            before.extend(bytes);
+            return self;
+        }
         self.push(Operation::Inject(direction, bytes))
     }
 

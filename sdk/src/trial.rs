@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 
 use crate::stream::{Answer, Asked, Data, Direction, Operation, StreamSession};
 
+/// Operations of one answer that a host takes.
+const OPERATIONS: usize = 4_096;
+
 /// A connection through a session.
 ///
 /// # Panics
@@ -30,6 +33,11 @@ struct Lane {
     held: Vec<u8>,
     orders: VecDeque<Order>,
     wanted: usize,
+    /// Something has come since it was shown last, or it is to be shown again.
+    fresh: bool,
+    again: bool,
+    ended: bool,
+    ordered: u64,
     out: Vec<u8>,
 }
 
@@ -85,31 +93,48 @@ impl<S: StreamSession> Trial<S> {
     fn say(&mut self, direction: Direction, bytes: &[u8], end: bool) {
         let lane = &mut self.lanes[index(direction)];
         lane.held.extend(bytes);
+        lane.fresh |= !bytes.is_empty() || end;
+        lane.ended |= end;
         lane.flow();
-        let enough = !lane.held.is_empty() && (end || lane.held.len() >= lane.wanted);
-        if self.closed.is_some() || !lane.orders.is_empty() || !enough {
-            return;
+        while let Some(due) = [Direction::ToServer, Direction::ToClient]
+            .into_iter()
+            .find(|way| self.closed.is_none() && self.lanes[index(*way)].is_due())
+        {
+            self.show(due);
         }
+    }
+
+    fn show(&mut self, direction: Direction) {
+        let own = index(direction);
+        let lane = &mut self.lanes[own];
         self.held = self.held.max(lane.held.len());
-        lane.wanted = 0;
+        (lane.wanted, lane.fresh, lane.again) = (0, false, false);
+        let before = lane.ordered;
         let said = self.session.on_data(Data {
             direction,
             bytes: &lane.held.clone(),
-            end,
+            end: lane.ended,
         });
+        assert!(said.len() <= OPERATIONS, "{} operations", said.len());
         for operation in said.iter().cloned() {
-            let orders = &mut self.lanes[index(direction)].orders;
+            let lane = &mut self.lanes[own];
             match operation {
-                Operation::Pass(count) => orders.push_back(Order::Pass(count)),
-                Operation::Drop(count) => orders.push_back(Order::Drop(count)),
+                Operation::Pass(count) => {
+                    lane.ordered += count;
+                    lane.orders.push_back(Order::Pass(count));
+                }
+                Operation::Drop(count) => {
+                    lane.ordered += count;
+                    lane.orders.push_back(Order::Drop(count));
+                }
                 Operation::Undecided { length, reason } => {
-                    orders.push_back(Order::Pass(length));
+                    lane.ordered += length;
+                    lane.orders.push_back(Order::Pass(length));
                     self.undecided.push(reason);
                 }
                 Operation::Hold(count) => {
-                    let lane = &mut self.lanes[index(direction)];
-                    assert!(count as usize > lane.held.len(), "{count} are there");
                     lane.wanted = count as usize;
+                    lane.again = lane.wanted <= lane.held.len() && !lane.held.is_empty();
                 }
                 Operation::Inject(to, bytes) => {
                     self.lanes[index(to)].orders.push_back(Order::Send(bytes));
@@ -120,10 +145,24 @@ impl<S: StreamSession> Trial<S> {
             }
             self.lanes.iter_mut().for_each(Lane::flow);
         }
+        if self.lanes[own].ordered > before {
+            self.lanes[own].resume();
+        }
+        self.lanes[1 - own].resume();
     }
 }
 
 impl Lane {
+    fn is_due(&self) -> bool {
+        let enough = !self.held.is_empty() && (self.ended || self.held.len() >= self.wanted);
+        self.fresh && enough && self.orders.is_empty()
+    }
+
+    /// What it waited for has come about.
+    fn resume(&mut self) {
+        self.fresh |= self.again;
+    }
+
     fn flow(&mut self) {
         while let Some(order) = self.orders.pop_front() {
             let (left, passes) = match order {

@@ -1,7 +1,7 @@
 """Kafka as two real client libraries speak it, against librdkafka's mock cluster.
 
 serve PORT: a broker on a port of both families. run ADDRESS:PORT: a round of what clients do,
-told as JSON. The mock cluster lives on a port of its own loopback and tells clients to come
+told as JSON; hand ADDRESS:PORT: what needs no library. The mock cluster lives on a port of its own loopback and tells clients to come
 there, so both sides put a relay in between that moves bytes and nothing else.
 """
 
@@ -109,6 +109,27 @@ def one_connection(target):
         return errors
 
 
+def many(target):
+    """More at once than anybody sends: 4,000 requests of 16 bytes that no rule with a topic
+    covers, then Metadata of 20,000 topics; the errors, each once."""
+    count = 4000
+    with socket.create_connection(target, timeout=20) as connection:
+        # InitProducerId v0 without a transaction's name.
+        empty = b"".join(
+            struct.pack(">ihhihhi", 16, 22, 0, number, -1, -1, 1000) for number in range(count)
+        )
+        threading.Thread(target=connection.sendall, args=(empty,), daemon=True).start()
+        small = {struct.unpack(">h", answer(connection, number)[4:6])[0] for number in range(count)}
+        topics = [b"t%06d" % number for number in range(20000)]
+        body = struct.pack(">i", len(topics)) + b"".join(
+            struct.pack(">h", len(topic)) + topic for topic in topics
+        )
+        body = asked(connection, 3, 1, 7, body)
+        ends = [body.index(struct.pack(">h", 7) + topic) for topic in (topics[0], topics[-1])]
+        large = {struct.unpack(">h", body[at - 2 : at])[0] for at in ends}
+    return [sorted(small), sorted(large)]
+
+
 def librdkafka(bootstrap):
     usual = {"bootstrap.servers": bootstrap, "topic.metadata.refresh.interval.ms": -1}
     producer = confluent_kafka.Producer({**usual, "message.timeout.ms": 10000})
@@ -185,5 +206,9 @@ if __name__ == "__main__":
     verb, what = sys.argv[1:]
     if verb == "serve":
         serve(int(what))
+    elif verb == "hand":
+        address, _, port = what.rpartition(":")
+        target = (address.strip("[]"), int(port))
+        print(json.dumps({"by hand": one_connection(target), "many": many(target)}))
     else:
         run(what)

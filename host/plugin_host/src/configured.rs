@@ -5,6 +5,7 @@
 //! memory what the other's messages left there), not the budgets.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -19,6 +20,7 @@ use tidegate_policy::compiled::RuleId;
 
 use super::{
     budget::Budgets,
+    catalog::retire,
     counters::Counters,
     deadline::processor_time,
     engine::Runtime,
@@ -169,6 +171,7 @@ impl Attempt {
                 cost_us: AtomicU64::new(micros(*cost)),
                 quick: AtomicBool::new(started.len() == 1),
                 retired: AtomicBool::new(false),
+                united: Mutex::default(),
                 spares: Mutex::new(Spares {
                     instances: started.into_iter().map(|(instance, _)| instance).collect(),
                     ..Spares::default()
@@ -239,6 +242,8 @@ pub(super) struct Configured {
     /// It starts fast enough for a message to wait for it.
     quick: AtomicBool,
     retired: AtomicBool,
+    /// The same version with its rules and those of others; see `Binding::with_rules`.
+    pub(super) united: Mutex<BTreeMap<(Purpose, String), Arc<Attempt>>>,
     spares: Mutex<Spares>,
     refilled: Condvar,
 }
@@ -336,6 +341,8 @@ impl Configured {
         self.retired.store(true, Relaxed);
         let unused = std::mem::take(&mut self.spares().instances);
         drop(unused);
+        let mut united = self.united.lock().unwrap_or_else(PoisonError::into_inner);
+        retire(std::mem::take(&mut *united).values());
     }
 
     pub(super) fn is_retired(&self) -> bool {

@@ -22,6 +22,7 @@ mod problem;
 pub mod protocol;
 pub mod rule;
 mod schema;
+mod unite;
 mod yaml;
 
 pub use self::{
@@ -32,4 +33,5 @@ pub use self::{
     lookup::{AnyOf, lookup, lookup_any, rehearse_any},
     problem::{Problem, Severity},
     schema::{KINDS, schema},
+    unite::unite,
 };

@@ -19,9 +19,9 @@ use crate::{
     session::{LENGTH, Step, frame_length, told},
 };
 
-/// Requests of a connection that may wait for an answer.
+/// Requests of a connection that may wait for an answer; further ones are read later.
 const WAITING: usize = 4_096;
-/// Bytes of refusals that may wait for their place.
+/// Bytes of refusals that may wait for their place before no more is read.
 const QUEUED: usize = 1 << 20;
 /// Longest response that is read to its end. A longer one passes unread: only the error
 /// it tells is missing in the record.
@@ -111,32 +111,24 @@ impl Replies {
         }
     }
 
+    /// Do so many wait that no more can?
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.len() >= WAITING || self.queued >= QUEUED
+    }
+
     /// The server is to answer this.
-    pub(crate) fn expect(&mut self, awaited: Awaited) -> Result<()> {
-        self.push(Waiting::Server(awaited))
+    pub(crate) fn expect(&mut self, awaited: Awaited) {
+        self.waiting.push_back(Waiting::Server(awaited));
     }
 
     /// Says this to the client when its turn has come.
-    pub(crate) fn say(&mut self, answer: Vec<u8>, said: &mut Operations) -> Result<()> {
+    pub(crate) fn say(&mut self, answer: Vec<u8>, said: &mut Operations) {
         if self.waiting.is_empty() {
             said.inject(Direction::ToClient, answer);
-            return Ok(());
+            return;
         }
         self.queued += answer.len();
-        ensure!(
-            self.queued <= QUEUED,
-            "too many refusals wait for the answers before them"
-        );
-        self.push(Waiting::Turn(answer))
-    }
-
-    fn push(&mut self, waiting: Waiting) -> Result<()> {
-        ensure!(
-            self.waiting.len() < WAITING,
-            "too many requests wait for an answer"
-        );
-        self.waiting.push_back(waiting);
-        Ok(())
+        self.waiting.push_back(Waiting::Turn(answer));
     }
 
     /// Looks at the response at the front.
@@ -164,7 +156,11 @@ impl Replies {
             return Ok(Step::Needs(wanted));
         }
         let changed = self.changed(awaited, bytes)?;
-        let told = read(awaited, bytes, total);
+        // As the client will see it.
+        let told = match &changed {
+            Some(changed) => read(awaited, changed, changed.len()),
+            None => read(awaited, bytes, total),
+        };
         said.answered(awaited.id, told);
         match changed {
             Some(changed) => said

@@ -1,6 +1,6 @@
 //! The rules of one binding: those of `CiliumNetworkPolicy`'s `rules.kafka`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::messages::ApiKey;
 use serde::Deserialize;
@@ -102,6 +102,18 @@ impl Rules {
     /// Is there a rule about a topic, so that names have to be read?
     pub(crate) fn ask_for_topics(&self) -> bool {
         self.0.iter().any(|rule| rule.topic.is_some())
+    }
+
+    /// The topics that requests with this head may name, each with the first rule that says
+    /// so; where no rule allows them whatever they name.
+    pub(crate) fn topics(&self, head: &Head) -> BTreeMap<&str, u32> {
+        let mut topics = BTreeMap::new();
+        for (rule, index) in self.0.iter().zip(0..) {
+            if let Some(topic) = rule.topic.as_deref().filter(|_| rule.matches(head)) {
+                topics.entry(topic).or_insert(index);
+            }
+        }
+        topics
     }
 
     /// Decides by the head and, once it is known, the body.

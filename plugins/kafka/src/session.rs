@@ -13,10 +13,17 @@ use tidegate_sdk::{Answer, Asked, Data, Direction, Operations, Reply, StreamSess
 use crate::{
     front::{Front, LONGEST, Produce, USUAL},
     kinds::{self, Body},
-    refusal::Topics,
+    refusal::{Api as _, Topics},
     replies::{Awaited, Change, Replies},
     rules::{Head, Rules, Verdict},
 };
+
+/// Frames that are looked at in one call. Each takes a few operations, and time; what is
+/// behind them is looked at in the next.
+const AT_ONCE: usize = 128;
+
+/// Names that are told of a request; more are not kept.
+const TARGETS: usize = 32;
 
 /// Bytes of a frame's length.
 pub(crate) const LENGTH: usize = 4;
@@ -63,7 +70,15 @@ impl StreamSession for Session {
     fn on_data(&mut self, data: Data<'_>) -> Operations {
         let mut said = Operations::none();
         let mut rest = data.bytes;
+        let mut frames = 0;
         while !rest.is_empty() {
+            // More than that may wait for an answer is not read before there is one.
+            let full = data.direction == Direction::ToServer && self.replies.is_full();
+            if frames == AT_ONCE || full {
+                said.again();
+                break;
+            }
+            frames += 1;
             let step = match data.direction {
                 Direction::ToServer => self.request(rest, &mut said),
                 Direction::ToClient => self.replies.response(rest, &mut said),
@@ -178,6 +193,9 @@ impl Session {
         if !decided && !frame.is_whole() {
             return Ok(Step::Needs(frame.total));
         }
+        if !decided && key == ApiKey::Metadata {
+            return self.metadata(frame, said);
+        }
         // What is decided is read for its record alone, if it costs nothing to wait for.
         if !decided || frame.is_whole() && targets.is_empty() {
             let bytes = Bytes::copy_from_slice(frame.body);
@@ -202,6 +220,16 @@ impl Session {
                     // two ends knows how many.
                     let reason = "SaslHandshake v0: what follows it cannot be read";
                     said.undecided(frame.total as u64, reason);
+                    return Ok(Step::Done(frame.total));
+                }
+                if key == ApiKey::Fetch
+                    && !decided
+                    && let Some(without) = without_session(frame)
+                {
+                    let id = self.tell(frame, (true, Some(rule), targets, Reply::Awaited), said);
+                    said.discard(frame.total as u64);
+                    said.inject(Direction::ToServer, without);
+                    self.replies.expect(Awaited::passed(head, id));
                     return Ok(Step::Done(frame.total));
                 }
                 self.passes(frame, (Some(rule), targets, answered), said)
@@ -230,7 +258,7 @@ impl Session {
             frame.total as u64,
             format!("{} is not known here", frame.name()),
         );
-        self.replies.expect(Awaited::uncertain(head, self.next))?;
+        self.replies.expect(Awaited::uncertain(head, self.next));
         self.next = self.next.wrapping_add(1);
         Ok(Step::Done(frame.total))
     }
@@ -249,7 +277,7 @@ impl Session {
         let id = self.tell(frame, (rule.is_some(), rule, targets, reply), said);
         said.pass(frame.total as u64);
         if answered {
-            self.replies.expect(Awaited::passed(&frame.head, id))?;
+            self.replies.expect(Awaited::passed(&frame.head, id));
         }
         Ok(Step::Done(frame.total))
     }
@@ -263,62 +291,60 @@ impl Session {
     ) -> Result<Step> {
         let head = &frame.head;
         let body = Bytes::copy_from_slice(frame.body);
-        if key == ApiKey::Metadata
-            && let Some(step) = self.refuse_some(frame, &targets, &body, said)?
-        {
-            return Ok(step);
-        }
         let refusal = kinds::refusal(key, head.version, head.correlation, &body);
         let (answer, code) = refusal.with_context(|| frame.name())?;
         self.answer(frame, (targets, answered.then_some(answer), code), said)
     }
 
     /// Metadata of several topics: those that may be asked for are, so that the client
-    /// learns where the brokers are; the others are refused in the answer.
-    fn refuse_some(
-        &mut self,
-        frame: &Frame<'_>,
-        names: &[String],
-        body: &Bytes,
-        said: &mut Operations,
-    ) -> Result<Option<Step>> {
+    /// learns where the brokers are; the others are refused in the answer. It is read once,
+    /// since there may be tens of thousands.
+    fn metadata(&mut self, frame: &Frame<'_>, said: &mut Operations) -> Result<Step> {
         let head = &frame.head;
-        let of = |names: Vec<String>| {
-            let topics = Topics::Named(names);
-            let body = Body {
-                topics,
-                transactional: false,
-            };
-            matches!(self.rules.decide(head, Some(&body)), Verdict::Allowed(_))
+        let body = Bytes::copy_from_slice(frame.body);
+        let request = crate::careful::decode::<MetadataRequest>(&body, head.version)
+            .with_context(|| frame.name())?;
+        let asked = request.topics.as_deref().unwrap_or_default();
+        // Brokers go by ids where there are any, whatever the names beside them.
+        let name = |topic: &MetadataRequestTopic| {
+            let name = topic.name.clone().filter(|_| topic.topic_id.is_nil());
+            name.filter(|name| !name.is_empty())
         };
-        if names.is_empty() || !of(Vec::new()) {
-            return Ok(None);
+        let names = asked.iter().filter_map(name).take(TARGETS);
+        let targets: Vec<String> = names.map(|name| name.to_string()).collect();
+        let rules = self.rules.clone();
+        let topics = rules.topics(head);
+        let rule = |topic: &MetadataRequestTopic| topics.get(name(topic)?.as_str()).copied();
+        let by: Option<Vec<u32>> = asked.iter().map(rule).collect();
+        let by = match by {
+            // Nothing named is nothing that could not be covered.
+            Some(by) => by.into_iter().min().or(topics.values().min().copied()),
+            None => None,
+        };
+        if by.is_some() || !self.enforced {
+            return self.passes(frame, (by, targets, true), said);
         }
-        let request = crate::careful::decode::<MetadataRequest>(body, head.version)?;
-        let is_allowed = |topic: &MetadataRequestTopic| {
-            let name = topic.name.as_ref();
-            name.filter(|_| topic.topic_id.is_nil())
-                .is_some_and(|name| of(vec![name.to_string()]))
-        };
-        let topics = request.topics.clone().unwrap_or_default();
-        let (allowed, refused): (Vec<_>, Vec<_>) = topics.into_iter().partition(is_allowed);
+        let (allowed, refused): (Vec<_>, Vec<_>) =
+            (asked.iter().cloned()).partition(|topic| rule(topic).is_some());
         // In the first version no topics are all topics.
-        if allowed.is_empty() && head.version == 0 {
-            return Ok(None);
+        if topics.is_empty() || allowed.is_empty() && head.version == 0 || asked.is_empty() {
+            let response = request.refused(head.version);
+            let code = MetadataRequest::error(&response);
+            let answer = kinds::response(head.correlation, &response, head.version)?;
+            return self.answer(frame, (targets, Some(answer), code), said);
         }
         let mut header = RequestHeader::default()
             .with_request_api_key(head.key)
             .with_request_api_version(head.version)
             .with_correlation_id(head.correlation);
         header.client_id = head.client_id.clone().map(Into::into);
-        let request = request.with_topics(Some(allowed));
-        let asked = kinds::request(&header, &request)?;
-        let id = self.tell(frame, (false, None, names.to_vec(), Reply::Awaited), said);
+        let asked = kinds::request(&header, &request.with_topics(Some(allowed)))?;
+        let id = self.tell(frame, (false, None, targets, Reply::Awaited), said);
         said.discard(frame.total as u64);
         said.inject(Direction::ToServer, asked);
         let awaited = Awaited::passed(head, id).with(Change::Refused(refused));
-        self.replies.expect(awaited)?;
-        Ok(Some(Step::Done(frame.total)))
+        self.replies.expect(awaited);
+        Ok(Step::Done(frame.total))
     }
 
     /// Refuses with this answer, if the request has any.
@@ -335,7 +361,7 @@ impl Session {
         self.tell(frame, (false, None, targets, reply), said);
         said.discard(frame.total as u64);
         if let Some(answer) = answer {
-            self.replies.say(answer, said)?;
+            self.replies.say(answer, said);
         }
         Ok(Step::Done(frame.total))
     }
@@ -343,9 +369,10 @@ impl Session {
     fn tell(
         &mut self,
         frame: &Frame<'_>,
-        (allowed, rule, targets, reply): (bool, Option<u32>, Vec<String>, Reply),
+        (allowed, rule, mut targets, reply): (bool, Option<u32>, Vec<String>, Reply),
         said: &mut Operations,
     ) -> u32 {
+        targets.truncate(TARGETS);
         let id = self.next;
         self.next = self.next.wrapping_add(1);
         said.request(Asked {
@@ -358,6 +385,31 @@ impl Session {
         });
         id
     }
+}
+
+/// A `Fetch` that would open a session, as one that opens none: what a session fetches
+/// later stands in no request, and so cannot be judged (KIP-227: all is fetched that is
+/// named, and the answer names session 0). `None` if it opens none.
+fn without_session(frame: &Frame<'_>) -> Option<Vec<u8>> {
+    /// From this version on there are sessions.
+    const SESSIONS: i16 = 7;
+    /// From this version on a follower's id is elsewhere.
+    const NO_REPLICA: i16 = 15;
+    if frame.head.version < SESSIONS {
+        return None;
+    }
+    // Waiting time, least and most bytes, isolation level, session.
+    let before = 4 + 4 + 4 + 1 + 4;
+    let replica = if frame.head.version < NO_REPLICA {
+        4
+    } else {
+        0
+    };
+    let at = frame.bytes.len() - frame.body.len() + replica + before;
+    let mut bytes = frame.bytes.to_vec();
+    let epoch: &mut [u8; 4] = bytes.get_mut(at..at + 4)?.first_chunk_mut()?;
+    (*epoch == [0; 4]).then(|| *epoch = (-1_i32).to_be_bytes())?;
+    Some(bytes)
 }
 
 /// An error of Kafka's in a record.

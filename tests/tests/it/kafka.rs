@@ -7,7 +7,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tidegate_tests::harness::{Peer, server};
 
-use crate::shop::{Shop, policy};
+use crate::{
+    dns_names::dig,
+    shop::{Shop, policy},
+};
 
 const PORT: u16 = 9092;
 
@@ -23,12 +26,56 @@ const RULES: &str = r#"
         - {role: consume, topic: orders}
 "#;
 
+/// What frontends may do at brokers outside, by name; and at the backend whatever its own
+/// policy says.
+const NAMES: &str = r#"
+  egress:
+  - toCIDR: [192.0.2.100/32]
+    toPorts:
+    - ports: [{port: "53", protocol: ANY}]
+      rules: {dns: [{matchPattern: "*"}]}
+  - toEndpoints: [{matchLabels: {app: backend}}]
+    toPorts: [{ports: [{port: "9092", protocol: TCP}]}]
+  - toFQDNs: [{matchName: one.partner.example}]
+    toPorts:
+    - ports: [{port: "9092", protocol: TCP}]
+      rules: {kafka: [{topic: orders}]}
+  - toFQDNs: [{matchName: two.partner.example}]
+    toPorts:
+    - ports: [{port: "9092", protocol: TCP}]
+      rules: {kafka: [{topic: secret}]}
+"#;
+
+/// What would become of it if producing `secret` were allowed, too.
+const SECRET: &str = r#"
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: frontend}}]
+    toPorts:
+    - ports: [{port: "9092", protocol: TCP}]
+      rules: {kafka: [{role: produce, topic: secret}]}
+"#;
+
+/// And if nothing were.
+const NOTHING: &str = r#"
+  ingressDeny:
+  - fromEndpoints: [{matchLabels: {app: frontend}}]
+    toPorts: [{ports: [{port: "9092", protocol: TCP}]}]
+"#;
+
+fn in_shadow(sections: &str) -> String {
+    let annotation = "name: shadow, annotations: {tidegate.io/enforcement: shadow}";
+    policy("shadow", "backend", sections).replace("name: shadow", annotation)
+}
+
 #[test]
 fn requests_are_judged_by_topic_and_refused_in_kafkas_words() -> Result<()> {
     let mut shop = Shop::open()?;
     let _broker = Peer::Kafka.serve(&shop.backend, PORT)?;
     let rules = policy("kafka", "backend", RULES);
     shop.world.node.write("policies/kafka.yaml", rules)?;
+    shop.world
+        .node
+        .write("policies/shadow.yaml", in_shadow(SECRET))?;
     shop.world.node.start()?;
     let refused = "TOPIC_AUTHORIZATION_FAILED";
     let target = format!("{}:{PORT}", shop.backend.v4);
@@ -65,7 +112,8 @@ fn requests_are_judged_by_topic_and_refused_in_kafkas_words() -> Result<()> {
     let source = passed["source"]["address"].as_str().context("no source")?;
     assert_eq!(source, shop.frontend.v4.to_string(), "{passed}");
     let dropped = node.record(&["--protocol", "kafka", "--verdict", "dropped"], |record| {
-        record["l7"]["targets"] == json!(["secret"])
+        let command = record["l7"]["command"].as_str().unwrap_or_default();
+        record["l7"]["targets"] == json!(["secret"]) && command.starts_with("Metadata")
     })?;
     assert!(
         dropped["plugin"]
@@ -73,7 +121,57 @@ fn requests_are_judged_by_topic_and_refused_in_kafkas_words() -> Result<()> {
             .is_some_and(|by| by.starts_with("kafka@")),
         "{dropped}"
     );
-    no_connection_outlives_the_rule_that_opened_it(&shop)
+    ensure!(dropped["shadow"]["verdict"] == "FORWARDED", "{dropped}");
+    let rules = json!(["shop/shadow ingress[0].toPorts[0].rules.kafka[0]"]);
+    ensure!(dropped["shadow"]["rules"] == rules, "{dropped}");
+    let consumed = node.record(
+        &["--protocol", "kafka", "--verdict", "forwarded"],
+        |record| {
+            let command = record["l7"]["command"].as_str().unwrap_or_default();
+            command.starts_with("Fetch")
+        },
+    )?;
+    ensure!(consumed["shadow"].is_null(), "{consumed}");
+    what_would_be_refused_is_told(&shop).context("shadow")?;
+    no_connection_outlives_the_rule_that_opened_it(&shop)?;
+    the_rules_of_all_names_of_a_broker_unite(&mut shop).context("names")
+}
+
+/// In shadow nothing is refused, and told.
+fn what_would_be_refused_is_told(shop: &Shop) -> Result<()> {
+    let node = &shop.world.node;
+    node.change(|node| node.write("policies/shadow.yaml", in_shadow(NOTHING)))?;
+    let target = format!("{}:{PORT}", shop.backend.v4);
+    let found = Peer::Kafka.client(&shop.frontend, "hand", &target)?;
+    ensure!(found["by hand"] == json!([0, 29, 0, 29, 29]), "{found}");
+    // More at once than a call can say, or read in time.
+    ensure!(found["many"] == json!([[0], [29]]), "{found}");
+    let told = node.record(
+        &["--protocol", "kafka", "--shadow-verdict", "dropped"],
+        |record| record["verdict"] == "FORWARDED",
+    )?;
+    let rules = json!(["shop/shadow ingressDeny[0].toPorts[0]"]);
+    ensure!(told["shadow"]["rules"] == rules, "{told}");
+    Ok(())
+}
+
+/// A broker outside that has two names may be asked what either may.
+fn the_rules_of_all_names_of_a_broker_unite(shop: &mut Shop) -> Result<()> {
+    const ADDRESS: &str = "198.51.100.10";
+    let names = ["one.partner.example", "two.partner.example"];
+    shop.world.outside_address(ADDRESS.parse()?)?;
+    let _dns = server::dns(&shop.world.outside, &names.map(|name| (name, ADDRESS)))?;
+    let _broker = Peer::Kafka.serve(&shop.world.outside, PORT)?;
+    shop.frontend.set_resolver("192.0.2.100")?;
+    let node = &shop.world.node;
+    node.change(|node| node.write("policies/names.yaml", policy("names", "frontend", NAMES)))?;
+    let target = format!("{ADDRESS}:{PORT}");
+    for (name, expected) in [(names[0], [0, 29, 0, 29, 29]), (names[1], [0, 0, 0, 0, 29])] {
+        dig(&shop.frontend, "192.0.2.100", &[name])?;
+        let found = Peer::Kafka.client(&shop.frontend, "hand", &target)?;
+        ensure!(found["by hand"] == json!(expected), "{name}: {found}");
+    }
+    Ok(())
 }
 
 /// A plain rule beside them makes the rules for Kafka ask nobody. Without it they ask again,

@@ -9,6 +9,7 @@
 mod load;
 mod report;
 mod rule_set;
+mod united;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -22,6 +23,7 @@ use wasmtime::component::Component;
 
 pub use self::rule_set::{Binding, RuleSet};
 use self::rule_set::{Use, use_of, uses};
+pub(crate) use self::united::retire;
 use super::{
     configured::{Attempt, Configured, Place, Purpose, Version},
     engine::Runtime,

@@ -18,7 +18,7 @@ use crate::{
     follow::{Delta, Followed, address},
     input::{Endpoint, Input, Meta, Mode, PluginBinding, Service},
     problem::{Problem, Severity},
-    rule::{At, L7Rules, Policy, Traffic},
+    rule::{At, Policy},
 };
 
 /// Looks at everything together, from scratch: see [`Linter::lint`].
@@ -169,40 +169,12 @@ fn of_policy(input: &Input, policy: &Policy, known: &mut Known, warnings: &mut V
         }
     }
     host_services(policy, known, warnings);
-    if policy.meta.is_shadow() {
-        streams_in_shadow(input, policy, warnings);
-    }
     for spec in &policy.specs {
         // Of one that selects nobody that is all there is to say.
         if known.selects_somebody(&spec.subject) {
             peers::lint(&policy.meta, spec, known, warnings);
             ports::lint(&policy.meta, spec, known, warnings);
             names::lint(input, &policy.meta, spec, known, warnings);
-        }
-    }
-}
-
-/// Rules of byte streams: nobody asks them in shadow yet.
-fn streams_in_shadow(input: &Input, policy: &Policy, warnings: &mut Vec<Problem>) {
-    let rules = policy.specs.iter().flat_map(|spec| &spec.rules);
-    let items = rules.filter_map(|rule| match &rule.traffic {
-        Traffic::Of(items) => Some(items),
-        _ => None,
-    });
-    for item in items.flatten() {
-        let is_stream = match &item.l7 {
-            Some(L7Rules::Kafka(_)) => true,
-            Some(L7Rules::Plugin { name, .. }) => {
-                input.plugins.get(name) == Some(&L7Protocol::Stream)
-            }
-            _ => false,
-        };
-        if is_stream {
-            let message = "rules of byte streams are not judged in shadow yet: that nothing would \
-                           be refused is not told by silence";
-            let hint = "with `policy.mode: audit` all policy of the node is only told of, these rules \
-                        included";
-            warnings.push(warn(&policy.meta, &item.at, message.to_owned(), hint));
         }
     }
 }

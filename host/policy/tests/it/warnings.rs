@@ -240,21 +240,3 @@ fn names_that_cannot_be_learned() {
         ],
     );
 }
-
-#[test]
-fn rules_of_byte_streams_in_shadow_are_said_not_to_be_judged() {
-    let rule = "toPorts: [{ports: [{port: '9092', protocol: TCP}], rules: {kafka: [{topic: a}]}}]";
-    ingress(rule, &[]);
-    let shadow = policy("ingress", rule).replace(
-        "namespace: a}",
-        "namespace: a, annotations: {tidegate.io/enforcement: shadow}}",
-    );
-    check(
-        &shadow,
-        &[
-            "p.yaml:7:15: warning: spec.ingress[0].toPorts[0]: rules of byte streams are not judged in \
-             shadow yet: that nothing would be refused is not told by silence; with `policy.mode: audit` \
-             all policy of the node is only told of, these rules included",
-        ],
-    );
-}

@@ -7,11 +7,11 @@ use tidegate_contract::L7Summary;
 use super::FlowContext;
 use crate::{
     decide::{
-        Attribution,
-        stream::{contents, parts},
+        Attribution, Failure,
+        stream::{Unknown, contents, parts, shadow},
     },
     state::State,
-    stream::Pipe,
+    stream::{Pipe, ShadowContent},
 };
 
 impl FlowContext {
@@ -19,28 +19,39 @@ impl FlowContext {
     ///
     /// # Errors
     ///
-    /// If it cannot be said which.
-    pub(crate) fn begin_stream(&self) -> Result<(Pipe, Weak<State>), String> {
+    /// If it cannot be said which, or not yet.
+    pub(crate) fn begin_stream(&self) -> Result<(Pipe, Weak<State>), Unknown> {
         self.with_sides(
             |local, sides, facts| {
                 let generation = local.state.generation;
-                let open = |filter: &dyn crate::decide::stream::StreamFilter, enforced| {
+                let parts = parts(sides, generation, |filter, enforced| {
                     filter.open(facts, enforced)
-                };
-                let parts = parts(sides, generation, open)?;
-                Ok((Pipe::of(parts), Arc::downgrade(&local.state)))
+                })?;
+                let shadows = self.shadows(local, sides);
+                let shadow = shadow(sides, &shadows, generation, |filter| {
+                    filter.open(facts, false)
+                });
+                Ok((Pipe::of(parts, shadow), Arc::downgrade(&local.state)))
             },
-            |error, _| Err(error),
+            |error, _| Err(Unknown::Never(error)),
         )
     }
 
-    /// What its filters would be now; see `StreamFilter::content`.
+    /// What its filters would be now, and those in shadow; see `StreamFilter::content`.
     ///
     /// # Errors
     ///
     /// If it cannot be said, or the flow is not admitted any more.
-    pub(crate) fn stream_contents(&self) -> Result<Vec<String>, String> {
-        self.with_sides(|_, sides, _| contents(sides), |error, _| Err(error))
+    pub(crate) fn stream_contents(&self) -> Result<(Vec<String>, ShadowContent), Unknown> {
+        self.with_sides(
+            |local, sides, _| {
+                let shadows = self.shadows(local, sides);
+                let content =
+                    ShadowContent::of(&shadow(sides, &shadows, 0, |_| Err(Failure::Preparing)));
+                Ok((contents(sides)?, content))
+            },
+            |error, _| Err(Unknown::Never(error)),
+        )
     }
 
     /// The state in use, to be told from others. Plugins may change within a generation.

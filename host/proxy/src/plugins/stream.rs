@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use tidegate_plugin_host::{Failure, StreamDirection, StreamOperation, StreamSession};
 
+use tidegate_policy::compiled::RuleId;
+
 use super::{Bound, WORKER};
 use crate::decide::{
-    Facts,
+    Facts, Filter,
     stream::{Session, StreamFilter},
 };
 
@@ -19,6 +21,20 @@ impl StreamFilter for Bound {
 
     fn content(&self) -> String {
         self.0.content()
+    }
+
+    fn config(&self) -> Option<&str> {
+        self.0.config()
+    }
+
+    fn with_rules(
+        &self,
+        rules: Vec<RuleId>,
+        config: &str,
+        enforced: bool,
+    ) -> Result<Box<dyn Filter>, Failure> {
+        let united = self.0.with_rules(rules, config, enforced)?;
+        Ok(Box::new(Bound(Arc::new(united))))
     }
 }
 

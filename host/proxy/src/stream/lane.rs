@@ -9,8 +9,13 @@ pub(super) struct Lane {
     orders: VecDeque<Order>,
     /// Nothing is shown before it is so many bytes.
     wanted: usize,
-    /// Something has come since the filter was asked last.
+    /// Something has come since the filter was asked last, or it wants to be asked again.
     fresh: bool,
+    /// It is to be asked again about what there is: at once if something became of the
+    /// front meanwhile, else when it has seen something of the other way.
+    again: bool,
+    /// Bytes of which it was said what becomes of them.
+    ordered: u64,
     /// The sender says no more.
     ended: bool,
 }
@@ -38,15 +43,18 @@ impl Lane {
             return None;
         }
         self.fresh = false;
+        self.again = false;
         self.wanted = 0;
         Some((&self.held, self.ended))
     }
 
     pub(super) fn pass(&mut self, count: u64) {
+        self.ordered = self.ordered.saturating_add(count);
         self.orders.push_back(Order::Pass(count));
     }
 
     pub(super) fn discard(&mut self, count: u64) {
+        self.ordered = self.ordered.saturating_add(count);
         self.orders.push_back(Order::Drop(count));
     }
 
@@ -56,10 +64,32 @@ impl Lane {
 
     pub(super) fn want(&mut self, count: usize) {
         self.wanted = count;
+        self.again = self.orders.is_empty() && !self.held.is_empty() && count <= self.held.len();
+    }
+
+    /// Bytes of which it was said what becomes of them, since the connection began.
+    pub(super) fn ordered(&self) -> u64 {
+        self.ordered
+    }
+
+    /// Is the filter to be asked again when it has seen something of the other way?
+    pub(super) fn is_stalled(&self) -> bool {
+        self.again && !self.fresh
+    }
+
+    /// What it waited for has come about: it is asked again.
+    pub(super) fn resume(&mut self) {
+        self.fresh |= self.again;
+    }
+
+    /// Is it to be asked again although nothing has come?
+    pub(super) fn is_due(&self) -> bool {
+        self.again && self.fresh && self.orders.is_empty()
     }
 
     /// Lets pass whatever is there and will come.
     pub(super) fn open(&mut self) {
+        self.again = false;
         self.orders.push_back(Order::Pass(u64::MAX));
     }
 
@@ -91,6 +121,7 @@ impl Lane {
         if self.held.is_empty() && (!self.ended || !self.orders.is_empty()) {
             // There is nothing to show.
             self.fresh = false;
+            self.again = false;
             self.held = Vec::new();
         }
     }

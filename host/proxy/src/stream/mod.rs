@@ -6,6 +6,7 @@
 
 mod lane;
 mod pipe;
+mod rehearsal;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -14,11 +15,14 @@ use std::{cell::RefCell, collections::VecDeque, io, sync::Weak, time::Duration};
 
 use tokio::{net::TcpStream, time::Instant};
 
-pub(crate) use self::pipe::Pipe;
+pub(crate) use self::pipe::{Pipe, ShadowContent};
 use self::stage::index;
 use crate::{
     budget::{NO_MEMORY, Taken},
-    decide::stream::StreamDirection::{self, ToClient, ToServer},
+    decide::stream::{
+        StreamDirection::{self, ToClient, ToServer},
+        Unknown,
+    },
     flow::FlowContext,
     http::{Activity, Phase, cut_off, in_order},
     state::State,
@@ -33,6 +37,9 @@ const UNWRITTEN: usize = 64 << 10;
 const FREE: usize = 64 << 10;
 /// How long an end may take to be given what passed before the connection was closed.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long a connection waits for rules that are put together for it, which most often
+/// takes some milliseconds.
+const PREPARED: Duration = Duration::from_secs(2);
 /// How long requests may stay unanswered once their connection's rules have changed.
 const CHANGED: Duration = Duration::from_secs(5);
 
@@ -44,10 +51,14 @@ thread_local! {
 /// Relays one connection through its filters until either end, or one of them, closes it.
 pub(crate) async fn serve(client: TcpStream, flow: &FlowContext, activity: &Activity) {
     activity.enter(Phase::Tunnel);
-    let (mut pipe, state) = match flow.begin_stream() {
+    let begun = tokio::select! {
+        begun = begin(flow) => begun,
+        () = activity.evicted() => return cut_off(&client),
+    };
+    let (mut pipe, state) = match begun {
         Ok(parts) => parts,
         Err(error) => {
-            flow.stream_failed(error);
+            flow.stream_failed(error.to_string());
             return cut_off(&client);
         }
     };
@@ -89,9 +100,22 @@ pub(crate) async fn serve(client: TcpStream, flow: &FlowContext, activity: &Acti
     }
 }
 
+/// Begins with the filters, once they are there.
+async fn begin(flow: &FlowContext) -> Result<(Pipe, Weak<State>), Unknown> {
+    let until = Instant::now() + PREPARED;
+    loop {
+        match flow.begin_stream() {
+            Err(Unknown::Preparing) if Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            begun => return begun,
+        }
+    }
+}
+
 fn keep_records(pipe: &mut Pipe, flow: &FlowContext) {
-    for (attribution, allowed, summary) in pipe.told.drain(..) {
-        flow.record(attribution, allowed, summary);
+    for told in pipe.told.drain(..) {
+        flow.record(told.by, told.allowed, told.summary);
     }
 }
 
@@ -173,6 +197,8 @@ struct Relay<'a> {
 enum Ready {
     Read(StreamDirection),
     Write(StreamDirection),
+    /// A filter wants to be asked again.
+    Again(StreamDirection),
 }
 
 impl Relay<'_> {
@@ -195,6 +221,7 @@ impl Relay<'_> {
             let went = match ready {
                 Some(Ready::Read(direction)) => self.read(direction),
                 Some(Ready::Write(direction)) => self.ends[other(direction)].write(),
+                Some(Ready::Again(direction)) => self.again(direction),
                 None => return Ended::Cut,
             };
             keep_records(&mut self.pipe, self.flow);
@@ -210,8 +237,20 @@ impl Relay<'_> {
         let [client, server] = &self.ends;
         // A client that reads no refusals gets no further ones either.
         let full = client.is_full();
-        let hear_client = !client.ended && !full && !server.is_full() && self.changed.is_none();
-        let hear_server = !server.ended && !full;
+        let hear_client = !client.ended
+            && !full
+            && !server.is_full()
+            && self.changed.is_none()
+            && !self.pipe.is_stalled(ToServer);
+        let hear_server = !server.ended && !full && !self.pipe.is_stalled(ToClient);
+        // Once its rules have changed it passes no further request.
+        let but = self.changed.map(|_| ToServer);
+        let due = self.pipe.due(but).filter(|_| !full && !server.is_full());
+        if let Some(direction) = due {
+            // Others have their turn between.
+            tokio::task::yield_now().await;
+            return Some(Ready::Again(direction));
+        }
         let until = self
             .changed
             .unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
@@ -235,19 +274,39 @@ impl Relay<'_> {
             Err(error) if io::Error::kind(&error) == io::ErrorKind::WouldBlock => return Ok(()),
             read => read?,
         };
-        if direction == ToServer && !self.is_unchanged()? {
-            // What it says is for other rules to judge: it says it again.
-            self.changed = Some(Instant::now() + CHANGED);
+        if self.is_for_other_rules(direction)? {
             return Ok(());
         }
         let end = bytes.is_empty();
         self.ends[from].ended |= end;
         let mut out = Default::default();
         self.pipe.take(direction, bytes, end, &mut out);
-        let [to_server, to_client] = out;
+        self.send(out)
+    }
+
+    fn again(&mut self, direction: StreamDirection) -> io::Result<()> {
+        if self.is_for_other_rules(direction)? {
+            return Ok(());
+        }
+        let mut out = Default::default();
+        self.pipe.ask_again(direction, &mut out);
+        self.send(out)
+    }
+
+    fn send(&mut self, [to_server, to_client]: [Vec<u8>; 2]) -> io::Result<()> {
         self.ends[1].unwritten.extend(to_server);
         self.ends[0].unwritten.extend(to_client);
         self.take_memory()
+    }
+
+    /// Has what comes this way to be judged by other rules than it began with? The client
+    /// says it again, then.
+    fn is_for_other_rules(&mut self, direction: StreamDirection) -> io::Result<bool> {
+        if direction == ToClient || self.is_unchanged()? {
+            return Ok(false);
+        }
+        self.changed = Some(Instant::now() + CHANGED);
+        Ok(true)
     }
 
     /// Are the filters still those that its rules ask for?
@@ -256,9 +315,10 @@ impl Relay<'_> {
         if state.ptr_eq(&self.state) {
             return Ok(true);
         }
-        let contents = self.flow.stream_contents().map_err(io::Error::other)?;
+        let (contents, shadow) = self.flow.stream_contents().map_err(io::Error::other)?;
         let unchanged = self.pipe.contents().eq(contents.iter().map(String::as_str));
         if unchanged {
+            self.pipe.keep_shadow(&shadow);
             self.state = state;
         }
         Ok(unchanged)
@@ -266,18 +326,30 @@ impl Relay<'_> {
 
     /// What is held beyond the usual is the client's part of the memory.
     fn take_memory(&mut self) -> io::Result<()> {
-        let unwritten = self.ends.iter().map(|end| end.unwritten.len());
-        let held = self.pipe.memory() + unwritten.sum::<usize>();
-        let wanted = held.saturating_sub(FREE).div_ceil(FREE);
-        self.memory.truncate(wanted);
-        while self.memory.len() < wanted {
+        while self.memory.len() != self.wanted() {
+            self.memory.truncate(self.wanted());
+            if self.memory.len() == self.wanted() {
+                break;
+            }
             let Some(taken) = self.activity.budget().take(FREE) else {
+                if self.pipe.rehearses() {
+                    // What is in shadow costs nobody a connection.
+                    self.pipe.forget_shadow();
+                    continue;
+                }
                 self.flow.stream_failed(NO_MEMORY.to_owned());
                 return Err(io::ErrorKind::OutOfMemory.into());
             };
             self.memory.push(taken);
         }
         Ok(())
+    }
+
+    /// Steps of memory it needs.
+    fn wanted(&self) -> usize {
+        let unwritten = self.ends.iter().map(|end| end.unwritten.len());
+        let held = self.pipe.memory() + unwritten.sum::<usize>();
+        held.saturating_sub(FREE).div_ceil(FREE)
     }
 
     /// Passes on that an end says no more, once all it said is written.

@@ -14,8 +14,24 @@ use crate::decide::{
 /// Requests that may wait for an answer to be recorded; further ones are recorded without.
 const WAITING: usize = 4_096;
 
-/// Something to be kept a record of: who decided, does it pass, and what it was.
-pub(super) type Told = (Attribution, bool, L7Summary);
+/// Something to be kept a record of.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// Who decided.
+    pub(super) by: Attribution,
+    /// Does it pass?
+    pub(super) allowed: bool,
+    pub(super) summary: L7Summary,
+    /// Where it stands among what the client says: the bytes before it.
+    pub(super) at: u64,
+}
+
+/// A request that waits for its answer.
+struct Waiting {
+    request: StreamRequest,
+    began: Instant,
+    at: u64,
+}
 
 /// A filter and what it has of the connection.
 pub(super) struct Stage {
@@ -24,7 +40,11 @@ pub(super) struct Stage {
     /// `None`: everything passes.
     session: Option<Box<dyn Session>>,
     lanes: [Lane; 2],
-    waiting: BTreeMap<u32, (StreamRequest, Instant)>,
+    waiting: BTreeMap<u32, Waiting>,
+    /// Places of the requests it has told of since they were asked for.
+    places: Vec<u64>,
+    /// It is told of requests as they come, and not when they are answered.
+    at_once: bool,
 }
 
 /// Why a connection cannot go on.
@@ -40,12 +60,34 @@ impl Stage {
             session: None,
             lanes: Default::default(),
             waiting: BTreeMap::new(),
+            places: Vec::new(),
+            at_once: false,
         };
         match part.session {
             Ok(session) => stage.session = Some(session),
             Err(failure) => stage.lost(&failure.to_string(), failure.is_of_load(), told)?,
         }
         Ok(stage)
+    }
+
+    /// A stage that only rehearses. It tells of requests as they come.
+    pub(super) fn rehearses(mut part: Part, told: &mut Vec<Told>) -> Self {
+        part.by.audit = true;
+        let mut stage = Self {
+            by: part.by,
+            content: part.content,
+            session: None,
+            lanes: Default::default(),
+            waiting: BTreeMap::new(),
+            places: Vec::new(),
+            at_once: true,
+        };
+        match part.session {
+            Ok(session) => stage.session = Some(session),
+            // Only reported, it closes nothing.
+            Err(failure) => drop(stage.lost(&failure.to_string(), failure.is_of_load(), told)),
+        }
+        stage
     }
 
     /// Takes in what came one way; what comes out both ways is added to `out`.
@@ -86,6 +128,7 @@ impl Stage {
             return Ok(());
         };
         let most = session.buffer_bytes();
+        let before = self.lanes[own].ordered();
         let Some((held, ended)) = self.lanes[own].shown() else {
             return self.check_load(own, most, told);
         };
@@ -104,6 +147,10 @@ impl Stage {
         }
         self.check_load(own, most, told)?;
         self.flow(out);
+        if self.lanes[own].ordered() > before {
+            self.lanes[own].resume();
+        }
+        self.lanes[1 - own].resume();
         Ok(())
     }
 
@@ -129,8 +176,8 @@ impl Stage {
             }
             StreamOperation::Request(request) => self.request(request, told),
             StreamOperation::Answered(id, answer) => {
-                if let Some((request, began)) = self.waiting.remove(&id) {
-                    self.tell(&request, Some(answer), began, told);
+                if let Some(waiting) = self.waiting.remove(&id) {
+                    self.tell(&waiting, Some(answer), told);
                 }
             }
             StreamOperation::Close(reason) => return Err(self.close(reason, told)),
@@ -178,7 +225,12 @@ impl Stage {
             ..self.by.failed(why)
         };
         let allowed = !cuts || self.by.audit;
-        told.push((attribution, allowed, self.summary(None, None, 0)));
+        told.push(Told {
+            by: attribution,
+            allowed,
+            summary: self.summary(None, None, 0),
+            at: self.at(),
+        });
     }
 
     fn flow(&mut self, out: &mut [Vec<u8>; 2]) {
@@ -188,29 +240,42 @@ impl Stage {
     }
 
     fn request(&mut self, request: StreamRequest, told: &mut Vec<Told>) {
-        let began = Instant::now();
-        match request.reply.clone() {
-            None if self.waiting.len() < WAITING => {
-                let before = self.waiting.insert(request.id, (request, began));
-                if let Some((request, began)) = before {
-                    self.tell(&request, None, began, told);
+        let waiting = Waiting {
+            began: Instant::now(),
+            at: self.at(),
+            request,
+        };
+        self.places.push(waiting.at);
+        match waiting.request.reply.clone() {
+            None if self.waiting.len() < WAITING && !self.at_once => {
+                let before = self.waiting.insert(waiting.request.id, waiting);
+                if let Some(before) = before {
+                    self.tell(&before, None, told);
                 }
             }
-            reply => self.tell(&request, reply.flatten(), began, told),
+            reply => self.tell(&waiting, reply.flatten(), told),
         }
     }
 
-    fn tell(
-        &self,
-        request: &StreamRequest,
-        answer: Option<StreamAnswer>,
-        began: Instant,
-        told: &mut Vec<Told>,
-    ) {
-        let latency_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let summary = self.summary(Some(request), answer, latency_us);
-        let attribution = self.by.decided(request.allowed, request.rule);
-        told.push((attribution, request.allowed || self.by.audit, summary));
+    /// Places of the requests it has told of since this was asked last.
+    pub(super) fn places(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.places)
+    }
+
+    /// Bytes of the client of which it was said what becomes of them.
+    pub(super) fn at(&self) -> u64 {
+        self.lanes[index(StreamDirection::ToServer)].ordered()
+    }
+
+    fn tell(&self, waiting: &Waiting, answer: Option<StreamAnswer>, told: &mut Vec<Told>) {
+        let request = &waiting.request;
+        let latency_us = u64::try_from(waiting.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        told.push(Told {
+            by: self.by.decided(request.allowed, request.rule),
+            allowed: request.allowed || self.by.audit,
+            summary: self.summary(Some(request), answer, latency_us),
+            at: waiting.at,
+        });
     }
 
     fn summary(
@@ -240,8 +305,8 @@ impl Stage {
 
     /// The connection is over: what still waits is told without an answer.
     pub(super) fn end(&mut self, told: &mut Vec<Told>) {
-        for (request, began) in std::mem::take(&mut self.waiting).into_values() {
-            self.tell(&request, None, began, told);
+        for waiting in std::mem::take(&mut self.waiting).into_values() {
+            self.tell(&waiting, None, told);
         }
     }
 
@@ -253,6 +318,21 @@ impl Stage {
     /// Is no request open, and nothing of one under way?
     pub(super) fn is_quiet(&self) -> bool {
         self.waiting.is_empty() && self.lanes.iter().all(Lane::is_quiet)
+    }
+
+    /// Is it to be asked again about what has come this way?
+    pub(super) fn is_due(&self, direction: StreamDirection) -> bool {
+        self.session.is_some() && self.lanes[index(direction)].is_due()
+    }
+
+    /// Does it look at no more of this way before it has seen something of the other?
+    pub(super) fn is_stalled(&self, direction: StreamDirection) -> bool {
+        !self.by.audit && self.session.is_some() && self.lanes[index(direction)].is_stalled()
+    }
+
+    /// Is it out of the connection?
+    pub(super) fn is_lost(&self) -> bool {
+        self.session.is_none()
     }
 
     /// Bytes it holds.

@@ -48,14 +48,14 @@ by_item! {
 by_item! {
     FetchRequest,
     // What a session fetches is in the broker's memory (KIP-227), not in the request.
-    |of| match of.session_id {
-        0 => Topics::named(of.topics.iter().map(|topic| Some(&topic.topic))),
-        _ => Topics::Unread,
+    |of| match is_full(of) {
+        true => Topics::named(of.topics.iter().map(|topic| Some(&topic.topic))),
+        false => Topics::Unread,
     },
-    |asked, _version| match asked.session_id {
-        0 => FetchResponse::default(),
+    |asked, _version| match is_full(asked) {
+        true => FetchResponse::default(),
         // The client begins anew, with all it wants to fetch.
-        _ => FetchResponse::default().with_error_code(SESSION),
+        false => FetchResponse::default().with_error_code(SESSION),
     }.with_responses(each(&asked.topics, |topic| {
         FetchableTopicResponse::default()
             .with_topic(topic.topic.clone())
@@ -113,6 +113,11 @@ by_item! {
     |said| [said.error_code]
         .into_iter()
         .chain(said.topics.iter().map(|topic| topic.error_code)),
+}
+
+/// Does a `Fetch` name all it wants, rather than what became different in its session?
+fn is_full(of: &FetchRequest) -> bool {
+    of.session_id == 0 || matches!(of.session_epoch, 0 | -1)
 }
 
 /// What a response says of a topic that was refused.

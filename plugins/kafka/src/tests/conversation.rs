@@ -25,12 +25,23 @@ fn numbered(line: &str, correlation: i32) -> Vec<u8> {
     bytes
 }
 
-/// The numbers of the frames in these bytes.
-fn correlations(mut bytes: &[u8]) -> Vec<i32> {
+/// The numbers of the responses in these bytes.
+fn correlations(bytes: &[u8]) -> Vec<i32> {
+    numbers(bytes, 0)
+}
+
+/// The numbers of the requests in these bytes.
+fn asked(bytes: &[u8]) -> Vec<i32> {
+    numbers(bytes, 4)
+}
+
+fn numbers(mut bytes: &[u8], at: usize) -> Vec<i32> {
     let mut found = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk() {
         let (frame, rest) = rest.split_at(i32::from_be_bytes(*length) as usize);
-        found.push(i32::from_be_bytes(*frame.first_chunk().expect("a number")));
+        found.push(i32::from_be_bytes(
+            *frame[at..].first_chunk().expect("a number"),
+        ));
         bytes = rest;
     }
     found
@@ -281,7 +292,98 @@ fn metadata_of_some_topics_is_had() {
         let expected =
             [("a", 0), ("b", TOPIC), ("d", TOPIC)].map(|(name, code)| (name.to_owned(), code));
         assert_eq!(topics, expected, "v{version}");
-        assert_eq!(connection.answers[0].1.code, 0);
+        assert_eq!(connection.answers[0].1.code, TOPIC, "as the client sees it");
+    }
+}
+
+/// More than one call may say, and more than may wait for an answer.
+#[test]
+fn any_number_of_requests_may_come_at_once() {
+    const MANY: i32 = 9_000;
+    let mut connection = super::connection(r#"{"rules":[{"topic":"a"}]}"#);
+    let line = |n| match n % 3 {
+        0 => "produce v9 me b",
+        _ => "produce v9 me a",
+    };
+    let all: Vec<u8> = (1..=MANY).flat_map(|n| numbered(line(n), n)).collect();
+    let passed = connection.client(&all);
+    assert_eq!(connection.closed, None);
+    let first = asked(&passed);
+    assert!(first.len() < 4_096, "no more are read than may wait");
+    let mut to_server = first;
+    let mut to_client = Vec::new();
+    let mut answered = 0;
+    while answered < to_server.len() {
+        let n = to_server[answered];
+        answered += 1;
+        to_client.extend(correlations(&connection.server(&produced(n))));
+        assert_eq!(
+            connection.closed,
+            None,
+            "{n}, {answered} of {}",
+            to_server.len()
+        );
+        let more = connection.take(Direction::ToServer);
+        to_server.extend(asked(&more));
+    }
+    assert_eq!(connection.closed, None);
+    assert!(to_client.into_iter().eq(1..=MANY), "in order, each");
+    assert!(to_server.iter().all(|n| n % 3 != 0));
+    // All refused: nothing waits.
+    let all: Vec<u8> = (1..=MANY)
+        .flat_map(|n| numbered("produce v9 me b", n))
+        .collect();
+    let mut connection = super::connection(r#"{"rules":[{"topic":"a"}]}"#);
+    assert!(connection.client(&all).is_empty());
+    assert!(
+        correlations(&connection.server(&[]))
+            .into_iter()
+            .eq(1..=MANY)
+    );
+}
+
+#[test]
+fn a_fetch_opens_no_session_that_nobody_could_judge() {
+    use kafka_protocol::messages::{FetchRequest, fetch_request::FetchTopic};
+    let fetch = |version, topic: &str, session: (i32, i32)| {
+        let request = FetchRequest::default()
+            .with_session_id(session.0)
+            .with_session_epoch(session.1)
+            .with_max_bytes(7)
+            .with_topics(vec![FetchTopic::default().with_topic(name(topic))]);
+        frame((ApiKey::Fetch, version, 5), "me", |bytes| {
+            request.encode(bytes, version).expect("a request");
+        })
+    };
+    for version in 7..=12 {
+        let ask = |rules: &str, asked: &[u8]| {
+            let mut connection = super::connection(&format!(r#"{{"rules":[{rules}]}}"#));
+            let passed = connection.client(asked);
+            assert_eq!(connection.closed, None, "v{version}");
+            (passed, connection)
+        };
+        let rule = r#"{"topic":"a"}"#;
+        for session in [0, 77] {
+            let (passed, connection) = ask(rule, &fetch(version, "a", (session, 0)));
+            assert_eq!(passed, fetch(version, "a", (session, -1)), "v{version}");
+            assert!(connection.last().allowed);
+        }
+        let ended = fetch(version, "a", (77, -1));
+        assert_eq!(ask(rule, &ended).0, ended, "its end is as it was");
+        // One that was opened elsewhere: what it fetches is not known.
+        let (passed, connection) = ask(rule, &fetch(version, "a", (77, 3)));
+        assert!(passed.is_empty());
+        let last = connection.last();
+        assert_eq!(
+            given(last).map(|answer| answer.code),
+            Some(70),
+            "v{version}"
+        );
+        let (passed, _) = ask(rule, &fetch(version, "b", (77, 0)));
+        assert!(passed.is_empty(), "v{version}");
+        // Where no topic matters sessions are the two ends' own.
+        let opened = fetch(version, "a", (0, 0));
+        assert_eq!(ask(r#"{"role":"consume"}"#, &opened).0, opened);
     }
 }
 

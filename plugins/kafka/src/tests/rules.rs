@@ -270,7 +270,8 @@ fn names_that_do_not_say_what_is_meant_are_not_believed() {
     let name = || TopicName(kafka_protocol::protocol::StrBytes::from_static_str("a"));
     let fetch = FetchRequest::default().with_topics(vec![FetchTopic::default().with_topic(name())]);
     assert_eq!(fetch.topics(), Topics::Named(vec!["a".into()]));
-    assert_eq!(fetch.with_session_id(5).topics(), Topics::Unread);
+    let fetch = fetch.with_session_id(5).with_session_epoch(3);
+    assert_eq!(fetch.topics(), Topics::Unread);
     let topic = MetadataRequestTopic::default().with_name(Some(name()));
     let metadata = |topic| MetadataRequest::default().with_topics(Some(vec![topic]));
     assert_eq!(

@@ -3,6 +3,7 @@
 mod dns;
 mod http;
 mod rehearsal;
+mod stream;
 mod walk;
 
 use std::sync::Arc;

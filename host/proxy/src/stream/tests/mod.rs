@@ -1,18 +1,24 @@
+mod shadow;
+
 use std::cell::Cell;
 
 use tidegate_contract::L7Summary;
 use tidegate_policy::compiled::FailMode;
 
-use super::{Pipe, StreamDirection, ToClient, ToServer};
+use super::{Pipe, ShadowContent, StreamDirection, ToClient, ToServer, stage::Told};
 use crate::decide::{
     Failure,
-    stream::{Part, Session, StreamAnswer, StreamOperation, StreamRequest, Who},
+    stream::{Part, Session, Shadow, StreamAnswer, StreamOperation, StreamRequest, Who},
 };
 
 /// Reads lines; the first word says what becomes of one.
 #[derive(Default)]
 struct Lines {
     next: Cell<u32>,
+    /// A line `wait` waits for something of the server's.
+    waits: Cell<bool>,
+    /// This is refused, too.
+    refuses: &'static str,
 }
 
 impl Session for Lines {
@@ -28,6 +34,7 @@ impl Session for Lines {
     ) -> Result<Vec<StreamOperation>, Failure> {
         let mut said = Vec::new();
         if direction == ToClient {
+            self.waits.set(false);
             said.push(StreamOperation::Pass(bytes.len() as u64));
             let answer = StreamAnswer {
                 code: 7,
@@ -60,7 +67,16 @@ impl Session for Lines {
                 break;
             }
             match first {
-                "no" => said.extend([
+                "wait" if self.waits.replace(true) => {
+                    said.push(StreamOperation::Hold(0));
+                    break;
+                }
+                "next" => {
+                    // And the rest another time.
+                    said.extend([StreamOperation::Pass(length), StreamOperation::Hold(0)]);
+                    break;
+                }
+                refused if refused == "no" || refused == self.refuses => said.extend([
                     request(false, Some(None)),
                     StreamOperation::Drop(length),
                     StreamOperation::Inject(ToClient, b"refused\n".to_vec()),
@@ -96,13 +112,19 @@ fn part(fail_mode: FailMode, audit: bool) -> Part {
 fn say(pipe: &mut Pipe, direction: StreamDirection, bytes: &str) -> (String, String) {
     let mut out = Default::default();
     pipe.take(direction, bytes.as_bytes().to_vec(), false, &mut out);
+    let mut turns = 0;
+    while let Some(due) = pipe.due(None) {
+        pipe.ask_again(due, &mut out);
+        turns += 1;
+        assert!(turns < 100, "it goes on for ever");
+    }
     let [to_server, to_client] = out.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     (to_server, to_client)
 }
 
 /// What came to the server and to the client, and whether it was closed.
 fn check(parts: Vec<Part>, said: &[&str], to_server: &str, to_client: &str, closed: bool) -> Pipe {
-    let mut pipe = Pipe::of(parts);
+    let mut pipe = Pipe::of(parts, Shadow::default());
     let (mut server, mut client) = (String::new(), String::new());
     for piece in said {
         let (to_server, to_client) = say(&mut pipe, ToServer, piece);
@@ -157,11 +179,44 @@ fn every_filter_must_agree_and_sees_what_the_one_before_let_pass() {
     // The second closes: what the first let pass does not get past it.
     let second = || vec![part(FailMode::Open, false), part(FailMode::Closed, false)];
     check(second(), &["a\n", "trap\nb\n"], "a\n", "", true);
-    let mut pipe = Pipe::of(both());
+    let mut pipe = Pipe::of(both(), Shadow::default());
     assert_eq!(
         say(&mut pipe, ToClient, "hello"),
         (String::new(), "hello".to_owned())
     );
+}
+
+#[test]
+fn who_has_more_to_say_is_asked_again_and_nobody_spins() {
+    check(
+        enforced(),
+        &["next\nnext\nno\na\n"],
+        "next\nnext\na\n",
+        "refused\n",
+        false,
+    );
+    // Behind another filter, and where it is only reported.
+    let both = || {
+        vec![
+            part(FailMode::Closed, false),
+            part(FailMode::Closed, true),
+            part(FailMode::Closed, false),
+        ]
+    };
+    check(both(), &["next\nnext\na\n"], "next\nnext\na\n", "", false);
+    // What becomes of nothing is asked about again once the server has said something.
+    let waiting = Lines::default();
+    waiting.waits.set(true);
+    let waiting = Part {
+        session: Ok(Box::new(waiting)),
+        ..part(FailMode::Closed, false)
+    };
+    let mut pipe = Pipe::of(vec![waiting], Shadow::default());
+    assert_eq!(say(&mut pipe, ToServer, "wait\nb\n").0, "");
+    assert!(pipe.is_stalled(ToServer), "nothing more is read meanwhile");
+    let (to_server, to_client) = say(&mut pipe, ToClient, "hello");
+    assert_eq!((&*to_server, &*to_client), ("wait\nb\n", "hello"));
+    assert!(!pipe.is_stalled(ToServer));
 }
 
 #[test]
@@ -174,7 +229,7 @@ fn a_failure_is_the_fail_modes() {
             false => ("a\n".to_owned(), true),
         };
         let pipe = check(open, &["a\n", line, "b\n"], &passes, "", closed);
-        let failures = pipe.told.iter().filter(|(by, ..)| by.error.is_some());
+        let failures = pipe.told.iter().filter(|told| told.by.error.is_some());
         assert_eq!(failures.count(), 1, "{line:?} is told");
     }
     // Who cannot judge some bytes goes on with those behind them; who failed does not.
@@ -196,7 +251,7 @@ fn a_failure_is_the_fail_modes() {
         session: Err(Failure::Missing),
         ..part(FailMode::Closed, false)
     };
-    assert!(Pipe::of(vec![missing]).closed);
+    assert!(Pipe::of(vec![missing], Shadow::default()).closed);
     let missing = Part {
         session: Err(Failure::Missing),
         ..part(FailMode::Open, false)
@@ -208,7 +263,7 @@ fn a_failure_is_the_fail_modes() {
 fn no_more_is_held_than_may_be() {
     let long = "x".repeat(33);
     let pipe = check(enforced(), &[&long], "", "", true);
-    let error = pipe.told[0].0.error.as_deref().unwrap();
+    let error = pipe.told[0].by.error.as_deref().unwrap();
     assert!(error.contains("32 bytes"), "{error}");
     // It is known before they are there.
     check(enforced(), &["much"], "", "", true);
@@ -225,7 +280,7 @@ fn no_more_is_held_than_may_be() {
 fn what_is_only_reported_passes_and_is_told() {
     let audit = || vec![part(FailMode::Closed, true)];
     let pipe = check(audit(), &["a\nno\nb", "\n"], "a\nno\nb\n", "", false);
-    let (by, allowed, _) = &pipe.told[0];
+    let Told { by, allowed, .. } = &pipe.told[0];
     assert!(by.audited && *allowed && by.unmatched, "{by:?}");
     assert_eq!(by.rules, [11]);
     check(audit(), &["end\n", "no\n"], "end\nno\n", "", false);
@@ -234,7 +289,7 @@ fn what_is_only_reported_passes_and_is_told() {
 
 #[test]
 fn requests_become_records_once_they_are_answered() {
-    let mut pipe = Pipe::of(enforced());
+    let mut pipe = Pipe::of(enforced(), Shadow::default());
     say(&mut pipe, ToServer, "get\nput\n");
     assert!(pipe.told.is_empty() && !pipe.is_quiet());
     say(&mut pipe, ToClient, "here\n");
@@ -242,26 +297,33 @@ fn requests_become_records_once_they_are_answered() {
     let told: Vec<_> = pipe
         .told
         .iter()
-        .map(|(by, allowed, summary)| {
-            let L7Summary::Stream {
-                reader,
-                command,
-                code,
-                status,
-                ..
-            } = summary
-            else {
-                panic!("{summary:?}");
-            };
-            (
-                by.rules.clone(),
-                *allowed,
-                reader.as_str(),
-                command.as_str(),
-                *code,
-                status.as_str(),
-            )
-        })
+        .map(
+            |Told {
+                 by,
+                 allowed,
+                 summary,
+                 ..
+             }| {
+                let L7Summary::Stream {
+                    reader,
+                    command,
+                    code,
+                    status,
+                    ..
+                } = summary
+                else {
+                    panic!("{summary:?}");
+                };
+                (
+                    by.rules.clone(),
+                    *allowed,
+                    reader.as_str(),
+                    command.as_str(),
+                    *code,
+                    status.as_str(),
+                )
+            },
+        )
         .collect();
     assert_eq!(
         told,
@@ -275,10 +337,8 @@ fn requests_become_records_once_they_are_answered() {
 
 #[test]
 fn an_end_is_passed_on_behind_what_came_before() {
-    let mut pipe = Pipe::of(vec![
-        part(FailMode::Closed, false),
-        part(FailMode::Closed, true),
-    ]);
+    let parts = vec![part(FailMode::Closed, false), part(FailMode::Closed, true)];
+    let mut pipe = Pipe::of(parts, Shadow::default());
     assert!(!pipe.is_over(ToServer));
     let mut out = Default::default();
     pipe.take(ToServer, b"a\nb".to_vec(), false, &mut out);
