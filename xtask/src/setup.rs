@@ -60,15 +60,20 @@ const LAB_PROGRAMS: [(&str, &str); 14] = [
 
 /// Libraries of Debian's Python for real peers and judges in the lab: the module that must exist,
 /// and the package it is in.
-const LAB_MODULES: [(&str, &str); 3] = [
-    ("grpc", "python3-grpcio"),
+const LAB_MODULES: [(&str, &str); 2] = [
     ("jsonschema", "python3-jsonschema"),
     ("websockets", "python3-websockets"),
 ];
 
 /// Libraries of PyPI that Debian has too old or not at all, each with its version; they have
 /// a folder of their own, `target/tools/python`.
-const PYTHON_PACKAGES: [&str; 2] = ["confluent-kafka==2.16.0", "kafka-python==3.0.12"];
+const PYTHON_PACKAGES: [&str; 5] = [
+    "confluent-kafka==2.16.0",
+    "kafka-python==3.0.12",
+    "grpcio==1.85.1",
+    "grpcio-health-checking==1.85.1",
+    "grpcio-reflection==1.85.1",
+];
 
 /// Where Debian's packages put them. A Python of one's own further up the `PATH` does
 /// not matter: the lab starts the one in `/usr/bin`.

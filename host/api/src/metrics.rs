@@ -428,6 +428,21 @@ fn flows(out: &mut Out<'_, '_>, flows: &FlowStore) -> fmt::Result {
         }),
     )?;
     out.counter(
+        "tidegate_grpc_calls",
+        "Calls of gRPC and gRPC-Web by service, method, name of the status (`no status` without one) and verdict; `other` is what no server has answered yet, and all beyond 512 methods. A call counts when it ends",
+        totals.grpc.iter().map(|((service, method, status, verdict), n)| {
+            (
+                [
+                    ("service", service.clone()),
+                    ("method", method.clone()),
+                    ("status", status.clone().into_owned()),
+                    ("verdict", (*verdict).into()),
+                ],
+                *n,
+            )
+        }),
+    )?;
+    out.counter(
         "tidegate_stream_requests",
         "Requests that filters of byte streams told of, by plugin and verdict",
         totals.stream.iter().map(|((reader, verdict), n)| {

@@ -17,6 +17,6 @@ pub use message::{
 };
 pub use note::{Concern, Family, Note};
 pub use plugin::{BUILT_IN, Limits, PluginInfo, World, config_id};
-pub use record::{L7Record, L7Summary, Rehearsed, rcode_description, rcode_name};
+pub use record::{GrpcCall, L7Record, L7Summary, Rehearsed, rcode_description, rcode_name};
 pub use snapshot::{Reject, Remembered, Snapshot};
 pub use stats::{BindingState, BindingStats, PluginStats, ProxyStats, WorkerTurns};

@@ -119,7 +119,7 @@ pub enum ToAgent {
 }
 
 /// Version of the messages in this file.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// The maps the proxy works with: who a steered flow is, addresses learned from DNS
 /// answers, and where a host service's connection or datagram wanted to go.
@@ -170,7 +170,7 @@ pub enum Message {
 pub struct Judgement {
     /// Would it pass.
     pub allowed: bool,
-    /// HTTP status or DNS RCODE of the refusal; 0 if it would pass.
+    /// HTTP status, gRPC's of a call, or DNS RCODE of the refusal; 0 if it would pass.
     pub code: u16,
     /// Rules that decided, as in [`L7Record::rules`].
     pub rules: Vec<u32>,

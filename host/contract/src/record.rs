@@ -8,7 +8,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::IdentityId;
-use tidegate_wire::dns::rcode;
+use tidegate_wire::{dns::rcode, grpc};
 
 use crate::units;
 
@@ -84,6 +84,9 @@ pub enum L7Summary {
         url: String,
         /// Status sent to the client; 0 if none was.
         status: u16,
+        /// What of it is gRPC, if it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grpc: Option<GrpcCall>,
         /// From request head to response head; microseconds inside, seconds outside.
         #[serde(rename = "latencySeconds", with = "units::of_microseconds")]
         #[schemars(with = "f64")]
@@ -131,6 +134,27 @@ pub enum L7Summary {
         #[schemars(with = "f64")]
         latency_us: u64,
     },
+}
+
+/// What of an HTTP request is a call of gRPC, or gRPC-Web.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrpcCall {
+    /// Service, with its package.
+    pub service: String,
+    /// Method.
+    pub method: String,
+    /// Status sent to the client, gRPC's number; absent if none was, or where nobody looks
+    /// for it: in the bodies of gRPC-Web.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u32>,
+}
+
+impl GrpcCall {
+    /// The status by its name; `no status` without one.
+    pub fn status_name(&self) -> Cow<'static, str> {
+        self.status.map_or("no status".into(), grpc::name)
+    }
 }
 
 /// The name IANA registers an RCODE under, in capitals; `RCODE n` if there is none.

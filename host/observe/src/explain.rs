@@ -6,7 +6,7 @@ use std::{fmt, net::IpAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{L7Protocol, L7RuleSet};
-use tidegate_wire::dns::type_name;
+use tidegate_wire::{dns::type_name, grpc};
 
 use super::record::{FlowDirection, FlowVerdict, Party};
 
@@ -62,6 +62,25 @@ pub fn qtype(name: &str) -> Option<u16> {
     (0..=u16::MAX).find(|number| type_name(*number).eq_ignore_ascii_case(name))
 }
 
+/// What [`L7Answer::asked`] begins with if a call of gRPC was asked about.
+pub const CALL: &str = "gRPC ";
+
+impl L7Question {
+    /// Is it a call of gRPC, as the proxy will see it?
+    fn is_call(&self) -> bool {
+        let Self::Http {
+            method, headers, ..
+        } = self
+        else {
+            return false;
+        };
+        let mut fields = headers.iter().filter_map(|field| field.split_once(':'));
+        let written = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        method == "POST"
+            && written.is_some_and(|(_, value)| grpc::Kind::of(value.as_bytes()).is_some())
+    }
+}
+
 fn address() -> String {
     "A".to_owned()
 }
@@ -69,6 +88,7 @@ fn address() -> String {
 impl fmt::Display for L7Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Http { target, .. } if self.is_call() => write!(f, "{CALL}{target}"),
             Self::Http { method, target, .. } => write!(f, "{method} {target}"),
             Self::Dns { name, qtype } => write!(f, "DNS {name} {qtype}"),
         }
@@ -145,11 +165,11 @@ pub struct InShadow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct L7Answer {
-    /// The message: `GET /api/x`, `DNS name.example A`.
+    /// The message: `GET /api/x`, `gRPC /shop.Orders/Get`, `DNS name.example A`.
     pub asked: String,
     /// `FORWARDED`, `DROPPED`, or `ERROR` if policy could not decide.
     pub verdict: FlowVerdict,
-    /// HTTP status or DNS RCODE of a refusal.
+    /// HTTP status, gRPC's of a call, or DNS RCODE of a refusal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
     /// Why, where no rule is the reason.

@@ -24,7 +24,7 @@ pub struct FlowFilter {
     pub verdict: Vec<String>,
     /// Verdict if what is in shadow were enforced, where that is something else.
     pub shadow_verdict: Vec<String>,
-    /// `tcp`, `udp`, `icmp`, `icmpv6`, `http`, `dns`.
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, `http`, `grpc`, `dns`.
     pub protocol: Vec<String>,
     /// Port at either end.
     pub port: Vec<u16>,
@@ -70,7 +70,7 @@ const LISTED: usize = 12;
 
 const VERDICTS: &str = "forwarded, dropped, redirected, translated, audit, error";
 const SHADOW_VERDICTS: &str = "forwarded, dropped, redirected, error";
-const PROTOCOLS: &str = "tcp, udp, icmp, icmpv6, sctp, http, dns, stream, kafka";
+const PROTOCOLS: &str = "tcp, udp, icmp, icmpv6, sctp, http, grpc, dns, stream, kafka";
 
 impl FlowFilter {
     /// Refuses values that no record can ever have.
@@ -270,6 +270,7 @@ fn is_verdict(verdict: FlowVerdict, wanted: &str) -> bool {
 fn is_protocol(r: &FlowRecord, wanted: &str) -> bool {
     match &r.l7 {
         Some(L7Summary::Http { .. }) if wanted.eq_ignore_ascii_case("http") => true,
+        Some(L7Summary::Http { grpc: Some(_), .. }) if wanted.eq_ignore_ascii_case("grpc") => true,
         Some(L7Summary::Stream { reader, .. })
             if wanted.eq_ignore_ascii_case("stream") || wanted.eq_ignore_ascii_case(reader) =>
         {

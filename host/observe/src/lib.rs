@@ -6,6 +6,7 @@
 //! keeps the latest and feeds followers; [`filter`] selects; [`explain`] answers why.
 
 pub mod assemble;
+pub mod calls;
 pub mod directory;
 pub mod explain;
 pub mod filter;

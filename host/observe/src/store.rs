@@ -8,7 +8,10 @@ use std::{
 use tidegate_contract::L7Summary;
 use tokio::sync::broadcast;
 
-use super::record::{FlowEvent, FlowRecord, FlowVerdict};
+use super::{
+    calls::Calls,
+    record::{FlowEvent, FlowRecord, FlowVerdict},
+};
 
 /// Records kept for `observe` (2^n − 1, as Hubble's ring).
 pub const DEFAULT_CAPACITY: usize = 16_383;
@@ -37,6 +40,8 @@ pub struct FlowTotals {
     pub flows: BTreeMap<(&'static str, &'static str, String), u64>,
     /// HTTP requests by (method, status class or status, verdict).
     pub http: BTreeMap<(String, u16, &'static str), u64>,
+    /// Calls of gRPC.
+    pub grpc: Calls,
     /// DNS queries by (rcode if there was an answer, verdict).
     pub dns: BTreeMap<(Option<u8>, &'static str), u64>,
     /// Requests that filters of byte streams told of, by (plugin, verdict).
@@ -120,9 +125,17 @@ impl FlowTotals {
             *self.shadow.entry(key).or_default() += 1;
         }
         match &r.l7 {
-            Some(L7Summary::Http { method, status, .. }) => {
+            Some(L7Summary::Http {
+                method,
+                status,
+                grpc,
+                ..
+            }) => {
                 let method = known_method(method).to_owned();
                 *self.http.entry((method, *status, verdict)).or_default() += 1;
+                if let Some(call) = grpc {
+                    self.grpc.count(call, verdict);
+                }
             }
             Some(L7Summary::Dns { rcode, .. }) => {
                 *self.dns.entry((*rcode, verdict)).or_default() += 1;
@@ -212,6 +225,7 @@ mod tests {
                 method: method.into(),
                 url: "http://a/".into(),
                 status: 200,
+                grpc: None,
                 latency_us: 1,
             });
             store.push(r);

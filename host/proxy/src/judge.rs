@@ -223,7 +223,10 @@ impl Inspector for Imagined<'_> {
 
     fn record(&self, attribution: Attribution, _allowed: bool, summary: L7Summary) {
         let status = match summary {
-            L7Summary::Http { status, .. } => status,
+            L7Summary::Http { status, grpc, .. } => {
+                let call = grpc.and_then(|call| call.status);
+                call.map_or(status, |code| u16::try_from(code).unwrap_or(u16::MAX))
+            }
             L7Summary::Dns { rcode, .. } => rcode.unwrap_or_default().into(),
             // No such question is asked.
             L7Summary::Stream { .. } => 0,

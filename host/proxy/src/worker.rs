@@ -305,6 +305,7 @@ fn nothing_asked() -> L7Summary {
         method: String::new(),
         url: String::new(),
         status: 0,
+        grpc: None,
         latency_us: 0,
     }
 }

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
 use tidegate_api::client::{Client, ClientError, encode};
-use tidegate_contract::rcode_name;
+use tidegate_contract::{GrpcCall, rcode_name};
 use tidegate_observe::{
-    explain::{Explanation, InShadow, L7Answer, L7Question},
+    explain::{CALL, Explanation, InShadow, L7Answer, L7Question},
     record::{FlowDirection, FlowVerdict},
 };
 
@@ -46,6 +46,17 @@ enum Message {
         #[arg(short = 'H', long)]
         header: Vec<String>,
     },
+    /// A call of gRPC: would the proxy let it pass
+    Grpc {
+        /// What is called: `package.Service/Method`
+        call: String,
+        /// `:authority`; address and port of the destination if absent
+        #[arg(long)]
+        host: Option<String>,
+        /// Metadata, `name: value`
+        #[arg(short = 'H', long)]
+        header: Vec<String>,
+    },
     /// A DNS query: would the proxy let it pass
     Dns {
         /// Name asked for
@@ -69,6 +80,15 @@ impl From<Message> for L7Question {
                 target: path,
                 host,
                 headers: header,
+            },
+            Message::Grpc { call, host, header } => Self::Http {
+                method: "POST".to_owned(),
+                target: format!("/{}", call.trim_start_matches('/')),
+                host,
+                headers: ["content-type: application/grpc".to_owned()]
+                    .into_iter()
+                    .chain(header)
+                    .collect(),
             },
             Message::Dns { name, qtype } => Self::Dns { name, qtype },
         }
@@ -256,6 +276,9 @@ fn render_l7(l7: &L7Answer) -> String {
     let code = |what: &str| match (l7.code, l7.asked.starts_with("DNS ")) {
         (None | Some(0), _) => what.to_owned(),
         (Some(code), true) => format!("{what}, {}", rcode_text(code)),
+        (Some(code), false) if l7.asked.starts_with(CALL) => {
+            format!("{what}, {}", grpc_name(code))
+        }
         (Some(code), false) => format!("{what}, {code}"),
     };
     let verdict = match l7.verdict {
@@ -283,6 +306,15 @@ fn render_l7(l7: &L7Answer) -> String {
         let _ = writeln!(out, "           shadow {}", in_shadow(shadow));
     }
     out
+}
+
+/// The name of gRPC's status.
+fn grpc_name(code: u16) -> String {
+    let call = GrpcCall {
+        status: Some(code.into()),
+        ..GrpcCall::default()
+    };
+    call.status_name().into_owned()
 }
 
 /// The name of an RCODE; a number that no header can carry stays one.
@@ -314,6 +346,29 @@ mod tests {
             "  GET /admin: REFUSED, 403 by http@0.1.0\n           \
              rule   none matched; what none allows is denied by\n           \
              rule   shop/web ingress[0].toPorts[0]  (policies/web.yaml:9)\n"
+        );
+    }
+
+    #[test]
+    fn a_call_is_asked_about_and_answered_in_the_words_of_grpc() {
+        let asked = L7Question::from(Message::Grpc {
+            call: "shop.Orders/Delete".into(),
+            host: None,
+            header: vec![],
+        });
+        let answer = L7Answer {
+            asked: asked.to_string(),
+            verdict: FlowVerdict::Dropped,
+            code: Some(7),
+            reason: None,
+            rules: vec![],
+            none_matched: false,
+            plugin: None,
+            shadow: None,
+        };
+        assert_eq!(
+            render_l7(&answer),
+            "  gRPC /shop.Orders/Delete: REFUSED, PERMISSION_DENIED\n"
         );
     }
 

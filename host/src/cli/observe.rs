@@ -189,8 +189,18 @@ fn l7_text(l7: &L7Summary) -> String {
             method,
             url,
             status,
+            grpc,
             latency_us,
         } => {
+            if let Some(call) = grpc {
+                let answer = match *status {
+                    0 => "no answer".into(),
+                    // A call's answer that is none of gRPC's.
+                    status if status != 200 && call.status.is_none() => status.to_string().into(),
+                    _ => call.status_name(),
+                };
+                return format!("gRPC {url} {answer} {latency_us}us");
+            }
             let status = if *status == 0 {
                 "no answer".into()
             } else {
@@ -290,6 +300,7 @@ mod tests {
             method: "DELETE".into(),
             url: "http://backend/admin".into(),
             status: 403,
+            grpc: None,
             latency_us: 42,
         });
         assert_eq!(

@@ -3,6 +3,7 @@
 //! reader might understand differently (request smuggling).
 
 pub mod dns;
+pub mod grpc;
 pub mod http;
 pub mod http1;
 pub mod http2;

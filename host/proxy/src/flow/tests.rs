@@ -186,6 +186,7 @@ fn records_say_who_and_why() {
         method: "GET".into(),
         url: "http://a/".repeat(1_000),
         status: 403,
+        grpc: None,
         latency_us: 1,
     };
     flow.record(decision.attribution, false, summary);

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use tidegate_contract::L7Summary;
-use tidegate_wire::{http::HttpHead, http1::Asked};
+use tidegate_contract::{GrpcCall, L7Summary};
+use tidegate_wire::{grpc, http::HttpHead, http1::Asked};
 
-use super::inspect::Inspector;
+use super::{inspect::Inspector, reply::Asker};
 use crate::{decide::Attribution, records::MAX_TEXT};
 
 /// A request, until its record is kept.
@@ -18,7 +18,15 @@ pub(super) struct Exchange {
     pub(super) asked: Asked,
     method: String,
     url: String,
+    /// Where in it the path begins.
+    path_at: usize,
     began: Instant,
+    /// How it is written, if it is a call of gRPC.
+    call: Option<grpc::Kind>,
+    /// What the call's answer says of its status so far.
+    grpc_status: Option<u32>,
+    /// Status of a response whose head was passed on, and how long that took.
+    answered: Option<(u16, u64)>,
 }
 
 impl Exchange {
@@ -29,7 +37,9 @@ impl Exchange {
         let mut url = String::with_capacity(
             MAX_TEXT.min("http://".len() + head.authority.len() + head.path.len()),
         );
+        let mut path_at = 0;
         for part in ["http://", head.authority, head.path] {
+            path_at = url.len();
             let room = MAX_TEXT - url.len();
             url.push_str(&part[..part.floor_char_boundary(room)]);
         }
@@ -39,7 +49,11 @@ impl Exchange {
             asked: Asked::by(head.method),
             method: head.method[..head.method.floor_char_boundary(MAX_TEXT)].to_owned(),
             url,
+            path_at,
             began,
+            call: grpc::kind(head),
+            grpc_status: None,
+            answered: None,
         }
     }
 
@@ -54,7 +68,11 @@ impl Exchange {
             asked: Asked::Other,
             method: String::new(),
             url: String::new(),
+            path_at: 0,
             began: Instant::now(),
+            call: None,
+            grpc_status: None,
+            answered: None,
         }
     }
 
@@ -74,9 +92,42 @@ impl Exchange {
             + texts.map(String::capacity).sum::<usize>()
     }
 
-    /// Does its response have no body?
-    pub(super) fn is_to_head(&self) -> bool {
-        self.asked == Asked::Head
+    /// What an answer of ours depends on.
+    pub(super) fn asker(&self) -> Asker {
+        Asker {
+            head: self.asked == Asked::Head,
+            call: self.call,
+        }
+    }
+
+    /// Is how it went told by trailers? Then its record waits for them.
+    pub(super) fn ends_in_trailers(&self) -> bool {
+        self.call == Some(grpc::Kind::Plain)
+    }
+
+    /// Upstream's head or trailers say this of the status of the call.
+    pub(super) fn says(&mut self, grpc_status: Option<u32>) {
+        if self.call.is_some() {
+            self.grpc_status = grpc_status.or(self.grpc_status);
+        }
+    }
+
+    /// Upstream's head is passed on; the rest is still to come.
+    pub(super) fn begins_to_be_answered(&mut self, status: u16) {
+        self.answered = Some((status, self.elapsed_us()));
+    }
+
+    /// The rest has come.
+    pub(super) fn ended(self, inspector: &impl Inspector) {
+        self.finish(true, 0, inspector);
+    }
+
+    /// The client did not want the rest.
+    pub(super) fn left(mut self, reason: &str, inspector: &impl Inspector) {
+        self.attribution
+            .error
+            .get_or_insert_with(|| reason.to_owned());
+        self.finish(true, 0, inspector);
     }
 
     /// Passed, and answered by upstream.
@@ -84,27 +135,56 @@ impl Exchange {
         self.finish(true, status, inspector);
     }
 
-    /// Refused.
-    pub(super) fn denied(self, status: u16, inspector: &impl Inspector) {
+    /// Refused, with a reply of this status.
+    pub(super) fn denied(mut self, status: u16, inspector: &impl Inspector) {
+        let status = self.replied(status);
         self.finish(false, status, inspector);
     }
 
-    /// Passed or not, it came to nothing for another reason than policy.
+    /// Passed or not, it came to nothing for another reason than policy; `status` is that
+    /// of our reply, 0 without one.
     pub(super) fn failed(mut self, status: u16, error: &str, inspector: &impl Inspector) {
-        self.attribution
-            .error
-            .get_or_insert_with(|| error.to_owned());
+        let error = match self.answered {
+            Some(_) => format!("the response broke off: {error}"),
+            None => error.to_owned(),
+        };
+        self.attribution.error.get_or_insert(error);
+        let status = self.replied(status);
         self.finish(false, status, inspector);
+    }
+
+    /// The status on the wire of a reply of ours: to a call it is gRPC's that tells.
+    fn replied(&mut self, status: u16) -> u16 {
+        match (status, self.call) {
+            (0, _) | (_, None) => status,
+            (_, Some(_)) => {
+                self.grpc_status = Some(grpc::of_http(status));
+                200
+            }
+        }
+    }
+
+    fn elapsed_us(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     fn finish(self, allowed: bool, status: u16, inspector: &impl Inspector) {
-        let latency_us = self.began.elapsed().as_micros();
+        let (status, latency_us) = self.answered.unwrap_or((status, self.elapsed_us()));
+        let grpc = self.call.map(|_| {
+            let (service, method) = grpc::called(&self.url[self.path_at..]);
+            GrpcCall {
+                service: service.to_owned(),
+                method: method.to_owned(),
+                status: self.grpc_status,
+            }
+        });
         let summary = L7Summary::Http {
             version: self.version.into(),
             method: self.method,
             url: self.url,
             status,
-            latency_us: u64::try_from(latency_us).unwrap_or(u64::MAX),
+            grpc,
+            latency_us,
         };
         inspector.record(self.attribution, allowed, summary);
     }

@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tidegate_wire::http1::Asked;
-
-use crate::http::reply::Reply;
+use crate::http::reply::{Asker, Reply};
 
 /// A response we send instead of upstream's.
 #[derive(Clone, Copy, Debug)]
@@ -12,8 +10,8 @@ pub(super) struct Answer<'a> {
     pub(super) reply: &'a Reply,
     /// Say that the connection ends.
     pub(super) close: bool,
-    /// It answers HEAD: announce the body, do not send it.
-    pub(super) to_head: bool,
+    /// What it answers.
+    pub(super) asker: Asker,
 }
 
 impl<'a> Answer<'a> {
@@ -22,14 +20,13 @@ impl<'a> Answer<'a> {
         Self {
             reply,
             close: true,
-            to_head: false,
+            asker: Asker::default(),
         }
     }
 
     /// The same to this kind of request: to HEAD without its body (RFC 9110 §9.3.2).
-    pub(super) fn to(self, asked: Asked) -> Self {
-        let to_head = asked == Asked::Head;
-        Self { to_head, ..self }
+    pub(super) fn to(self, asker: Asker) -> Self {
+        Self { asker, ..self }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -38,19 +35,26 @@ impl<'a> Answer<'a> {
             location,
             body,
         } = self.reply;
-        let (status, length) = (*status, body.len());
-        let mut text = String::with_capacity(160 + length);
-        let _ = write!(text, "HTTP/1.1 {status} {}\r\n", reason(status));
-        let _ = write!(text, "content-length: {length}\r\n");
-        text.push_str("content-type: text/plain\r\n");
-        if let Some(location) = location {
-            let _ = write!(text, "location: {location}\r\n");
+        let mut text = String::with_capacity(160 + body.len());
+        if let Some(kind) = self.asker.call {
+            text.push_str("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n");
+            for (name, value) in self.reply.to_call(kind) {
+                let _ = write!(text, "{name}: {value}\r\n");
+            }
+        } else {
+            let (status, length) = (*status, body.len());
+            let _ = write!(text, "HTTP/1.1 {status} {}\r\n", reason(status));
+            let _ = write!(text, "content-length: {length}\r\n");
+            text.push_str("content-type: text/plain\r\n");
+            if let Some(location) = location {
+                let _ = write!(text, "location: {location}\r\n");
+            }
         }
         if self.close {
             text.push_str("connection: close\r\n");
         }
         text.push_str("\r\n");
-        if !self.to_head {
+        if !self.asker.head && self.asker.call.is_none() {
             text.push_str(body);
         }
         text.into_bytes()

@@ -59,13 +59,13 @@ pub(super) async fn serve(
         true => (408, "client stopped sending"),
         false => (504, "upstream timed out"),
     };
-    let (progress, asked) = (underway.progress(), underway.asked());
+    let (progress, asker) = (underway.progress(), underway.asker());
     underway.failed(status, error);
     match progress {
         Progress::Nothing => {}
         Progress::Asked => {
             let reply = Reply::error(status, error);
-            let answer = Answer::last(&reply).to(asked).encode();
+            let answer = Answer::last(&reply).to(asker).encode();
             last_words(connection.client, &answer).await;
         }
         Progress::Answered => connection.cut_off(),
@@ -315,10 +315,10 @@ impl<I: Inspector> Connection<'_, I> {
 
     /// Tells the client that its request came to nothing.
     async fn fail(&mut self, status: u16, error: &str) -> Next {
-        let asked = self.underway.asked();
+        let asker = self.underway.asker();
         self.underway.failed(status, error);
         let reply = Reply::error(status, error);
-        let answer = Answer::last(&reply).to(asked).encode();
+        let answer = Answer::last(&reply).to(asker).encode();
         self.say(&answer).await
     }
 

@@ -10,7 +10,12 @@ use tidegate_wire::{
 use super::answer::Answer;
 use crate::{
     budget::NO_MEMORY,
-    http::{exchange::Exchange, inspect::Inspector, reply::Reply, request},
+    http::{
+        exchange::Exchange,
+        inspect::Inspector,
+        reply::{Asker, Reply},
+        request,
+    },
 };
 
 /// Longest request body that is read and forgotten to keep a connection whose
@@ -93,7 +98,7 @@ fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector)
     };
     let passed = match request::decide(head, began, inspector) {
         Ok(passed) => passed,
-        Err(reply) => return refuse(request, &reply),
+        Err(reply) => return refuse(request, &reply, Asker::of(&head)),
     };
     let rewrite = Rewrite {
         path: passed.path.as_deref(),
@@ -111,12 +116,12 @@ fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector)
     })
 }
 
-fn refuse(request: &Request<'_, '_>, reply: &Reply) -> Plan {
+fn refuse(request: &Request<'_, '_>, reply: &Reply, asker: Asker) -> Plan {
     let keep = kept_framing(request);
     let answer = Answer {
         reply,
         close: keep.is_none(),
-        to_head: request.method == "HEAD",
+        asker,
     };
     Plan::Refuse(Refuse {
         bytes: answer.encode(),

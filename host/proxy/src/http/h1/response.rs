@@ -3,6 +3,7 @@
 use std::{cell::Cell, io};
 
 use tidegate_wire::{
+    grpc,
     http::ResponseHead,
     http1::{Asked, Body, Framing, HeadScan, Response, Rewrite, with_response},
 };
@@ -189,6 +190,10 @@ fn prepare(
         if asked == Asked::Connect && response.status < 300 {
             return Ok(pass(response, record, After::Tunnel, Rewrite::default()));
         }
+        let fields = response.headers.iter();
+        underway.says(grpc::status(
+            fields.map(|field| (field.name.as_bytes(), field.value)),
+        ));
         // Whoever is answered before it has said everything may or may not say the rest:
         // there is no telling what its next bytes are, so they go nowhere.
         let early = !expected.request_sent.get() && is_whole(response.framing, rest);
@@ -259,7 +264,7 @@ fn inspect(
                 None => Record::Denied(reply.status),
                 Some(error) => Record::Failed(reply.status, error),
             };
-            replaced(Answer::last(&reply).to(underway.asked()), record)
+            replaced(Answer::last(&reply).to(underway.asker()), record)
         }
     }
 }

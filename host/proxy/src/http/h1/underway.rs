@@ -6,7 +6,7 @@ use tidegate_wire::http1::Asked;
 
 use crate::{
     decide::Attribution,
-    http::{exchange::Exchange, inspect::Inspector},
+    http::{exchange::Exchange, inspect::Inspector, reply::Asker},
 };
 
 /// At most one request, from its decision to the last byte of its response.
@@ -64,12 +64,27 @@ impl<'a, I: Inspector> Underway<'a, I> {
             .map_or(Asked::Other, |entry| entry.exchange.asked)
     }
 
+    /// What an answer of ours depends on.
+    pub(super) fn asker(&self) -> Asker {
+        let entry = self.entry.borrow();
+        entry
+            .as_ref()
+            .map_or(Asker::default(), |entry| entry.exchange.asker())
+    }
+
     /// Lets who decided about the request be changed by who decides about its response;
     /// `None` if there is no request.
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut Attribution, &I) -> R) -> Option<R> {
         let mut entry = self.entry.borrow_mut();
         let entry = entry.as_mut()?;
         Some(change(&mut entry.exchange.attribution, self.inspector))
+    }
+
+    /// Upstream's head says this of the status of a call.
+    pub(super) fn says(&self, grpc_status: Option<u32>) {
+        if let Some(entry) = &mut *self.entry.borrow_mut() {
+            entry.exchange.says(grpc_status);
+        }
     }
 
     /// Upstream's response is being passed on; `whole` if nothing of it is still to come.

@@ -127,8 +127,9 @@ pub(super) async fn serve(
         Ok(_) => {}
     }
     last_words(pair.client.stream, pair.relay.to_client.unsent()).await;
+    let left = pair.client.ended || matches!(ended, Ok(Ended::Reset));
     let reason = ended.map_or_else(|fault| fault.reason, |_| "connection closed");
-    pair.relay.finish(reason);
+    pair.relay.finish(reason, left);
 }
 
 /// Ends the connection of a client that wants HTTP/2 and does not begin as it must

@@ -5,7 +5,7 @@ use tidegate_wire::http2::{
     frame::{self, SAFE_PAYLOAD, flag, kind},
 };
 
-use crate::http::reply::Reply;
+use crate::http::reply::{Asker, Reply};
 
 impl Reply {
     /// Writes the whole response, with its body if that fits `window`; returns how
@@ -15,9 +15,18 @@ impl Reply {
         stream: u32,
         mut block: BlockEncoder,
         window: u32,
-        to_head: bool,
+        asker: Asker,
         out: &mut Vec<u8>,
     ) -> u32 {
+        if let Some(kind) = asker.call {
+            block.field(b":status", b"200");
+            for (name, value) in self.to_call(kind) {
+                block.field(name.as_bytes(), value.as_bytes());
+            }
+            frame::write_block(stream, true, &block.finish(), out);
+            return 0;
+        }
+        let to_head = asker.head;
         let fits = self.body.len() <= SAFE_PAYLOAD.min(window as usize);
         let body = if fits || to_head { &*self.body } else { "" };
         block.field(b":status", self.status.to_string().as_bytes());

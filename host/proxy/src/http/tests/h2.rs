@@ -31,6 +31,10 @@ async fn receive_all(mut body: RecvStream) -> (Vec<u8>, Option<HeaderMap>) {
 async fn echo(request: Request<RecvStream>, mut respond: server::SendResponse<Bytes>) {
     let path = request.uri().path().to_owned();
     assert!(!path.contains("denied"), "{path} reached upstream");
+    let content_type = request.headers().get("content-type");
+    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+        return grpc::answer(request, respond).await;
+    }
     let mut response = Response::builder()
         .header("server", "echo")
         .header("x-path", path);
@@ -53,25 +57,29 @@ async fn echo(request: Request<RecvStream>, mut respond: server::SendResponse<By
     let _ = send.send_trailers(trailers);
 }
 
-struct Peers {
-    client: client::SendRequest<Bytes>,
-    rules: Rc<Rules>,
+pub(super) struct Peers {
+    pub(super) client: client::SendRequest<Bytes>,
+    pub(super) rules: Rc<Rules>,
 }
 
 /// What a client got.
 #[derive(Debug)]
-struct Got {
-    status: u16,
-    headers: HeaderMap,
-    body: Vec<u8>,
-    trailers: Option<HeaderMap>,
+pub(super) struct Got {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+    pub(super) trailers: Option<HeaderMap>,
 }
 
 impl Peers {
     async fn call(&self, path: &str, body: Option<Vec<u8>>) -> Got {
-        let mut client = self.client.clone().ready().await.expect("ready");
         let request = Request::get(format!("http://a{path}"));
         let request = request.header("x-secret", "1").body(()).expect("request");
+        self.send(request, body).await
+    }
+
+    pub(super) async fn send(&self, request: Request<()>, body: Option<Vec<u8>>) -> Got {
+        let mut client = self.client.clone().ready().await.expect("ready");
         let (response, mut send) = client
             .send_request(request, body.is_none())
             .expect("send request");
@@ -97,7 +105,11 @@ impl Peers {
 }
 
 /// Runs a test between real peers with these windows.
-fn peers(client_windows: (u32, u32), server_windows: (u32, u32), test: impl AsyncFnOnce(Peers)) {
+pub(super) fn peers(
+    client_windows: (u32, u32),
+    server_windows: (u32, u32),
+    test: impl AsyncFnOnce(Peers),
+) {
     local(async {
         let (stream, accepted) = connected().await;
         let (rules, listener) = Rules::with_upstream().await;
@@ -127,7 +139,7 @@ fn peers(client_windows: (u32, u32), server_windows: (u32, u32), test: impl Asyn
 }
 
 const DEFAULT: (u32, u32) = (65_535, 65_535);
-const WIDE: (u32, u32) = (1 << 20, 1 << 20);
+pub(super) const WIDE: (u32, u32) = (1 << 20, 1 << 20);
 
 #[test]
 fn requests_are_decided_one_by_one() {

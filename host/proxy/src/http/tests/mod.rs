@@ -1,5 +1,6 @@
 //! A relay between a scripted client and a scripted upstream on loopback.
 
+mod grpc;
 mod h1;
 mod h2;
 mod records;
@@ -97,6 +98,7 @@ impl Inspector for Rules {
             method,
             url,
             status,
+            grpc,
             ..
         } = summary
         else {
@@ -104,6 +106,12 @@ impl Inspector for Rules {
         };
         let verdict = if allowed { "allowed" } else { "refused" };
         let mut line = format!("{version} {method} {url} {status} {verdict}");
+        if let Some(call) = grpc {
+            line.push_str(&format!(" {}/{}", call.service, call.method));
+            if let Some(status) = call.status {
+                line.push_str(&format!("={status}"));
+            }
+        }
         if let Some(error) = attribution.error {
             line.push_str(&format!(" ({error})"));
         }

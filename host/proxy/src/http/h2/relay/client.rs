@@ -206,9 +206,14 @@ impl<I: Inspector> Relay<'_, I> {
             return Ok(());
         };
         self.closed.remember(id, Past::Cancelled);
-        if let Some(exchange) = stream.exchange {
-            exchange.failed(0, "cancelled by the client", self.inspector);
-            self.calm.cancelled()?;
+        let reason = "cancelled by the client";
+        match stream.exchange {
+            Some(exchange) if stream.answered => exchange.left(reason, self.inspector),
+            Some(exchange) => {
+                exchange.failed(0, reason, self.inspector);
+                self.calm.cancelled()?;
+            }
+            None => {}
         }
         let code = number(payload)?;
         self.to_upstream.reset(id, code);

@@ -39,7 +39,11 @@ use super::{
     settings::Settings,
     window::ClientWindow,
 };
-use crate::http::{exchange::Exchange, inspect::Inspector, reply::Reply};
+use crate::http::{
+    exchange::Exchange,
+    inspect::Inspector,
+    reply::{Asker, Reply},
+};
 
 /// Most SETTINGS of one peer that may wait for the other's acknowledgement.
 const MAX_UNACKED: usize = 32;
@@ -90,7 +94,7 @@ enum Upstream {
 
 /// A stream that upstream knows of.
 struct Stream {
-    /// Until its record is kept.
+    /// Until its record is kept: with the head of its response, or with the end of a call.
     exchange: Option<Exchange>,
     sees_response: bool,
     /// The final head has passed.
@@ -217,8 +221,8 @@ impl<'a, I: Inspector> Relay<'a, I> {
         let reply = Reply::error(status, error);
         let streams: Vec<_> = self.streams.drain().collect();
         for (id, stream) in streams {
-            let to_head = stream.exchange.as_ref().is_some_and(Exchange::is_to_head);
-            self.answer((id, stream.client_done), &reply, to_head);
+            let asker = asker(stream.exchange.as_ref());
+            self.answer((id, stream.client_done), &reply, asker);
             if let Some(exchange) = stream.exchange {
                 exchange.failed(status, error, self.inspector);
             }
@@ -255,23 +259,26 @@ impl<'a, I: Inspector> Relay<'a, I> {
             .own(|out| frame::write_goaway(last, fault.code, fault.reason, out));
     }
 
-    /// Keeps the records of what was not answered.
-    pub(super) fn finish(&mut self, error: &str) {
+    /// Keeps the records of what was not answered, or not to its end; that is no failure
+    /// if the client left.
+    pub(super) fn finish(&mut self, error: &str, left: bool) {
         for (_, stream) in self.streams.drain() {
-            if let Some(exchange) = stream.exchange {
-                exchange.failed(0, error, self.inspector);
+            match stream.exchange {
+                Some(exchange) if left && stream.answered => exchange.left(error, self.inspector),
+                Some(exchange) => exchange.failed(0, error, self.inspector),
+                None => {}
             }
         }
     }
 
     /// Answers a request in upstream's place, and forgets its stream.
-    fn answer(&mut self, (id, client_done): (u32, bool), reply: &Reply, to_head: bool) {
+    fn answer(&mut self, (id, client_done): (u32, bool), reply: &Reply, asker: Asker) {
         let stream_window = u32::try_from(self.stream_window).unwrap_or(0);
         let window = self.window.kept().min(stream_window);
         let block = self.response_blocks.begin();
         let mut spent = 0;
         self.to_client
-            .own(|out| spent = reply.write(id, block, window, to_head, out));
+            .own(|out| spent = reply.write(id, block, window, asker, out));
         self.window.spend(spent);
         self.closed.remember(id, ended(client_done));
         if !client_done {
@@ -303,6 +310,9 @@ impl<'a, I: Inspector> Relay<'a, I> {
     fn upstream_done(&mut self, id: u32) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.upstream_done = true;
+            if let Some(exchange) = stream.exchange.take() {
+                exchange.ended(self.inspector);
+            }
             if stream.client_done {
                 self.done(id);
             }
@@ -313,6 +323,11 @@ impl<'a, I: Inspector> Relay<'a, I> {
         self.streams.remove(&id);
         self.closed.remember(id, Past::Done);
     }
+}
+
+/// What an answer to a stream's request depends on.
+fn asker(exchange: Option<&Exchange>) -> Asker {
+    exchange.map(Exchange::asker).unwrap_or_default()
 }
 
 /// What is to be remembered of a stream that not the client ended.

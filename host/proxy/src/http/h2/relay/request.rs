@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use tidegate_wire::{
+    grpc,
     http::{CheckedEdit, HttpHead, Version},
     http2::{
-        Malformed, Request,
+        Fields, Malformed, Request,
         frame::{self, code},
     },
 };
@@ -15,7 +16,7 @@ use crate::http::{
     exchange::Exchange,
     h2::{Fault, half::Block, settings::MAX_STREAMS},
     inspect::Inspector,
-    reply::Reply,
+    reply::{Asker, Reply},
     request,
 };
 
@@ -45,7 +46,11 @@ impl<I: Inspector> Relay<'_, I> {
         let exchange = Exchange::unreadable(Version::Http2.as_str(), error.to_string());
         if error == Malformed::TooLarge {
             let reply = Reply::error(431, "header list too large");
-            self.answer((block.stream, block.end_stream), &reply, false);
+            let asker = Asker {
+                head: false,
+                call: content_type(&block.fields),
+            };
+            self.answer((block.stream, block.end_stream), &reply, asker);
             exchange.denied(431, self.inspector);
         } else {
             self.to_client.reset(block.stream, code::PROTOCOL_ERROR);
@@ -75,11 +80,11 @@ impl<I: Inspector> Relay<'_, I> {
             headers: &request.headers,
         };
         self.decided += 1;
-        let to_head = head.method == "HEAD";
+        let asker = Asker::of(&head);
         let passed = match request::decide(head, began, self.inspector) {
             Ok(passed) => passed,
             Err(reply) => {
-                self.answer((block.stream, block.end_stream), &reply, to_head);
+                self.answer((block.stream, block.end_stream), &reply, asker);
                 return Ok(());
             }
         };
@@ -87,7 +92,7 @@ impl<I: Inspector> Relay<'_, I> {
         if let Upstream::Absent(status, error) = &self.upstream {
             let (status, error) = (*status, error.clone());
             let reply = Reply::error(status, &error);
-            self.answer((block.stream, block.end_stream), &reply, to_head);
+            self.answer((block.stream, block.end_stream), &reply, asker);
             exchange.failed(status, &error, self.inspector);
             return Ok(());
         }
@@ -130,4 +135,11 @@ impl<I: Inspector> Relay<'_, I> {
         let sent = bytes.len().saturating_sub(added);
         self.expansion.block(block.length, sent)
     }
+}
+
+/// Is what cannot be read a call of gRPC, as far as it is known?
+fn content_type(fields: &Fields) -> Option<grpc::Kind> {
+    let mut fields = fields.iter();
+    let (_, value) = fields.find(|(name, _)| *name == b"content-type")?;
+    grpc::Kind::of(value)
 }

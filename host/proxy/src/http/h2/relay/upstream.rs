@@ -1,6 +1,7 @@
 //! What upstream sends.
 
 use tidegate_wire::{
+    grpc,
     http::{CheckedEdit, Header, ResponseHead},
     http2::{
         Frame, Malformed, Response, check_trailers,
@@ -9,7 +10,7 @@ use tidegate_wire::{
 };
 
 use super::{
-    MAX_UNACKED, Past, Relay, Stream,
+    MAX_UNACKED, Past, Relay, Stream, asker,
     client::{number, pass},
     ended,
 };
@@ -21,7 +22,7 @@ use crate::http::{
         settings::{Peer, Settings},
     },
     inspect::Inspector,
-    reply::Reply,
+    reply::{Asker, Reply},
     request::{Responded, respond},
 };
 
@@ -179,7 +180,7 @@ impl<I: Inspector> Relay<'_, I> {
             self.pass_response_block(block, None);
             return Ok(());
         }
-        let to_head = stream.exchange.as_ref().is_some_and(Exchange::is_to_head);
+        let to_head = asker(stream.exchange.as_ref()).head;
         stream.response_left = response.length;
         if to_head {
             stream.response_left.forget();
@@ -189,24 +190,38 @@ impl<I: Inspector> Relay<'_, I> {
             return Ok(());
         }
         stream.answered = true;
-        stream.held.shrink(size_of::<Stream>());
         self.calm.answered();
         let mut edit = None;
-        if let Some(exchange) = stream.exchange.take() {
+        if let Some(mut exchange) = stream.exchange.take() {
             if stream.sees_response {
                 match self.inspect_response(block, response.status, exchange) {
-                    Some(checked) => edit = checked,
+                    Some((checked, inspected)) => (edit, exchange) = (checked, inspected),
                     None => return Ok(()),
                 }
-            } else {
-                exchange.answered(response.status, self.inspector);
             }
+            self.head_passes(block, response.status, exchange);
         }
         self.pass_response_block(block, edit.as_ref());
         if block.end_stream {
             self.upstream_done(id);
         }
         Ok(())
+    }
+
+    /// Keeps the record of a request that is answered, or what a call's will need once its
+    /// trailers have come.
+    fn head_passes(&mut self, block: &Block, status: u16, mut exchange: Exchange) {
+        exchange.says(grpc::status(block.fields.iter()));
+        let Some(stream) = self.streams.get_mut(&block.stream) else {
+            return;
+        };
+        if exchange.ends_in_trailers() {
+            exchange.begins_to_be_answered(status);
+            stream.exchange = Some(exchange);
+        } else {
+            stream.held.shrink(size_of::<Stream>());
+            exchange.answered(status, self.inspector);
+        }
     }
 
     fn upstream_trailers(&mut self, block: &Block) {
@@ -220,6 +235,9 @@ impl<I: Inspector> Relay<'_, I> {
         if wrong {
             return self.stream_error(id, code::PROTOCOL_ERROR, "malformed trailers from upstream");
         }
+        if let Some(exchange) = &mut stream.exchange {
+            exchange.says(grpc::status(block.fields.iter()));
+        }
         self.pass_response_block(block, None);
         self.upstream_done(id);
     }
@@ -231,7 +249,7 @@ impl<I: Inspector> Relay<'_, I> {
         block: &Block,
         status: u16,
         mut exchange: Exchange,
-    ) -> Option<Option<CheckedEdit>> {
+    ) -> Option<(Option<CheckedEdit>, Exchange)> {
         let fields = block
             .fields
             .iter()
@@ -246,18 +264,15 @@ impl<I: Inspector> Relay<'_, I> {
             status,
             headers: &headers,
         };
-        let to_head = exchange.is_to_head();
+        let asker = exchange.asker();
         match respond(&head, &mut exchange.attribution, self.inspector) {
-            Responded::Pass(edit) => {
-                exchange.answered(status, self.inspector);
-                Some(edit)
-            }
+            Responded::Pass(edit) => Some((edit, exchange)),
             Responded::Replace { reply, error } => {
                 match error {
                     None => exchange.denied(reply.status, self.inspector),
                     Some(error) => exchange.failed(reply.status, &error, self.inspector),
                 }
-                self.replace(block.stream, block.end_stream, &reply, to_head);
+                self.replace(block.stream, block.end_stream, &reply, asker);
                 None
             }
         }
@@ -269,23 +284,23 @@ impl<I: Inspector> Relay<'_, I> {
             .streams
             .get_mut(&id)
             .and_then(|stream| stream.exchange.take());
-        let to_head = exchange.as_ref().is_some_and(Exchange::is_to_head);
+        let asker = asker(exchange.as_ref());
         if let Some(exchange) = exchange {
             let error = format!("malformed response: {error}");
             exchange.failed(502, &error, self.inspector);
         }
         let reply = Reply::error(502, "malformed response");
-        self.replace(id, false, &reply, to_head);
+        self.replace(id, false, &reply, asker);
     }
 
     /// Answers in upstream's place, and tells it that the rest is not wanted.
-    fn replace(&mut self, id: u32, upstream_done: bool, reply: &Reply, to_head: bool) {
+    fn replace(&mut self, id: u32, upstream_done: bool, reply: &Reply, asker: Asker) {
         let stream = self.streams.remove(&id);
         let client_done = stream.is_none_or(|stream| stream.client_done);
         if !(upstream_done && client_done) {
             self.to_upstream.reset(id, code::CANCEL);
         }
-        self.answer((id, client_done), reply, to_head);
+        self.answer((id, client_done), reply, asker);
     }
 
     fn pass_response_block(&mut self, block: &Block, edit: Option<&CheckedEdit>) {
