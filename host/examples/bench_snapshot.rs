@@ -17,6 +17,7 @@ const ROUNDS: u32 = 20;
 fn rule_set(endpoint: u32, path: &str) -> L7RuleSet {
     L7RuleSet {
         protocol: L7Protocol::Http,
+        http: Default::default(),
         chain: vec![PluginUse {
             plugin: "http".to_owned(),
             config: format!(r#"{{"rules":[{{"method":"GET","path":"{path}"}}]}}"#),

@@ -38,6 +38,7 @@ fn binding(guest: &str) -> (Catalog, Arc<Binding>) {
     };
     let set = L7RuleSet {
         protocol: L7Protocol::Stream,
+        http: Default::default(),
         chain: vec![used],
         shadow: None,
     };

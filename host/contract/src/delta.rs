@@ -188,6 +188,7 @@ mod tests {
                 };
                 let set = |n| L7RuleSet {
                     protocol: tidegate_policy::compiled::L7Protocol::Http,
+                    http: Default::default(),
                     chain: Vec::new(),
                     shadow: (n > 0).then_some(tidegate_policy::compiled::Rehearsed {
                         verdict: tidegate_policy::compiled::Verdict::Deny,

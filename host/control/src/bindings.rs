@@ -292,6 +292,7 @@ mod tests {
     fn sets(config: &str) -> BTreeMap<L7Id, L7RuleSet> {
         let set = L7RuleSet {
             protocol: L7Protocol::Http,
+            http: Default::default(),
             chain: vec![PluginUse {
                 plugin: "p".into(),
                 config: config.into(),

@@ -278,13 +278,18 @@ pub fn l7_in_words(set: &L7RuleSet) -> Vec<String> {
         L7Protocol::Dns => "dns",
         L7Protocol::Stream => "stream",
     };
+    let carried = (!set.http.is_nothing()).then(|| {
+        let options = serde_json::to_value(set.http).unwrap_or_default();
+        format!("http: carried with {}", compact(&options))
+    });
     if set.chain.is_empty() {
-        return vec![match set.protocol {
+        let read = match set.protocol {
             L7Protocol::Stream => {
                 "stream: passes unread, as another rule allows it without asking".to_owned()
             }
             _ => format!("{protocol}: read and recorded, everything is allowed"),
-        }];
+        };
+        return [read].into_iter().chain(carried).collect();
     }
     set.chain
         .iter()
@@ -302,6 +307,7 @@ pub fn l7_in_words(set: &L7RuleSet) -> Vec<String> {
                 None => vec![format!("{}: {}", used.plugin, compact(&config))],
             }
         })
+        .chain(carried)
         .collect()
 }
 
@@ -330,6 +336,7 @@ mod tests {
     fn rules_are_told_without_json() {
         let set = L7RuleSet {
             protocol: L7Protocol::Http,
+            http: Default::default(),
             chain: vec![PluginUse {
                 plugin: "http".into(),
                 config: r#"{"rules":[{"method":"GET","path":"/api"},{}]}"#.into(),
@@ -346,6 +353,7 @@ mod tests {
         );
         let open = L7RuleSet {
             protocol: L7Protocol::Dns,
+            http: Default::default(),
             chain: Vec::new(),
             shadow: None,
         };

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{peer::reserved, rule::At};
+use crate::{http_options::HttpOptions, peer::reserved, rule::At};
 
 /// A numeric security identity (Cilium's numbering).
 pub type IdentityId = u32;
@@ -271,6 +271,9 @@ pub struct L7RuleSet {
     /// Plugins, in order; empty means "read and record, allow everything", and of a byte
     /// stream "pass unread".
     pub chain: Vec<PluginUse>,
+    /// How HTTP is carried, as far as documents say.
+    #[serde(default, skip_serializing_if = "HttpOptions::is_nothing")]
+    pub http: HttpOptions,
     /// What would become of the same traffic if the documents in shadow were enforced,
     /// where that is something else. Part of the content: the kernel names one rule set
     /// per direction, and that leads to both.
@@ -384,6 +387,36 @@ pub struct HttpRule {
     /// Headers: lower-case name, and the exact value or `None` for presence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, Option<String>)>,
+    /// Headers that are made as they should be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<HeaderAction>,
+}
+
+/// A header that should have exactly this value, and what is done if it has not: the rule
+/// matches all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderAction {
+    /// Name, lower case.
+    pub name: String,
+    /// Value; empty: any.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub value: String,
+    /// What is done.
+    pub mismatch: Mismatch,
+}
+
+/// What is done with a header that is not as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Mismatch {
+    /// It is told.
+    Log,
+    /// The value is added to what is there.
+    Add,
+    /// What is there is removed.
+    Delete,
+    /// The value replaces what is there.
+    Replace,
 }
 
 /// Configuration of the built-in DNS matcher. A query is allowed if any pattern matches.
@@ -530,6 +563,7 @@ mod tests {
             };
             L7RuleSet {
                 protocol: L7Protocol::Http,
+                http: Default::default(),
                 chain: vec![PluginUse {
                     plugin: plugin.to_owned(),
                     config: serde_json::to_string(&rules).unwrap_or_default(),

@@ -10,6 +10,7 @@ mod compile;
 pub mod compiled;
 mod follow;
 pub mod fqdn;
+pub mod http_options;
 mod ids;
 pub mod input;
 mod label_syntax;

@@ -124,7 +124,10 @@ pub fn verdict(input: &Input, query: &Query<'_>) -> Option<Answer> {
             protocol,
             // What may look at traffic of an open direction, may not refuse any.
             rules: union(&allows)?.filter(|_| closed),
-            bound: bound.into_iter().map(|(_, plugin, _)| plugin).collect(),
+            bound: bound
+                .into_iter()
+                .filter_map(|(_, plugin, _)| plugin)
+                .collect(),
         }),
     })
 }
@@ -275,12 +278,12 @@ fn covers(ports: &Ports, names: &PortNames, query: &Query<'_>) -> bool {
         }
 }
 
-/// Bindings that apply: rule, plugin, protocol.
+/// Bindings that apply: rule, plugin if it has one, protocol.
 fn bindings(
     input: &Input,
     subject: &Endpoint,
     query: &Query<'_>,
-) -> Vec<(String, String, L7Protocol)> {
+) -> Vec<(String, Option<String>, L7Protocol)> {
     let mut all: Vec<_> = input.bindings.iter().collect();
     all.sort_by_key(|binding| binding.meta.key());
     let labels = labels(&who(input, query.peer), query.peer);

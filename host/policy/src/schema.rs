@@ -242,15 +242,34 @@ fn binding() -> Value {
                 json!({"enum": ["ingress", "egress"]})),
             "peers": about("Default: all.", list(selector())),
             "toPorts": ports,
-            "plugin": about("Name of the plugin.", word()),
+            "plugin": about("Name of the plugin; left out where the binding is about `http` alone.", word()),
+            "http": http_options(),
             "config": about("What the plugin's `configure` gets, as JSON.", json!({})),
             "failMode": about("What happens to traffic without an answer. Default: closed.",
                 json!({"enum": ["open", "closed"]})),
             "protocol": about("How the stream is read. Default: http.",
                 json!({"enum": ["http", "dns", "stream"]})),
         }),
-        &["endpointSelector", "direction", "toPorts", "plugin"],
+        &["endpointSelector", "direction", "toPorts"],
     )
+}
+
+fn http_options() -> Value {
+    let seconds = |what: &str| about(what, number(1, 604_800));
+    let options = object(
+        json!({
+            "responseTimeoutSeconds": seconds("Longest time from a request's head to its response's, then 504. Default: none."),
+            "streamIdleSeconds": seconds("Longest silence inside a message. Default: 300."),
+            "idleSeconds": seconds("Longest wait for the next request of a connection. Default: 3600."),
+            "maxConnectionAgeSeconds": seconds("Age at which a connection takes no further request, and ends when those it has are done. Default: none."),
+            "normalizePath": about("Dot segments, and characters that need no escape, are resolved before rules see them. Default: true.", switch()),
+            "mergeSlashes": about("Slashes that follow each other are one. Default: true.", switch()),
+            "escapedSlashes": about("What is done with a slash or backslash that is escaped. Default: unescapeAndRedirect.",
+                json!({"enum": ["keep", "reject", "unescapeAndRedirect", "unescapeAndForward"]})),
+        }),
+        &[],
+    );
+    about("How HTTP is carried.", options)
 }
 
 fn policy() -> Value {
@@ -327,7 +346,15 @@ fn to_ports(direction: Direction, deny: bool) -> Value {
 
 fn l7(direction: Direction) -> Value {
     let pattern = || about("An RE2 expression that the whole must match.", text());
-    let header = object(json!({"name": word(), "value": text()}), &["name"]);
+    let header = object(
+        json!({
+            "name": word(),
+            "value": text(),
+            "mismatch": about("What is done where the value is another; if absent, the rule does not match.",
+                json!({"enum": ["LOG", "ADD", "DELETE", "REPLACE"]})),
+        }),
+        &["name"],
+    );
     let request = object(
         json!({
             "method": pattern(),

@@ -14,6 +14,7 @@ use std::{
 
 use tidegate_contract::L7Summary;
 use tidegate_contract::{Judgement, Message, Question, ToAgent};
+use tidegate_policy::http_options::HttpOptions;
 use tidegate_wire::http::{HttpHead, ResponseHead};
 use tokio::{net::TcpStream, sync::mpsc};
 
@@ -117,6 +118,7 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
             }
         }),
         shadows: Default::default(),
+        options: HttpOptions::default(),
         outcome: RefCell::default(),
     };
     let unknown = [question.egress.0, question.ingress.0]
@@ -141,6 +143,7 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
             return failed(&error);
         }
     }
+    flow.options = local.state.http_options(&flow.sides);
     let (egress, ingress) = (question.egress.0, question.ingress.0);
     let shadows =
         outward::in_shadow(&flow.sides[0], egress, united.as_ref(), &local).and_then(|one| {
@@ -190,6 +193,7 @@ struct Imagined<'a> {
     generation: u32,
     sides: [Side<'a>; 2],
     shadows: [InShadow<'a>; 2],
+    options: HttpOptions,
     outcome: RefCell<Outcome>,
 }
 
@@ -203,6 +207,10 @@ struct Outcome {
 impl Inspector for Imagined<'_> {
     async fn connect_upstream(&self) -> io::Result<TcpStream> {
         Err(io::Error::other("nobody sent this message"))
+    }
+
+    fn options(&self) -> HttpOptions {
+        self.options
     }
 
     fn decide_request(&self, head: &HttpHead<'_>) -> Decision {

@@ -14,10 +14,11 @@ use tidegate_contract::{BindingStats, L7Record, PluginStats, Reject, Snapshot};
 use tidegate_policy::{
     compiled::{EndpointId, IdentityId, L7Id, PolicyRow, Rehearsed},
     fqdn::Matcher,
+    http_options::HttpOptions,
 };
 
 use super::{
-    decide::Chain,
+    decide::{Chain, Side},
     dns::Quotas,
     masquerade::Masquerade,
     records::{Learned, Outbox, Records},
@@ -55,6 +56,8 @@ pub(super) struct State {
     pub(super) plugins: Arc<dyn Plugins>,
     /// Rule sets with a rule that plainly allows CONNECT; see `L7RuleSet::allows_connect`.
     pub(super) tunnels: BTreeSet<L7Id>,
+    /// How HTTP is carried, by rule set, where documents say so.
+    http: BTreeMap<L7Id, HttpOptions>,
     /// What is rehearsed of the traffic of a rule set, where that is something else.
     shadows: BTreeMap<L7Id, Rehearsed>,
     /// Plugins of the generation before. The kernel changes over a moment after the
@@ -90,6 +93,9 @@ impl State {
         let tunnels = sets.filter(|(_, set)| set.allows_connect());
         let sets = snapshot.l7.iter();
         let shadows = sets.filter_map(|(id, set)| Some((*id, set.shadow?)));
+        let sets = snapshot.l7.iter();
+        let http = sets.map(|(id, set)| (*id, set.http));
+        let http_before = before.iter().flat_map(|before| &before.http);
         let shadows_before = before.iter().flat_map(|before| &before.shadows);
         // An id means the same content for ever.
         let before_it = before.iter().flat_map(|before| &before.tunnels);
@@ -98,6 +104,10 @@ impl State {
                 .map(|(id, _)| id)
                 .chain(before_it)
                 .copied()
+                .collect(),
+            http: http
+                .chain(http_before.map(|(id, options)| (*id, *options)))
+                .filter(|(_, options)| !options.is_nothing())
                 .collect(),
             shadows: shadows
                 .chain(shadows_before.map(|(id, shadow)| (*id, *shadow)))
@@ -116,6 +126,16 @@ impl State {
             before: before.map(|before| before.plugins.clone()),
             tables,
         }
+    }
+
+    /// How HTTP is carried between these sides: what all their rule sets say together.
+    pub(super) fn http_options(&self, sides: &[Side<'_>]) -> HttpOptions {
+        if self.http.is_empty() {
+            return HttpOptions::default();
+        }
+        let ids = sides.iter().flat_map(Side::set_ids);
+        ids.filter_map(|id| self.http.get(&id))
+            .fold(HttpOptions::default(), |all, one| all.and(*one))
     }
 
     /// What is rehearsed of the traffic of a rule set, where that is something else.
@@ -144,6 +164,7 @@ impl State {
             audit: self.audit,
             outward: self.outward.clone(),
             tunnels: self.tunnels.clone(),
+            http: self.http.clone(),
             shadows: self.shadows.clone(),
             plugins,
             before: self.before.clone(),

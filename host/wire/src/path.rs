@@ -15,6 +15,44 @@ pub enum PathError {
     /// Two servers may find different segments in it.
     #[error("ambiguous path: a server may read other segments in it than a rule does")]
     Ambiguous,
+    /// A slash or backslash is escaped, and nobody may send one.
+    #[error("escaped slash in path")]
+    EscapedSlash,
+}
+
+/// What normalisation is to do; by default all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct How {
+    /// Resolve dot segments, and escapes of characters that need none. Without it nothing is
+    /// found ambiguous either: rules and server get what was sent.
+    pub normalise: bool,
+    /// Slashes that follow each other are one.
+    pub merge_slashes: bool,
+    /// What becomes of escaped slashes and backslashes.
+    pub escaped_slashes: EscapedSlashes,
+}
+
+/// What becomes of escaped slashes and backslashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EscapedSlashes {
+    /// They stay.
+    Keep,
+    /// They are an error.
+    Reject,
+    /// The client is to ask for the path without.
+    Redirect,
+    /// They are slashes.
+    Forward,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self {
+            normalise: true,
+            merge_slashes: true,
+            escaped_slashes: EscapedSlashes::Redirect,
+        }
+    }
 }
 
 /// What normalisation found.
@@ -34,7 +72,11 @@ pub enum Normalised {
 ///
 /// An escape that is not two hexadecimal digits is an error: left alone, decoding
 /// its neighbours could complete it.
-pub fn normalise(path_and_query: &str) -> Result<Normalised, PathError> {
+///
+/// # Errors
+///
+/// If the path cannot be matched safely.
+pub fn normalise(path_and_query: &str, how: How) -> Result<Normalised, PathError> {
     let (path, query) = match path_and_query.find('?') {
         Some(at) => path_and_query.split_at(at),
         None => (path_and_query, ""),
@@ -42,19 +84,27 @@ pub fn normalise(path_and_query: &str) -> Result<Normalised, PathError> {
     if is_normal(path.as_bytes()) && (query.is_empty() || !path.is_empty()) {
         return Ok(Normalised::Unchanged);
     }
-    let (decoded, escaped_slash) = decode(path)?;
-    let mut normal = remove_dot_segments(&decoded);
-    if is_ambiguous(&normal) {
-        return Err(PathError::Ambiguous);
-    }
+    let (mut normal, escaped_slash) = match how.normalise {
+        true => {
+            let (decoded, escaped_slash) = decode(path, how.escaped_slashes)?;
+            let normal = remove_dot_segments(&decoded, how.merge_slashes);
+            if is_ambiguous(&normal) {
+                return Err(PathError::Ambiguous);
+            }
+            (normal, escaped_slash)
+        }
+        false => slashes_alone(path, how)?,
+    };
     normal.push_str(query);
-    Ok(if escaped_slash {
-        Normalised::Redirect(normal)
-    } else if normal == path_and_query {
-        Normalised::Unchanged
-    } else {
-        Normalised::Changed(normal)
-    })
+    Ok(
+        if escaped_slash && how.escaped_slashes == EscapedSlashes::Redirect {
+            Normalised::Redirect(normal)
+        } else if normal == path_and_query {
+            Normalised::Unchanged
+        } else {
+            Normalised::Changed(normal)
+        },
+    )
 }
 
 /// The common case, without allocation.
@@ -72,7 +122,7 @@ fn is_normal(path: &[u8]) -> bool {
 
 /// Decodes escapes of unreserved characters and of slashes; tells if there was one
 /// of the latter. A backslash counts as a slash, as for the servers that unify them.
-fn decode(path: &str) -> Result<(String, bool), PathError> {
+fn decode(path: &str, slashes: EscapedSlashes) -> Result<(String, bool), PathError> {
     let mut out = String::with_capacity(path.len());
     let mut escaped_slash = false;
     let mut rest = path.as_bytes();
@@ -87,7 +137,15 @@ fn decode(path: &str) -> Result<(String, bool), PathError> {
                 match value {
                     b'/' | b'\\' => {
                         escaped_slash = true;
-                        out.push('/');
+                        match slashes {
+                            EscapedSlashes::Reject => return Err(PathError::EscapedSlash),
+                            EscapedSlashes::Keep => {
+                                out.push('%');
+                                out.push(escape[0] as char);
+                                out.push(escape[1] as char);
+                            }
+                            EscapedSlashes::Redirect | EscapedSlashes::Forward => out.push('/'),
+                        }
                     }
                     b'-' | b'.' | b'_' | b'~' => out.push(value as char),
                     _ if value.is_ascii_alphanumeric() => out.push(value as char),
@@ -102,6 +160,35 @@ fn decode(path: &str) -> Result<(String, bool), PathError> {
             _ if byte.is_ascii() => out.push(byte as char),
             _ => return Err(PathError::Malformed),
         }
+    }
+    Ok((out, escaped_slash))
+}
+
+/// Does to slashes what is to be done, and nothing else; tells if one was escaped.
+fn slashes_alone(path: &str, how: How) -> Result<(String, bool), PathError> {
+    let mut out = String::with_capacity(path.len());
+    let mut escaped_slash = false;
+    let mut rest = path;
+    while let Some(next) = rest.chars().next() {
+        let is_escape = |slash: &str| {
+            let escape = rest.get(..slash.len());
+            escape.is_some_and(|escape| escape.eq_ignore_ascii_case(slash))
+        };
+        let unescaped = match (is_escape("%2f"), is_escape("%5c")) {
+            (true, _) => Some('/'),
+            (_, true) => Some('\\'),
+            _ => None,
+        };
+        escaped_slash |= unescaped.is_some();
+        let (next, length) = match (unescaped, how.escaped_slashes) {
+            (Some(_), EscapedSlashes::Reject) => return Err(PathError::EscapedSlash),
+            (Some(slash), EscapedSlashes::Redirect | EscapedSlashes::Forward) => (slash, 3),
+            _ => (next, next.len_utf8()),
+        };
+        if !(how.merge_slashes && next == '/' && out.ends_with('/')) {
+            out.push(next);
+        }
+        rest = &rest[length..];
     }
     Ok((out, escaped_slash))
 }
@@ -122,7 +209,11 @@ fn is_ambiguous(normal: &str) -> bool {
     let bytes = shorten_utf8(&decode_to_the_end(normal.as_bytes()));
     let is_slash = |byte: &u8| matches!(byte, b'/' | b'\\');
     let slashes = |bytes: &[u8]| bytes.iter().filter(|byte| is_slash(byte)).count();
-    slashes(&bytes) != slashes(normal.as_bytes())
+    // What is escaped once was left so knowingly.
+    let kept = |at: &[u8]| at[0] == b'%' && escaped(at[1], at[2]).is_some_and(|b| is_slash(&b));
+    let known =
+        slashes(normal.as_bytes()) + normal.as_bytes().windows(3).filter(|at| kept(at)).count();
+    slashes(&bytes) != known
         || bytes.split(|byte| is_slash(byte)).any(|segment| {
             let end = segment.iter().position(|byte| *byte == b';');
             let name = segment[..end.unwrap_or(segment.len())].trim_ascii();
@@ -177,13 +268,15 @@ fn shorten_utf8(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// RFC 3986 §5.2.4, with runs of slashes merged.
-fn remove_dot_segments(path: &str) -> String {
+/// RFC 3986 §5.2.4, with runs of slashes merged if they shall be.
+fn remove_dot_segments(path: &str, merge: bool) -> String {
     let mut segments: Vec<&str> = Vec::new();
     let mut ends_in_folder = false;
-    for segment in path.split('/') {
+    let mut parts = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
+    while let Some(segment) = parts.next() {
         ends_in_folder = matches!(segment, "" | "." | "..");
         match segment {
+            "" if !merge && parts.peek().is_some() => segments.push(""),
             "" | "." => {}
             ".." => {
                 segments.pop();
@@ -209,14 +302,71 @@ mod tests {
     use super::*;
 
     fn check(path: &str, expected: &str) {
-        let got = match normalise(path) {
+        check_as(How::default(), path, expected);
+    }
+
+    fn check_as(how: How, path: &str, expected: &str) {
+        let got = match normalise(path, how) {
             Ok(Normalised::Unchanged) => "=".to_owned(),
             Ok(Normalised::Changed(path)) => path,
             Ok(Normalised::Redirect(path)) => format!("-> {path}"),
             Err(PathError::Malformed) => "!".to_owned(),
             Err(PathError::Ambiguous) => "?".to_owned(),
+            Err(PathError::EscapedSlash) => "/".to_owned(),
         };
-        assert_eq!(got, expected, "for {path:?}");
+        assert_eq!(got, expected, "for {path:?} {how:?}");
+    }
+
+    /// Envoy's choices (`normalize_path`, `merge_slashes`, `path_with_escaped_slashes_action`).
+    #[test]
+    fn what_is_done_can_be_chosen() {
+        let all = How::default();
+        let with = |escaped_slashes| How {
+            escaped_slashes,
+            ..all
+        };
+        for (path, keep, reject, redirect, forward) in [
+            ("/a%2Fb", "=", "/", "-> /a/b", "/a/b"),
+            ("/a/%5cb?q=%2f", "=", "/", "-> /a/b?q=%2f", "/a/b?q=%2f"),
+            ("/a/../b", "/b", "/b", "/b", "/b"),
+            // Kept, it must not hide dots from whoever unescapes it behind us.
+            ("/a/..%2fadmin", "?", "/", "-> /admin", "/admin"),
+            ("/a%252fb", "?", "?", "?", "?"),
+        ] {
+            check_as(with(EscapedSlashes::Keep), path, keep);
+            check_as(with(EscapedSlashes::Reject), path, reject);
+            check_as(with(EscapedSlashes::Redirect), path, redirect);
+            check_as(with(EscapedSlashes::Forward), path, forward);
+        }
+        let apart = How {
+            merge_slashes: false,
+            ..all
+        };
+        for (path, expected) in [
+            ("//a", "="),
+            ("/a//b/../c/", "/a//c/"),
+            ("/a//", "="),
+            ("/a//../b", "/a/b"),
+            ("/a//..", "/a/"),
+        ] {
+            check_as(apart, path, expected);
+        }
+        let raw = How {
+            normalise: false,
+            merge_slashes: false,
+            escaped_slashes: EscapedSlashes::Keep,
+        };
+        for path in [
+            "/a/../b", "//a", "/%61", "/a%2fb", "/a\\b", "/%zz", "/..;/a",
+        ] {
+            check_as(raw, path, "=");
+        }
+        let slashes = How {
+            normalise: false,
+            ..all
+        };
+        check_as(slashes, "//a/../%61", "/a/../%61");
+        check_as(slashes, "/a%2f/%5Cb", "-> /a/\\b");
     }
 
     #[test]
@@ -321,7 +471,7 @@ mod tests {
         /// What passes has the same segments for the most lenient reader there is.
         #[test]
         fn what_passes_hides_no_segments(path in "/([a./;]|%2e|%2f|%25|%3b|2e|2f|%c0%ae){0,12}") {
-            let normal = match normalise(&path) {
+            let normal = match normalise(&path, How::default()) {
                 Ok(Normalised::Unchanged) => path,
                 Ok(Normalised::Changed(normal)) => normal,
                 _ => return Ok(()),
@@ -343,14 +493,14 @@ mod tests {
 
         #[test]
         fn normal_stays_normal(path in "/[a-b./%25eE2\\\\]{0,24}(\\?[a-z%/.]{0,6})?") {
-            if let Ok(Normalised::Changed(normal) | Normalised::Redirect(normal)) = normalise(&path) {
-                prop_assert_eq!(normalise(&normal), Ok(Normalised::Unchanged), "{}", normal);
+            if let Ok(Normalised::Changed(normal) | Normalised::Redirect(normal)) = normalise(&path, How::default()) {
+                prop_assert_eq!(normalise(&normal, How::default()), Ok(Normalised::Unchanged), "{}", normal);
             }
         }
 
         #[test]
         fn never_panics(path in any::<String>()) {
-            let _ = normalise(&path);
+            let _ = normalise(&path, How::default());
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Rules are those of `CiliumNetworkPolicy`'s `rules.http`: regular expressions over
 //! method, path with query, and host, each matching the whole value, and exact or
-//! merely present headers.
+//! merely present headers; and headers that are made as they should be.
 
 pub mod rules;
 
@@ -23,15 +23,12 @@ impl HttpFilter for HttpMatcher {
     }
 
     fn on_request(&mut self, request: &Request) -> Decision {
-        match self.rules.first_match(request) {
-            Some(rule) => Decision::allow().by_rule(rule),
-            None => Decision::deny(403, ""),
-        }
+        self.rules.decide(request)
     }
 }
 
 tidegate_sdk::http_filter!(HttpMatcher, {
     "name": "http",
     "version": "0.1.0",
-    "capabilities": []
+    "capabilities": ["log", "metrics"]
 });

@@ -31,6 +31,7 @@ fn calls_of_one_connection_are_judged_one_by_one() -> Result<()> {
         every_kind_of_call_passes_and_can_be_refused,
         calls_are_told_by_service_method_and_status,
         a_server_that_says_goodbye_costs_no_call,
+        a_connection_that_grows_old_costs_no_call,
     )
 }
 
@@ -79,6 +80,25 @@ fn every_kind_of_call_passes_and_can_be_refused(shop: &Shop) -> Result<()> {
 
 fn a_server_that_says_goodbye_costs_no_call(shop: &Shop) -> Result<()> {
     let target = format!("{}:{AGED}", shop.backend.v4);
+    let result = Peer::Grpc.client(&shop.frontend, "steady", &target)?;
+    assert_steady(&result)
+}
+
+fn a_connection_that_grows_old_costs_no_call(shop: &Shop) -> Result<()> {
+    let binding = format!(
+        "apiVersion: tidegate.io/v1alpha1
+kind: PluginBinding
+metadata: {{name: short, namespace: shop}}
+spec:
+  endpointSelector: {{matchLabels: {{app: backend}}}}
+  direction: ingress
+  toPorts: [{PORT}]
+  http: {{maxConnectionAgeSeconds: 1}}
+"
+    );
+    let node = &shop.world.node;
+    node.change(|node| node.write("policies/short.yaml", binding))?;
+    let target = format!("{}:{PORT}", shop.backend.v4);
     let result = Peer::Grpc.client(&shop.frontend, "steady", &target)?;
     assert_steady(&result)
 }

@@ -15,6 +15,7 @@ mod grpc;
 mod host_services;
 mod hostile;
 mod http2;
+mod http_options;
 mod http_rules;
 mod kafka;
 mod kernel_rules;

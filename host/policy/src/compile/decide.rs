@@ -13,6 +13,7 @@ use crate::{
         Decision, DnsRules, FailMode, FqdnSelector, HttpRule, HttpRules, KafkaRule, KafkaRules,
         L7Id, L7Protocol, L7RuleSet, PluginUse, Rehearsed, RuleId, Verdict,
     },
+    http_options::HttpOptions,
     ids::{Exhausted, Interner, Number},
     problem::Problem,
     rule::At,
@@ -253,12 +254,17 @@ impl Context<'_> {
             return Ok(Settled::plain(Verdict::Allow, allowed));
         };
         let mut chain: Vec<PluginUse> = found.plugin().into_iter().collect();
+        let mut http = HttpOptions::default();
         for bound in &bound {
             if bound.binding.protocol != protocol {
                 return Err(Box::new(binding_conflict(bound, protocol)));
             }
+            http = http.and(bound.binding.http);
+            let Some(plugin) = &bound.binding.plugin else {
+                continue;
+            };
             chain.push(PluginUse {
-                plugin: bound.binding.plugin.clone(),
+                plugin: plugin.clone(),
                 config: bound.binding.config.clone(),
                 fail_mode: bound.binding.fail_mode,
                 rules: vec![bound.rule],
@@ -277,6 +283,7 @@ impl Context<'_> {
             set: Some(L7RuleSet {
                 protocol,
                 chain,
+                http,
                 shadow: None,
             }),
         })
@@ -342,6 +349,11 @@ impl<'p> Gathered<'p> {
         Ok(())
     }
 
+    /// Does some rule change headers?
+    fn acts(&self) -> bool {
+        self.http.iter().any(|(_, rule)| !rule.actions.is_empty())
+    }
+
     /// The plugin that applies the rules; `None` if everything is allowed anyway.
     fn plugin(&self) -> Option<PluginUse> {
         let reader = self.reader?;
@@ -353,13 +365,15 @@ impl<'p> Gathered<'p> {
                 // Who may ask anything may still not open tunnels, but by a rule about
                 // them, which somebody has to read.
                 let tunnels = self.http.iter().any(|(_, rule)| rule.allows_connect());
+                // Headers are changed of whatever passes, by whichever rule.
+                let acts = self.acts();
                 let mut http = self.http.clone();
-                if self.open && !any {
+                if (self.open || (acts && self.unrestricted)) && !any {
                     http.push((self.rule?, &ANY_REQUEST));
                 }
                 let rules = http.iter().map(|(_, rule)| (*rule).clone()).collect();
                 (
-                    (any || self.open) && !tunnels,
+                    (any || self.open) && !tunnels && !acts,
                     to_json(&HttpRules { rules }),
                     numbers(&http),
                 )
@@ -389,7 +403,7 @@ impl<'p> Gathered<'p> {
                 (any || self.open, to_json(&list), numbers(&self.custom))
             }
         };
-        (!open && !self.unrestricted).then(|| PluginUse {
+        (!open && (!self.unrestricted || self.acts())).then(|| PluginUse {
             plugin: reader.to_owned(),
             config,
             fail_mode: FailMode::Closed,
@@ -406,6 +420,7 @@ static ANY_REQUEST: HttpRule = HttpRule {
     path: None,
     host: None,
     headers: Vec::new(),
+    actions: Vec::new(),
 };
 
 /// Adds rules, the first of equal ones only.

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     compiled::{Direction, FailMode, L7Protocol},
+    http_options::HttpOptions,
     labels::Selector,
     protocol,
     rule::At,
@@ -29,9 +30,9 @@ pub struct PluginBinding {
     pub peers: Option<Vec<(At, Selector)>>,
     /// Destination ports it applies to.
     pub ports: Vec<u16>,
-    /// Name of the plugin.
-    pub plugin: String,
-    /// Where that was written.
+    /// Name of the plugin; a binding may be about how HTTP is carried alone.
+    pub plugin: Option<String>,
+    /// Where that was written; if it was not, where the binding begins.
     pub plugin_at: At,
     /// Configuration, JSON text.
     pub config: String,
@@ -39,6 +40,8 @@ pub struct PluginBinding {
     pub config_at: At,
     /// What happens when the plugin cannot decide.
     pub fail_mode: FailMode,
+    /// How HTTP is carried.
+    pub http: HttpOptions,
     /// How the stream is read.
     pub protocol: L7Protocol,
     /// Where that was written; if it was not, where it would have to be.
@@ -70,6 +73,7 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<PluginBindi
         "peers",
         "toPorts",
         "plugin",
+        "http",
         "config",
         "failMode",
         "protocol",
@@ -85,8 +89,10 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<PluginBindi
     });
     let peers = read_peers(&fields, namespace);
     let ports = fields.required("toPorts").and_then(read_ports);
-    let plugin_at = fields.required("plugin");
-    let plugin = plugin_at.and_then(Cursor::word);
+    let plugin_at = fields.get("plugin");
+    let plugin = optional(plugin_at, None, |at| at.word().map(Some));
+    let http_at = fields.get("http");
+    let http = optional(http_at, HttpOptions::default(), super::http_options::read);
     let config = fields.get("config");
     let fail_modes = [("open", FailMode::Open), ("closed", FailMode::Closed)];
     let protocols = [L7Protocol::Http, L7Protocol::Dns, L7Protocol::Stream]
@@ -98,21 +104,23 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<PluginBindi
     let protocol = optional(protocol_at, L7Protocol::Http, |protocol| {
         protocol.one_of(&protocols)
     });
+    let consistent = is_consistent(spec, &fields, protocol);
     Some(PluginBinding {
         subject: subject?,
         subject_at: subject_at?.at(),
         direction: direction?,
         peers: peers?,
         ports: ports?,
-        plugin: plugin?.to_owned(),
-        plugin_at: plugin_at?.at(),
-        config_at: config.or(plugin_at)?.at(),
+        plugin: plugin?.map(str::to_owned),
+        plugin_at: plugin_at.unwrap_or(spec).at(),
+        http: http?,
+        config_at: config.or(plugin_at).unwrap_or(spec).at(),
         config: match config {
             Some(config) => config.node().to_json().to_string(),
             None => "{}".to_owned(),
         },
         fail_mode: fail_mode?,
-        protocol: protocol?,
+        protocol: protocol.filter(|_| consistent)?,
         protocol_at: match protocol_at {
             Some(protocol) => protocol.at(),
             None => At {
@@ -122,6 +130,35 @@ pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<PluginBindi
         },
         meta: meta?,
     })
+}
+
+/// Does it say something, and nothing that is for what it does not name?
+fn is_consistent(spec: &Cursor<'_>, fields: &Fields<'_>, protocol: Option<L7Protocol>) -> bool {
+    let (plugin, http) = (fields.get("plugin"), fields.get("http"));
+    if let Some(http) = http
+        && protocol.is_some_and(|protocol| protocol != L7Protocol::Http)
+    {
+        http.error("is for `protocol: http` alone", "leave one of the two out");
+        return false;
+    }
+    if plugin.is_some() {
+        return true;
+    }
+    if http.is_none() {
+        spec.error(
+            "names neither `plugin` nor `http`, and so does nothing",
+            "write one of them",
+        );
+        return false;
+    }
+    let of_plugins = ["config", "failMode"].map(|key| fields.get(key));
+    for of_plugin in of_plugins.into_iter().flatten() {
+        of_plugin.error(
+            "is for a plugin, and there is none",
+            "name it: `plugin: NAME`",
+        );
+    }
+    of_plugins.iter().all(Option::is_none)
 }
 
 fn read_ports(cursor: &Cursor<'_>) -> Option<Vec<u16>> {

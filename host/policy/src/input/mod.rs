@@ -4,6 +4,7 @@ mod binding;
 pub(crate) mod cilium;
 mod deny_list;
 mod endpoint;
+mod http_options;
 mod meta;
 mod reader;
 mod service;

@@ -186,7 +186,8 @@ const SELECTOR_HINT: &str = "`tidegate endpoint list` shows namespaces and label
 /// A binding of a plugin that is not there, or reads something else: it is in force and
 /// its fail mode decides, which is nobody's wish.
 fn plugin(input: &Input, binding: &PluginBinding) -> Option<Problem> {
-    let problem = match input.plugins.get(&binding.plugin) {
+    let plugin = binding.plugin.as_ref()?;
+    let problem = match input.plugins.get(plugin) {
         Some(reads) if *reads == binding.protocol => return None,
         Some(reads) => {
             let reads = reads.name();
@@ -209,7 +210,7 @@ fn plugin(input: &Input, binding: &PluginBinding) -> Option<Problem> {
         }
     };
     Some(Problem {
-        value: Some(binding.plugin.clone()),
+        value: Some(plugin.clone()),
         ..problem
     })
 }

@@ -301,10 +301,33 @@ fn l7() {
         ],
     );
     check_ingress(
-        &with(tcp, "http: [{headerMatches: [{name: X, mismatch: LOG}]}]"),
+        &with(
+            tcp,
+            "http: [{headerMatches: [{name: X, value: a, mismatch: SET}]}]",
+        ),
         &[
-            "p.yaml:7:106: spec.ingress[0].toPorts[0].rules.http[0].headerMatches[0].mismatch: \
-         not supported yet (LOG); headers are compared, not rewritten",
+            "p.yaml:7:116: spec.ingress[0].toPorts[0].rules.http[0].headerMatches[0].mismatch: \
+         no such value (SET); one of: LOG, ADD, DELETE, REPLACE",
+        ],
+    );
+    check_ingress(
+        &with(
+            tcp,
+            "http: [{headerMatches: [{name: Host, value: a, mismatch: REPLACE}]}]",
+        ),
+        &[
+            "p.yaml:7:86: spec.ingress[0].toPorts[0].rules.http[0].headerMatches[0]: \
+         no request can be made so: header \"host\" may not be edited; another header, or `mismatch: LOG`",
+        ],
+    );
+    check_ingress(
+        &with(
+            tcp,
+            "http: [{headerMatches: [{name: X, mismatch: DELETE}]}]",
+        ),
+        &[
+            "p.yaml:7:86: warning: spec.ingress[0].toPorts[0].rules.http[0].headerMatches[0]: without a value, any \
+         is right: there is never anything to delete; write the value it should have",
         ],
     );
     check_egress(
@@ -313,6 +336,40 @@ fn l7() {
             "p.yaml:7:24: spec.egress[0].toPorts[0].ports[0]: DNS rules cannot cover a range of ports; \
          list the ports",
         ],
+    );
+}
+
+#[test]
+fn bindings_about_http() {
+    let with = |spec: &str| {
+        format!(
+            "apiVersion: tidegate.io/v1alpha1\nkind: PluginBinding\nmetadata: {{name: x}}\n\
+             spec: {{endpointSelector: {{}}, direction: ingress, toPorts: [80], {spec}}}\n"
+        )
+    };
+    check(
+        &with("protocol: http"),
+        &[
+            "p.yaml:4:7: spec: names neither `plugin` nor `http`, and so does nothing; write one of them",
+        ],
+    );
+    check(
+        &with("http: {idleSeconds: 0, escapedSlashes: KEEP}"),
+        &[
+            "p.yaml:4:104: spec.http.escapedSlashes: no such value (KEEP); did you mean `keep`? one of: keep, \
+             reject, unescapeAndRedirect, unescapeAndForward",
+            "p.yaml:4:85: spec.http.idleSeconds: expected a number from 1 to 604800 (0)",
+        ],
+    );
+    check(
+        &with("http: {idleSeconds: 1}, failMode: open"),
+        &[
+            "p.yaml:4:99: spec.failMode: is for a plugin, and there is none (open); name it: `plugin: NAME`",
+        ],
+    );
+    check(
+        &with("http: {idleSeconds: 1}, protocol: dns, plugin: p"),
+        &["p.yaml:4:71: spec.http: is for `protocol: http` alone; leave one of the two out"],
     );
 }
 
@@ -450,9 +507,9 @@ fn all_problems_of_a_document_are_found_together() {
                 "spec.peers[0].a",
                 "spec.toPorts[0]",
                 "spec.toPorts[1]",
-                "spec",
                 "spec.failMode",
                 "spec.protocol",
+                "spec",
             ],
         ),
         (

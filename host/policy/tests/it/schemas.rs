@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tidegate_policy::{KINDS, parse_file, schema};
 
 /// Keys that readers know only to refuse; a schema does not offer them.
-const REFUSED: [&str; 21] = [
+const REFUSED: [&str; 20] = [
     "authentication",
     "cidrGroupRef",
     "cidrGroupSelector",
@@ -20,7 +20,6 @@ const REFUSED: [&str; 21] = [
     "fromNodes",
     "fromRequires",
     "listener",
-    "mismatch",
     "namespace",
     "nodeSelector",
     "originatingTLS",
@@ -73,6 +72,8 @@ spec:
   config: {deny: [a]}
   failMode: closed
   protocol: http
+  http: {responseTimeoutSeconds: 1, streamIdleSeconds: 2, idleSeconds: 3, maxConnectionAgeSeconds: 604800,
+    normalizePath: true, mergeSlashes: false, escapedSlashes: keep}
 ---
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
@@ -93,7 +94,7 @@ fn spec() -> Value {
     let icmps = json!([{"fields": [{"family": "IPv6", "type": "EchoRequest"}]}]);
     let http = json!([{
         "method": "GET", "path": "/", "host": "a", "headers": ["X-A: b"],
-        "headerMatches": [{"name": "x-b", "value": "c"}],
+        "headerMatches": [{"name": "x-b", "value": "c", "mismatch": "ADD"}],
     }]);
     let rules = |peer: &str, deny: bool| {
         let with_l7 = |rules: Value| json!({"toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": rules}]});

@@ -1,6 +1,11 @@
 //! The semantics, situation by situation.
 
-use tidegate_policy::{Ids, Input, Mode, compile, compiled::L7Protocol, lint};
+use tidegate_policy::{
+    Ids, Input, Mode, compile,
+    compiled::L7Protocol,
+    http_options::{EscapedSlashes, HttpOptions},
+    lint,
+};
 
 use crate::check::{self, ask, compiled, endpoint, read};
 
@@ -602,6 +607,63 @@ fn bindings_look_at_what_is_allowed() {
             ("a/web < 192.0.2.1 tcp/80", "allow"),
         ],
     );
+}
+
+#[test]
+fn bindings_say_how_http_is_carried() {
+    let carried = |name: &str, http: &str| {
+        binding(&format!("direction: ingress, toPorts: [80], http: {http}"))
+            .replace("name: guard", &format!("name: {name}"))
+            .replace("plugin: guard, ", "")
+    };
+    let text = endpoints()
+        + &carried("one", "{idleSeconds: 5, escapedSlashes: keep}")
+        + &carried("other", "{idleSeconds: 9, escapedSlashes: reject}")
+        + &binding("direction: ingress, toPorts: [80], http: {mergeSlashes: false}");
+    check::check(&text, &[("a/web < a/client tcp/80", "redirect all +guard")]);
+    let mut input = Input::default();
+    read(&mut input, "t.yaml", &text);
+    let compiled = compiled(&input);
+    let set = compiled.l7.values().next().unwrap();
+    assert_eq!(set.chain.len(), 1, "one of them names a plugin");
+    let http = HttpOptions {
+        idle_seconds: Some(5),
+        merge_slashes: Some(false),
+        escaped_slashes: Some(EscapedSlashes::Reject),
+        ..HttpOptions::default()
+    };
+    assert_eq!(set.http, http);
+}
+
+/// In Cilium every rule of the port acts, also where another allows without asking.
+#[test]
+fn headers_are_changed_of_whatever_passes() {
+    let acts = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{path: /a, \
+                headerMatches: [{name: X, value: v, mismatch: ADD}]}]}}]";
+    let plain = "{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}";
+    for (spec, rules) in [
+        (format!("ingress: [{{{acts}}}]"), 1),
+        (format!("ingress: [{{{acts}}}, {plain}]"), 2),
+        (
+            format!("enableDefaultDeny: {{ingress: false}}\ningress: [{{{acts}}}]"),
+            2,
+        ),
+    ] {
+        let mut input = Input::default();
+        read(&mut input, "t.yaml", &(endpoints() + &policy("p0", &spec)));
+        let compiled = compiled(&input);
+        let set = compiled.l7.values().next().expect("it is read");
+        assert_eq!(set.chain.len(), 1, "{spec}");
+        let config: serde_json::Value = serde_json::from_str(&set.chain[0].config).unwrap();
+        let all = config["rules"].as_array().unwrap();
+        assert_eq!(all.len(), rules, "{spec}: {config}");
+        let acted = serde_json::json!([{"name": "x", "value": "v", "mismatch": "ADD"}]);
+        assert_eq!(all[0]["actions"], acted);
+        // And whatever is allowed without asking still is.
+        if rules == 2 {
+            assert_eq!(all[1], serde_json::json!({}));
+        }
+    }
 }
 
 #[test]

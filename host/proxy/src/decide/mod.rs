@@ -119,6 +119,11 @@ impl<'a> Side<'a> {
         first.into_iter().chain(self.or.iter().copied())
     }
 
+    /// The rule sets that have a say in this direction.
+    pub(super) fn set_ids(&self) -> impl Iterator<Item = L7Id> {
+        self.sets().map(|one| one.chain.id)
+    }
+
     /// Is it one of this side's rule sets?
     fn has(&self, set: L7Id) -> bool {
         self.sets().any(|one| one.chain.id == set)

@@ -103,6 +103,7 @@ fn what_is_in_shadow_is_told_of_a_request_that_is_read() {
     };
     let set = |shadow| L7RuleSet {
         protocol: HTTP,
+        http: Default::default(),
         chain: Vec::new(),
         shadow: Some(shadow),
     };

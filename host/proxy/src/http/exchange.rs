@@ -1,6 +1,6 @@
 //! One request from its head to its record.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidegate_contract::{GrpcCall, L7Summary};
 use tidegate_wire::{grpc, http::HttpHead, http1::Asked};
@@ -98,6 +98,11 @@ impl Exchange {
             head: self.asked == Asked::Head,
             call: self.call,
         }
+    }
+
+    /// How long ago it came.
+    pub(super) fn age(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Is how it went told by trailers? Then its record waits for them.

@@ -3,6 +3,7 @@
 use std::io;
 
 use tidegate_contract::L7Summary;
+use tidegate_policy::http_options::HttpOptions;
 use tidegate_wire::http::{HttpHead, ResponseHead};
 use tokio::net::TcpStream;
 
@@ -18,6 +19,13 @@ use crate::{
 impl Inspector for FlowContext {
     async fn connect_upstream(&self) -> io::Result<TcpStream> {
         self.connect_upstream().await
+    }
+
+    fn options(&self) -> HttpOptions {
+        self.with_sides(
+            |local, sides, _| local.state.http_options(sides),
+            |_, _| HttpOptions::default(),
+        )
     }
 
     fn decide_request(&self, head: &HttpHead<'_>) -> Decision {

@@ -3,6 +3,7 @@
 use std::io;
 
 use tidegate_contract::L7Summary;
+use tidegate_policy::http_options::HttpOptions;
 use tidegate_wire::http::{HttpHead, ResponseHead};
 use tokio::net::TcpStream;
 
@@ -14,6 +15,9 @@ pub trait Inspector {
     /// bounds the time it takes; [`io::ErrorKind::TimedOut`] becomes a 504, anything
     /// else a 502.
     fn connect_upstream(&self) -> impl Future<Output = io::Result<TcpStream>>;
+
+    /// How HTTP is carried on this flow, as its rules say at present.
+    fn options(&self) -> HttpOptions;
 
     /// Passes a request head through the flow's plugin chains. Fail modes are
     /// applied already: there is always an answer.

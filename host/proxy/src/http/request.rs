@@ -4,9 +4,10 @@
 
 use std::time::Instant;
 
+use tidegate_policy::http_options::{EscapedSlashes as Action, HttpOptions};
 use tidegate_wire::{
     http::{CheckedEdit, HttpHead, ResponseHead},
-    path::{Normalised, normalise},
+    path::{EscapedSlashes, How, Normalised, normalise},
 };
 
 use super::{exchange::Exchange, inspect::Inspector, reply::Reply};
@@ -39,7 +40,8 @@ pub(super) fn decide(
         Exchange::new(head, attribution, began).failed(reply.status, error, inspector);
         Err(reply)
     };
-    let path = match normalise(head.path) {
+    let options = inspector.options();
+    let path = match normalise(head.path, how(&options)) {
         Ok(Normalised::Unchanged) => None,
         Ok(Normalised::Changed(path)) => Some(path),
         Ok(Normalised::Redirect(path)) => {
@@ -88,6 +90,22 @@ pub(super) fn decide(
         sees_response: decision.sees_response,
         exchange,
     })
+}
+
+/// What is done with paths, where documents say so.
+fn how(options: &HttpOptions) -> How {
+    let usual = How::default();
+    let escaped = options.escaped_slashes.map(|action| match action {
+        Action::Keep => EscapedSlashes::Keep,
+        Action::Reject => EscapedSlashes::Reject,
+        Action::UnescapeAndRedirect => EscapedSlashes::Redirect,
+        Action::UnescapeAndForward => EscapedSlashes::Forward,
+    });
+    How {
+        normalise: options.normalize_path.unwrap_or(usual.normalise),
+        merge_slashes: options.merge_slashes.unwrap_or(usual.merge_slashes),
+        escaped_slashes: escaped.unwrap_or(usual.escaped_slashes),
+    }
 }
 
 /// What shall happen with a final response.

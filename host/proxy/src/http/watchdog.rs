@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tidegate_policy::http_options::HttpOptions;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::budget::Budget;
@@ -29,9 +30,10 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// Ticks without progress after which the connection ends: an hour of idling,
-    /// a minute for a head, five minutes inside a message (as Cilium's Envoy).
-    const fn limit(self) -> Option<u32> {
+    /// Ticks without progress after which the connection ends if no document says otherwise:
+    /// an hour of idling, a minute for a head, five minutes inside a message (as Cilium's
+    /// Envoy).
+    const fn ticks(self) -> Option<u32> {
         match self {
             Self::Idle => Some(360),
             Self::Head => Some(6),
@@ -48,6 +50,9 @@ pub(crate) struct Activity {
     /// When the phase began.
     since: Cell<Instant>,
     steps: Cell<u64>,
+    /// When the connection began.
+    born: Instant,
+    options: Cell<HttpOptions>,
     evicted: Cell<bool>,
     told: Notify,
     client: Client,
@@ -102,10 +107,56 @@ impl Activity {
             phase: Cell::new(Phase::Idle),
             since: Cell::new(Instant::now()),
             steps: Cell::new(0),
+            born: Instant::now(),
+            options: Cell::default(),
             evicted: Cell::new(false),
             told: Notify::new(),
             client: client.clone(),
         }
+    }
+
+    /// Documents say this of how it is carried.
+    pub(super) fn carry(&self, options: HttpOptions) {
+        self.options.set(options);
+    }
+
+    /// Longest time from a request's head to its response's.
+    pub(super) fn response_timeout(&self) -> Option<Duration> {
+        let seconds = self.options.get().response_timeout_seconds;
+        seconds.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+
+    /// Is it so old that it shall take no further request?
+    pub(super) fn is_old(&self) -> bool {
+        let seconds = self.options.get().max_connection_age_seconds;
+        seconds.is_some_and(|seconds| self.born.elapsed().as_secs() >= seconds.into())
+    }
+
+    /// How long the current phase may last without progress.
+    fn limit(&self) -> Option<Duration> {
+        let options = self.options.get();
+        let seconds = match self.phase.get() {
+            Phase::Idle => options.idle_seconds,
+            Phase::Exchange => options.stream_idle_seconds,
+            Phase::Head | Phase::Tunnel => None,
+        };
+        let usual = || self.phase.get().ticks().map(|ticks| self.tick * ticks);
+        seconds.map_or_else(usual, |seconds| Some(Duration::from_secs(seconds.into())))
+    }
+
+    /// Returns when it is time to look at what no byte tells of: every tick, more often where
+    /// documents name times shorter than several of them.
+    pub(super) async fn look(&self) {
+        let options = self.options.get();
+        let times = [
+            options.response_timeout_seconds,
+            options.max_connection_age_seconds,
+            options.stream_idle_seconds,
+            options.idle_seconds,
+        ];
+        let shortest = times.into_iter().flatten().min();
+        let often = shortest.map_or(self.tick, |seconds| Duration::from_secs(seconds.into()) / 8);
+        tokio::time::sleep(often.min(self.tick)).await;
     }
 
     /// What its bytes take their memory from.
@@ -182,13 +233,13 @@ impl Activity {
     }
 
     async fn quiet(&self) {
-        let (mut quiet, mut seen) = (0, self.steps.get());
+        let (mut since, mut seen) = (Instant::now(), self.steps.get());
         loop {
-            tokio::time::sleep(self.tick).await;
+            self.look().await;
             let steps = self.steps.get();
-            quiet = if steps == seen { quiet + 1 } else { 0 };
-            seen = steps;
-            if self.phase.get().limit().is_some_and(|limit| quiet >= limit) {
+            if steps != seen {
+                (since, seen) = (Instant::now(), steps);
+            } else if self.limit().is_some_and(|limit| since.elapsed() >= limit) {
                 return;
             }
         }

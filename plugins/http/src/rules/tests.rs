@@ -17,8 +17,13 @@ fn request(line: &str, headers: &[(&str, &str)]) -> Request {
 /// Index of the rule that allows `METHOD PATH HOST` with these headers.
 fn check(config: &str, line: &str, headers: &[(&str, &str)], expected: Option<u32>) {
     let rules = Rules::parse(config).expect(config);
-    let allowed = rules.first_match(&request(line, headers));
-    assert_eq!(allowed, expected, "{config}\n{line} {headers:?}");
+    let decision = rules.decide(&request(line, headers));
+    assert_eq!(
+        decision.is_allowed(),
+        expected.is_some(),
+        "{config}\n{line}"
+    );
+    assert_eq!(decision.rule(), expected, "{config}\n{line} {headers:?}");
 }
 
 #[test]
@@ -76,6 +81,97 @@ fn a_repeated_header_counts_as_joined() {
     check(config, "GET / h", &[("x", "b"), ("x", "a")], None);
     let hidden = r#"{"rules":[{"headers":[["x","a"]]}]}"#;
     check(hidden, "GET / h", &[("x", "evil"), ("x", "a")], None);
+}
+
+/// What becomes of a request's headers: Cilium's `HeaderMatch` (`cilium/network_policy.cc`).
+#[test]
+fn a_header_that_is_not_as_it_should_be_is_made_so() {
+    let acting = |mismatch: &str| {
+        let config = format!(
+            r#"{{"rules":[{{"path":"/a","actions":[
+                {{"name":"X-Key","value":"right","mismatch":"{mismatch}"}}]}}]}}"#
+        );
+        Rules::parse(&config).expect("valid")
+    };
+    let unchanged = Decision::allow();
+    let set = |value: &str| Decision::set_header("x-key", value);
+    for (mismatch, headers, decided) in [
+        ("LOG", &[][..], unchanged.clone()),
+        ("LOG", &[("x-key", "wrong")], unchanged.clone()),
+        ("ADD", &[], set("right")),
+        ("ADD", &[("x-key", "wrong")], set("wrong, right")),
+        ("ADD", &[("x-key", "a"), ("x-key", "b")], set("a, b, right")),
+        ("DELETE", &[], unchanged.clone()),
+        (
+            "DELETE",
+            &[("x-key", "wrong")],
+            Decision::remove_header("x-key"),
+        ),
+        ("REPLACE", &[], set("right")),
+        ("REPLACE", &[("x-key", "wrong")], set("right")),
+        (
+            "REPLACE",
+            &[("x-key", "right"), ("x-key", "right")],
+            set("right"),
+        ),
+    ] {
+        let decision = acting(mismatch).decide(&request("GET /a h", headers));
+        assert_eq!(decision, decided.by_rule(0), "{mismatch} {headers:?}");
+    }
+    for mismatch in ["LOG", "ADD", "DELETE", "REPLACE"] {
+        let right = request("GET /a h", &[("x-key", "right")]);
+        assert_eq!(
+            acting(mismatch).decide(&right),
+            unchanged.clone().by_rule(0),
+            "{mismatch}"
+        );
+        assert!(
+            !acting(mismatch)
+                .decide(&request("GET /b h", &[]))
+                .is_allowed()
+        );
+    }
+}
+
+#[test]
+fn every_rule_that_matches_acts_and_sees_what_was_done_before() {
+    let config = r#"{"rules":[
+        {"path":"/a","actions":[{"name":"x","value":"1","mismatch":"REPLACE"}]},
+        {"headers":[["x","1"]],"actions":[{"name":"y","mismatch":"ADD"},
+                                          {"name":"z","value":"3","mismatch":"DELETE"}]},
+        {"headers":[["z",null]],"actions":[{"name":"never","value":"1","mismatch":"ADD"}]},
+        {"path":"/b"},
+        {"actions":[{"name":"cookie","value":"c=1","mismatch":"ADD"}]}
+    ]}"#;
+    let rules = Rules::parse(config).expect("valid");
+    let names: Vec<_> = rules.header_names().collect();
+    assert_eq!(names, ["x", "z", "x", "y", "z", "never", "cookie"]);
+    let asked = request("GET /a h", &[("z", "wrong"), ("cookie", "a=1")]);
+    assert_eq!(
+        rules.decide(&asked),
+        Decision::set_header("x", "1")
+            .and_set_header("y", "")
+            .and_remove_header("z")
+            .and_set_header("cookie", "a=1; c=1")
+            .by_rule(0)
+    );
+    // By the first that matches, whoever acts.
+    assert_eq!(
+        rules
+            .decide(&request("GET /b h", &[("cookie", "c=1")]))
+            .rule(),
+        Some(3)
+    );
+    // Bytes that are no text cannot be a part of a text: the rule does not match.
+    let config = r#"{"rules":[{"actions":[{"name":"x","value":"1","mismatch":"ADD"}]}]}"#;
+    let mut asked = request("GET /a h", &[]);
+    asked.headers = [("x", &b"\xff"[..])].into_iter().collect();
+    assert!(
+        !Rules::parse(config)
+            .expect("valid")
+            .decide(&asked)
+            .is_allowed()
+    );
 }
 
 #[test]
@@ -142,7 +238,7 @@ proptest! {
             headers: headers.iter().map(|(n, v)| (n, v)).collect::<Headers>(),
         };
         let expected = rules.iter().position(|rule| slow(rule, &ask));
-        let found = Rules::parse(&config.to_string()).unwrap().first_match(&ask);
-        prop_assert_eq!(found.map(|index| index as usize), expected);
+        let found = Rules::parse(&config.to_string()).unwrap().decide(&ask);
+        prop_assert_eq!(found.rule().map(|index| index as usize), expected);
     }
 }

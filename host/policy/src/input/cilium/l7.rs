@@ -4,6 +4,7 @@ use tidegate_re2::Pattern;
 
 use super::{
     super::reader::{Cursor, all, optional},
+    headers::{self, HeaderMatch},
     kafka, peers,
 };
 use crate::{
@@ -83,16 +84,21 @@ fn read_http(cursor: &Cursor<'_>) -> Option<HttpRule> {
     let (method, path, host) = (pattern("method"), pattern("path"), pattern("host"));
     let plain = fields.items("headers").unwrap_or_default();
     let matches = fields.items("headerMatches").unwrap_or_default();
-    let headers = all(plain
-        .iter()
-        .map(read_header)
-        .chain(matches.iter().map(read_header_match)));
-    let rule = HttpRule {
+    let headers = all(plain.iter().map(headers::read));
+    let matches = all(matches.iter().map(headers::read_match));
+    let mut rule = HttpRule {
         method: method?,
         path: path?,
         host: host?,
         headers: headers?,
+        actions: Vec::new(),
     };
+    for one in matches? {
+        match one {
+            HeaderMatch::Must(name, value) => rule.headers.push((name, value)),
+            HeaderMatch::Made(action) => rule.actions.push(action),
+        }
+    }
     if let (Some(at), Some(method)) = (fields.get("method"), &rule.method) {
         warn_of_method(at, method);
     }
@@ -140,38 +146,4 @@ fn read_regex(cursor: &Cursor<'_>) -> Option<Option<String>> {
         return None;
     }
     Some((!text.is_empty()).then(|| text.to_owned()))
-}
-
-/// `Name: value`, split at the first blank; without a blank the name alone.
-fn read_header(cursor: &Cursor<'_>) -> Option<(String, Option<String>)> {
-    let text = cursor.word()?;
-    let (name, value) = match text.split_once(' ') {
-        Some((name, value)) => (name.strip_suffix(':').unwrap_or(name), Some(value)),
-        None => (text, None),
-    };
-    if value.is_none() && name.contains(':') {
-        cursor.warn(
-            "asks for a header of exactly this name, which no request can have",
-            "put a blank behind the colon to compare the value",
-        );
-    }
-    if name.is_empty() {
-        cursor.error("has no header name", "write `Name: value`");
-        return None;
-    }
-    Some((name.to_ascii_lowercase(), value.map(str::to_owned)))
-}
-
-fn read_header_match(cursor: &Cursor<'_>) -> Option<(String, Option<String>)> {
-    let fields = cursor.fields(&["name", "value", "secret", "mismatch"])?;
-    fields.unsupported(&[
-        ("secret", "write the value, or bind a plugin that knows it"),
-        ("mismatch", "headers are compared, not rewritten"),
-    ]);
-    let name = fields.required("name")?.word()?.to_ascii_lowercase();
-    let value = match fields.get("value") {
-        Some(value) => Some(value.text()?.to_owned()).filter(|text| !text.is_empty()),
-        None => None,
-    };
-    Some((name, value))
 }

@@ -2,6 +2,7 @@
 //! Cilium 1.19. What that refuses is refused here; what is not supported is refused
 //! too, never skipped.
 
+mod headers;
 mod kafka;
 mod l7;
 mod peers;

@@ -37,6 +37,7 @@ pub(super) async fn serve(
     activity: &Activity,
 ) {
     let underway = Underway::new(inspector);
+    activity.carry(inspector.options());
     let mut connection = Connection {
         client,
         upstream: None,
@@ -108,10 +109,11 @@ impl<I: Inspector> Connection<'_, I> {
                 Ok(None) => return,
                 Err(error) => (0, plan::unreadable(&error, self.inspector)),
             };
+            self.activity.carry(self.inspector.options());
             self.activity.enter(Phase::Exchange);
             let next = match plan {
                 (head_len, Plan::Refuse(refuse)) => self.refuse(head_len, refuse).await,
-                (head_len, Plan::Forward(forward)) => self.forward(head_len, forward).await,
+                (head_len, Plan::Forward(forward)) => self.forward(head_len, *forward).await,
             };
             match next {
                 Next::Request => {}
@@ -244,14 +246,20 @@ impl<I: Inspector> Connection<'_, I> {
             sees_response: forward.sees_response,
             request_sent: &Cell::new(false),
         };
-        let received = exchange(
+        let exchange = exchange(
             (self.client, &mut self.requests),
             (upstream, &mut self.responses),
             &expected,
             self.underway,
             self.activity,
-        )
-        .await;
+        );
+        let received = tokio::select! {
+            biased;
+            received = exchange => received,
+            () = unanswered(self.underway, self.activity) => {
+                return self.fail(504, "upstream timed out").await;
+            }
+        };
         match received {
             Ok(Received::Complete { persistent: true })
                 if forward.persistent && self.requests.is_done() =>
@@ -332,6 +340,17 @@ impl<I: Inspector> Connection<'_, I> {
         let received = std::mem::replace(&mut self.responses.buffer, empty());
         tunnel::relay(self.client, sent, upstream, received).await;
     }
+}
+
+/// Returns when a request has waited for the head of its response for as long as it may.
+async fn unanswered(underway: &Underway<'_, impl Inspector>, activity: &Activity) {
+    if let Some(limit) = activity.response_timeout() {
+        tokio::time::sleep(limit).await;
+        if underway.progress() == Progress::Asked {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Sends the request and receives the response, both at once. An error is the client's.

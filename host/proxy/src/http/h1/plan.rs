@@ -25,7 +25,7 @@ pub(super) const DRAINABLE: u64 = 64 * 1024;
 /// What shall happen with a request.
 pub(super) enum Plan {
     /// Pass it on.
-    Forward(Forward),
+    Forward(Box<Forward>),
     /// Answer it ourselves.
     Refuse(Refuse),
 }
@@ -106,14 +106,14 @@ fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector)
         close: false,
     };
     let as_received = rewrite == Rewrite::default() && request.upgrade != Upgrade::TakenOut;
-    Plan::Forward(Forward {
+    Plan::Forward(Box::new(Forward {
         rewritten: (!as_received).then(|| rewrite.encode_request(request)),
         framing: request.framing,
         persistent: request.persistent,
         may_upgrade: request.upgrade == Upgrade::WebSocket,
         sees_response: passed.sees_response,
         exchange: passed.exchange,
-    })
+    }))
 }
 
 fn refuse(request: &Request<'_, '_>, reply: &Reply, asker: Asker) -> Plan {

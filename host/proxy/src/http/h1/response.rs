@@ -97,7 +97,8 @@ pub(super) async fn receive(
             Ok(head_len) => head_len,
             Err(silence) => return Received::Nothing(silence),
         };
-        let prepared = prepare(pump.buffer.filled(), head_len, expected, underway);
+        let old = activity.is_old();
+        let prepared = prepare((pump.buffer.filled(), head_len), old, expected, underway);
         let ready = match prepared {
             Ok(ready) => ready,
             Err(error) => return Received::Nothing(Silence::Malformed(error)),
@@ -163,10 +164,11 @@ async fn next_head(
     }
 }
 
-/// Decides about the response whose head is the first `head_len` bytes of `came`.
+/// Decides about the response whose head is the first `head_len` bytes of `came`; the last
+/// one if the connection is `old`.
 fn prepare(
-    came: &[u8],
-    head_len: usize,
+    (came, head_len): (&[u8], usize),
+    old: bool,
     expected: &Expectation<'_>,
     underway: &Underway<'_, impl Inspector>,
 ) -> Result<Ready, String> {
@@ -198,12 +200,13 @@ fn prepare(
         // there is no telling what its next bytes are, so they go nowhere.
         let early = !expected.request_sent.get() && is_whole(response.framing, rest);
         let after = After::Body {
-            persistent: response.persistent && !early,
+            persistent: response.persistent && !early && !old,
         };
+        let close = early || old;
         if expected.sees_response {
-            return Ok(inspect(response, after, ending(early), underway));
+            return Ok(inspect(response, after, ending(close), underway));
         }
-        Ok(pass(response, record, after, ending(early)))
+        Ok(pass(response, record, after, ending(close)))
     })
     .map_err(|error| error.to_string())?
 }

@@ -8,6 +8,7 @@ mod memory;
 mod outbox;
 mod refusal;
 mod relay;
+mod retirement;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,7 @@ mod window;
 use std::{
     future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -74,6 +75,9 @@ const TURN: u32 = 64;
 /// times as long as a frame that is passed on.
 const DECISION: u32 = 7;
 
+/// Why a connection ends whose time has come.
+const OLD: &str = "the connection is old";
+
 /// What may wait on a connection beside its buffers, bytes, whatever its client has.
 const ALWAYS: usize = 8 * 1024;
 
@@ -86,6 +90,7 @@ pub(super) async fn serve(
     activity: &Activity,
 ) {
     buffer.consume(PREFACE.len());
+    activity.carry(inspector.options());
     let mut leg;
     let mut pair = Pair {
         relay: Relay::new(inspector, Instant::now(), activity.header_list()),
@@ -246,8 +251,15 @@ impl<I: Inspector> Pair<'_, I> {
         let activity = self.activity;
         let moving = async {
             let mut turn = None;
+            let mut look = pin!(activity.look());
             loop {
                 let over = poll_fn(|cx| {
+                    if look.as_mut().poll(cx).is_ready() {
+                        self.look();
+                        look.set(activity.look());
+                        // For the next one to be told of.
+                        cx.waker().wake_by_ref();
+                    }
                     let polled = self.poll(cx);
                     if polled.is_pending() {
                         turn = None;
@@ -269,6 +281,17 @@ impl<I: Inspector> Pair<'_, I> {
             biased;
             ended = moving => ended,
             () = activity.expired() => Err(Fault::new(code::NO_ERROR, "idle for too long")),
+        }
+    }
+
+    /// Does what is due without a byte having come.
+    fn look(&mut self) {
+        self.activity.carry(self.relay.options());
+        if let Some(limit) = self.activity.response_timeout() {
+            self.relay.give_up_overdue(limit);
+        }
+        if self.activity.is_old() {
+            self.relay.retire();
         }
     }
 
@@ -301,6 +324,7 @@ impl<I: Inspector> Pair<'_, I> {
     fn rest(&mut self) -> Result<(), Fault> {
         self.activity.enter(match self.relay.is_idle() {
             true => Phase::Idle,
+            false if self.relay.has_tunnel() => Phase::Tunnel,
             false => Phase::Exchange,
         });
         self.client.buffer.release();
@@ -359,6 +383,9 @@ impl<I: Inspector> Pair<'_, I> {
         }
         if moved {
             return Ok(Turn::Moved);
+        }
+        if self.relay.has_retired() {
+            return Err(Fault::new(code::NO_ERROR, OLD).into());
         }
         let quiet = self.relay.to_client.unsent().is_empty();
         let Some(upstream) = &mut self.upstream else {

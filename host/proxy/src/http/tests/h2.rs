@@ -31,6 +31,9 @@ async fn receive_all(mut body: RecvStream) -> (Vec<u8>, Option<HeaderMap>) {
 async fn echo(request: Request<RecvStream>, mut respond: server::SendResponse<Bytes>) {
     let path = request.uri().path().to_owned();
     assert!(!path.contains("denied"), "{path} reached upstream");
+    if path.starts_with("/silent") {
+        return std::future::pending().await;
+    }
     let content_type = request.headers().get("content-type");
     if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
         return grpc::answer(request, respond).await;
@@ -72,7 +75,7 @@ pub(super) struct Got {
 }
 
 impl Peers {
-    async fn call(&self, path: &str, body: Option<Vec<u8>>) -> Got {
+    pub(super) async fn call(&self, path: &str, body: Option<Vec<u8>>) -> Got {
         let request = Request::get(format!("http://a{path}"));
         let request = request.header("x-secret", "1").body(()).expect("request");
         self.send(request, body).await
@@ -110,9 +113,20 @@ pub(super) fn peers(
     server_windows: (u32, u32),
     test: impl AsyncFnOnce(Peers),
 ) {
+    peers_with(client_windows, server_windows, HttpOptions::default(), test);
+}
+
+/// The same, of a flow that is carried so.
+pub(super) fn peers_with(
+    client_windows: (u32, u32),
+    server_windows: (u32, u32),
+    options: HttpOptions,
+    test: impl AsyncFnOnce(Peers),
+) {
     local(async {
         let (stream, accepted) = connected().await;
         let (rules, listener) = Rules::with_upstream().await;
+        rules.options.set(options);
         let inspector = Rc::clone(&rules);
         tokio::task::spawn_local(async move {
             serve(accepted, &*inspector, &Activity::default()).await
@@ -122,6 +136,7 @@ pub(super) fn peers(
             let mut builder = server::Builder::new();
             builder.initial_window_size(server_windows.0);
             builder.initial_connection_window_size(server_windows.1);
+            builder.enable_connect_protocol();
             let mut connection = builder.handshake(stream).await.expect("handshake");
             while let Some(Ok((request, respond))) = connection.accept().await {
                 tokio::task::spawn_local(echo(request, respond));
@@ -131,7 +146,12 @@ pub(super) fn peers(
         builder.initial_window_size(client_windows.0);
         builder.initial_connection_window_size(client_windows.1);
         let (client, connection) = builder.handshake(stream).await.expect("handshake");
-        tokio::task::spawn_local(async move { connection.await.expect("client connection") });
+        tokio::task::spawn_local(async move {
+            // Told to go, it went.
+            if let Err(error) = connection.await {
+                assert_eq!(error.reason(), Some(::h2::Reason::NO_ERROR), "{error}");
+            }
+        });
         let test = test(Peers { client, rules });
         let limit = Duration::from_secs(20);
         tokio::time::timeout(limit, test).await.expect("stalled");

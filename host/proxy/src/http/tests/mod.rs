@@ -3,12 +3,20 @@
 mod grpc;
 mod h1;
 mod h2;
+mod options;
 mod records;
 mod watchdog;
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use tidegate_contract::L7Summary;
+use tidegate_policy::http_options::HttpOptions;
 use tidegate_wire::http::{HeaderEdit, HttpHead, ResponseHead};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -30,6 +38,7 @@ use crate::decide::{
 /// Decides by the first path segment, and keeps every record as one line.
 pub(super) struct Rules {
     upstream: SocketAddr,
+    pub(super) options: Cell<HttpOptions>,
     pub(super) records: RefCell<Vec<String>>,
 }
 
@@ -37,6 +46,7 @@ impl Rules {
     pub(super) fn new(upstream: SocketAddr) -> Self {
         Self {
             upstream,
+            options: Cell::default(),
             records: RefCell::default(),
         }
     }
@@ -52,6 +62,10 @@ impl Rules {
 impl Inspector for Rules {
     async fn connect_upstream(&self) -> io::Result<TcpStream> {
         TcpStream::connect(self.upstream).await
+    }
+
+    fn options(&self) -> HttpOptions {
+        self.options.get()
     }
 
     fn decide_request(&self, head: &HttpHead<'_>) -> Decision {

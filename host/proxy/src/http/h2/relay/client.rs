@@ -106,6 +106,9 @@ impl<I: Inspector> Relay<'_, I> {
             kind::PRIORITY => self.client_priority(frame, payload),
             kind::PING => {
                 self.calm.idle_frame()?;
+                if frame.has(flag::ACK) && self.retirement.acknowledged(payload) {
+                    return Ok(());
+                }
                 match (self.is_open(), frame.has(flag::ACK)) {
                     (true, _) => pass(frame, payload, &mut self.to_upstream),
                     (false, false) => {

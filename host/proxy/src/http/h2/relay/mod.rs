@@ -21,9 +21,11 @@ mod upstream;
 
 use std::{
     collections::{HashMap, VecDeque},
-    time::Instant,
+    rc::Rc,
+    time::{Duration, Instant},
 };
 
+use tidegate_policy::http_options::HttpOptions;
 use tidegate_wire::http2::{
     Length, TableEncoder,
     frame::{self, PREFACE, code},
@@ -36,6 +38,7 @@ use super::{
     half::Half,
     memory::{Held, Share},
     outbox::Outbox,
+    retirement::Retirement,
     settings::Settings,
     window::ClientWindow,
 };
@@ -75,7 +78,10 @@ pub(super) struct Relay<'a, I> {
     /// SETTINGS upstream has not acknowledged, and whether the client waits for that.
     upstream_owes: VecDeque<bool>,
     calm: Calm,
+    pub(super) retirement: Retirement,
     share: Share,
+    /// Held once more by each stream that is a tunnel.
+    tunnels: Rc<()>,
     /// Requests decided since somebody asked.
     decided: u32,
 }
@@ -106,6 +112,8 @@ struct Stream {
     request_left: Length,
     response_left: Length,
     held: Held,
+    /// CONNECT, accepted: it lasts as long as its ends like.
+    tunnel: Option<Rc<()>>,
 }
 
 /// What request blocks grew by on their way, beyond a share of their own length.
@@ -156,7 +164,9 @@ impl<'a, I: Inspector> Relay<'a, I> {
             client_owes: VecDeque::from([false]),
             upstream_owes: VecDeque::new(),
             calm: Calm::new(now),
+            retirement: Retirement::default(),
             share: Share::default(),
+            tunnels: Rc::default(),
             decided: 0,
         };
         let greeting = Settings::greeting(list);
@@ -190,6 +200,11 @@ impl<'a, I: Inspector> Relay<'a, I> {
     pub(super) fn waiting(&self) -> usize {
         let outboxes = self.to_client.memory() + self.to_upstream.memory();
         outboxes + self.requests.memory() + self.responses.memory()
+    }
+
+    /// Has a tunnel been opened in a stream? Who is in it may be silent.
+    pub(super) fn has_tunnel(&self) -> bool {
+        Rc::strong_count(&self.tunnels) > 1
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -245,6 +260,42 @@ impl<'a, I: Inspector> Relay<'a, I> {
         self.to_upstream.window_update(0, credit);
         self.upstream_owes.push_back(false);
         self.upstream = Upstream::Asked(self.to_upstream.unsent().len());
+    }
+
+    /// How HTTP is carried on this flow.
+    pub(super) fn options(&self) -> HttpOptions {
+        self.inspector.options()
+    }
+
+    /// Asks the client to send no further request here.
+    pub(super) fn retire(&mut self) {
+        if let Some(frames) = self.retirement.begin() {
+            self.to_client.own(|out| out.extend_from_slice(&frames));
+        }
+    }
+
+    /// Does the client know that, and is nothing of it under way?
+    pub(super) fn has_retired(&self) -> bool {
+        self.retirement == Retirement::Known && self.streams.is_empty()
+    }
+
+    /// Answers requests that have waited for so long.
+    pub(super) fn give_up_overdue(&mut self, limit: Duration) {
+        let waits = |stream: &Stream| !stream.answered;
+        let overdue = self.streams.iter().filter(|(_, stream)| {
+            let exchange = stream.exchange.as_ref();
+            waits(stream) && exchange.is_some_and(|exchange| exchange.age() >= limit)
+        });
+        let overdue: Vec<u32> = overdue.map(|(id, _)| *id).collect();
+        for id in overdue {
+            let (status, error) = (504, "upstream timed out");
+            let exchange = self.streams.get_mut(&id).and_then(|s| s.exchange.take());
+            let asker = asker(exchange.as_ref());
+            if let Some(exchange) = exchange {
+                exchange.failed(status, error, self.inspector);
+            }
+            self.replace(id, false, &Reply::error(status, error), asker);
+        }
     }
 
     /// Is there an upstream to pass frames to?

@@ -14,7 +14,7 @@ use tidegate_wire::{
 use super::{Relay, Stream, Upstream};
 use crate::http::{
     exchange::Exchange,
-    h2::{Fault, half::Block, settings::MAX_STREAMS},
+    h2::{Fault, half::Block, retirement::Retirement, settings::MAX_STREAMS},
     inspect::Inspector,
     reply::{Asker, Reply},
     request,
@@ -22,7 +22,7 @@ use crate::http::{
 
 impl<I: Inspector> Relay<'_, I> {
     pub(super) fn request(&mut self, block: &Block) -> Result<(), Fault> {
-        if self.streams.len() >= MAX_STREAMS as usize {
+        if self.streams.len() >= MAX_STREAMS as usize || self.retirement == Retirement::Known {
             self.to_client.reset(block.stream, code::REFUSED_STREAM);
             self.remember_cut(block);
             return self.calm.cancelled();
@@ -113,6 +113,7 @@ impl<I: Inspector> Relay<'_, I> {
             request_left: request.length,
             response_left: tidegate_wire::http2::Length::default(),
             held,
+            tunnel: None,
         };
         self.streams.insert(block.stream, stream);
         self.pass_request_block(block, passed.path.as_deref(), passed.edit.as_ref())

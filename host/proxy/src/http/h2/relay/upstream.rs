@@ -3,6 +3,7 @@
 use tidegate_wire::{
     grpc,
     http::{CheckedEdit, Header, ResponseHead},
+    http1::Asked,
     http2::{
         Frame, Malformed, Response, check_trailers,
         frame::{self, code, flag, kind},
@@ -215,6 +216,9 @@ impl<I: Inspector> Relay<'_, I> {
         let Some(stream) = self.streams.get_mut(&block.stream) else {
             return;
         };
+        if exchange.asked == Asked::Connect && status < 300 {
+            stream.tunnel = Some(self.tunnels.clone());
+        }
         if exchange.ends_in_trailers() {
             exchange.begins_to_be_answered(status);
             stream.exchange = Some(exchange);
@@ -294,7 +298,7 @@ impl<I: Inspector> Relay<'_, I> {
     }
 
     /// Answers in upstream's place, and tells it that the rest is not wanted.
-    fn replace(&mut self, id: u32, upstream_done: bool, reply: &Reply, asker: Asker) {
+    pub(super) fn replace(&mut self, id: u32, upstream_done: bool, reply: &Reply, asker: Asker) {
         let stream = self.streams.remove(&id);
         let client_done = stream.is_none_or(|stream| stream.client_done);
         if !(upstream_done && client_done) {
