@@ -452,7 +452,8 @@ fn rule_conflict(clause: &Clause, other: &str, own: &str) -> Box<Problem> {
     Box::new(clause.meta().problem(
         &clause.at,
         format!("{own} rules meet {other} rules on the same port for the same peer"),
-        "one kind of L7 rules per port",
+        "a connection is read as one of them: give each a port of its own, or let them be about \
+         different peers",
     ))
 }
 

@@ -523,3 +523,32 @@ fn all_problems_of_a_document_are_found_together() {
         assert_eq!(fields, expected, "{text}{problems:#?}");
     }
 }
+
+#[test]
+fn rules_of_kafka_that_can_never_match_and_lists_of_none() {
+    let with = |rules: &str| {
+        format!("toPorts: [{{ports: [{{port: '9092', protocol: TCP}}], rules: {{{rules}}}}}]")
+    };
+    check_ingress(
+        &with("kafka: [{apiKey: createTopics, topic: a}, {apiKey: createTopics}, {}]"),
+        &[
+            "p.yaml:7:72: warning: spec.ingress[0].toPorts[0].rules.kafka[0]: never matches: the topics of \
+             createtopics requests are not looked at; leave `topic` out, and all of them are allowed",
+        ],
+    );
+    check_ingress(
+        &with("kafka: [{clientID: c, apiVersion: '0'}, {apiKey: produce, topic: a}]"),
+        &[
+            "p.yaml:7:72: warning: spec.ingress[0].toPorts[0].rules.kafka[0]: never matches: a request of \
+             version 0 counts as one that does not say who asks; leave `clientID` or `apiVersion` out",
+        ],
+    );
+    for kind in ["kafka", "http"] {
+        let told = format!(
+            "p.yaml:7:{}: warning: spec.ingress[0].toPorts[0].rules.{kind}: no {kind} rules are no \
+             restriction: whatever is sent is allowed, unread; list what is allowed, or leave `rules` out",
+            66 + kind.len(),
+        );
+        check_ingress(&with(&format!("{kind}: []")), &[&told]);
+    }
+}

@@ -314,3 +314,20 @@ fn a_wrong_configuration_is_named() {
         assert!(error.contains(reason), "{error}");
     }
 }
+
+/// The policy reader warns of rules with a topic about these APIs (`TOPICS_UNREAD` there).
+#[test]
+fn whose_topics_are_not_read_is_known_outside() {
+    let unread = |key: i16| {
+        let Ok(api) = ApiKey::try_from(key) else {
+            return true;
+        };
+        let version = crate::kinds::versions(api).max;
+        let (make, _) = crate::kinds::of(api, super::refusals::Chosen);
+        let body = make(version, &[0]).expect("a request").into();
+        let body = crate::kinds::body(api, version, &body).expect("a request");
+        body.topics == crate::refusal::Topics::Unread
+    };
+    let all: Vec<i16> = (0..=33).filter(|key| unread(*key)).collect();
+    assert_eq!(all, [4, 5, 6, 7, 19, 20, 21, 23, 24, 27, 28]);
+}

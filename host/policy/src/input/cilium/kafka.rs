@@ -72,7 +72,30 @@ pub(super) fn read(cursor: &Cursor<'_>) -> Option<KafkaRule> {
         cursor.error("`role` and `apiKey` exclude each other", "write two rules");
         return None;
     }
+    warn_of_never(cursor, &rule);
     Some(rule)
+}
+
+/// APIs whose topics rules do not look at, as in Cilium (or that no client may ask for): a
+/// rule with a topic never covers one. The plugin's tests have the same list.
+const TOPICS_UNREAD: [i16; 11] = [4, 5, 6, 7, 19, 20, 21, 23, 24, 27, 28];
+
+/// What no request can fulfil allows nothing, and was meant to.
+fn warn_of_never(cursor: &Cursor<'_>, rule: &KafkaRule) {
+    let unread = rule.api_key.filter(|key| TOPICS_UNREAD.contains(key));
+    let name = unread.and_then(|key| APIS.get(usize::try_from(key).ok()?));
+    if let (Some(name), Some(_)) = (name, &rule.topic) {
+        cursor.warn(
+            format!("never matches: the topics of {name} requests are not looked at"),
+            "leave `topic` out, and all of them are allowed",
+        );
+    }
+    if rule.client_id.is_some() && rule.api_version == Some(0) {
+        cursor.warn(
+            "never matches: a request of version 0 counts as one that does not say who asks",
+            "leave `clientID` or `apiVersion` out",
+        );
+    }
 }
 
 /// A word of a list, in any case.

@@ -54,6 +54,17 @@ pub(super) fn read(cursor: &Cursor<'_>, direction: Direction) -> Option<Option<L
             rules: rules?,
         }));
     }
+    let empty = ["http", "dns", "kafka"]
+        .into_iter()
+        .filter_map(|kind| Some((kind, fields.get(kind)?)));
+    if !kinds.contains(&true) {
+        for (kind, list) in empty {
+            list.warn(
+                format!("no {kind} rules are no restriction: whatever is sent is allowed, unread"),
+                "list what is allowed, or leave `rules` out",
+            );
+        }
+    }
     Some(if !http.is_empty() {
         Some(L7Rules::Http(read_all(&http, read_http)?))
     } else if !dns.is_empty() {
