@@ -215,7 +215,7 @@ pub struct PluginView {
     pub digest: String,
     /// `built-in` or the file.
     pub source: String,
-    /// `active`, `idle` (no rule uses it), `refused`, `suspended`, `removed`.
+    /// `active`, `idle` (no rule uses it), `compiling`, `refused`, `suspended`, `removed`.
     pub state: String,
     /// Why the newest version is not in use, if it is not.
     pub reason: Option<String>,
@@ -379,6 +379,13 @@ impl View {
             obstacles.push(format!("the proxy is not serving: {}", self.proxy.state));
         }
         obstacles.extend(self.datapath.missing.iter().cloned());
+        // Files of others may be tried for long, and are nobody's condition.
+        let awaited =
+            |plugin: &&PluginView| plugin.source == "built-in" && plugin.state == "compiling";
+        obstacles.extend(self.plugins.iter().filter(awaited).map(|plugin| {
+            let reason = plugin.reason.as_deref().unwrap_or_default();
+            format!("the plugin {} is being {reason}", plugin.name)
+        }));
         obstacles
     }
 }

@@ -15,6 +15,19 @@ impl Plugins {
             .built_in
             .values()
             .map(|c| row(Some(c), "built-in", &named, None));
+        let awaited = self.awaited.iter().map(|name| PluginView {
+            name: name.clone(),
+            state: COMPILING.to_owned(),
+            ..row(
+                None,
+                "built-in",
+                &named,
+                Some(
+                    "compiled for the first time; what its rules let pass is refused so long"
+                        .into(),
+                ),
+            )
+        });
         let files = self.files.iter().map(|(path, file)| {
             let source = printable(path);
             let in_use = file.candidate.as_ref();
@@ -26,16 +39,19 @@ impl Plugins {
                     .map_or_else(|| stem(path), |before| before.name.clone());
                 row.state = match (&file.stamp, file.pending || file.retry.is_some()) {
                     (None, _) => "removed",
-                    (Some(_), true) => "compiling",
+                    (Some(_), true) => COMPILING,
                     (Some(_), false) => "refused",
                 }
                 .to_owned();
             }
             row
         });
-        built_in.chain(files).collect()
+        built_in.chain(awaited).chain(files).collect()
     }
 }
+
+/// State of a plugin that is not there yet, but will be.
+const COMPILING: &str = "compiling";
 
 fn row(
     version: Option<&Candidate>,

@@ -272,6 +272,13 @@ impl<K: Kernel> Control<K> {
                 self.dirty = true;
                 let kafka = self.documents.candidates().any(Document::reads_kafka);
                 let needed = kafka.then(|| self.plugins.need(KAFKA)).flatten();
+                if needed.is_some() {
+                    tracing::info!(
+                        plugin = KAFKA,
+                        "rules need a built-in plugin, which is compiled now; what they let pass \
+                         is refused until it is"
+                    );
+                }
                 let mut requests: Vec<Request> = needed.into_iter().collect();
                 // Of a folder that is not there nothing is known.
                 if !scan.unreadable.contains_key("plugins") {
@@ -338,9 +345,9 @@ impl<K: Kernel> Control<K> {
         // A first generation without the plugins of the last run would refuse their traffic.
         let patient = self.first_wait.is_some_and(|until| Instant::now() < until);
         let first = self.published.is_none();
-        // A rule is not in force before what it needs is there.
-        let waiting =
-            !self.scanned || self.plugins.awaits() || (first && patient && self.plugins.pending());
+        // Later nothing waits for a plugin: what needs it is refused until it is there.
+        let unfinished = self.plugins.pending() || self.plugins.awaits();
+        let waiting = !self.scanned || (first && patient && unfinished);
         let mut next = None;
         if self.dirty && !waiting && self.on_its_way.is_none() {
             self.dirty = false;

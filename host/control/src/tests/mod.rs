@@ -1,5 +1,6 @@
 //! Control driven by made-up events, with sinks that only write down what they get.
 
+mod built_in;
 mod in_force;
 mod newcomers;
 

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_contract::Snapshot;
+use tidegate_contract::{BUILT_IN, Snapshot};
 use tidegate_policy::compiled::{L7Id, L7RuleSet, PluginUse, plugin_uses};
 use wasmtime::component::Component;
 
@@ -203,6 +203,12 @@ impl Catalog {
             Some(Some(Ok(configured))) => return Ok(configured.clone()),
             Some(Some(Err(failure))) => failure.clone(),
             Some(None) => Failure::Preparing,
+            // One of our own that was not sent is being compiled.
+            None if BUILT_IN.contains(&place.0.as_str())
+                && !self.versions.contains_key(&place.0) =>
+            {
+                Failure::Preparing
+            }
             None => Failure::Missing,
         };
         self.good.get(place).cloned().ok_or(failure)

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed};
 use tidegate_contract::{BindingState, BindingStats, PluginStats, config_id};
 
 use super::{Catalog, rule_set::uses};
-use crate::configured::Place;
+use crate::{configured::Place, failure::Failure};
 
 impl Catalog {
     /// Digests of the artifacts it holds.
@@ -65,6 +65,9 @@ impl Catalog {
                 (Some(Some(Err(why))), Ok(_)) => (BindingState::LastGood, Some(why.to_string())),
                 (Some(Some(Err(why))), Err(_)) => (BindingState::Refused, Some(why.to_string())),
                 (Some(None), _) => (BindingState::Preparing, None),
+                (None, Err(why @ Failure::Preparing)) => {
+                    (BindingState::Preparing, Some(why.to_string()))
+                }
                 (None, Ok(_)) => (BindingState::LastGood, broken.cloned()),
                 (None, Err(why)) => {
                     let reason = broken.cloned().unwrap_or_else(|| why.to_string());
