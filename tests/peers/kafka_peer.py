@@ -1,14 +1,17 @@
 """Kafka as two real client libraries speak it, against librdkafka's mock cluster.
 
-serve PORT: a broker on a port of both families. run ADDRESS:PORT: a round of what clients do,
-told as JSON; hand ADDRESS:PORT: what needs no library. The mock cluster lives on a port of its own loopback and tells clients to come
-there, so both sides put a relay in between that moves bytes and nothing else.
+serve PORT: a broker on a port of both families. Of clients at ADDRESS:PORT, told as JSON: run, a
+round of what the libraries do; others, the same of kcat, and what a transaction is refused with;
+transaction, one, and its error; hand, what needs no library. The mock cluster lives on a port of
+its own loopback and tells clients to come there, so both sides put a relay in between that moves
+bytes and nothing else.
 """
 
 import json
 import os
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -164,6 +167,36 @@ def librdkafka(bootstrap):
     return found
 
 
+def kcat(bootstrap):
+    """Sends and reads with kcat, which brings a librdkafka of Debian's."""
+
+    def run(*arguments, said=None):
+        command = ["kcat", "-b", bootstrap, "-X", "message.timeout.ms=8000", *arguments]
+        return subprocess.run(command, input=said, capture_output=True, text=True, timeout=20)
+
+    sent = run("-P", "-t", "orders", said="five\n").returncode
+    read = run("-C", "-t", "orders", "-o", "beginning", "-e", "-q").stdout.split()
+    refused = run("-P", "-t", "secret", said="six\n").stderr
+    return [sent, "five" in read, "Topic authorization failed" in refused]
+
+
+def refused(call):
+    """The name of what went wrong, if anything."""
+    try:
+        call()
+        return None
+    except confluent_kafka.KafkaException as error:
+        return error.args[0].name()
+
+
+def transaction(bootstrap):
+    producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, "transactional.id": "t"})
+    producer.init_transactions(8)
+    producer.begin_transaction()
+    producer.produce("orders", "seven")
+    producer.commit_transaction(8)
+
+
 def pure_python(bootstrap):
     # The mock cluster's answers to the questions of newer ones are no good to it.
     usual = {"bootstrap_servers": bootstrap, "api_version": (2, 0)}
@@ -186,12 +219,17 @@ def pure_python(bootstrap):
     return found
 
 
-def run(target):
+def reached(target):
+    """A relay to a broker, where it tells clients to come."""
     address, _, port = target.rpartition(":")
     target = (address.strip("[]"), int(port))
     own = advertised(target)
     relay(socket.create_server(("127.0.0.1", own)), target)
-    bootstrap = f"127.0.0.1:{own}"
+    return target, f"127.0.0.1:{own}"
+
+
+def run(target):
+    target, bootstrap = reached(target)
     found = {"by hand": one_connection(target)}
     took = [time.monotonic()]
     found["librdkafka"] = librdkafka(bootstrap)
@@ -206,6 +244,12 @@ if __name__ == "__main__":
     verb, what = sys.argv[1:]
     if verb == "serve":
         serve(int(what))
+    elif verb == "others":
+        _, bootstrap = reached(what)
+        print(json.dumps({"kcat": kcat(bootstrap), "transaction": refused(lambda: transaction(bootstrap))}))
+    elif verb == "transaction":
+        _, bootstrap = reached(what)
+        print(json.dumps(refused(lambda: transaction(bootstrap))))
     elif verb == "hand":
         address, _, port = what.rpartition(":")
         target = (address.strip("[]"), int(port))

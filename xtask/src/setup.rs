@@ -38,7 +38,7 @@ const COMPILER_PACKAGES: [&str; 6] = [
 ];
 
 /// What the lab runs: the program that must exist, and the package it is in.
-const LAB_PROGRAMS: [(&str, &str); 14] = [
+const LAB_PROGRAMS: [(&str, &str); 17] = [
     // libFuzzer is C++.
     ("c++", "g++"),
     ("ip", "iproute2"),
@@ -55,6 +55,10 @@ const LAB_PROGRAMS: [(&str, &str); 14] = [
     ("socat", "socat"),
     ("ping", "iputils-ping"),
     ("iptables", "iptables"),
+    ("kcat", "kcat"),
+    // Stands for protocols that a plugin brings.
+    ("redis-server", "redis-server"),
+    ("redis-benchmark", "redis-tools"),
     ("nft", "nftables"),
 ];
 

@@ -90,9 +90,13 @@ fn what_the_pages_tell_to_write_is_accepted() -> Result<()> {
         for below in ["policies", "services", "endpoints", "plugins"] {
             fs::create_dir(folder.path().join(below))?;
         }
-        let built = repository().join("target/artifacts/examples/bot-filter.wasm");
-        if built.exists() {
-            fs::copy(built, folder.path().join("plugins/bot-filter.wasm"))?;
+        for (built, dropped) in [("bot-filter", "bot-filter"), ("redis-filter", "redis")] {
+            let examples = repository().join("target/artifacts/examples");
+            let built = examples.join(format!("{built}.wasm"));
+            if built.exists() {
+                let dropped = format!("plugins/{dropped}.wasm");
+                fs::copy(built, folder.path().join(dropped))?;
+            }
         }
         let mut main = String::new();
         let mut found = 0;

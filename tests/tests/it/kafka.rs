@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tidegate_tests::harness::{Peer, server};
+use tidegate_tests::harness::{Peer, eventually, server};
 
 use crate::{
     dns_names::dig,
@@ -77,6 +77,12 @@ fn requests_are_judged_by_topic_and_refused_in_kafkas_words() -> Result<()> {
         .node
         .write("policies/shadow.yaml", in_shadow(SECRET))?;
     shop.world.node.start()?;
+    // Nothing waits for the plugin, which is compiled when first needed, but who needs it.
+    eventually("the plugin is there", || {
+        let status = shop.world.node.status()?;
+        ensure!(status["notReady"] == json!([]), "{:#}", status["notReady"]);
+        Ok(())
+    })?;
     let refused = "TOPIC_AUTHORIZATION_FAILED";
     let target = format!("{}:{PORT}", shop.backend.v4);
     let found = Peer::Kafka.client(&shop.frontend, "run", &target)?;
@@ -91,6 +97,11 @@ fn requests_are_judged_by_topic_and_refused_in_kafkas_words() -> Result<()> {
     assert_eq!(pure["produced"], failed, "{found}");
     let all = json!(["four", "four", "one", "three"]);
     assert_eq!(pure["consumed"], all, "{found}");
+
+    let found = Peer::Kafka.client(&shop.frontend, "others", &target)?;
+    ensure!(found["kcat"] == json!([0, true, true]), "{found}");
+    let transaction = "TRANSACTIONAL_ID_AUTHORIZATION_FAILED";
+    ensure!(found["transaction"] == transaction, "{found}");
 
     // Requests are told as requests, with what was answered.
     let node = &shop.world.node;
@@ -133,6 +144,7 @@ fn requests_are_judged_by_topic_and_refused_in_kafkas_words() -> Result<()> {
     )?;
     ensure!(consumed["shadow"].is_null(), "{consumed}");
     what_would_be_refused_is_told(&shop).context("shadow")?;
+    transactions_pass_where_they_may(&shop).context("transactions")?;
     no_connection_outlives_the_rule_that_opened_it(&shop)?;
     the_rules_of_all_names_of_a_broker_unite(&mut shop).context("names")
 }
@@ -153,6 +165,24 @@ fn what_would_be_refused_is_told(shop: &Shop) -> Result<()> {
     let rules = json!(["shop/shadow ingressDeny[0].toPorts[0]"]);
     ensure!(told["shadow"]["rules"] == rules, "{told}");
     Ok(())
+}
+
+/// By a rule without conditions, which has everything read.
+fn transactions_pass_where_they_may(shop: &Shop) -> Result<()> {
+    let node = &shop.world.node;
+    let (rules, _) = RULES.split_once("        - {role").context("no rules")?;
+    let any = format!("{rules}        - {{}}\n");
+    node.change(|node| node.write("policies/kafka.yaml", policy("kafka", "backend", &any)))?;
+    let target = format!("{}:{PORT}", shop.backend.v4);
+    let done = Peer::Kafka.client(&shop.frontend, "transaction", &target)?;
+    ensure!(done.is_null(), "{done}");
+    let told = node.record(&["--protocol", "kafka"], |record| {
+        let command = record["l7"]["command"].as_str().unwrap_or_default();
+        command.starts_with("EndTxn") && record["l7"]["code"] == 0
+    })?;
+    ensure!(told["verdict"] == "FORWARDED", "{told}");
+    let rules = policy("kafka", "backend", RULES);
+    node.change(|node| node.write("policies/kafka.yaml", rules))
 }
 
 /// A broker outside that has two names may be asked what either may.

@@ -26,6 +26,7 @@ mod neighbours;
 mod ordinary_node;
 mod people;
 mod plugins;
+mod redis;
 mod reference;
 mod services;
 mod shadow;
