@@ -131,6 +131,7 @@ fn load(program: &str) -> anyhow::Result<Catalog> {
         .build()?;
     let builtin = tokio.block_on(store.builtin())?;
     let rule_set = |config: &str| L7RuleSet {
+        tls: None,
         shadow: None,
         http: Default::default(),
         protocol: L7Protocol::Http,

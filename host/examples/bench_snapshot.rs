@@ -26,6 +26,7 @@ fn rule_set(endpoint: u32, path: &str) -> L7RuleSet {
             bound: false,
             in_shadow: false,
         }],
+        tls: None,
         shadow: None,
     }
 }

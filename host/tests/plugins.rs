@@ -87,6 +87,7 @@ impl Bench {
 /// A snapshot with one rule set, and one binding, per use, numbered from 1.
 fn snapshot(plugins: &[&Admitted], uses: &[(&str, &str)]) -> (Snapshot, BTreeMap<String, Vec<u8>>) {
     let rule_set = |(n, (plugin, config)): (u32, &(&str, &str))| L7RuleSet {
+        tls: None,
         shadow: None,
         http: Default::default(),
         protocol: L7Protocol::Http,

@@ -40,6 +40,7 @@ fn binding(guest: &str) -> (Catalog, Arc<Binding>) {
         protocol: L7Protocol::Stream,
         http: Default::default(),
         chain: vec![used],
+        tls: None,
         shadow: None,
     };
     let snapshot = Snapshot {

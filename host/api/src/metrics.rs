@@ -428,6 +428,19 @@ fn flows(out: &mut Out<'_, '_>, flows: &FlowStore) -> fmt::Result {
         }),
     )?;
     out.counter(
+        "tidegate_tls_hellos",
+        "TLS connections that were asked for a server name, by the highest version offered (`none`: it was not TLS) and verdict",
+        totals.tls.iter().map(|((version, verdict), n)| {
+            (
+                [
+                    ("version", (*version).into()),
+                    ("verdict", (*verdict).into()),
+                ],
+                *n,
+            )
+        }),
+    )?;
+    out.counter(
         "tidegate_grpc_calls",
         "Calls of gRPC and gRPC-Web by service, method, name of the status (`no status` without one) and verdict; `other` is what no server has answered yet, and all beyond 512 methods. A call counts when it ends",
         totals.grpc.iter().map(|((service, method, status, verdict), n)| {

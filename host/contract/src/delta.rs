@@ -190,6 +190,7 @@ mod tests {
                     protocol: tidegate_policy::compiled::L7Protocol::Http,
                     http: Default::default(),
                     chain: Vec::new(),
+                    tls: None,
                     shadow: (n > 0).then_some(tidegate_policy::compiled::Rehearsed {
                         verdict: tidegate_policy::compiled::Verdict::Deny,
                         rule: 1,

@@ -113,6 +113,28 @@ pub enum L7Summary {
         #[schemars(with = "f64")]
         latency_us: u64,
     },
+    /// What a client asked for before it encrypted.
+    #[serde(rename = "tls", rename_all = "camelCase")]
+    Tls {
+        /// Server it asked for, lower case, without a final dot; empty if none. With an
+        /// encrypted hello the name outside of it.
+        server_name: String,
+        /// Highest version it offers, e.g. `TLS 1.3`; empty if it does not speak TLS.
+        #[serde(default)]
+        version: Cow<'static, str>,
+        /// Protocols it would speak inside, in its order.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        alpn: Vec<String>,
+        /// It hides another hello in this one (or looks as if it did).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ech: bool,
+        /// Why there is nothing that could have been allowed; empty if there was a name.
+        #[serde(default)]
+        status: Cow<'static, str>,
+        /// Number of the alert it was refused with; absent if none was sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        alert: Option<u8>,
+    },
     /// A request that a filter of byte streams told of.
     #[serde(rename = "stream", rename_all = "camelCase")]
     Stream {

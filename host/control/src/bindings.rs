@@ -301,6 +301,7 @@ mod tests {
                 bound: true,
                 in_shadow: false,
             }],
+            tls: None,
             shadow: None,
         };
         BTreeMap::from([(1, set)])

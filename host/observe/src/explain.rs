@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tidegate_policy::compiled::{L7Protocol, L7RuleSet};
+use tidegate_policy::compiled::{FqdnSelector, L7Protocol, L7RuleSet};
 use tidegate_wire::{dns::type_name, grpc};
 
 use super::record::{FlowDirection, FlowVerdict, Party};
@@ -273,6 +273,22 @@ pub struct LiveFlow {
 
 /// An L7 rule set in words, one line per plugin and rule.
 pub fn l7_in_words(set: &L7RuleSet) -> Vec<String> {
+    if let Some(tls) = &set.tls {
+        let name = |name: &FqdnSelector| match name {
+            FqdnSelector::MatchName(name) | FqdnSelector::MatchPattern(name) => {
+                format!("tls: asks for {}", name.trim_end_matches('.'))
+            }
+        };
+        let mut words: Vec<String> = tls.names.iter().map(name).collect();
+        if !set.chain.is_empty() {
+            let behind = L7RuleSet {
+                tls: None,
+                ..set.clone()
+            };
+            words.extend(l7_in_words(&behind));
+        }
+        return words;
+    }
     let protocol = match set.protocol {
         L7Protocol::Http => "http",
         L7Protocol::Dns => "dns",
@@ -345,6 +361,7 @@ mod tests {
                 bound: false,
                 in_shadow: false,
             }],
+            tls: None,
             shadow: None,
         };
         assert_eq!(
@@ -355,6 +372,7 @@ mod tests {
             protocol: L7Protocol::Dns,
             http: Default::default(),
             chain: Vec::new(),
+            tls: None,
             shadow: None,
         };
         assert_eq!(

@@ -70,7 +70,7 @@ const LISTED: usize = 12;
 
 const VERDICTS: &str = "forwarded, dropped, redirected, translated, audit, error";
 const SHADOW_VERDICTS: &str = "forwarded, dropped, redirected, error";
-const PROTOCOLS: &str = "tcp, udp, icmp, icmpv6, sctp, http, grpc, dns, stream, kafka";
+const PROTOCOLS: &str = "tcp, udp, icmp, icmpv6, sctp, http, grpc, dns, tls, stream, kafka";
 
 impl FlowFilter {
     /// Refuses values that no record can ever have.
@@ -277,6 +277,7 @@ fn is_protocol(r: &FlowRecord, wanted: &str) -> bool {
             true
         }
         Some(L7Summary::Dns { .. }) if wanted.eq_ignore_ascii_case("dns") => true,
+        Some(L7Summary::Tls { .. }) if wanted.eq_ignore_ascii_case("tls") => true,
         _ => r.protocol.eq_ignore_ascii_case(wanted),
     }
 }

@@ -44,6 +44,8 @@ pub struct FlowTotals {
     pub grpc: Calls,
     /// DNS queries by (rcode if there was an answer, verdict).
     pub dns: BTreeMap<(Option<u8>, &'static str), u64>,
+    /// Hellos of TLS by (version, verdict), and what came instead of one.
+    pub tls: BTreeMap<(&'static str, &'static str), u64>,
     /// Requests that filters of byte streams told of, by (plugin, verdict).
     pub stream: BTreeMap<(String, &'static str), u64>,
     /// Other verdicts in shadow by (policy document, event, that verdict); of a flow when
@@ -140,6 +142,10 @@ impl FlowTotals {
             Some(L7Summary::Dns { rcode, .. }) => {
                 *self.dns.entry((*rcode, verdict)).or_default() += 1;
             }
+            Some(L7Summary::Tls { version, .. }) => {
+                let key = (known_version(version), verdict);
+                *self.tls.entry(key).or_default() += 1;
+            }
             Some(L7Summary::Stream { reader, .. }) => {
                 let key = (reader.clone(), verdict);
                 *self.stream.entry(key).or_default() += 1;
@@ -157,6 +163,13 @@ fn known_method(method: &str) -> &str {
         }
         _ => "other",
     }
+}
+
+/// As [`known_method`].
+fn known_version(version: &str) -> &'static str {
+    const VERSIONS: [&str; 5] = ["TLS 1.3", "TLS 1.2", "TLS 1.1", "TLS 1.0", "SSL 3.0"];
+    let known = VERSIONS.iter().find(|known| **known == version);
+    known.copied().unwrap_or("none")
 }
 
 /// Metric label of an event.

@@ -274,6 +274,10 @@ pub struct L7RuleSet {
     /// How HTTP is carried, as far as documents say.
     #[serde(default, skip_serializing_if = "HttpOptions::is_nothing")]
     pub http: HttpOptions,
+    /// What a client's hello must ask for before anything passes. Without it nothing is
+    /// said of TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsNames>,
     /// What would become of the same traffic if the documents in shadow were enforced,
     /// where that is something else. Part of the content: the kernel names one rule set
     /// per direction, and that leads to both.
@@ -328,6 +332,16 @@ impl L7Protocol {
             Self::Stream => "stream",
         }
     }
+}
+
+/// Names of servers that a client may ask for in TLS, before it encrypts; asking for none of
+/// them, for nothing, or speaking something else is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsNames {
+    /// The names, ORed.
+    pub names: Vec<FqdnSelector>,
+    /// The rule of each.
+    pub rules: Vec<RuleId>,
 }
 
 /// One plugin in a chain.
@@ -572,6 +586,7 @@ mod tests {
                     bound: false,
                     in_shadow: false,
                 }],
+                tls: None,
                 shadow: None,
             }
         };

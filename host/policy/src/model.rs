@@ -61,6 +61,7 @@ pub fn verdict(input: &Input, query: &Query<'_>) -> Option<Answer> {
         .find(|e| e.meta.full_name() == query.endpoint)?;
     let mut deny = None;
     let mut allows: Vec<(String, Option<&L7Rules>, bool)> = Vec::new();
+    let mut about: Vec<(&Peers, Vec<&PortRange>)> = Vec::new();
     let mut denies_by_default = None;
     for (policy, spec) in specs(input) {
         // What is in shadow is as if it were not there.
@@ -75,12 +76,13 @@ pub fn verdict(input: &Input, query: &Query<'_>) -> Option<Answer> {
             if rule.direction != query.direction || !is_peer(input, rule, query) {
                 continue;
             }
-            for (path, l7, exact) in matching(input, subject, rule, query) {
+            for (path, l7, exact, ranges) in matching(input, subject, rule, query) {
                 let name = short(policy, path);
                 if rule.deny {
                     deny.get_or_insert(name);
                 } else {
                     allows.push((name, l7, exact));
+                    about.push((&rule.peers, ranges));
                 }
             }
         }
@@ -102,7 +104,8 @@ pub fn verdict(input: &Input, query: &Query<'_>) -> Option<Answer> {
         return Some(plain(Verdict::DefaultDeny, denies_by_default));
     }
     let bound = bindings(input, subject, query);
-    let steering = allows.iter().find(|(_, l7, _)| l7.is_some());
+    let heard = without_silenced(&allows, &about);
+    let steering = heard.iter().find(|(_, l7, _)| l7.is_some());
     let first = allows.first().map(|(name, ..)| name.clone());
     let Some(protocol) = steering
         .and_then(|(_, l7, _)| protocol_of(input, (*l7)?))
@@ -123,7 +126,7 @@ pub fn verdict(input: &Input, query: &Query<'_>) -> Option<Answer> {
         l7: Some(L7 {
             protocol,
             // What may look at traffic of an open direction, may not refuse any.
-            rules: union(&allows)?.filter(|_| closed),
+            rules: union(&heard)?.filter(|_| closed),
             bound: bound
                 .into_iter()
                 .filter_map(|(_, plugin, _)| plugin)
@@ -215,16 +218,47 @@ fn is_peer(input: &Input, rule: &Rule, query: &Query<'_>) -> bool {
     })
 }
 
-/// The parts of a rule that cover the packet's port: path, L7 rules, and whether the
-/// port is named exactly.
+/// A plain rule opens nothing beside `serverNames` of the same peers and port, both as
+/// they are written.
+fn without_silenced<'a>(
+    allows: &[(String, Option<&'a L7Rules>, bool)],
+    about: &[(&Peers, Vec<&PortRange>)],
+) -> Vec<(String, Option<&'a L7Rules>, bool)> {
+    let asks = |peers: &Peers, ranges: &[&PortRange], selector: Option<&PeerSelector>| {
+        let all = allows.iter().zip(about);
+        let mut names = all.filter(|((_, l7, _), _)| matches!(l7, Some(L7Rules::ServerNames(_))));
+        names.any(|(_, (others, other_ranges))| {
+            other_ranges.iter().any(|range| ranges.contains(range))
+                && match (selector, others) {
+                    (None, others) => peers == *others,
+                    (Some(_), Peers::Any) => false,
+                    (Some(one), Peers::Of(all)) => all.iter().any(|(_, other)| one == other),
+                }
+        })
+    };
+    let heard = allows
+        .iter()
+        .zip(about)
+        .filter(|((_, l7, _), (peers, ranges))| {
+            let silenced = match peers {
+                Peers::Any => asks(peers, ranges, None),
+                Peers::Of(all) => all.iter().all(|(_, one)| asks(peers, ranges, Some(one))),
+            };
+            l7.is_some() || !silenced
+        });
+    heard.map(|(allow, _)| allow.clone()).collect()
+}
+
+/// The parts of a rule that cover the packet's port: path, L7 rules, whether the port is
+/// named exactly, and the ports as they are written.
 fn matching<'a>(
     input: &Input,
     subject: &Endpoint,
     rule: &'a Rule,
     query: &Query<'_>,
-) -> Vec<(&'a str, Option<&'a L7Rules>, bool)> {
+) -> Vec<(&'a str, Option<&'a L7Rules>, bool, Vec<&'a PortRange>)> {
     let Traffic::Of(items) = &rule.traffic else {
-        return vec![(rule.at.rule(), None, false)];
+        return vec![(rule.at.rule(), None, false, Vec::new())];
     };
     let names = match query.direction {
         Direction::Ingress => subject.port_names(),
@@ -243,7 +277,8 @@ fn matching<'a>(
                 PortRange::Numbers(first, last) => first == last,
                 PortRange::Named(_) => true,
             });
-            found.push((item.at.rule(), item.l7.as_ref(), exact));
+            let ranges = covering.iter().map(|ports| &ports.range).collect();
+            found.push((item.at.rule(), item.l7.as_ref(), exact, ranges));
         }
     }
     found
@@ -304,7 +339,7 @@ fn protocol_of(input: &Input, rules: &L7Rules) -> Option<L7Protocol> {
     match rules {
         L7Rules::Http(_) => Some(L7Protocol::Http),
         L7Rules::Dns(_) => Some(L7Protocol::Dns),
-        L7Rules::Kafka(_) => Some(L7Protocol::Stream),
+        L7Rules::Kafka(_) | L7Rules::ServerNames(_) => Some(L7Protocol::Stream),
         L7Rules::Plugin { name, .. } => input.plugins.get(name).copied(),
     }
 }
@@ -334,6 +369,10 @@ fn union(allows: &[(String, Option<&L7Rules>, bool)]) -> Option<Option<Vec<Strin
             Some(L7Rules::Kafka(list)) => {
                 texts.extend(list.iter().map(|(_, rule)| json(rule)));
                 "kafka"
+            }
+            Some(L7Rules::ServerNames(list)) => {
+                texts.extend(list.iter().map(|(_, name)| json(name)));
+                "tls"
             }
             Some(L7Rules::Plugin { name, rules, .. }) => {
                 open |= rules.iter().any(|(_, rule)| *rule == serde_json::json!({}));

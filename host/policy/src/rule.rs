@@ -232,6 +232,8 @@ pub enum L7Rules {
     Dns(Vec<(At, FqdnSelector)>),
     /// `rules.kafka`.
     Kafka(Vec<(At, KafkaRule)>),
+    /// `serverNames`: what a client may ask for before it encrypts.
+    ServerNames(Vec<(At, FqdnSelector)>),
     /// `rules.l7proto` with `rules.l7`.
     Plugin {
         /// Where its name was written.

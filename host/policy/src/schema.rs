@@ -340,6 +340,10 @@ fn to_ports(direction: Direction, deny: bool) -> Value {
     let mut properties = json!({"ports": list(port)});
     if !deny {
         properties["rules"] = l7(direction);
+        properties["serverNames"] = about(
+            "Names of servers that clients may ask for in TLS: a name, or a pattern like `*.example.com`.",
+            list(word()),
+        );
     }
     object(properties, &[])
 }

@@ -237,7 +237,7 @@ impl Inspector for Imagined<'_> {
             }
             L7Summary::Dns { rcode, .. } => rcode.unwrap_or_default().into(),
             // No such question is asked.
-            L7Summary::Stream { .. } => 0,
+            L7Summary::Stream { .. } | L7Summary::Tls { .. } => 0,
         };
         *self.outcome.borrow_mut() = Outcome {
             attribution,

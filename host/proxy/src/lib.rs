@@ -25,6 +25,7 @@ mod stream;
 mod tables;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod turns;
 mod upstream;
 mod worker;

@@ -126,12 +126,16 @@ impl Records {
             (false, Some(_)) => &self.counters.failed,
         };
         Counters::add(outcome);
-        let (histogram, us) = match &record.l7 {
-            L7Summary::Http { latency_us, .. } => (&self.counters.http, *latency_us),
-            L7Summary::Dns { latency_us, .. } => (&self.counters.dns, *latency_us),
-            L7Summary::Stream { latency_us, .. } => (&self.counters.stream, *latency_us),
+        let answered = match &record.l7 {
+            L7Summary::Http { latency_us, .. } => Some((&self.counters.http, *latency_us)),
+            L7Summary::Dns { latency_us, .. } => Some((&self.counters.dns, *latency_us)),
+            L7Summary::Stream { latency_us, .. } => Some((&self.counters.stream, *latency_us)),
+            // When it is answered nobody sees.
+            L7Summary::Tls { .. } => None,
         };
-        histogram.add(Duration::from_micros(us));
+        if let Some((histogram, us)) = answered {
+            histogram.add(Duration::from_micros(us));
+        }
         let mut waiting = outbox.waiting();
         if waiting.records.len() < MAX_RECORDS {
             waiting.records.push(record);

@@ -18,7 +18,7 @@ use tidegate_policy::{
 };
 
 use super::{
-    decide::{Chain, Side},
+    decide::{Chain, Side, tls::ServerNames},
     dns::Quotas,
     masquerade::Masquerade,
     records::{Learned, Outbox, Records},
@@ -35,6 +35,9 @@ pub trait Plugins: Send + Sync {
     /// How every binding is doing.
     fn bindings(&self) -> Vec<BindingStats>;
 }
+
+/// Names that clients have to ask for in TLS, by rule set.
+type Names = BTreeMap<L7Id, Arc<ServerNames>>;
 
 /// One generation, ready to decide with.
 pub(super) struct State {
@@ -58,6 +61,10 @@ pub(super) struct State {
     pub(super) tunnels: BTreeSet<L7Id>,
     /// How HTTP is carried, by rule set, where documents say so.
     http: BTreeMap<L7Id, HttpOptions>,
+    /// Names that clients have to ask for in TLS, of the rule sets that say so.
+    names: Arc<Names>,
+    /// Those of the generation before; see `before`.
+    names_before: Arc<Names>,
     /// What is rehearsed of the traffic of a rule set, where that is something else.
     shadows: BTreeMap<L7Id, Rehearsed>,
     /// Plugins of the generation before. The kernel changes over a moment after the
@@ -96,6 +103,14 @@ impl State {
         let sets = snapshot.l7.iter();
         let http = sets.map(|(id, set)| (*id, set.http));
         let http_before = before.iter().flat_map(|before| &before.http);
+        let names_before = before.map(|before| before.names.clone());
+        let names_before = names_before.unwrap_or_default();
+        let names = snapshot.l7.iter().filter_map(|(id, set)| {
+            let names = set.tls.as_ref()?;
+            let known = names_before.get(id).cloned();
+            let known = known.unwrap_or_else(|| Arc::new(ServerNames::new(names)));
+            Some((*id, known))
+        });
         let shadows_before = before.iter().flat_map(|before| &before.shadows);
         // An id means the same content for ever.
         let before_it = before.iter().flat_map(|before| &before.tunnels);
@@ -112,6 +127,8 @@ impl State {
             shadows: shadows
                 .chain(shadows_before.map(|(id, shadow)| (*id, *shadow)))
                 .collect(),
+            names: Arc::new(names.collect()),
+            names_before,
             generation: snapshot.generation,
             identities: identities.collect(),
             fqdn: fqdn
@@ -143,6 +160,12 @@ impl State {
         self.shadows.get(&set).copied()
     }
 
+    /// The names that clients have to ask for in TLS, if the rule set says so.
+    pub(super) fn server_names(&self, set: L7Id) -> Option<&ServerNames> {
+        let before = || self.names_before.get(&set);
+        self.names.get(&set).or_else(before).map(AsRef::as_ref)
+    }
+
     /// The same decisions, with tables from another agent.
     pub(super) fn with_tables(&self, tables: Arc<Tables>) -> Self {
         self.with(self.plugins.clone(), tables)
@@ -165,6 +188,8 @@ impl State {
             outward: self.outward.clone(),
             tunnels: self.tunnels.clone(),
             http: self.http.clone(),
+            names: self.names.clone(),
+            names_before: self.names_before.clone(),
             shadows: self.shadows.clone(),
             plugins,
             before: self.before.clone(),

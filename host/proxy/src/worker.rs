@@ -35,7 +35,7 @@ use super::{
     plugins,
     records::Counters,
     state::{Shared, View},
-    stream,
+    stream, tls,
     turns::{Counter, INTERVAL},
     upstream::keep_alive,
 };
@@ -237,7 +237,10 @@ async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
     match flow.reading() {
         Reading::As(L7Protocol::Http) => http::serve(client, flow, activity).await,
         Reading::As(L7Protocol::Dns) => dns::serve(client, flow, activity.budget()).await,
-        Reading::As(L7Protocol::Stream) => stream::serve(client, flow, activity).await,
+        Reading::As(L7Protocol::Stream) => match flow.asks_for_server_name() {
+            Some(audit) => tls::serve(client, flow, activity, audit).await,
+            None => stream::serve(client, flow, activity, None).await,
+        },
         Reading::Opaque => {
             activity.enter(Phase::Tunnel);
             tokio::select! {

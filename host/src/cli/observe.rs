@@ -208,6 +208,30 @@ fn l7_text(l7: &L7Summary) -> String {
             };
             format!("{version} {method} {url} {status} {latency_us}us")
         }
+        L7Summary::Tls {
+            server_name,
+            version,
+            ech,
+            status,
+            alert,
+            ..
+        } => {
+            let hidden = if *ech { "(outer name)" } else { "" };
+            let alert = alert.map(|alert| format!("alert {alert}"));
+            let version = match version.is_empty() {
+                true => "TLS",
+                false => version,
+            };
+            let words = [
+                version,
+                server_name,
+                hidden,
+                status,
+                alert.as_deref().unwrap_or(""),
+            ];
+            let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+            words.join(" ")
+        }
         L7Summary::Stream {
             reader,
             command,

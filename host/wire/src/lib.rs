@@ -8,3 +8,4 @@ pub mod http;
 pub mod http1;
 pub mod http2;
 pub mod path;
+pub mod tls;

@@ -1,7 +1,7 @@
 //! A world to test in. Reading order: [`tag`] (names, and how everything is removed
 //! again), [`place`] (where a process runs), [`process`], [`world`] (the topology),
 //! [`node`] (files, agent, command line), `compiled` (what it need not compile again),
-//! [`server`], [`peer`], [`traffic`] and [`load`] (what it talks to), [`raw`] (packets of any
+//! [`server`], [`tls`], [`peer`], [`traffic`] and [`load`] (what it talks to), [`raw`] (packets of any
 //! make), [`capture`] (what arrived), [`tunnel`] (another way out), [`flows`] (what the kernel remembers), [`eventually()`].
 //!
 //! Nothing here touches devices, routes or firewall of the root namespace, nor the
@@ -21,6 +21,7 @@ pub mod process;
 pub mod raw;
 pub mod server;
 pub mod tag;
+pub mod tls;
 pub mod traffic;
 pub mod tunnel;
 pub mod world;

@@ -1,6 +1,8 @@
 //! Audit mode: what policy would refuse passes, in the kernel and in the proxy, and is
 //! told as such.
 
+use std::io::{Read as _, Write as _};
+
 use anyhow::{Result, ensure};
 use tidegate_tests::harness::{Curl, server};
 
@@ -23,7 +25,20 @@ spec:
     - ports: [{port: "53", protocol: ANY}]
       rules:
         dns: [{matchName: allowed.example}]
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: asks-for-names, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: backend}}
+  ingress:
+  - toPorts:
+    - ports: [{port: "8025", protocol: TCP}]
+      serverNames: [mail.example]
 "#;
+
+/// A port whose server speaks first.
+const GREETS: u16 = 8025;
 
 #[test]
 fn what_would_be_refused_passes_and_is_told() -> Result<()> {
@@ -40,8 +55,21 @@ fn what_would_be_refused_passes_and_is_told() -> Result<()> {
     shop.world
         .node
         .write("tidegate.yaml", config + "\npolicy: {mode: audit}\n")?;
+    server::tcp(&shop.backend, GREETS, |mut stream| {
+        stream.write_all(b"220 hello\r\n")?;
+        // Until the client has read it.
+        stream.read(&mut [0]).map(drop)
+    })?;
     shop.world.node.start()?;
     let node = &shop.world.node;
+
+    // A client that is told to ask for a name, and waits for the server to speak.
+    let mut waits = server::connect(&shop.stranger, (shop.backend.v4, GREETS))?;
+    let mut greeting = [0; 11];
+    waits.read_exact(&mut greeting)?;
+    let record = node.record(&["--protocol", "tls", "--verdict", "audit"], |_| true)?;
+    let status = record["l7"]["status"].as_str().unwrap_or_default();
+    ensure!(status.contains("no ClientHello within 1 s"), "{record}");
 
     // A packet, a request and a query that policy refuses.
     Curl::get(shop.url(PLAIN, "/")).expect(&shop.stranger, 200)?;

@@ -32,4 +32,5 @@ mod services;
 mod shadow;
 mod shop;
 mod steering;
+mod tls;
 mod tunnels;

@@ -62,6 +62,8 @@ pub(super) struct Clause {
     /// Ports; `None` means all of all protocols.
     pub(super) ports: Option<Vec<Ports>>,
     pub(super) l7: Option<L7Clause>,
+    /// Index of its spec.
+    spec: usize,
     /// Index of its rule, for who is selected.
     rule: usize,
     policy: Arc<Policy>,
@@ -77,6 +79,11 @@ impl Clause {
         self.meta().is_shadow()
     }
 
+    /// Whom it selects, as written.
+    pub(super) fn peers(&self) -> &Peers {
+        &self.policy.specs[self.spec].rules[self.rule].peers
+    }
+
     /// Does it name ports of the peer?
     pub(super) fn names_ports_of_peers(&self) -> bool {
         let is_name = |ports: &Ports| matches!(ports.range, PortRange::Named(_));
@@ -90,6 +97,7 @@ pub(super) enum L7Clause {
     Http(Vec<(RuleId, HttpRule)>),
     Dns(Vec<(RuleId, FqdnSelector)>),
     Kafka(Vec<(RuleId, KafkaRule)>),
+    ServerNames(Vec<(RuleId, FqdnSelector)>),
     Plugin {
         at: At,
         name: String,
@@ -183,7 +191,7 @@ impl FlatPolicy {
             let id = register.id(&spec.at)?;
             let mut flat = FlatSpec {
                 id,
-                clauses: flatten(policy, spec, &mut register)?,
+                clauses: flatten(policy, index, &mut register)?,
                 subjects: BTreeSet::new(),
                 peers: spec
                     .rules
@@ -314,15 +322,16 @@ impl FlatBinding {
 
 fn flatten(
     policy: &Arc<Policy>,
-    spec: &Spec,
+    index: usize,
     register: &mut Register<'_>,
 ) -> Result<Vec<Clause>, Exhausted> {
     let mut clauses = Vec::new();
-    for (position, rule) in spec.rules.iter().enumerate() {
+    for (position, rule) in policy.specs[index].rules.iter().enumerate() {
         let clause = |id, at: &At, ports, l7| Clause {
             id,
             direction: rule.direction,
             deny: rule.deny,
+            spec: index,
             rule: position,
             ports,
             l7,
@@ -349,6 +358,7 @@ fn flatten_l7(item: &PortRule, register: &mut Register<'_>) -> Result<Option<L7C
         Some(L7Rules::Http(rules)) => Some(L7Clause::Http(number(rules, register)?)),
         Some(L7Rules::Dns(rules)) => Some(L7Clause::Dns(number(rules, register)?)),
         Some(L7Rules::Kafka(rules)) => Some(L7Clause::Kafka(number(rules, register)?)),
+        Some(L7Rules::ServerNames(names)) => Some(L7Clause::ServerNames(number(names, register)?)),
         Some(L7Rules::Plugin { at, name, rules }) => Some(L7Clause::Plugin {
             at: at.clone(),
             name: name.clone(),

@@ -7,11 +7,12 @@ use sha2::{Digest, Sha256};
 use super::{
     clause::{Clause, FlatBinding, L7Clause},
     rows::Speaker,
+    server_names,
 };
 use crate::{
     compiled::{
         Decision, DnsRules, FailMode, FqdnSelector, HttpRule, HttpRules, KafkaRule, KafkaRules,
-        L7Id, L7Protocol, L7RuleSet, PluginUse, Rehearsed, RuleId, Verdict,
+        L7Id, L7Protocol, L7RuleSet, PluginUse, Rehearsed, RuleId, TlsNames, Verdict,
     },
     http_options::HttpOptions,
     ids::{Exhausted, Interner, Number},
@@ -24,6 +25,8 @@ const HTTP: &str = "http";
 /// Name of the built-in DNS matcher.
 const DNS: &str = "dns";
 const KAFKA: &str = "kafka";
+/// What stands for `serverNames`, which the proxy itself compares.
+const TLS: &str = "tls";
 
 /// L7 rule sets of one table by number, which is held.
 #[derive(Debug)]
@@ -248,8 +251,11 @@ impl Context<'_> {
             ..Gathered::default()
         };
         for (clause, exact) in &spoken {
-            found.add(clause, *exact, self.plugins)?;
+            if !server_names::silence(&spoken, clause) {
+                found.add(clause, *exact, self.plugins)?;
+            }
         }
+        let tls = found.server_names();
         let Some(protocol) = found.protocol.or(bound.first().map(|b| b.binding.protocol)) else {
             return Ok(Settled::plain(Verdict::Allow, allowed));
         };
@@ -284,6 +290,7 @@ impl Context<'_> {
                 protocol,
                 chain,
                 http,
+                tls,
                 shadow: None,
             }),
         })
@@ -301,6 +308,7 @@ struct Gathered<'p> {
     http: Vec<(RuleId, &'p HttpRule)>,
     dns: Vec<(RuleId, &'p FqdnSelector)>,
     kafka: Vec<(RuleId, &'p KafkaRule)>,
+    names: Vec<(RuleId, &'p FqdnSelector)>,
     custom: Vec<(RuleId, &'p serde_json::Value)>,
     /// The endpoint is not in default deny in this direction.
     unrestricted: bool,
@@ -326,6 +334,7 @@ impl<'p> Gathered<'p> {
             Some(L7Clause::Http(_)) => (HTTP, L7Protocol::Http),
             Some(L7Clause::Dns(_)) => (DNS, L7Protocol::Dns),
             Some(L7Clause::Kafka(_)) => (KAFKA, L7Protocol::Stream),
+            Some(L7Clause::ServerNames(_)) => (TLS, L7Protocol::Stream),
             Some(L7Clause::Plugin { at, name, .. }) => match plugins.get(name) {
                 Some(protocol) => (name.as_str(), *protocol),
                 None => return Err(unknown_plugin(clause, at, name)),
@@ -343,6 +352,7 @@ impl<'p> Gathered<'p> {
             Some(L7Clause::Http(rules)) => extend(&mut self.http, rules),
             Some(L7Clause::Dns(rules)) => extend(&mut self.dns, rules),
             Some(L7Clause::Kafka(rules)) => extend(&mut self.kafka, rules),
+            Some(L7Clause::ServerNames(names)) => extend(&mut self.names, names),
             Some(L7Clause::Plugin { rules, .. }) => extend(&mut self.custom, rules),
             None => {}
         }
@@ -354,9 +364,19 @@ impl<'p> Gathered<'p> {
         self.http.iter().any(|(_, rule)| !rule.actions.is_empty())
     }
 
-    /// The plugin that applies the rules; `None` if everything is allowed anyway.
+    /// The names a client may ask for; `None` if it may ask for any, or for nothing.
+    fn server_names(&self) -> Option<TlsNames> {
+        let asks = !self.names.is_empty() && !self.open && !self.unrestricted;
+        asks.then(|| TlsNames {
+            names: self.names.iter().map(|(_, name)| (*name).clone()).collect(),
+            rules: numbers(&self.names),
+        })
+    }
+
+    /// The plugin that applies the rules; `None` if everything is allowed anyway, or none
+    /// is needed.
     fn plugin(&self) -> Option<PluginUse> {
-        let reader = self.reader?;
+        let reader = self.reader.filter(|reader| *reader != TLS)?;
         let (open, config, rules) = match self.protocol? {
             // A plain allow opens HTTP whatever ports it covers, but DNS only where it
             // names the same port: Cilium's proxy looks at the filters of that port alone.

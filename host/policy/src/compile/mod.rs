@@ -7,6 +7,7 @@ mod claims;
 mod clause;
 mod decide;
 mod rows;
+mod server_names;
 mod services;
 mod tables;
 mod universe;

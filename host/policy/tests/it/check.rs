@@ -168,7 +168,10 @@ impl Question {
         };
         let set = |id: &u32| {
             let L7RuleSet {
-                protocol, chain, ..
+                protocol,
+                chain,
+                tls,
+                ..
             } = &compiled.l7[id];
             let used = chain.iter().map(|used| {
                 let rules: Vec<_> = used
@@ -178,7 +181,11 @@ impl Question {
                     .collect();
                 (&used.plugin, &used.config, rules, used.bound)
             });
-            format!("{protocol:?} {:?}", used.collect::<Vec<_>>())
+            let tls = tls.as_ref().map(|tls| {
+                let rules = tls.rules.iter().map(|r| compiled.rules[r].short());
+                (&tls.names, rules.collect::<Vec<_>>())
+            });
+            format!("{protocol:?} {:?} {tls:?}", used.collect::<Vec<_>>())
         };
         let mut sets: Vec<String> = any.sets.iter().map(set).collect();
         sets.sort();
@@ -246,7 +253,17 @@ fn address(input: &Input, peer: &str) -> IpAddr {
 
 /// A rule set in the model's words.
 fn l7_of(set: &L7RuleSet) -> L7 {
-    let mut rules = None;
+    let names = set.tls.as_ref().map(|tls| {
+        assert_eq!(tls.names.len(), tls.rules.len(), "one id per name");
+        let mut texts: Vec<String> = tls
+            .names
+            .iter()
+            .map(|name| serde_json::to_string(name).unwrap())
+            .collect();
+        texts.sort();
+        texts
+    });
+    let mut rules = names;
     let mut bound = Vec::new();
     for plugin in &set.chain {
         let config: serde_json::Value = serde_json::from_str(&plugin.config).unwrap();

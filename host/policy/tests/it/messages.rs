@@ -552,3 +552,32 @@ fn rules_of_kafka_that_can_never_match_and_lists_of_none() {
         check_ingress(&with(&format!("{kind}: []")), &[&told]);
     }
 }
+
+#[test]
+fn server_names() {
+    let with = |ports: &str, rest: &str| format!("toPorts: [{{ports: [{ports}], {rest}}}]");
+    let tcp = "{port: '443', protocol: TCP}";
+    check_ingress(
+        &with(tcp, "serverNames: [a/b, '', [a], api.example]"),
+        &[
+            "p.yaml:7:69: spec.ingress[0].toPorts[0].serverNames[0]: the character `/` cannot be part of it; allowed are letters, digits, `-`, `_`, `.` and `*` (a/b); a name like api.example.com, or a pattern like *.example.com",
+            "p.yaml:7:74: spec.ingress[0].toPorts[0].serverNames[1]: must not be empty ()",
+            "p.yaml:7:78: spec.ingress[0].toPorts[0].serverNames[2]: expected a string, found a list",
+        ],
+    );
+    check_ingress(
+        &with("{port: '443'}", "serverNames: [api.example]"),
+        &[
+            "p.yaml:7:24: spec.ingress[0].toPorts[0].ports[0]: `serverNames` apply to TCP only: over UDP nobody could read them; write protocol: TCP",
+        ],
+    );
+    check_ingress(
+        &with(
+            tcp,
+            "serverNames: [api.example], rules: {http: [{path: /}]}",
+        ),
+        &[
+            "p.yaml:7:15: spec.ingress[0].toPorts[0]: L7 rules beside `serverNames` need `terminatingTLS`: what is encrypted cannot be read; take one of them out",
+        ],
+    );
+}

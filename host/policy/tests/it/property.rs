@@ -53,8 +53,8 @@ const PEERS: [(&str, &[&str]); 13] = [
 ];
 
 /// Ports on both sides of every boundary of the ranges below.
-const PORTS: [u16; 16] = [
-    0, 1, 52, 53, 54, 79, 80, 81, 1023, 1024, 5432, 8079, 8080, 8081, 32768, 65535,
+const PORTS: [u16; 18] = [
+    0, 1, 52, 53, 54, 79, 80, 81, 1023, 1024, 5432, 8079, 8080, 8081, 8443, 8444, 32768, 65535,
 ];
 
 fn words(list: &'static [&'static str]) -> BoxedStrategy<String> {
@@ -183,7 +183,20 @@ fn to_ports(egress: bool, deny: bool) -> BoxedStrategy<String> {
     let http = (http_port, http())
         .prop_map(|(port, rules)| format!("{{ports: [{port}], rules: {{http: {rules}}}}}"))
         .boxed();
-    let mut choices = vec![(3, plain), (3, http)];
+    // On a port of their own, which is also said plainly: the same range or another.
+    let asking = words(&[
+        ", serverNames: [a.example.com]",
+        ", serverNames: ['*.example.com', a.example.com]",
+        "",
+    ]);
+    let tls_port = words(&[
+        "{port: '8443', protocol: TCP}",
+        "{port: '8443', endPort: 8444, protocol: TCP}",
+    ]);
+    let tls = (tls_port, asking)
+        .prop_map(|(port, names)| format!("{{ports: [{port}]{names}}}"))
+        .boxed();
+    let mut choices = vec![(3, plain), (3, http), (3, tls)];
     if egress {
         let names = words(&[
             "[{matchPattern: '*.example.com'}]",

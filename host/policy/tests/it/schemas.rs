@@ -111,6 +111,9 @@ fn spec() -> Value {
             let produce = json!({"role": "produce", "topic": "a", "clientID": "c"});
             let fetch = json!({"apiKey": "fetch", "apiVersion": "12"});
             all.push(with_l7(json!({"kafka": [produce, fetch]})));
+            let tls = json!([{"port": "443", "protocol": "TCP"}]);
+            let names = json!(["api.example.com", "**.example.org"]);
+            all.push(json!({"toPorts": [{"ports": tls, "serverNames": names}]}));
         }
         if peer == "to" && !deny {
             all.push(json!({"toFQDNs": [{"matchPattern": "*.example.com"}]}));

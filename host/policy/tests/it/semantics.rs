@@ -953,3 +953,65 @@ fn kafka_rules_are_read_by_their_plugin() {
         "{problems:?}"
     );
 }
+
+/// `serverNames` of several rules are one list. A plain rule opens the port beside them,
+/// unless it is for the very same peers and port: Cilium takes those two for one.
+#[test]
+fn server_names_unite_as_in_cilium() {
+    let names = |peers: &str, names: &str| {
+        format!(
+            "ingress: [{{{peers}toPorts: [{{ports: [{{port: '443', protocol: TCP}}], serverNames: [{names}]}}]}}]"
+        )
+    };
+    let plain =
+        |peers: &str, ports: &str| format!("ingress: [{{{peers}toPorts: [{{ports: [{ports}]}}]}}]");
+    let client = "fromEndpoints: [{matchLabels: {app: client}}], ";
+    let other = "fromEndpoints: [{matchLabels: {app: other}}], ";
+    let (tcp, any) = ("{port: '443', protocol: TCP}", "{port: '443'}");
+    let question = "a/web < a/client tcp/443";
+    let (api, www) = (
+        names(client, "api.example"),
+        names(client, "'*.example', api.example"),
+    );
+    check(
+        &[&api],
+        &[(question, "redirect 1 by a/p0 ingress[0].toPorts[0]")],
+    );
+    check(&[&api], &[("a/web < a/dns tcp/443", "default-deny")]);
+    check(&[&api, &www], &[(question, "redirect 2 by a/p0")]);
+    check(&[&names(client, "")], &[(question, "allow")]);
+    for same in [plain(client, tcp), plain(client, any)] {
+        check(&[&api, &same], &[(question, "redirect 1 by a/p0")]);
+        check(&[&same, &api], &[(question, "redirect 1 by a/p1")]);
+    }
+    for opens in [
+        plain("", tcp),
+        plain(client, "{port: '0', protocol: TCP}"),
+        plain(client, "{port: '443', endPort: 444, protocol: TCP}"),
+        format!("ingress: [{{{}}}]", client.trim_end_matches(", ")),
+        // Of its peers one is not asked for names.
+        plain(&client.replace("}}]", "}}, {}]"), tcp),
+    ] {
+        check(&[&api, &opens], &[(question, "redirect all")]);
+    }
+    let nobody_else = [names("", "api.example"), plain("", tcp), plain(other, tcp)];
+    let nobody_else: Vec<&str> = nobody_else.iter().map(String::as_str).collect();
+    check(&nobody_else, &[(question, "redirect 1")]);
+    // Where no default deny is on, they refuse nothing.
+    let open = format!("enableDefaultDeny: {{ingress: false}}\n{api}");
+    check(&[&open], &[(question, "redirect all")]);
+    // A denial wins, and what cannot be read cannot be judged by request.
+    let denied = plain(client, tcp).replace("ingress", "ingressDeny");
+    check(&[&api, &denied], &[(question, "deny")]);
+    let mut input = Input::default();
+    let http = api.replace("serverNames: [api.example]", "rules: {http: [{path: /}]}");
+    let both = policy("p0", &api) + &policy("p1", &http);
+    read(&mut input, "t.yaml", &(endpoints() + &both));
+    let problems = compile(&input, &mut Ids::default()).expect_err("a conflict");
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.message.contains("http rules meet tls rules")),
+        "{problems:?}"
+    );
+}

@@ -13,6 +13,7 @@ mod rehearsal;
 pub mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod tls;
 mod walk;
 
 use tidegate_contract::Rehearsed;

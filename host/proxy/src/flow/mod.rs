@@ -5,6 +5,7 @@ mod facts;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{
     cell::{Cell, RefCell},
@@ -227,6 +228,12 @@ impl FlowContext {
         }
     }
 
+    /// Is what the kernel decided about the flow of the generation in use, or else for good?
+    pub(super) fn is_up_to_date(&self) -> bool {
+        let latest = self.view.current().state.generation;
+        self.origin == Origin::HostService || self.facts.get().generation == latest
+    }
+
     /// Both directions, egress first, with their rule sets.
     fn sides<'l>(&self, local: &'l Local) -> Result<[Side<'l>; 2], String> {
         let side = |asked: Asked, ingress| -> Result<Side<'l>, String> {
@@ -348,8 +355,8 @@ impl FlowContext {
                 shorten(method);
             }
             L7Summary::Dns { query, .. } => shorten(query),
-            // The room that runs plugins has seen to it.
-            L7Summary::Stream { .. } => {}
+            // Who reads them has seen to it.
+            L7Summary::Stream { .. } | L7Summary::Tls { .. } => {}
         }
         let facts = self.facts.get();
         self.view.keep(L7Record {

@@ -105,6 +105,7 @@ fn what_is_in_shadow_is_told_of_a_request_that_is_read() {
         protocol: HTTP,
         http: Default::default(),
         chain: Vec::new(),
+        tls: None,
         shadow: Some(shadow),
     };
     let mut snapshot = snapshot(1);

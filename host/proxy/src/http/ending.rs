@@ -33,7 +33,7 @@ pub(crate) fn in_order(stream: &TcpStream) {
 
 /// Sends `bytes`, ends our side, and hears the client out within bounds: bytes left
 /// unread would be answered by a reset, which could cost it our last answer.
-pub(super) async fn last_words(client: &mut TcpStream, bytes: &[u8]) {
+pub(crate) async fn last_words(client: &mut TcpStream, bytes: &[u8]) {
     in_order(client);
     let end = async {
         client.write_all(bytes).await?;

@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 use self::buffer::Buffer;
 pub use self::inspect::Inspector;
 pub(super) use self::{
-    ending::{cut_off, in_order},
+    ending::{cut_off, in_order, last_words},
     tunnel::carry,
     watchdog::{Activity, Client, Phase},
 };

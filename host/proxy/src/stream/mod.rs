@@ -13,19 +13,24 @@ mod tests;
 
 use std::{cell::RefCell, collections::VecDeque, io, sync::Weak, time::Duration};
 
+use tidegate_wire::tls::{NoHello, Watch, alert};
 use tokio::{net::TcpStream, time::Instant};
 
 pub(crate) use self::pipe::{Pipe, ShadowContent};
 use self::stage::index;
 use crate::{
     budget::{NO_MEMORY, Taken},
-    decide::stream::{
-        StreamDirection::{self, ToClient, ToServer},
-        Unknown,
+    decide::{
+        Attribution,
+        stream::{
+            StreamDirection::{self, ToClient, ToServer},
+            Unknown,
+        },
     },
     flow::FlowContext,
-    http::{Activity, Phase, cut_off, in_order},
+    http::{Activity, Phase, carry, cut_off, in_order},
     state::State,
+    tls::{Opening, with_alert, with_status},
 };
 
 /// Bytes read at once.
@@ -49,7 +54,13 @@ thread_local! {
 }
 
 /// Relays one connection through its filters until either end, or one of them, closes it.
-pub(crate) async fn serve(client: TcpStream, flow: &FlowContext, activity: &Activity) {
+/// With an `opening` what was read before goes first, and goes on being looked after.
+pub(crate) async fn serve(
+    mut client: TcpStream,
+    flow: &FlowContext,
+    activity: &Activity,
+    opening: Option<Opening>,
+) {
     activity.enter(Phase::Tunnel);
     let begun = tokio::select! {
         begun = begin(flow) => begun,
@@ -70,10 +81,14 @@ pub(crate) async fn serve(client: TcpStream, flow: &FlowContext, activity: &Acti
         upstream = flow.connect_upstream() => upstream,
         () = activity.evicted() => return cut_off(&client),
     };
-    let upstream = match upstream {
+    let mut upstream = match upstream {
         Ok(upstream) => upstream,
         Err(error) => {
-            flow.stream_failed(format!("upstream unreachable: {error}"));
+            let error = format!("upstream unreachable: {error}");
+            match opening {
+                Some(opening) => flow.hello_failed(error, opening.summary),
+                None => flow.stream_failed(error),
+            }
             return cut_off(&client);
         }
     };
@@ -87,11 +102,27 @@ pub(crate) async fn serve(client: TcpStream, flow: &FlowContext, activity: &Acti
         ends: [End::of(&client), End::of(&upstream)],
         memory: Vec::new(),
         changed: None,
+        opening: None,
     };
-    let ended = relay.run().await;
+    let ended = match opening {
+        Some(opening) => match relay.open(opening) {
+            Ok(()) => relay.run().await,
+            Err(_) => Ended::Cut,
+        },
+        None => relay.run().await,
+    };
     relay.pipe.end();
     keep_records(&mut relay.pipe, flow);
-    let ends = relay.ends;
+    let Relay { ends, opening, .. } = relay;
+    if ended == Ended::Unread {
+        activity.enter(Phase::Tunnel);
+        tokio::select! {
+            () = carry(&mut client, &mut upstream, activity.budget()) => {}
+            () = activity.evicted() => {}
+            () = to_be_judged(flow, opening) => {}
+        }
+        return;
+    }
     if ended == Ended::InOrder {
         in_order(&client);
         in_order(&upstream);
@@ -110,6 +141,37 @@ async fn begin(flow: &FlowContext) -> Result<(Pipe, Weak<State>), Unknown> {
             }
             begun => return begun,
         }
+    }
+}
+
+/// How often it is looked whether the rules of a connection that passes unread still say so.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Returns once the rules do not let a connection pass any more that asked for this, or want
+/// it read.
+async fn to_be_judged(flow: &FlowContext, opening: Option<Opening>) {
+    let Some(Opening { asked, summary, .. }) = opening else {
+        return;
+    };
+    let mut seen = Weak::new();
+    loop {
+        let state = flow.state();
+        if !state.ptr_eq(&seen) {
+            let reads = flow.stream_contents();
+            let (passes, attribution) = flow.decide_hello(asked.as_ref());
+            if !passes {
+                let why = "its rules have changed".to_owned();
+                return flow.record(attribution, false, with_status(summary, why));
+            }
+            if !reads.is_ok_and(|(filters, _)| filters.is_empty()) {
+                return;
+            }
+            // The kernel decides about a flow anew with its next packet.
+            if flow.is_up_to_date() {
+                seen = state;
+            }
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -137,6 +199,8 @@ enum Ended {
     InOrder,
     /// It was cut off.
     Cut,
+    /// It has not: from now on it passes unread.
+    Unread,
 }
 
 /// One end of the connection.
@@ -191,6 +255,8 @@ struct Relay<'a> {
     memory: Vec<Taken>,
     /// Its rules have changed: it ends then at the latest.
     changed: Option<Instant>,
+    /// How it began, if it was asked which server the client wants.
+    opening: Option<Opening>,
 }
 
 /// Something that can go on.
@@ -210,6 +276,9 @@ impl Relay<'_> {
             }
             if self.changed.is_some() && self.pipe.is_quiet() && self.is_written() {
                 return Ended::Cut;
+            }
+            if self.passes_unread() {
+                return Ended::Unread;
             }
             let idle = self.pipe.memory() == 0 && self.is_written();
             self.activity
@@ -279,6 +348,12 @@ impl Relay<'_> {
         }
         let end = bytes.is_empty();
         self.ends[from].ended |= end;
+        let bytes = self.look_at(direction, bytes)?;
+        self.take(direction, bytes, end)
+    }
+
+    /// Gives what came, or what was read before, to the filters.
+    fn take(&mut self, direction: StreamDirection, bytes: Vec<u8>, end: bool) -> io::Result<()> {
         let mut out = Default::default();
         self.pipe.take(direction, bytes, end, &mut out);
         self.send(out)
@@ -309,6 +384,78 @@ impl Relay<'_> {
         Ok(true)
     }
 
+    /// Begins with what was read before.
+    fn open(&mut self, mut opening: Opening) -> io::Result<()> {
+        let held = std::mem::take(&mut opening.held);
+        self.opening = Some(opening);
+        self.take(ToServer, held, false)?;
+        let rest = self.look_at(ToServer, Vec::new())?;
+        self.take(ToServer, rest, false)
+    }
+
+    /// What passes of what came, as long as the client may still ask for something else.
+    fn look_at(&mut self, direction: StreamDirection, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+        let Some(opening) = &mut self.opening else {
+            return Ok(bytes);
+        };
+        let Some(watch) = &mut opening.watch else {
+            return Ok(bytes);
+        };
+        let (mut passed, mut late) = (Vec::new(), Vec::new());
+        let looked = match direction {
+            ToServer => watch.from_client(&bytes, &mut passed),
+            ToClient => {
+                let is_late = watch.from_server(&bytes);
+                passed = bytes;
+                match is_late {
+                    true => watch.from_client(&[], &mut late),
+                    false => Ok(()),
+                }
+            }
+        };
+        if watch.is_open() {
+            opening.watch = None;
+        }
+        if let Err(error) = looked {
+            self.refuse(error);
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        if !late.is_empty() {
+            self.take(ToServer, late, false)?;
+        }
+        Ok(passed)
+    }
+
+    /// A second hello that may not be: the server hears nothing of it.
+    fn refuse(&mut self, error: NoHello) {
+        let Some(opening) = &self.opening else {
+            return;
+        };
+        let description = Some(alert::ACCESS_DENIED);
+        let alert = alert::fatal(opening.legacy_version, alert::ACCESS_DENIED);
+        self.ends[0].unwritten.extend(alert);
+        let summary = with_status(opening.summary.clone(), error.to_string());
+        let attribution = Attribution {
+            rules: self.flow.asking_rules(),
+            unmatched: true,
+            ..Attribution::default()
+        };
+        self.flow
+            .record(attribution, false, with_alert(summary, description));
+    }
+
+    /// It encrypts now. Is there nobody who would look at that?
+    fn passes_unread(&self) -> bool {
+        let opening = self.opening.as_ref();
+        let plain = self.ends.iter().all(|end| !end.ended && !end.shut);
+        opening.is_some_and(|opening| opening.watch.is_none())
+            && self.pipe.is_empty()
+            && !self.pipe.rehearses()
+            && self.changed.is_none()
+            && plain
+            && self.is_written()
+    }
+
     /// Are the filters still those that its rules ask for?
     fn is_unchanged(&mut self) -> io::Result<bool> {
         let state = self.flow.state();
@@ -317,6 +464,11 @@ impl Relay<'_> {
         }
         let (contents, shadow) = self.flow.stream_contents().map_err(io::Error::other)?;
         let unchanged = self.pipe.contents().eq(contents.iter().map(String::as_str));
+        let unchanged = unchanged
+            && match &self.opening {
+                Some(opening) => self.flow.decide_hello(opening.asked.as_ref()).0,
+                None => self.flow.asks_for_server_name().is_none(),
+            };
         if unchanged {
             self.pipe.keep_shadow(&shadow);
             self.state = state;
@@ -348,7 +500,9 @@ impl Relay<'_> {
     /// Steps of memory it needs.
     fn wanted(&self) -> usize {
         let unwritten = self.ends.iter().map(|end| end.unwritten.len());
-        let held = self.pipe.memory() + unwritten.sum::<usize>();
+        let watch = self.opening.as_ref().and_then(|o| o.watch.as_ref());
+        let watched = watch.map_or(0, Watch::memory);
+        let held = self.pipe.memory() + watched + unwritten.sum::<usize>();
         held.saturating_sub(FREE).div_ceil(FREE)
     }
 

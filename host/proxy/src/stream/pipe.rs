@@ -211,6 +211,11 @@ impl Pipe {
         self.ended[index(direction)] && before.iter().all(|stage| stage.is_over(direction))
     }
 
+    /// Is there no filter?
+    pub(super) fn is_empty(&self) -> bool {
+        self.stages.is_empty()
+    }
+
     /// Will nothing come out this way any more?
     pub(super) fn is_over(&self, direction: StreamDirection) -> bool {
         self.ended[index(direction)] && self.stages.iter().all(|stage| stage.is_over(direction))

@@ -8,6 +8,7 @@ mod l7;
 mod peers;
 mod ports;
 mod selector;
+mod tls;
 
 use super::{
     Origin,

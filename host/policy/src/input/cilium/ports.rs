@@ -2,7 +2,7 @@
 
 use super::{
     super::reader::{Cursor, Fields, all, optional},
-    l7,
+    l7, tls,
 };
 use crate::{
     compiled::Direction,
@@ -27,7 +27,6 @@ pub(super) fn read(cursor: &Cursor<'_>, direction: Direction, deny: bool) -> Opt
         "listener",
     ])?;
     fields.unsupported(&[
-        ("serverNames", "TLS server names are not matched yet"),
         ("terminatingTLS", "TLS is not terminated yet"),
         ("originatingTLS", "TLS is not originated yet"),
         ("listener", "there are no Envoy listeners"),
@@ -45,8 +44,25 @@ pub(super) fn read(cursor: &Cursor<'_>, direction: Direction, deny: bool) -> Opt
         }
         l7::read(rules, direction)
     });
-    let (mut ports, l7) = (ports?, l7?);
-    if let (Some(rules), Some(kind)) = (fields.get("rules"), &l7) {
+    let names = optional(fields.get("serverNames"), None, |names| {
+        tls::read_server_names(names, deny)
+    });
+    let (mut ports, l7, names) = (ports?, l7?, names?);
+    let l7 = match (l7, names) {
+        (Some(_), Some(_)) => {
+            cursor.error(
+                "L7 rules beside `serverNames` need `terminatingTLS`: what is encrypted cannot be read",
+                "take one of them out",
+            );
+            return None;
+        }
+        (l7, names) => l7.or(names),
+    };
+    let written = match &l7 {
+        Some(L7Rules::ServerNames(_)) => fields.get("serverNames"),
+        _ => fields.get("rules"),
+    };
+    if let (Some(rules), Some(kind)) = (written, &l7) {
         check_l7(rules, &fields, kind, &mut ports)?;
     }
     Some(PortRule {
@@ -92,10 +108,16 @@ fn check_l7(
                 return None;
             }
         } else if port.protocols != [protocol::TCP] {
-            item.error(
-                "L7 rules other than DNS apply to TCP only",
-                "write protocol: TCP",
-            );
+            match kind {
+                L7Rules::ServerNames(_) => item.error(
+                    "`serverNames` apply to TCP only: over UDP nobody could read them",
+                    "write protocol: TCP",
+                ),
+                _ => item.error(
+                    "L7 rules other than DNS apply to TCP only",
+                    "write protocol: TCP",
+                ),
+            }
             return None;
         }
     }

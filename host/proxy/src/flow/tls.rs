@@ -1,0 +1,64 @@
+//! A real flow, as a connection of TLS asks it.
+
+use tidegate_contract::L7Summary;
+use tidegate_wire::tls::Asked;
+
+use super::FlowContext;
+use crate::{
+    decide::{
+        Attribution,
+        tls::{self, Listed, ServerNames},
+    },
+    state::Local,
+};
+use tidegate_policy::compiled::L7Id;
+
+impl Listed for Local {
+    fn names_of(&self, set: L7Id) -> Option<&ServerNames> {
+        self.state.server_names(set)
+    }
+}
+
+impl FlowContext {
+    /// Do its rules ask which server the client wants, and is that only reported? `None`:
+    /// they do not ask.
+    pub(crate) fn asks_for_server_name(&self) -> Option<bool> {
+        self.with_sides(
+            |local, sides, _| {
+                let audit = sides.iter().all(|side| side.audit);
+                tls::is_asked(sides, local).then_some(audit)
+            },
+            // Whoever decides about it will say why it cannot.
+            |_, _| None,
+        )
+    }
+
+    /// Decides about what the client asks for; `None` if it could not say it.
+    pub(crate) fn decide_hello(&self, asked: Option<&Asked>) -> (bool, Attribution) {
+        self.with_sides(
+            |local, sides, _| {
+                let shadows = self.shadows(local, sides);
+                let sides = (&sides[..], &shadows[..]);
+                tls::hello(sides, local, local.state.generation, asked)
+            },
+            |error, generation| {
+                let attribution = Attribution {
+                    error: Some(error),
+                    generation,
+                    ..Attribution::default()
+                };
+                (false, attribution)
+            },
+        )
+    }
+
+    /// Leaves a record of a hello that passed, and of a connection that came to nothing.
+    pub(crate) fn hello_failed(&self, error: String, summary: L7Summary) {
+        let attribution = Attribution {
+            rules: self.asking_rules(),
+            error: Some(error),
+            ..Attribution::default()
+        };
+        self.record(attribution, false, summary);
+    }
+}

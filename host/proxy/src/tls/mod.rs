@@ -1,0 +1,198 @@
+//! The byte path of a connection whose rules ask which server the client wants: its hello is
+//! read and decided, and then the bytes pass unread, or to the filters of byte streams that
+//! are bound behind.
+
+use std::{borrow::Cow, io, time::Duration};
+
+use tidegate_contract::L7Summary;
+use tidegate_wire::tls::{Asked, ClientHello, HelloReader, NoHello, Watch, alert, version_name};
+use tokio::net::TcpStream;
+
+use crate::{
+    flow::FlowContext,
+    http::{self, Activity, Phase, cut_off},
+    records::shorten,
+    stream,
+};
+
+/// How long a client may take to say which server it wants.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The same where its refusal is only reported: one that waits for the server to speak first
+/// must not wait for long.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes read at once.
+const READ: usize = 4 << 10;
+
+/// How a connection begins that may go on.
+pub(crate) struct Opening {
+    /// What has come from the client, to be passed on first.
+    pub(crate) held: Vec<u8>,
+    /// Looks after the rest; `None` where there was no hello, and it passes all the same.
+    pub(crate) watch: Option<Watch>,
+    /// What the client asks for, to be decided again when the rules change.
+    pub(crate) asked: Option<Asked>,
+    /// As it stands in records.
+    pub(crate) summary: L7Summary,
+    /// Version of an alert the client understands.
+    pub(crate) legacy_version: u16,
+}
+
+/// Serves one connection. `audit`: what its rules refuse is only reported.
+pub(crate) async fn serve(
+    mut client: TcpStream,
+    flow: &FlowContext,
+    activity: &Activity,
+    audit: bool,
+) {
+    activity.enter(Phase::Head);
+    let mut reader = HelloReader::default();
+    let patience = if audit { AUDIT_PATIENCE } else { PATIENCE };
+    let read = tokio::select! {
+        read = tokio::time::timeout(patience, read(&client, &mut reader)) => read,
+        () = activity.evicted() => return cut_off(&client),
+    };
+    let (asked, summary, read) = match read {
+        Ok(Ok(Some(hello))) => (Some(hello.asked.clone()), of_hello(&hello), Ok(hello)),
+        // Who has said nothing has asked for nothing.
+        Ok(Ok(None)) if !reader.has_begun() => return,
+        Ok(Ok(None)) => (None, of_none("it ended within its ClientHello"), Err(true)),
+        Ok(Err(Broken::Io)) => return cut_off(&client),
+        Ok(Err(Broken::Hello(error))) => (None, of_none(error), Err(error.is_tls())),
+        Err(_) => {
+            let seconds = patience.as_secs();
+            let what = match reader.has_begun() {
+                true => format!("no whole ClientHello within {seconds} s"),
+                false => format!(
+                    "no ClientHello within {seconds} s: it may wait for the server to speak first"
+                ),
+            };
+            (None, of_none(what), Err(reader.has_begun()))
+        }
+    };
+    let (allowed, attribution) = flow.decide_hello(asked.as_ref());
+    if !allowed {
+        let known = asked
+            .as_ref()
+            .is_some_and(|asked| matches!(asked, Asked::Name(_)));
+        let (version, description) = match &read {
+            Ok(hello) if known => (hello.legacy_version, Some(alert::UNRECOGNIZED_NAME)),
+            Ok(hello) => (hello.legacy_version, Some(alert::ACCESS_DENIED)),
+            Err(true) => (0x0301, Some(alert::DECODE_ERROR)),
+            Err(false) => (0, None),
+        };
+        flow.record(attribution, false, with_alert(summary, description));
+        return match description {
+            Some(description) => {
+                let alert = alert::fatal(version, description);
+                http::last_words(&mut client, &alert).await;
+            }
+            None => cut_off(&client),
+        };
+    }
+    flow.record(attribution, true, summary.clone());
+    let opening = match read {
+        Ok(hello) => {
+            let (held, watch) = reader.finish(&hello);
+            Opening {
+                held,
+                watch: Some(watch),
+                asked,
+                summary,
+                legacy_version: hello.legacy_version,
+            }
+        }
+        Err(_) => Opening {
+            held: reader.into_held(),
+            watch: None,
+            asked,
+            summary,
+            legacy_version: 0,
+        },
+    };
+    stream::serve(client, flow, activity, Some(opening)).await;
+}
+
+/// Why no hello could be read.
+enum Broken {
+    Io,
+    Hello(NoHello),
+}
+
+impl From<io::Error> for Broken {
+    fn from(_: io::Error) -> Self {
+        Self::Io
+    }
+}
+
+/// The hello; `None` if the client ends before.
+async fn read(client: &TcpStream, reader: &mut HelloReader) -> Result<Option<ClientHello>, Broken> {
+    let mut buffer = [0; READ];
+    loop {
+        client.readable().await?;
+        let count = match client.try_read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            read => read?,
+        };
+        if count == 0 {
+            return Ok(None);
+        }
+        match reader.add(&buffer[..count]) {
+            Ok(None) => {}
+            Ok(hello) => return Ok(hello),
+            Err(error) => return Err(Broken::Hello(error)),
+        }
+    }
+}
+
+/// A hello, for the record.
+fn of_hello(hello: &ClientHello) -> L7Summary {
+    let mut server_name = hello.asked.text().to_owned();
+    shorten(&mut server_name);
+    let status = match hello.asked {
+        Asked::Nothing => "it asks for no server name",
+        Asked::Address(_) => "it asks for an address",
+        Asked::Unclear { why, .. } => why,
+        Asked::Name(_) => "",
+    };
+    let mut alpn = hello.alpn.clone();
+    alpn.truncate(MAX_ALPN);
+    L7Summary::Tls {
+        server_name,
+        version: version_name(hello.version),
+        alpn,
+        ech: hello.ech,
+        status: status.into(),
+        alert: None,
+    }
+}
+
+/// Most protocols kept in a record; each is 255 bytes at most.
+const MAX_ALPN: usize = 8;
+
+/// No hello, for the record.
+fn of_none(why: impl ToString) -> L7Summary {
+    L7Summary::Tls {
+        server_name: String::new(),
+        version: Cow::Borrowed(""),
+        alpn: Vec::new(),
+        ech: false,
+        status: why.to_string().into(),
+        alert: None,
+    }
+}
+
+/// The same, ended with an alert.
+pub(crate) fn with_alert(mut summary: L7Summary, description: Option<u8>) -> L7Summary {
+    if let L7Summary::Tls { alert, .. } = &mut summary {
+        *alert = description;
+    }
+    summary
+}
+
+/// The same, for this reason.
+pub(crate) fn with_status(mut summary: L7Summary, why: String) -> L7Summary {
+    if let L7Summary::Tls { status, .. } = &mut summary {
+        *status = why.into();
+    }
+    summary
+}
