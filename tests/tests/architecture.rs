@@ -17,7 +17,7 @@ const EDGES: [(&str, &[&str]); 6] = [
         &["ebpf/shared", "host/bpf", "host/datapath", "tests"],
     ),
     ("axum", &["host/api"]),
-    ("notify", &["host/control"]),
+    ("notify", &["host/sources"]),
     ("rtnetlink", &["host/datapath"]),
     ("seccompiler", &["host/lifecycle"]),
     ("wasmtime", &["host/plugin_host"]),

@@ -14,7 +14,6 @@ use tidegate_contract::{Concern, Note, Snapshot};
 use tidegate_control::{
     documents::Past,
     event::Event,
-    folder::{Origins, QUIET, Scanner},
     publication,
     sinks::{Kernel, KernelStatus, Sinks},
     state::Control,
@@ -24,6 +23,7 @@ use tidegate_control::{
 use tidegate_datapath::{Survey, bridges, firewall_notes, pinned_otherwise};
 use tidegate_plugin_host::{Catalog, PluginStore, Runtime, StoreOptions};
 use tidegate_policy::{NumbersInUse, compiled::Compiled};
+use tidegate_sources::folder::{Origins, QUIET, Scanner, Watched};
 
 use super::{
     plugins::{candidate, examine},
@@ -77,16 +77,15 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
     let bridges = bridges().unwrap_or_default();
     control.apply(Event::NodeDevices(sources::node_devices(config, bridges)));
 
-    let mut scanner = Scanner::new(&config.folders, &origins);
-    for _ in 0..PATIENCE {
-        if !scanner.scan(SystemTime::now()).unsettled {
-            break;
+    let vendor = match sources::vendor(&config.folders.vendor) {
+        Ok(watched) => scanned(watched, &origins).await,
+        Err(news) => sources::no_vendor(news),
+    };
+    let own = scanned(Watched::of(&config.folders), &origins).await;
+    for event in [vendor, own] {
+        for request in control.apply(event) {
+            control.apply(examine(&plugins, request).await);
         }
-        tokio::time::sleep(QUIET).await;
-    }
-    let scan = scanner.scan(SystemTime::now()).clone();
-    for request in control.apply(Event::Scanned(scan)) {
-        control.apply(examine(&plugins, request).await);
     }
     publication::settle(&mut control, nowhere.clone()).await;
     let mut proxy = ProxyView::default();
@@ -112,6 +111,19 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
         .notes
         .extend(notes.map(|note| Note::new(Concern::Node, note)));
     Ok(Arc::new(view))
+}
+
+/// What a source's folders hold, once nobody writes into them.
+async fn scanned(watched: Watched, origins: &Origins) -> Event {
+    let source = watched.source().clone();
+    let mut scanner = Scanner::new(watched, origins);
+    for _ in 0..PATIENCE {
+        if !scanner.scan(SystemTime::now()).unsettled {
+            break;
+        }
+        tokio::time::sleep(QUIET).await;
+    }
+    Event::Scanned(source, scanner.scan(SystemTime::now()).clone())
 }
 
 /// Is it that the one who asks may not read it?

@@ -41,6 +41,7 @@ use tidegate_observe::{directory::LearnedNames, store::FlowStore};
 use tidegate_plugin_host::{PluginStore, StoreOptions};
 use tidegate_policy::Mode;
 use tidegate_proxy::Exits;
+use tidegate_sources::folder::Watched;
 use tidegate_supervisor::{ProxyOptions, ProxyStatus, ProxySupervisor};
 use tokio::{
     sync::{mpsc, watch},
@@ -194,6 +195,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     // with its reason: a half-working agent is worse than a restarted one.
     let (events_in, mut events) = mpsc::channel(EVENTS);
     let (rescan, rescans) = mpsc::channel(1);
+    let mut rescan_all = vec![rescan];
     let (link_changed, link_changes) = mpsc::channel(1);
     let (ask, asked) = mpsc::channel(1);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
@@ -228,8 +230,22 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
             .await
             .context("watch network devices")
     });
+    match sources::vendor(&config.folders.vendor) {
+        Ok(watched) => {
+            let (rescan, rescans) = mpsc::channel(1);
+            rescan_all.push(rescan);
+            let (origins, scans) = (origins.clone(), events_in.clone());
+            tasks.spawn(async move {
+                sources::folders(watched, origins, rescans, scans).await;
+                Ok(())
+            });
+        }
+        Err(news) => {
+            control.apply(sources::no_vendor(news));
+        }
+    }
     let scans = events_in.clone();
-    let folders = config.folders.clone();
+    let folders = Watched::of(&config.folders);
     tasks.spawn(async move {
         sources::folders(folders, origins, rescans, scans).await;
         Ok(())
@@ -266,7 +282,9 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
                     tracing::info!("looking at folders and tables, as asked by SIGHUP");
                     // Full channels already hold the wish.
                     let _ = ask.try_send(Ask::ReadBack);
-                    let _ = rescan.try_send(());
+                    for rescan in &rescan_all {
+                        let _ = rescan.try_send(());
+                    }
                     continue;
                 }
             },

@@ -8,10 +8,10 @@ use std::{
 
 use tidegate_control::{
     event::{Event, Examination, Request},
-    folder::PluginStamp,
     plugins::Candidate,
 };
 use tidegate_plugin_host::{Admitted, PluginStore, Refusal};
+use tidegate_sources::folder::PluginStamp;
 use tokio::sync::{Semaphore, mpsc};
 
 /// How long a file may be compiled while others wait for their turn. One that takes

@@ -7,10 +7,12 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tidegate_config::{Addresses, Config, Folders};
-use tidegate_control::{
-    event::{Event, NodeDevices},
-    folder::{Origins, QUIET, Scanner},
+use tidegate_config::{Addresses, Config, Vendor};
+use tidegate_control::event::{Event, NodeDevices};
+use tidegate_policy::Source;
+use tidegate_sources::{
+    News,
+    folder::{Origins, QUIET, Scanner, VENDOR, Watched},
     watch::{Nudge, Watch},
 };
 use tokio::{
@@ -25,30 +27,53 @@ const RESCAN: Duration = Duration::from_secs(3);
 /// Nudges that may wait. More are lost, which costs no more than a wait of [`QUIET`].
 const NUDGES: usize = 64;
 
-/// Sends a scan of the folders at once and whenever they may have changed. `rescan`
+/// What a vendor's folder says: folders to be looked at, or news of there being none.
+pub(super) fn vendor(vendor: &Vendor) -> Result<Watched, News> {
+    match vendor {
+        Vendor::At(root) => Ok(Watched::vendor(root)),
+        Vendor::None => Err(News::All(BTreeMap::new())),
+        Vendor::Unsaid => Err(News::Unnamed(
+            "tidegate.yaml does not say `folders.vendor` any more; what that folder said stays \
+             in force: name it again, or write `folders.vendor: none` to remove what it said"
+                .to_owned(),
+        )),
+    }
+}
+
+/// The event that says so.
+pub(super) fn no_vendor(news: News) -> Event {
+    Event::Told(Source::named(VENDOR), news)
+}
+
+/// Sends a scan of a source's folders at once and whenever they may have changed. `rescan`
 /// asks for one now. Ends when nobody listens any more.
 pub(super) async fn folders(
-    folders: Folders,
+    watched: Watched,
     origins: Origins,
     mut rescan: mpsc::Receiver<()>,
     events: mpsc::Sender<Event>,
 ) {
     let (nudge, mut nudges) = mpsc::channel(NUDGES);
-    let mut watch = match Watch::new(&folders, nudge) {
+    let mut watch = match Watch::new(&watched, nudge) {
         Ok(watch) => Some(watch),
         Err(error) => {
             tracing::warn!(%error, "cannot watch folders; they are scanned every {RESCAN:?} instead");
             None
         }
     };
-    let mut scanner = Scanner::new(&folders, &origins);
+    let source = watched.source().clone();
+    let mut scanner = Scanner::new(watched, &origins);
     let mut last = None;
     loop {
         let scan = scanner.scan(SystemTime::now()).clone();
         let wait = if scan.unsettled { QUIET } else { RESCAN };
         if last.as_ref() != Some(&scan) {
             last = Some(scan.clone());
-            if events.send(Event::Scanned(scan)).await.is_err() {
+            if events
+                .send(Event::Scanned(source.clone(), scan))
+                .await
+                .is_err()
+            {
                 return;
             }
         }

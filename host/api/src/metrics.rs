@@ -554,7 +554,7 @@ mod tests {
                 namespace: None,
                 policy: "scanners".into(),
                 path: "spec.cidrs[0]".into(),
-                file: "policies/deny.yaml".into(),
+                origin: "policies/deny.yaml".into(),
                 line: 1,
                 column: 1,
             }),

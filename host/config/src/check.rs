@@ -13,6 +13,7 @@ use super::{
     Complaint, ConfigError,
     checked::{
         Addresses, Config, Folders, Fqdn, Limits, Log, Metrics, Node, Policy, Proxy, ProxyUser,
+        Vendor,
     },
     defaults,
     raw::{Located, RawAddresses, RawConfig, RawFolders, RawLimits, RawNode, RawProxy},
@@ -99,6 +100,11 @@ impl Checker<'_> {
             services: folder(raw.services, defaults::folder::SERVICES),
             endpoints: folder(raw.endpoints, defaults::folder::ENDPOINTS),
             plugins: folder(raw.plugins, defaults::folder::PLUGINS),
+            vendor: match raw.vendor {
+                None => Vendor::Unsaid,
+                Some(path) if path == Path::new("none") => Vendor::None,
+                Some(path) => Vendor::At(self.folder.join(path)),
+            },
         }
     }
 

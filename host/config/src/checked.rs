@@ -52,6 +52,24 @@ pub struct Node {
     pub addresses: Addresses,
 }
 
+/// A vendor's folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Vendor {
+    /// The file says nothing of it: what one said before stays.
+    #[default]
+    Unsaid,
+    /// There is none: what one said is removed.
+    None,
+    /// It is here, absolute.
+    At(PathBuf),
+}
+
+impl Vendor {
+    fn is_unsaid(&self) -> bool {
+        *self == Self::Unsaid
+    }
+}
+
 /// Addresses of the node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Addresses {
@@ -82,6 +100,9 @@ pub struct Folders {
     pub endpoints: PathBuf,
     /// WASM plugins.
     pub plugins: PathBuf,
+    /// What whoever made the node's image brought along.
+    #[serde(skip_serializing_if = "Vendor::is_unsaid", serialize_with = "vendor")]
+    pub vendor: Vendor,
 }
 
 /// How policies are enforced.
@@ -230,6 +251,13 @@ fn or_none<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok
     match path {
         Some(path) => path.serialize(serializer),
         None => serializer.serialize_str("none"),
+    }
+}
+
+fn vendor<S: Serializer>(vendor: &Vendor, serializer: S) -> Result<S::Ok, S::Error> {
+    match vendor {
+        Vendor::At(path) => path.serialize(serializer),
+        Vendor::Unsaid | Vendor::None => serializer.serialize_str("none"),
     }
 }
 

@@ -16,7 +16,7 @@ use std::path::Path;
 pub use checked::Limits;
 pub use checked::{
     Addresses, Config, Folders, Fqdn, Log, LogFormat, Metrics, Node, Policy, PolicyMode, Proxy,
-    ProxyUser, RejectResponseCode,
+    ProxyUser, RejectResponseCode, Vendor,
 };
 pub use error::{Complaint, ConfigError};
 

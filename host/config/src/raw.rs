@@ -74,6 +74,10 @@ pub(super) struct RawFolders {
     pub(super) endpoints: Option<PathBuf>,
     /// WASM plugins. Default: `plugins`.
     pub(super) plugins: Option<PathBuf>,
+    /// A folder of whoever made this node's image, with `policies`, `services` and
+    /// `endpoints` in it, each if there is any; read, never written. `none` removes what
+    /// it said. Default: there is none, and what one said before stays.
+    pub(super) vendor: Option<PathBuf>,
 }
 
 /// How policies are enforced.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Addresses, LogFormat, PolicyMode, parse, schema};
+use super::{Addresses, LogFormat, PolicyMode, Vendor, parse, schema};
 
 fn check_error(text: &str, expected: &str) {
     let error = parse("tidegate.yaml", text, Path::new("/etc/tidegate")).expect_err(text);
@@ -141,7 +141,8 @@ fn an_empty_file_means_the_defaults() {
 
 #[test]
 fn paths_are_relative_to_the_file() {
-    let text = "node: {stateDir: state, runDir: /run/x}\nfolders: {policies: ../shared}\n";
+    let text =
+        "node: {stateDir: state, runDir: /run/x}\nfolders: {policies: ../shared, vendor: base}\n";
     let config = parse("t", text, Path::new("/etc/tidegate")).expect("valid");
     assert_eq!(config.node.state_dir, Path::new("/etc/tidegate/state"));
     assert_eq!(config.node.run_dir, Path::new("/run/x"));
@@ -149,6 +150,13 @@ fn paths_are_relative_to_the_file() {
         config.folders.policies,
         Path::new("/etc/tidegate/../shared")
     );
+    let vendor = |text: &str| {
+        let config = parse("t", text, Path::new("/etc/tidegate")).expect("valid");
+        config.folders.vendor
+    };
+    assert_eq!(vendor(text), Vendor::At("/etc/tidegate/base".into()));
+    assert_eq!(vendor("folders: {vendor: none}"), Vendor::None);
+    assert_eq!(vendor(""), Vendor::Unsaid);
 }
 
 #[test]

@@ -222,8 +222,8 @@ fn gone_plugin(used: &PluginUse, compiled: &Compiled) -> Option<Problem> {
 /// What is wrong with a rule, said of this place.
 fn of_rule(rule: &RuleInfo, at: At, message: String) -> Problem {
     Problem {
-        file: rule.file.clone(),
-        document: Some(format!("{} {}", rule.kind, rule.document())),
+        origin: Some(rule.origin.clone()),
+        document: None,
         line: at.line,
         column: at.column,
         field: at.path,
@@ -251,7 +251,7 @@ pub fn view(stats: &[BindingStats], compiled: &Compiled) -> Vec<BindingView> {
             binding: rule.map_or_else(String::new, |rule| {
                 format!("{} {}", rule.kind, rule.short())
             }),
-            file: rule.map(|rule| rule.file.clone()).unwrap_or_default(),
+            file: rule.map(|rule| rule.origin.to_string()).unwrap_or_default(),
             plugin: row.plugin.clone(),
             version: row.version.clone(),
             state: match row.state {

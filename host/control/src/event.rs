@@ -3,14 +3,13 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
-
-use super::{
+use tidegate_policy::Source;
+use tidegate_sources::{
+    News,
     folder::{PluginStamp, Scan},
-    plugins::Candidate,
-    publication::Outcome,
-    sinks::KernelStatus,
-    view::ProxyView,
 };
+
+use super::{plugins::Candidate, publication::Outcome, sinks::KernelStatus, view::ProxyView};
 
 /// Devices that are the node's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,8 +23,10 @@ pub struct NodeDevices {
 /// The only way in.
 #[derive(Debug)]
 pub enum Event {
-    /// The folders were looked at.
-    Scanned(Scan),
+    /// The folders of a source were looked at.
+    Scanned(Source, Scan),
+    /// A source that has objects instead of files says something.
+    Told(Source, News),
     /// A plugin file was examined.
     Examined(Examination),
     /// A plugin file could not be examined, for a reason that is not its own: it is

@@ -1,12 +1,9 @@
 //! Everything wrong with what was written, with the moment it was first seen.
 
-use std::collections::BTreeMap;
-
-use tidegate_policy::{Problem, Severity};
+use tidegate_policy::{Origin, Problem, Severity};
 
 use super::{
     documents::{Choice, Documents},
-    folder::Scan,
     view::ProblemView,
 };
 
@@ -37,22 +34,22 @@ impl Problems {
         replace(&mut self.documents, found);
     }
 
-    /// Files and folders that are not where they were and were not removed, `held`, and
-    /// entries that are not read.
-    pub fn folders(&mut self, held: &BTreeMap<String, String>, scan: &Scan, now_s: u64) {
-        let mut held = held.clone();
+    /// Files and folders that are not where they were and were not removed, and entries
+    /// that are not read. `plugins`: why their folder cannot be listed.
+    pub fn folders(&mut self, documents: &Documents, plugins: Option<&String>, now_s: u64) {
+        let held = documents.held().iter();
+        let held = held.map(|(origin, why)| (origin.to_string(), why));
         // Plugins are not documents, but their folder is one of ours.
-        if let Some(why) = scan.unreadable.get("plugins") {
-            held.insert("plugins".to_owned(), why.clone());
-        }
-        let held = held.into_iter().map(|(folder, message)| ProblemView {
+        let plugins = plugins.map(|why| ("plugins".to_owned(), why));
+        let held = held.chain(plugins).map(|(folder, message)| ProblemView {
             last_good: true,
             unready: true,
-            ..whole(&folder, message, now_s)
+            ..whole(&folder, message.clone(), now_s)
         });
-        let ignored = scan.ignored.iter().map(|(name, why)| ProblemView {
+        let ignored = documents.ignored().iter();
+        let ignored = ignored.map(|(origin, why)| ProblemView {
             severity: severity(Severity::Warning).to_owned(),
-            ..whole(name, why.clone(), now_s)
+            ..whole(&origin.to_string(), why.clone(), now_s)
         });
         replace(&mut self.folders, held.chain(ignored).collect());
     }
@@ -152,7 +149,11 @@ fn replace_one(held: &mut Option<ProblemView>, message: Option<String>, now_s: u
 
 fn of_document(problem: &Problem, last_good: bool, now_s: u64) -> ProblemView {
     ProblemView {
-        file: problem.file.clone(),
+        file: problem
+            .origin
+            .as_ref()
+            .map(Origin::to_string)
+            .unwrap_or_default(),
         severity: severity(problem.severity).to_owned(),
         line: problem.line,
         column: problem.column,
@@ -212,7 +213,7 @@ mod tests {
     #[test]
     fn how_much_it_matters_is_said_once() {
         let problem = Problem {
-            file: "a.yaml".into(),
+            origin: Some("a.yaml".into()),
             document: None,
             line: 3,
             column: 5,

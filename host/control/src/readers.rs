@@ -6,6 +6,7 @@ use std::{
 };
 
 use tidegate_policy::{
+    Origin,
     compiled::{
         BackendState, Compiled, CompiledBackend, CompiledEndpoint, CompiledService, PolicyRow,
         Rehearsed,
@@ -176,10 +177,10 @@ fn named_ports(document: &Document) -> Option<(String, Vec<PortView>)> {
 /// there is none, those they select.
 fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
     let selected = selected(compiled);
-    let last_good: BTreeSet<&str> = documents
+    let last_good: BTreeSet<&Origin> = documents
         .files()
         .filter(|file| file.choice == Choice::LastGood)
-        .map(|file| file.name)
+        .map(|file| file.origin)
         .collect();
     let policies = documents.in_use().filter(|document| {
         matches!(
@@ -221,11 +222,11 @@ fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
             kind: meta.kind.to_owned(),
             namespace: meta.namespace.clone(),
             name: meta.name.clone(),
-            file: meta.file.clone(),
+            file: meta.origin.to_string(),
             selects: selects.into_iter().collect(),
             rules: rules.len(),
             enforcement: meta.enforcement,
-            state: if last_good.contains(meta.file.as_str()) {
+            state: if last_good.contains(&meta.origin) {
                 "last good"
             } else {
                 "active"

@@ -271,7 +271,7 @@ mod tests {
                 namespace: Some("shop".into()),
                 policy: "backend".into(),
                 path: "ingress[0]".into(),
-                file: "policies/backend.yaml".into(),
+                origin: "policies/backend.yaml".into(),
                 line: 9,
                 column: 1,
             }),

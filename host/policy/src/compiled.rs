@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{http_options::HttpOptions, peer::reserved, rule::At};
+use crate::{http_options::HttpOptions, origin::Origin, peer::reserved, rule::At};
 
 /// A numeric security identity (Cilium's numbering).
 pub type IdentityId = u32;
@@ -221,8 +221,9 @@ pub struct RuleInfo {
     /// Path of the rule inside the document, e.g. `ingress[0].toPorts[1]`; empty for
     /// "the policy as a whole" (default deny).
     pub path: String,
-    /// File it came from, relative to the configuration folder.
-    pub file: String,
+    /// What it came from.
+    #[serde(rename = "file")]
+    pub origin: Origin,
     /// Line of the rule, from 1.
     pub line: u32,
     /// Column of the rule, from 1.

@@ -18,6 +18,7 @@ pub mod labels;
 mod lint;
 mod lookup;
 pub mod model;
+mod origin;
 mod peer;
 mod problem;
 pub mod protocol;
@@ -32,6 +33,7 @@ pub use self::{
     input::{Document, Enforcement, Input, Mode, fuzz_parse, parse_file},
     lint::{Linter, lint},
     lookup::{AnyOf, lookup, lookup_any, rehearse_any},
+    origin::{ObjectKey, Origin, Source},
     problem::{Problem, Severity},
     schema::{KINDS, schema},
     unite::unite,

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::origin::{ObjectKey, Origin};
+
 /// How much a problem matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -14,13 +16,13 @@ pub enum Severity {
     Warning,
 }
 
-/// One finding about one place of one file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One finding about one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// File, as the caller named it.
-    pub file: String,
-    /// [`crate::input::Meta::key`] of the document, once it is known which one it is.
-    pub document: Option<String>,
+    /// Where it was found; `None` if it is about all there is.
+    pub origin: Option<Origin>,
+    /// The document, once it is known which one it is.
+    pub document: Option<ObjectKey>,
     /// Line, from 1.
     pub line: u32,
     /// Column, from 1.
@@ -39,9 +41,11 @@ pub struct Problem {
 }
 
 impl fmt::Display for Problem {
-    /// One line: `file:line:column: field: message (value); hint`.
+    /// One line: `origin:line:column: field: message (value); hint`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
+        if let Some(origin) = &self.origin {
+            write!(f, "{origin}:{}:{}: ", self.line, self.column)?;
+        }
         if self.severity == Severity::Warning {
             f.write_str("warning: ")?;
         }

@@ -12,7 +12,10 @@ use serde::{
 };
 use serde_saphyr::{Options, Spanned};
 
-use crate::problem::{Problem, Severity};
+use crate::{
+    origin::Origin,
+    problem::{Problem, Severity},
+};
 
 /// A value and the place it was written at.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,11 +84,11 @@ impl Node {
 
 /// Reads all documents of a file; empty ones are skipped. Aliases are bounded, and a
 /// duplicate key is an error.
-pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Node>, Box<Problem>> {
+pub(crate) fn parse(origin: &Origin, text: &str) -> Result<Vec<Node>, Box<Problem>> {
     serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
         let at = error.location();
         Box::new(Problem {
-            file: file.to_owned(),
+            origin: Some(origin.clone()),
             document: None,
             line: at.map_or(1, |at| clamp(at.line())),
             column: at.map_or(1, |at| clamp(at.column())),
@@ -208,7 +211,7 @@ mod tests {
 
     #[test]
     fn places_are_those_of_the_file() {
-        let nodes = parse("f", "a: 1\nb:\n  - x\n  - c: \"80\"\n---\nd: on\n").unwrap();
+        let nodes = parse(&"f".into(), "a: 1\nb:\n  - x\n  - c: \"80\"\n---\nd: on\n").unwrap();
         assert_eq!(nodes.len(), 2);
         let Value::Map(entries) = &nodes[0].value else {
             panic!("{nodes:?}")
@@ -229,9 +232,9 @@ mod tests {
 
     #[test]
     fn syntax_errors_say_where() {
-        let problem = parse("f.yaml", "a: 1\na: 2\n").unwrap_err();
+        let problem = parse(&"f.yaml".into(), "a: 1\na: 2\n").unwrap_err();
         assert_eq!(problem.line, 2, "{problem}");
-        let problem = parse("f.yaml", "a: 1\nb: [1, }\n").unwrap_err();
+        let problem = parse(&"f.yaml".into(), "a: 1\nb: [1, }\n").unwrap_err();
         assert_eq!(
             problem.to_string(),
             "f.yaml:2:4: not readable as YAML: mismatched bracket '[' closed by '}'"

@@ -510,3 +510,38 @@ fn what_somebody_detaches_is_attached_again(shop: &Shop) -> Result<()> {
     request.expect_dropped(&shop.stranger)?;
     Ok(())
 }
+
+#[test]
+fn what_a_vendor_brought_along_counts_until_it_is_plainly_removed() -> Result<()> {
+    let mut shop = Shop::running()?;
+    let request = Curl::get(shop.url(PLAIN, "/"));
+    request.expect_dropped(&shop.stranger)?;
+    // Of the same name as the operator's: both apply.
+    let base = POLICY.replace("{app: frontend}", "{app: stranger}");
+    let node = &mut shop.world.node;
+    let folder = node.config_dir().join("vendor/policies");
+    std::fs::create_dir_all(&folder)?;
+    node.write("vendor/policies/base.yaml", base)?;
+    let text = std::fs::read_to_string(node.config_dir().join("tidegate.yaml"))?;
+    let with = |shop: &mut Shop, vendor: &str| -> Result<()> {
+        let node = &mut shop.world.node;
+        node.stop_agent()?;
+        node.write("tidegate.yaml", format!("{text}{vendor}"))?;
+        node.start()
+    };
+    with(&mut shop, "folders: {vendor: vendor}\n")?;
+    request.expect(&shop.stranger, 200)?;
+    request.expect(&shop.frontend, 200)?;
+    let policies = shop.world.node.text(&["policy", "list"])?;
+    assert!(policies.contains("vendor:policies/base.yaml"), "{policies}");
+
+    with(&mut shop, "")?;
+    let problem = shop.world.node.problem("folders.vendor: none")?;
+    assert_eq!(problem["file"], "vendor");
+    request.expect(&shop.stranger, 200)?;
+
+    with(&mut shop, "folders: {vendor: none}\n")?;
+    request.expect_dropped(&shop.stranger)?;
+    request.expect(&shop.frontend, 200)?;
+    Ok(())
+}

@@ -153,7 +153,7 @@ impl Explainer {
 /// Where a rule of the generation in force is written, `file:line`.
 pub(super) fn place(compiled: &Compiled, rule: u32) -> Option<String> {
     let rule = compiled.rules.get(&rule)?;
-    Some(format!("{}:{}", rule.file, rule.line))
+    Some(format!("{}:{}", rule.origin, rule.line))
 }
 
 /// The entry of the deny list that covers an address, and where it is written.

@@ -2,10 +2,15 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tidegate_policy::{Document, Problem, Severity, input::Body, parse_file, rule::At};
+use tidegate_policy::{
+    Document, ObjectKey, Origin, Problem, Severity, input::Body, parse_file, rule::At,
+};
+use tidegate_sources::{
+    Content,
+    folder::{LABELS, folder_of},
+};
 
 use super::Choice;
-use crate::folder::folder_of;
 
 /// A text and what it says.
 #[derive(Clone, Debug)]
@@ -35,8 +40,8 @@ pub(super) struct File {
 }
 
 impl Version {
-    pub(super) fn read(name: &str, text: &Arc<str>) -> Result<Self, Vec<Problem>> {
-        let documents = parse_file(name, text)?.into();
+    pub(super) fn read(origin: &Origin, text: &Arc<str>) -> Result<Self, Vec<Problem>> {
+        let documents = parse_file(origin, text)?.into();
         Ok(Self {
             text: text.clone(),
             documents,
@@ -47,7 +52,7 @@ impl Version {
     /// is the same document has not changed.
     fn sharing<'v>(mut self, others: impl Iterator<Item = &'v Version>) -> Self {
         let others = others.flat_map(|version| version.documents.iter());
-        let known: HashMap<(String, At), &Document> = others
+        let known: HashMap<(ObjectKey, At), &Document> = others
             .map(|document| {
                 (
                     (document.meta().key(), document.meta().at.clone()),
@@ -81,12 +86,12 @@ impl File {
         }
     }
 
-    pub(super) fn update(&mut self, name: &str, text: &Result<Arc<str>, String>) {
+    pub(super) fn update(&mut self, origin: &Origin, text: &Content) {
         let text = match text {
             Ok(text) => text,
             Err(message) => {
                 self.seen = None;
-                return self.break_with(vec![whole_file(name, message)], true);
+                return self.break_with(vec![whole_file(origin, message)], true);
             }
         };
         if self.seen.as_ref() == Some(text) {
@@ -97,18 +102,18 @@ impl File {
             .good
             .as_ref()
             .is_some_and(|good| !good.documents.is_empty());
-        match Version::read(name, text) {
+        match Version::read(origin, text) {
             // Editors truncate before they write, and what is commented out for an hour
             // is forgotten: more likely that than somebody's wish to lift every rule in it.
             Ok(version) if version.documents.is_empty() && had_documents => {
                 let message = "the file says nothing any more (it is empty, or all comment); \
                                delete it to remove what it said";
-                self.break_with(vec![whole_file(name, message)], true);
+                self.break_with(vec![whole_file(origin, message)], true);
             }
             Ok(version) => {
                 self.own = match *version.documents {
-                    [] => vec![says_nothing(name)],
-                    _ => misfiled(name, &version.documents),
+                    [] => vec![says_nothing(origin)],
+                    _ => misfiled(origin, &version.documents),
                 };
                 let others = self.newest.iter().chain(&self.good);
                 self.newest = Some(version.sharing(others));
@@ -165,9 +170,9 @@ impl File {
     }
 }
 
-pub(super) fn whole_file(name: &str, message: &str) -> Problem {
+pub(super) fn whole_file(origin: &Origin, message: &str) -> Problem {
     Problem {
-        file: name.to_owned(),
+        origin: Some(origin.clone()),
         document: None,
         line: 1,
         column: 1,
@@ -181,7 +186,11 @@ pub(super) fn whole_file(name: &str, message: &str) -> Problem {
 
 /// Documents in another folder than that of their kind. They count all the same; but what a
 /// file may have said that cannot be read is judged by its folder.
-fn misfiled(name: &str, documents: &[Document]) -> Vec<Problem> {
+fn misfiled(origin: &Origin, documents: &[Document]) -> Vec<Problem> {
+    let folder = folder_of(origin.name());
+    if !LABELS.contains(&folder) {
+        return Vec::new();
+    }
     let misfiled = documents.iter().filter_map(|document| {
         let meta = document.meta();
         let right = match document.body {
@@ -189,7 +198,7 @@ fn misfiled(name: &str, documents: &[Document]) -> Vec<Problem> {
             Body::Service(_) => "services",
             Body::Policy(_) | Body::DenyList(_) | Body::PluginBinding(_) => "policies",
         };
-        (folder_of(name) != right).then(|| Problem {
+        (folder != right).then(|| Problem {
             value: Some(meta.kind.to_owned()),
             severity: Severity::Warning,
             ..meta.problem(
@@ -202,9 +211,9 @@ fn misfiled(name: &str, documents: &[Document]) -> Vec<Problem> {
     misfiled.collect()
 }
 
-fn says_nothing(name: &str) -> Problem {
+fn says_nothing(origin: &Origin) -> Problem {
     Problem {
         severity: Severity::Warning,
-        ..whole_file(name, "the file says nothing: it is empty, or all comment")
+        ..whole_file(origin, "the file says nothing: it is empty, or all comment")
     }
 }

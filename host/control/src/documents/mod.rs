@@ -1,8 +1,10 @@
-//! Document files: which version of each is in use, and what is wrong with the rest.
+//! What sources say, file by file or object by object: which version of each is in use, and
+//! what is wrong with the rest.
 //!
 //! A file whose new version cannot be used keeps its last good one; a file that never
 //! had a good one contributes nothing. Neither stops the others. What is in force stays
-//! until somebody plainly removes it: by deleting a file from a folder that is there.
+//! until somebody plainly removes it: by deleting a file from a folder that is there, or an
+//! object from its source.
 //! A newcomer that does not fit steps back, whatever its name. Pure: texts and a compiler
 //! come in, a choice comes out.
 
@@ -14,42 +16,43 @@ use std::{
     sync::Arc,
 };
 
-use tidegate_policy::{Document, Ids, Problem, Severity, compiled::Compiled};
+use tidegate_policy::{Document, Ids, Origin, Problem, Severity, Source, compiled::Compiled};
+use tidegate_sources::{
+    Content, Delta, News,
+    folder::{FolderSource, Origins, Scan, TextId, folder_of},
+};
 
 use self::file::{File, Version, whole_file};
-use super::{
-    absence::Absence,
-    bindings::KeptBinding,
-    folder::{FolderId, Scan, TextId, folder_of},
-    plugins::Candidate,
-};
+use super::{bindings::KeptBinding, plugins::Candidate};
 
 /// All document files.
 #[derive(Debug, Default)]
 pub struct Documents {
-    files: BTreeMap<String, File>,
-    /// Where files were last read from: see [`super::folder::Origins`].
-    origins: BTreeMap<String, FolderId>,
-    /// Files and folders that are not where they were and were not removed, and why what
-    /// they said stays.
-    held: BTreeMap<String, String>,
+    files: BTreeMap<Origin, File>,
+    /// Files, folders and sources that are not where they were and were not removed, and
+    /// why what they said stays.
+    held: BTreeMap<Origin, String>,
+    /// What looks like a document and is not read, and why.
+    ignored: BTreeMap<Origin, String>,
+    /// Folders that could be listed.
+    listed: BTreeSet<Origin>,
     /// Files and folders that may have been in force and of which nothing usable is
-    /// left: what they said is not known. Filled by the first scan, and by last good
-    /// texts this version cannot read.
-    unknown: BTreeSet<String>,
+    /// left: what they said is not known. Filled by what each source says first, and by
+    /// last good texts this version cannot read.
+    unknown: BTreeSet<Origin>,
     /// Nothing is known of an earlier run.
     past_is_lost: bool,
-    /// The folders were looked at.
-    scanned: bool,
+    /// Sources that have spoken.
+    heard: BTreeSet<Source>,
 }
 
 /// What an earlier run left behind.
 #[derive(Clone, Debug, Default)]
 pub struct Past {
-    /// Last good texts by file name.
-    pub texts: BTreeMap<String, Arc<str>>,
-    /// Folders they came from: see [`super::folder::Origins`].
-    pub origins: BTreeMap<String, FolderId>,
+    /// Last good texts.
+    pub texts: BTreeMap<Origin, Arc<str>>,
+    /// Folders they came from.
+    pub origins: Origins,
     /// There was no earlier run, or its state is lost.
     pub lost: bool,
     /// Numbers given so far.
@@ -75,16 +78,16 @@ pub enum Choice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keep {
     /// This text is in use now.
-    Save(String, Arc<str>),
+    Save(Origin, Arc<str>),
     /// The file is gone.
-    Forget(String),
+    Forget(Origin),
 }
 
 /// A file for readers.
 #[derive(Debug)]
 pub struct FileView<'a> {
-    /// Its name.
-    pub name: &'a str,
+    /// Which it is.
+    pub origin: &'a Origin,
     /// Version in use.
     pub choice: Choice,
     /// What it should say is not known: it cannot be read, or was emptied.
@@ -98,76 +101,112 @@ impl Documents {
     /// that turn out to be broken.
     pub fn new(past: &Past) -> Self {
         let mut documents = Self {
-            origins: past.origins.clone(),
             past_is_lost: past.lost,
             ..Self::default()
         };
-        for (name, text) in past.texts.clone() {
-            let good = Version::read(&name, &text).ok();
+        for (origin, text) in past.texts.clone() {
+            let good = Version::read(&origin, &text).ok();
             // An older version took this text and this one does not.
             if good.is_none() {
-                documents.unknown.insert(name.clone());
+                documents.unknown.insert(origin.clone());
             }
-            documents.files.insert(name, File::of(good));
+            documents.files.insert(origin, File::of(good));
         }
         documents
     }
 
-    /// Takes in what the folders hold now. Returns names of files that are gone: deleted
-    /// from a folder that could be listed.
-    pub fn update(&mut self, scan: &Scan) -> Vec<String> {
-        let texts = &scan.documents;
+    /// What a scan of a source's folders means, in the light of what is in force.
+    pub fn delta(&self, folders: &mut FolderSource, scan: &Scan) -> Delta {
+        let source = folders.source().clone();
+        let origin = |name: &str| Origin::new(source.clone(), name);
         let in_force = |name: &str| {
-            self.unknown.contains(name) || self.files.get(name).is_some_and(|f| f.good.is_some())
+            let origin = origin(name);
+            let good = |file: &File| file.good.is_some();
+            self.unknown.contains(&origin) || self.files.get(&origin).is_some_and(good)
         };
         let said = |name: &str| {
-            let file = self.files.get(name).into_iter();
+            let file = self.files.get(&origin(name)).into_iter();
             let versions = file.flat_map(|file| file.good.iter().chain(&file.newest));
             // What says nothing is the same everywhere.
             let versions = versions.filter(|version| !version.documents.is_empty());
             versions.map(|version| TextId::of(&version.text)).collect()
         };
-        let absence = Absence::of(self.files.keys(), in_force, said, &self.origins, scan);
-        for name in &absence.gone {
-            self.files.remove(name);
+        folders.delta(scan, self.known(&source), in_force, said)
+    }
+
+    /// What a source's news mean, in the light of what is known of it.
+    pub fn news(&self, source: Source, news: News) -> Delta {
+        news.delta(source.clone(), self.known(&source))
+    }
+
+    /// What is known of a source, by its names in it.
+    fn known<'d>(&'d self, source: &'d Source) -> impl Iterator<Item = &'d str> + Clone {
+        let of_source = self.files.keys().filter(move |o| o.source() == source);
+        of_source.map(Origin::name)
+    }
+
+    /// Takes in what changed of what a source says. Returns what is gone, and under which
+    /// name the same is there now, if it is.
+    pub fn update(&mut self, delta: &Delta) -> Vec<(Origin, Option<Origin>)> {
+        let source = &delta.source;
+        let origin = |name: &String| Origin::new(source.clone(), name);
+        let mut gone = Vec::new();
+        for removed in delta.removed.iter().map(origin) {
+            let file = self.files.remove(&removed);
+            let said = file.and_then(|file| file.newest.or(file.good));
+            let same =
+                |content: &Content| content.as_ref().ok() == said.as_ref().map(|it| &it.text);
+            let mut changed = delta.changed.iter();
+            let now = changed.find(|(_, content)| said.is_some() && same(content));
+            gone.push((removed, now.map(|(name, _)| origin(name))));
         }
-        for (name, text) in texts {
-            self.files
-                .entry(name.clone())
-                .or_insert_with(|| File::of(None))
-                .update(name, text);
+        for (name, content) in &delta.changed {
+            let origin = origin(name);
+            let file = self.files.entry(origin.clone());
+            let file = file.or_insert_with(|| File::of(None));
+            file.update(&origin, content);
         }
-        if !std::mem::replace(&mut self.scanned, true) && self.past_is_lost {
-            let broken = self.files.iter().filter(|(_, file)| file.newest.is_none());
-            self.unknown.extend(broken.map(|(name, _)| name.clone()));
-            self.unknown.extend(absence.held.keys().cloned());
+        let of_others = |origin: &Origin| origin.source() != source;
+        self.held.retain(|held, _| of_others(held));
+        let held = delta.held.iter();
+        self.held
+            .extend(held.map(|(name, why)| (origin(name), why.clone())));
+        self.ignored.retain(|ignored, _| of_others(ignored));
+        let ignored = delta.ignored.iter();
+        self.ignored
+            .extend(ignored.map(|(name, why)| (origin(name), why.clone())));
+        self.listed.retain(of_others);
+        self.listed.extend(delta.listed.iter().map(origin));
+        if self.heard.insert(source.clone()) && self.past_is_lost {
+            let own = self.files.iter().filter(|(own, _)| !of_others(own));
+            let broken = own.filter(|(_, file)| file.newest.is_none());
+            self.unknown.extend(broken.map(|(own, _)| own.clone()));
+            self.unknown.extend(delta.held.keys().map(origin));
         }
-        self.unknown.retain(|name| match self.files.get(name) {
+        self.unknown.retain(|origin| match self.files.get(origin) {
             Some(file) => file.newest.is_none() && file.good.is_none(),
-            None => absence.held.contains_key(name),
+            None => self.held.contains_key(origin),
         });
-        self.held = absence.held;
-        self.origins = absence.origins;
-        absence.gone
+        gone
+    }
+
+    /// What looks like a document and is not read, and why.
+    pub fn ignored(&self) -> &BTreeMap<Origin, String> {
+        &self.ignored
     }
 
     /// Files and folders that are not where they were and were not removed: why what they
     /// said stays, and the way out.
-    pub fn held(&self) -> &BTreeMap<String, String> {
+    pub fn held(&self) -> &BTreeMap<Origin, String> {
         &self.held
-    }
-
-    /// Where files were last read from, to be kept for the next run.
-    pub fn origins(&self) -> &BTreeMap<String, FolderId> {
-        &self.origins
     }
 
     /// Files and folders that may have been in force and of which nothing usable is left.
     /// On a node whose kernel still enforces what an earlier run published, `enforced`,
     /// also what says nothing now and may have said something to that run, if nothing is
     /// known of it; elsewhere that means nothing.
-    pub fn unknown(&self, enforced: bool) -> BTreeSet<&str> {
-        let unknown = self.unknown.iter().map(String::as_str);
+    pub fn unknown(&self, enforced: bool) -> BTreeSet<&Origin> {
+        let unknown = self.unknown.iter();
         match enforced && self.past_is_lost {
             true => unknown.chain(self.silent()).collect(),
             false => unknown.collect(),
@@ -175,26 +214,27 @@ impl Documents {
     }
 
     /// Files that say nothing, and folders of policies or endpoints without a file.
-    fn silent(&self) -> impl Iterator<Item = &str> {
+    fn silent(&self) -> impl Iterator<Item = &Origin> {
         let says_nothing = |file: &File| {
             let newest = file.newest.as_ref();
             file.good.is_none() && newest.is_some_and(|version| version.documents.is_empty())
         };
         let files = self.files.iter();
         let files = files.filter(move |(_, file)| says_nothing(file));
-        let empty = ["policies", "endpoints"].into_iter().filter(|folder| {
-            let mut names = self.files.keys();
-            !names.any(|name| folder_of(name) == *folder)
+        let empty = self.listed.iter().filter(|folder| {
+            let mut known = self.known(folder.source());
+            ["policies", "endpoints"].contains(&folder.name())
+                && !known.any(|name| folder_of(name) == folder.name())
         });
-        files.map(|(name, _)| name.as_str()).chain(empty)
+        files.map(|(origin, _)| origin).chain(empty)
     }
 
     /// Files in force before that had to be left out, as nothing of them fits any more.
-    pub fn left_out(&self) -> impl Iterator<Item = &str> {
+    pub fn left_out(&self) -> impl Iterator<Item = &Origin> {
         let files = self.files.iter();
         files
             .filter(|(_, file)| file.good.is_some() && file.choice == Choice::Nothing)
-            .map(|(name, _)| name.as_str())
+            .map(|(origin, _)| origin)
     }
 
     /// Chooses a version per file so that all of them compile together, and compiles.
@@ -256,10 +296,10 @@ impl Documents {
     /// all too much). Nothing that is enforced is weakened by it. Was there any?
     fn leave_out_shadow(&mut self, problems: &[Problem]) -> bool {
         let errors = || problems.iter().filter(|p| p.severity == Severity::Error);
-        let of_no_file = errors().all(|problem| problem.file.is_empty());
+        let of_no_file = errors().all(|problem| problem.origin.is_none());
         let mut left_out = false;
         for (name, file) in &mut self.files {
-            let why = errors().find(|problem| of_no_file || problem.file == *name);
+            let why = errors().find(|problem| of_no_file || problem.origin.as_ref() == Some(name));
             let is_shadow = |document: &Document| document.meta().is_shadow();
             if let Some(why) = why.filter(|_| file.documents().any(is_shadow)) {
                 file.without_shadow = true;
@@ -276,7 +316,7 @@ impl Documents {
     /// Lets in those of `names` that fit with what is in use; all of them have stepped back.
     fn admit(
         &mut self,
-        names: &[String],
+        names: &[Origin],
         compile: &mut impl FnMut(Vec<Document>) -> Result<Compiled, Vec<Problem>>,
     ) {
         for name in names {
@@ -309,8 +349,8 @@ impl Documents {
     }
 
     /// Files whose newest version is in use and not in force, changed ones first.
-    fn changed(&self) -> Vec<String> {
-        let mut changed: Vec<(bool, &String)> = self
+    fn changed(&self) -> Vec<Origin> {
+        let mut changed: Vec<(bool, &Origin)> = self
             .files
             .iter()
             .filter(|(_, file)| file.changed())
@@ -320,7 +360,7 @@ impl Documents {
         changed.into_iter().map(|(_, name)| name.clone()).collect()
     }
 
-    fn set_back(&mut self, names: &[String]) {
+    fn set_back(&mut self, names: &[Origin]) {
         for name in names {
             if let Some(file) = self.files.get_mut(name) {
                 file.choice = match file.good {
@@ -374,7 +414,7 @@ impl Documents {
                 .flat_map(|version| version.documents.iter())
                 .flat_map(|document| &document.warnings);
             FileView {
-                name,
+                origin: name,
                 choice: file.choice,
                 absent: file.absent,
                 problems: file
@@ -389,12 +429,11 @@ impl Documents {
 
     /// Lets every file that an error names, and that `may`, step back once. False if none did.
     fn step_back(&mut self, problems: &[Problem], may: fn(&File) -> bool) -> bool {
-        let mut named: BTreeMap<&str, Vec<Problem>> = BTreeMap::new();
+        let mut named: BTreeMap<&Origin, Vec<Problem>> = BTreeMap::new();
         for problem in problems.iter().filter(|p| p.severity == Severity::Error) {
-            named
-                .entry(&problem.file)
-                .or_default()
-                .push(problem.clone());
+            if let Some(origin) = &problem.origin {
+                named.entry(origin).or_default().push(problem.clone());
+            }
         }
         let mut stepped = false;
         for (name, found) in named {

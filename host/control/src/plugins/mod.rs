@@ -11,11 +11,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tidegate_contract::PluginInfo;
 use tidegate_policy::compiled::{Compiled, L7Protocol, plugin_uses};
+use tidegate_sources::folder::PluginStamp;
 
-use super::{
-    event::{Examination, Request},
-    folder::PluginStamp,
-};
+use super::event::{Examination, Request};
 
 /// A plugin version that passed examination.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -13,14 +13,17 @@ use std::{
 use anyhow::Context as _;
 use tidegate_contract::Reject;
 use tidegate_observe::directory::Directory;
-use tidegate_policy::{Compiler, Document, Ids, Linter, Mode, compiled::Compiled};
+use tidegate_policy::{Compiler, Document, Ids, Linter, Mode, Origin, Source, compiled::Compiled};
+use tidegate_sources::{
+    Delta,
+    folder::{FolderId, FolderSource, Origins, VENDOR},
+};
 use tokio::sync::watch;
 
 use super::{
     bindings::{self, Bindings},
     documents::{Documents, Keep, Past},
     event::{Event, NodeDevices, Request},
-    folder::FolderId,
     plugins::{Candidate, Plugins, printable},
     problems::Problems,
     publication::{ForProxy, InForce, Outcome, Publication},
@@ -54,6 +57,8 @@ pub struct Control<K> {
     compiler: Compiler,
     linter: Linter,
     documents: Documents,
+    /// Sources whose objects are files.
+    folders: BTreeMap<Source, FolderSource>,
     plugins: Plugins,
     bindings: Bindings,
     node_addresses: Vec<IpAddr>,
@@ -70,9 +75,11 @@ pub struct Control<K> {
     retry: Option<Instant>,
     /// How long to wait after the next failure.
     patience: Duration,
-    /// The folders were looked at once; before that nothing is published, or a restart
+    /// Sources that have not spoken yet; before that nothing is published, or a restart
     /// would begin with an empty generation.
-    scanned: bool,
+    awaited: BTreeSet<Source>,
+    /// Why the folder of plugins cannot be listed.
+    no_plugins: Option<String>,
     /// Until when the first generation waits for plugins to be examined.
     first_wait: Option<Instant>,
     kernel_status: KernelStatus,
@@ -89,7 +96,7 @@ pub struct Control<K> {
 /// What was written to the state folder last, so that it is not written again.
 #[derive(Default)]
 struct Kept {
-    origins: Option<BTreeMap<String, FolderId>>,
+    origins: Option<BTreeMap<Origin, FolderId>>,
     plugins: Option<BTreeMap<PathBuf, Candidate>>,
 }
 
@@ -161,6 +168,7 @@ impl<K: Kernel> Control<K> {
             compiler: Compiler::default(),
             linter: Linter::default(),
             documents: Documents::new(&past),
+            folders: folders(&past.origins),
             plugins: Plugins::new(built_in, past.plugins),
             bindings: Bindings::new(past.bindings),
             settings,
@@ -175,7 +183,8 @@ impl<K: Kernel> Control<K> {
             dirty: true,
             retry: None,
             patience: Duration::ZERO,
-            scanned: false,
+            awaited: [Source::folders(), Source::named(VENDOR)].into(),
+            no_plugins: None,
             first_wait: None,
             kernel_status: KernelStatus::default(),
             proxy: ProxyView::default(),
@@ -254,37 +263,26 @@ impl<K: Kernel> Control<K> {
     /// Takes in what changes desired state.
     fn desire(&mut self, event: Event) -> Vec<Request> {
         match event {
-            Event::Scanned(scan) => {
-                self.scanned = true;
-                self.first_wait
-                    .get_or_insert_with(|| Instant::now() + FIRST_WAIT);
-                let gone = self.documents.update(&scan);
-                let held = self.documents.held();
-                self.problems.folders(held, &scan, seconds_now());
-                for name in gone {
-                    tracing::info!(
-                        file = name,
-                        "the file was removed, and what it said with it"
-                    );
-                    self.keep(Keep::Forget(name));
-                }
+            Event::Scanned(source, scan) => {
+                let folders = self.folders.entry(source.clone());
+                let folders =
+                    folders.or_insert_with(|| FolderSource::new(source.clone(), BTreeMap::new()));
+                let delta = self.documents.delta(folders, &scan);
                 self.keep_origins();
-                self.dirty = true;
-                let kafka = self.documents.candidates().any(Document::reads_kafka);
-                let needed = kafka.then(|| self.plugins.need(KAFKA)).flatten();
-                if needed.is_some() {
-                    tracing::info!(
-                        plugin = KAFKA,
-                        "rules need a built-in plugin, which is compiled now; what they let pass \
-                         is refused until it is"
-                    );
+                let own = source == Source::folders();
+                if own {
+                    self.no_plugins = scan.unreadable.get("plugins").cloned();
                 }
-                let mut requests: Vec<Request> = needed.into_iter().collect();
+                let mut requests = self.changed(&delta);
                 // Of a folder that is not there nothing is known.
-                if !scan.unreadable.contains_key("plugins") {
+                if own && self.no_plugins.is_none() {
                     requests.extend(self.plugins.update(&scan.plugins, &scan.plugins_elsewhere));
                 }
                 return requests;
+            }
+            Event::Told(source, news) => {
+                let delta = self.documents.news(source, news);
+                return self.changed(&delta);
             }
             Event::Examined(examination) => {
                 match &examination.outcome {
@@ -339,6 +337,37 @@ impl<K: Kernel> Control<K> {
         Vec::new()
     }
 
+    /// Takes in what changed of what a source says.
+    fn changed(&mut self, delta: &Delta) -> Vec<Request> {
+        self.awaited.remove(&delta.source);
+        if self.awaited.is_empty() {
+            self.first_wait
+                .get_or_insert_with(|| Instant::now() + FIRST_WAIT);
+        }
+        let gone = self.documents.update(delta);
+        let plugins = self.no_plugins.as_ref();
+        self.problems
+            .folders(&self.documents, plugins, seconds_now());
+        for (origin, now) in gone {
+            match now {
+                Some(now) => tracing::info!(file = %origin, %now, "it has another name now"),
+                None => tracing::info!(file = %origin, "it was removed, and what it said with it"),
+            }
+            self.keep(Keep::Forget(origin));
+        }
+        self.dirty = true;
+        let kafka = self.documents.candidates().any(Document::reads_kafka);
+        let needed = kafka.then(|| self.plugins.need(KAFKA)).flatten();
+        if needed.is_some() {
+            tracing::info!(
+                plugin = KAFKA,
+                "rules need a built-in plugin, which is compiled now; what they let pass \
+                 is refused until it is"
+            );
+        }
+        needed.into_iter().collect()
+    }
+
     /// Tells the readers what changed. What is to be published, as one generation, comes
     /// back; nothing else does until its outcome is here ([`Event::Published`]).
     pub fn settle(&mut self) -> Option<Publication> {
@@ -347,7 +376,7 @@ impl<K: Kernel> Control<K> {
         let first = self.published.is_none();
         // Later nothing waits for a plugin: what needs it is refused until it is there.
         let unfinished = self.plugins.pending() || self.plugins.awaits();
-        let waiting = !self.scanned || (first && patient && unfinished);
+        let waiting = !self.awaited.is_empty() || (first && patient && unfinished);
         let mut next = None;
         if self.dirty && !waiting && self.on_its_way.is_none() {
             self.dirty = false;
@@ -423,12 +452,17 @@ impl<K: Kernel> Control<K> {
     }
 
     fn keep_origins(&mut self) {
-        let origins = self.documents.origins();
-        if self.kept.origins.as_ref() == Some(origins) {
+        let of_source = |folders: &FolderSource| {
+            let source = folders.source().clone();
+            let origins = folders.origins().clone().into_iter();
+            origins.map(move |(name, id)| (Origin::new(source.clone(), &name), id))
+        };
+        let origins = self.folders.values().flat_map(of_source).collect();
+        if self.kept.origins.as_ref() == Some(&origins) {
             return;
         }
-        match self.store.save_origins(origins) {
-            Ok(()) => self.kept.origins = Some(origins.clone()),
+        match self.store.save_origins(&origins) {
+            Ok(()) => self.kept.origins = Some(origins),
             Err(error) => tracing::warn!(
                 error = format!("{error:#}"),
                 "cannot keep which folders the files came from"
@@ -490,6 +524,15 @@ impl<K: Kernel> Control<K> {
         view.not_ready = view.obstacles();
         self.view.send_replace(Arc::new(view));
     }
+}
+
+/// The sources that files in force came from.
+fn folders(origins: &Origins) -> BTreeMap<Source, FolderSource> {
+    let sources = origins.documents.keys().map(Origin::source);
+    let folders = |source: &Source| FolderSource::new(source.clone(), origins.of(source));
+    sources
+        .map(|source| (source.clone(), folders(source)))
+        .collect()
 }
 
 type PluginSet = BTreeMap<String, tidegate_contract::PluginInfo>;

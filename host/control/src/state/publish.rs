@@ -9,13 +9,13 @@ use std::{
 use tidegate_contract::Snapshot;
 use tidegate_observe::directory::Directory;
 use tidegate_policy::{
-    Input, Mode, Problem, Severity,
+    Input, Mode, Origin, Problem, Severity,
     compiled::{Compiled, EndpointId, Location},
 };
+use tidegate_sources::folder::folder_of;
 
 use super::{Control, OnItsWay, PluginSet, Published, seconds_now};
 use crate::{
-    folder::folder_of,
     misplaced::{misplaced, outside},
     publication::{ForProxy, Publication},
     sinks::Kernel,
@@ -126,11 +126,11 @@ impl<K: Kernel> Control<K> {
             }
             Err(problems) => {
                 self.problems.documents(&self.documents, &problems, now);
-                let files: BTreeSet<&str> =
-                    problems.iter().map(|p: &Problem| p.file.as_str()).collect();
+                let origins: BTreeSet<&Origin> =
+                    problems.iter().filter_map(|p| p.origin.as_ref()).collect();
                 let message = format!(
                     "files in force do not fit together any more ({}); the generation before stays in force",
-                    files.into_iter().collect::<Vec<_>>().join(", ")
+                    joined(origins)
                 );
                 self.problems.generation(Some(message), now);
                 None
@@ -275,19 +275,21 @@ fn homes(compiled: &Compiled) -> impl Iterator<Item = (EndpointId, &str, &Locati
 }
 
 /// Names for people, each once.
-fn joined<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let names: BTreeSet<&str> = names.into_iter().collect();
-    names.into_iter().collect::<Vec<_>>().join(", ")
+fn joined<'a>(origins: impl IntoIterator<Item = &'a Origin>) -> String {
+    let origins: BTreeSet<&Origin> = origins.into_iter().collect();
+    let names = origins.into_iter().map(Origin::to_string);
+    names.collect::<Vec<_>>().join(", ")
 }
 
-/// Is it a file of policies, deny lists or bindings, or their folder?
-fn is_policy(name: &str) -> bool {
-    folder_of(name) == "policies"
+/// May it have said something of policies, deny lists or bindings? Where files are, their
+/// folder tells; of anything else nothing is known.
+fn is_policy(origin: &Origin) -> bool {
+    !["endpoints", "services"].contains(&folder_of(origin.name()))
 }
 
 fn of_no_file(message: String) -> Problem {
     Problem {
-        file: String::new(),
+        origin: None,
         document: None,
         line: 0,
         column: 0,

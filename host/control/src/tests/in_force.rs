@@ -1,6 +1,8 @@
 //! What is in force stays until it is plainly removed.
 
-use super::{Bench, FolderId, FormerFolder, TextId, WEB, allow};
+use tidegate_sources::folder::{FormerFolder, TextId, testing};
+
+use super::{Bench, WEB, allow};
 
 #[tokio::test]
 async fn what_is_in_force_stays_until_it_is_plainly_removed() {
@@ -98,7 +100,7 @@ async fn a_change_of_folder_removes_nothing_by_itself() {
         let former = bench.scan.former.clone();
         let path = std::path::PathBuf::from("policies");
         let empty = FormerFolder {
-            id: FolderId::made_up("policies", 3),
+            id: testing::folder("policies", 3),
             files: Default::default(),
             unread: std::collections::BTreeMap::new(),
         };
@@ -246,6 +248,8 @@ async fn lost_state_and_a_file_or_folder_that_says_nothing_do_not_open_a_node() 
     for silent in ["policies/a.yaml", "policies", "endpoints"] {
         let mut bench = Bench::new();
         bench
+            .folder("policies", 1)
+            .folder("endpoints", 2)
             .write("endpoints/web.yaml", WEB)
             .write("policies/a.yaml", &allow("a", 80));
         bench.settle().await;

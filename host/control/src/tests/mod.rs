@@ -3,6 +3,7 @@
 mod built_in;
 mod in_force;
 mod newcomers;
+mod sources;
 
 use std::{
     collections::BTreeMap,
@@ -11,11 +12,14 @@ use std::{
 };
 
 use tidegate_contract::{Limits, PluginInfo, Reject, Snapshot, World};
-use tidegate_policy::{Mode, NumbersInUse, compiled::Compiled};
+use tidegate_policy::{Mode, NumbersInUse, Source, compiled::Compiled};
+use tidegate_sources::{
+    News,
+    folder::{FormerFolder, Scan, VENDOR, testing},
+};
 
 use super::{
     event::{Event, Examination, Request},
-    folder::{FolderId, FormerFolder, PluginStamp, Scan, TextId},
     plugins::Candidate,
     publication,
     sinks::{Kernel, KernelStatus, Sinks},
@@ -107,6 +111,19 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        let mut bench = Self::of_silent_vendor();
+        bench.no_vendor();
+        bench
+    }
+
+    /// Nobody names a vendor's folder.
+    fn no_vendor(&mut self) {
+        let news = News::Unnamed("name it".into());
+        self.control.apply(Event::Told(Source::named(VENDOR), news));
+    }
+
+    /// It is not known yet whether there is a vendor's folder.
+    fn of_silent_vendor() -> Self {
         let state = tempfile::tempdir().expect("a folder");
         let sinks = Recorder::default();
         Self {
@@ -132,6 +149,7 @@ impl Bench {
     /// A new agent on the same state folder and kernel.
     fn restart(&mut self) {
         self.control = Self::control(&self.state, &self.sinks);
+        self.no_vendor();
         self.sinks.with(|record| record.calls.clear());
     }
 
@@ -146,7 +164,9 @@ impl Bench {
     }
 
     async fn settle(&mut self) -> Vec<Request> {
-        let requests = self.control.apply(Event::Scanned(self.scan.clone()));
+        let requests = self
+            .control
+            .apply(Event::Scanned(Source::folders(), self.scan.clone()));
         self.publish().await;
         requests
     }
@@ -199,14 +219,14 @@ impl Bench {
     fn folder(&mut self, label: &str, inode: u64) -> &mut Self {
         self.scan
             .folders
-            .insert(label.into(), FolderId::made_up(label, inode));
+            .insert(label.into(), testing::folder(label, inode));
         self.scan.unreadable.remove(label);
         self
     }
 
     /// Another file system is mounted there, whose top folder has the same numbers.
     fn remount(&mut self, label: &str, inode: u64) -> &mut Self {
-        let id = FolderId::made_up(label, inode).made_later();
+        let id = testing::made_later(testing::folder(label, inode));
         self.scan.folders.insert(label.into(), id);
         self
     }
@@ -216,7 +236,7 @@ impl Bench {
         let former = self
             .scan
             .folders
-            .insert(label.into(), FolderId::made_up(path, inode));
+            .insert(label.into(), testing::folder(path, inode));
         let of_folder = |name: &String| name.starts_with(&format!("{label}/"));
         let names = self.scan.documents.keys().filter(|name| of_folder(name));
         let names = names.filter_map(|name| Some(name.split_once('/')?.1.to_owned()));
@@ -346,7 +366,7 @@ async fn what_changes_while_a_generation_is_on_its_way_belongs_to_the_next() {
     bench
         .write("endpoints/web.yaml", WEB)
         .write("policies/a.yaml", &allow("first", 80));
-    let scan = |bench: &Bench| Event::Scanned(bench.scan.clone());
+    let scan = |bench: &Bench| Event::Scanned(Source::folders(), bench.scan.clone());
     bench.control.apply(scan(&bench));
     let first = bench.control.settle().expect("something to publish");
     bench.write("policies/a.yaml", "kind: [");
@@ -365,7 +385,10 @@ async fn what_changes_while_a_generation_is_on_its_way_belongs_to_the_next() {
         "the broken file goes on with what was published"
     );
     let kept = Store::at(bench.state.path()).past().expect("reads").texts;
-    assert!(kept["policies/a.yaml"].contains("first"), "{kept:?}");
+    assert!(
+        kept[&"policies/a.yaml".into()].contains("first"),
+        "{kept:?}"
+    );
 }
 
 #[tokio::test]
@@ -486,7 +509,7 @@ impl Bench {
     /// The same with a file of any name.
     async fn drop_file(&mut self, path: &str, inode: u64, outcome: Result<Candidate, String>) {
         let path = PathBuf::from(path);
-        let stamp = PluginStamp::made_up(inode);
+        let stamp = testing::plugin(inode);
         self.scan.plugins.insert(path.clone(), stamp);
         let requests = self.settle().await;
         assert_eq!(requests, [Request::Examine(path.clone(), stamp)]);
@@ -502,14 +525,14 @@ impl Bench {
     /// Plugins that are there together and examined in this order: path, inode, version.
     async fn newcomers(&mut self, files: &[(&str, u64, &str)]) {
         for (path, inode, _) in files {
-            let stamp = PluginStamp::made_up(*inode);
+            let stamp = testing::plugin(*inode);
             self.scan.plugins.insert((*path).into(), stamp);
         }
         self.settle().await;
         for (path, inode, version) in files {
             self.control.apply(Event::Examined(Examination {
                 path: (*path).into(),
-                stamp: PluginStamp::made_up(*inode),
+                stamp: testing::plugin(*inode),
                 outcome: Ok(candidate(version)),
             }));
         }
@@ -671,7 +694,7 @@ async fn a_policy_that_says_what_another_says_selects_whom_it_selects() {
 async fn a_plugin_file_with_another_name_is_in_use_as_before() {
     let mut bench = Bench::new();
     bench.drop_plugin(1, Ok(candidate("1"))).await;
-    let stamp = PluginStamp::made_up(1);
+    let stamp = testing::plugin(1);
     bench.scan.plugins = [("/plugins/renamed.wasm".into(), stamp)].into();
     let requests = bench.settle().await;
     assert!(requests.is_empty(), "it is the same: {requests:?}");
@@ -679,7 +702,7 @@ async fn a_plugin_file_with_another_name_is_in_use_as_before() {
     assert_eq!((published.as_deref(), &*state), (Some("1"), "idle"));
 
     // Renamed again before a new version was examined.
-    let (path, stamp) = ("/plugins/renamed.wasm", PluginStamp::made_up(2));
+    let (path, stamp) = ("/plugins/renamed.wasm", testing::plugin(2));
     bench.scan.plugins = [(path.into(), stamp)].into();
     assert_eq!(bench.settle().await.len(), 1);
     bench.scan.plugins = [("/plugins/bot.wasm".into(), stamp)].into();

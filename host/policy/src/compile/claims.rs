@@ -11,6 +11,7 @@ use crate::{
     compiled::Location,
     follow::Delta,
     input::{Endpoint, Input, Meta, Service},
+    origin::{ObjectKey, Origin},
     problem::Problem,
     protocol,
 };
@@ -25,7 +26,7 @@ pub(super) struct Claims {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Claim {
-    Name(String),
+    Name(ObjectKey),
     Place(Location),
     Address(IpAddr),
     Frontend(SocketAddr, u8),
@@ -89,7 +90,7 @@ fn each<T>(delta: &Delta<T>, came: bool) -> std::slice::Iter<'_, Arc<T>> {
 }
 
 fn name(meta: &Meta) -> Claim {
-    Claim::Name(meta.key())
+    Claim::Name(meta.key().claim())
 }
 
 fn of_endpoint(endpoint: &Arc<Endpoint>) -> Vec<Claim> {
@@ -125,8 +126,8 @@ pub(super) fn problems(input: &Input) -> Vec<Problem> {
 /// What else is wrong with a document that exists already, as a copied file does, follows
 /// from that: it is said once.
 fn say_once(problems: &mut Vec<Problem>) {
-    type Place = (String, Option<String>);
-    let place = |problem: &Problem| (problem.file.clone(), problem.document.clone());
+    type Place = (Option<Origin>, Option<ObjectKey>);
+    let place = |problem: &Problem| (problem.origin.clone(), problem.document.clone());
     let again = |problem: &&Problem| problem.field == NAME && problem.message.contains(EXISTS);
     let doubled: BTreeSet<Place> = problems.iter().filter(again).map(place).collect();
     problems.retain(|problem| again(&problem) || !doubled.contains(&place(problem)));
@@ -142,16 +143,22 @@ fn check_documents(input: &Input, problems: &mut Vec<Problem>) {
     metas.extend(input.services.iter().map(|d| &d.meta));
     metas.extend(input.deny_lists.iter().map(|d| &d.meta));
     metas.extend(input.bindings.iter().map(|d| &d.meta));
-    let mut seen: BTreeMap<String, &Meta> = BTreeMap::new();
+    let mut seen: BTreeMap<ObjectKey, &Meta> = BTreeMap::new();
     for meta in metas {
-        if let Some(first) = seen.get(&meta.key()) {
+        if let Some(first) = seen.get(&meta.key().claim()) {
             problems.push(meta.problem(
                 &meta.name_at,
-                format!("{} {EXISTS} {}:{}", meta.key(), first.file, first.at.line),
+                format!(
+                    "{} {} {EXISTS} {}:{}",
+                    meta.kind,
+                    meta.full_name(),
+                    first.origin,
+                    first.at.line
+                ),
                 "give one of them another name",
             ));
         } else {
-            seen.insert(meta.key(), meta);
+            seen.insert(meta.key().claim(), meta);
         }
     }
 }

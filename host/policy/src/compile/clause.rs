@@ -44,7 +44,7 @@ impl<'i> Register<'i> {
             namespace: meta.namespace.clone(),
             policy: meta.name.clone(),
             path: at.rule().to_owned(),
-            file: meta.file.clone(),
+            origin: meta.origin.clone(),
             line: at.line,
             column: at.column,
         };

@@ -204,7 +204,7 @@ impl Context<'_> {
                         (meta, self.bindings[index].binding.protocol_at.clone())
                     }
                 };
-                if problem.document.as_deref() == Some(&meta.key()) {
+                if problem.document.as_ref() == Some(&meta.key()) {
                     return Refusal::Conflict(problem);
                 }
                 let hint = problem.hint.unwrap_or_default();

@@ -34,6 +34,7 @@ use crate::{
     follow::{Delta, Followed},
     ids::{Exhausted, Ids, Interner},
     input::{DenyList, Endpoint, Input, Mode, PluginBinding, Service},
+    origin::ObjectKey,
     problem::{Problem, Severity},
     rule::Policy,
 };
@@ -165,7 +166,7 @@ impl Compiler {
 
 fn out_of_numbers(exhausted: Exhausted) -> Problem {
     Problem {
-        file: String::new(),
+        origin: None,
         document: None,
         line: 1,
         column: 1,
@@ -182,9 +183,9 @@ fn out_of_numbers(exhausted: Exhausted) -> Problem {
 #[derive(Debug, Default)]
 struct State {
     universe: Universe,
-    policies: BTreeMap<String, FlatPolicy>,
-    bindings: BTreeMap<String, FlatBinding>,
-    lists: BTreeMap<String, (Arc<DenyList>, Texts)>,
+    policies: BTreeMap<ObjectKey, FlatPolicy>,
+    bindings: BTreeMap<ObjectKey, FlatBinding>,
+    lists: BTreeMap<ObjectKey, (Arc<DenyList>, Texts)>,
     services: Services,
     tables: Tables,
     endpoints: HashMap<EndpointId, Arc<CompiledEndpoint>>,
@@ -349,7 +350,7 @@ fn is_as(before: &CompiledEndpoint, name: &str, placed: &universe::Placed, table
 }
 
 /// Documents sorted by name: the order of files never matters.
-fn by_name<T>(items: &[Arc<T>], key: impl Fn(&T) -> String) -> Vec<&Arc<T>> {
+fn by_name<T>(items: &[Arc<T>], key: impl Fn(&T) -> ObjectKey) -> Vec<&Arc<T>> {
     let mut sorted: Vec<&Arc<T>> = items.iter().collect();
     sorted.sort_by_cached_key(|item| key(item));
     sorted

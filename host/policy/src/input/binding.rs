@@ -1,7 +1,7 @@
 //! `PluginBinding`: a plugin that looks at traffic which policy allows.
 
 use super::{
-    Meta, Origin,
+    Heading, Meta,
     cilium::{Selecting, read_selector},
     read_meta,
     reader::{Cursor, Fields, all, optional},
@@ -63,9 +63,9 @@ impl PluginBinding {
     }
 }
 
-pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<PluginBinding> {
+pub(super) fn read(root: &Cursor<'_>, heading: &Heading<'_>) -> Option<PluginBinding> {
     let top = root.fields(&["apiVersion", "kind", "metadata", "spec"])?;
-    let meta = read_meta(root, &top, origin);
+    let meta = read_meta(root, &top, heading);
     let spec = top.required("spec")?;
     let fields = spec.fields(&[
         "endpointSelector",

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::{
-    Meta, Origin, read_meta, read_net,
+    Heading, Meta, read_meta, read_net,
     reader::{Cursor, all},
 };
 use crate::rule::At;
@@ -17,9 +17,9 @@ pub struct DenyList {
     pub cidrs: Vec<(At, IpNet)>,
 }
 
-pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<DenyList> {
+pub(super) fn read(root: &Cursor<'_>, heading: &Heading<'_>) -> Option<DenyList> {
     let top = root.fields(&["apiVersion", "kind", "metadata", "spec"])?;
-    let meta = read_meta(root, &top, origin);
+    let meta = read_meta(root, &top, heading);
     let fields = top.required("spec")?.fields(&["cidrs"])?;
     let items = fields.required("cidrs")?.items()?;
     let read = items.iter().map(|item| {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Meta, Origin, read_addr, read_label_map, read_meta, read_protocol,
+    Heading, Meta, read_addr, read_label_map, read_meta, read_protocol,
     reader::{Cursor, Fields, all, optional},
 };
 use crate::{
@@ -64,9 +64,9 @@ impl Endpoint {
     }
 }
 
-pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<Endpoint> {
+pub(super) fn read(root: &Cursor<'_>, heading: &Heading<'_>) -> Option<Endpoint> {
     let top = root.fields(&["apiVersion", "kind", "metadata", "spec"])?;
-    let meta = read_meta(root, &top, origin);
+    let meta = read_meta(root, &top, heading);
     let spec = top.required("spec")?;
     let fields = spec.fields(&[
         "interface",

@@ -4,13 +4,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::reader::{Cursor, Fields, optional};
-use crate::{label_syntax, problem::Problem, rule::At};
+use crate::{
+    label_syntax,
+    origin::{ObjectKey, Origin},
+    problem::Problem,
+    rule::At,
+};
 
 /// Name and origin of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
-    /// File, as the caller named it.
-    pub file: String,
+    /// What it comes from.
+    pub origin: Origin,
     /// Where the document begins.
     pub at: At,
     /// `kind:`.
@@ -45,9 +50,14 @@ impl Meta {
         self.enforcement == Enforcement::Shadow
     }
 
-    /// Name of the document among all documents: `Kind namespace/name`.
-    pub fn key(&self) -> String {
-        format!("{} {}", self.kind, self.full_name())
+    /// Name of the document among all documents.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey {
+            kind: self.kind,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            source: self.origin.source().clone(),
+        }
     }
 
     /// `namespace/name`, or the name alone if it has no namespace.
@@ -61,7 +71,7 @@ impl Meta {
     /// A problem of this document, at one place of it; an error unless it is made a warning.
     pub fn problem(&self, at: &At, message: String, hint: &str) -> Problem {
         Problem {
-            file: self.file.clone(),
+            origin: Some(self.origin.clone()),
             document: Some(self.key()),
             line: at.line,
             column: at.column,
@@ -78,14 +88,14 @@ impl Meta {
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
 /// Where a document comes from and what its kind does with namespaces.
-pub(super) struct Origin<'a> {
-    pub(super) file: &'a str,
+pub(super) struct Heading<'a> {
+    pub(super) origin: &'a Origin,
     pub(super) kind: &'static str,
     pub(super) kind_at: At,
     pub(super) scope: Scope,
 }
 
-impl Origin<'_> {
+impl Heading<'_> {
     /// Can the kind be rehearsed? What there is (endpoints, services) is there or not, and
     /// the deny list is asked before anything that could tell of a second verdict.
     fn has_shadow(&self) -> bool {
@@ -132,7 +142,7 @@ pub(crate) const FOREIGN_METADATA: [&str; 8] = [
 pub(super) fn read_meta<'a>(
     root: &Cursor<'a>,
     top: &Fields<'a>,
-    origin: &Origin<'_>,
+    heading: &Heading<'_>,
 ) -> Option<Meta> {
     let known: Vec<&str> = ["name", "namespace", "labels", "annotations"]
         .into_iter()
@@ -142,17 +152,17 @@ pub(super) fn read_meta<'a>(
     let name_at = fields.required("name");
     let name = name_at.and_then(Cursor::word);
     let written = optional(fields.get("namespace"), None, |namespace| {
-        read_namespace(namespace, origin)
+        read_namespace(namespace, heading)
     })?;
-    let namespace = match origin.scope {
+    let namespace = match heading.scope {
         Scope::DefaultNamespace => Some(written.unwrap_or(DEFAULT_NAMESPACE)),
         Scope::OptionalNamespace | Scope::Cluster => written,
     };
     let meta = Meta {
-        file: origin.file.to_owned(),
+        origin: heading.origin.clone(),
         at: root.at(),
-        kind: origin.kind,
-        kind_at: origin.kind_at.clone(),
+        kind: heading.kind,
+        kind_at: heading.kind_at.clone(),
         namespace: namespace.map(str::to_owned),
         name: name?.to_owned(),
         name_at: name_at?.at(),
@@ -160,7 +170,7 @@ pub(super) fn read_meta<'a>(
     };
     root.name_document(meta.key());
     let enforcement = match fields.get("annotations") {
-        Some(annotations) => read_enforcement(annotations, origin)?,
+        Some(annotations) => read_enforcement(annotations, heading)?,
         None => Enforcement::default(),
     };
     Some(Meta {
@@ -171,17 +181,17 @@ pub(super) fn read_meta<'a>(
 
 /// What our own annotations say. One that is mistyped is refused: it was to keep a
 /// document from being enforced. Those of others are of no meaning here.
-fn read_enforcement(annotations: &Cursor<'_>, origin: &Origin<'_>) -> Option<Enforcement> {
+fn read_enforcement(annotations: &Cursor<'_>, heading: &Heading<'_>) -> Option<Enforcement> {
     let mut enforcement = Some(Enforcement::default());
     let own = annotations.entries()?.into_iter();
     for (key, value) in own.filter(|(key, _)| key.starts_with(OWN_ANNOTATIONS)) {
         if key != ENFORCEMENT {
             value.error("no such annotation", &format!("known here: {ENFORCEMENT}"));
-        } else if origin.has_shadow() {
+        } else if heading.has_shadow() {
             enforcement = value.one_of(&ENFORCEMENTS);
         } else {
             value.error(
-                format!("{} cannot be rehearsed", origin.kind),
+                format!("{} cannot be rehearsed", heading.kind),
                 "on CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy and PluginBinding only",
             );
         }
@@ -191,7 +201,7 @@ fn read_enforcement(annotations: &Cursor<'_>, origin: &Origin<'_>) -> Option<Enf
 
 /// A namespace as written; the inner `None` if that is nothing.
 #[expect(clippy::option_option, reason = "absent and unreadable are different")]
-fn read_namespace<'a>(cursor: &Cursor<'a>, origin: &Origin<'_>) -> Option<Option<&'a str>> {
+fn read_namespace<'a>(cursor: &Cursor<'a>, heading: &Heading<'_>) -> Option<Option<&'a str>> {
     let text = cursor.text()?;
     if text.is_empty() {
         return Some(None);
@@ -200,8 +210,8 @@ fn read_namespace<'a>(cursor: &Cursor<'a>, origin: &Origin<'_>) -> Option<Option
         cursor.error(format!("not the name of a namespace: {reason}"), "");
         return None;
     }
-    if origin.scope == Scope::Cluster {
-        cursor.error(format!("{} has no namespace", origin.kind), "remove it");
+    if heading.scope == Scope::Cluster {
+        cursor.error(format!("{} has no namespace", heading.kind), "remove it");
         return None;
     }
     Some(Some(text))

@@ -27,7 +27,7 @@ pub(crate) use self::{
     values::parse_net,
 };
 use self::{
-    meta::{Origin, Scope, read_meta},
+    meta::{Heading, Scope, read_meta},
     reader::{Cursor, Findings, or_one_of},
     values::{
         KEY_HINT, read_addr, read_label_map, read_label_value, read_net, read_protocol,
@@ -36,6 +36,7 @@ use self::{
 };
 use crate::{
     compiled::L7Protocol,
+    origin::Origin,
     problem::Problem,
     rule::{L7Rules, Policy, Traffic},
     yaml,
@@ -141,15 +142,16 @@ impl Document {
     }
 }
 
-/// Reads all documents of one file. Any error refuses the file as a whole; all
+/// Reads all documents of one origin. Any error refuses it as a whole; all
 /// errors that can be found are reported together.
-pub fn parse_file(file: &str, text: &str) -> Result<Vec<Document>, Vec<Problem>> {
-    let nodes = yaml::parse(file, text).map_err(|problem| vec![*problem])?;
+pub fn parse_file(origin: impl Into<Origin>, text: &str) -> Result<Vec<Document>, Vec<Problem>> {
+    let origin = &origin.into();
+    let nodes = yaml::parse(origin, text).map_err(|problem| vec![*problem])?;
     let mut documents = Vec::new();
     let mut errors = Vec::new();
     for node in &nodes {
-        let findings = Findings::new(file);
-        let body = read_document(file, &Cursor::root(node, &findings));
+        let findings = Findings::new(origin);
+        let body = read_document(origin, &Cursor::root(node, &findings));
         let (found, warnings) = findings.take();
         errors.extend(found);
         documents.extend(body.map(|body| Document { body, warnings }));
@@ -179,7 +181,7 @@ pub fn fuzz_parse(bytes: &[u8]) {
 pub(crate) const CILIUM: &str = "cilium.io/v2";
 pub(crate) const TIDEGATE: &str = "tidegate.io/v1alpha1";
 
-fn read_document(file: &str, root: &Cursor<'_>) -> Option<Body> {
+fn read_document(origin: &Origin, root: &Cursor<'_>) -> Option<Body> {
     let entries = root.entries()?;
     let field = |name: &str| entries.iter().find(|(key, _)| key == name).map(|(_, c)| c);
     let (Some(version), Some(kind)) = (field("apiVersion"), field("kind")) else {
@@ -189,8 +191,8 @@ fn read_document(file: &str, root: &Cursor<'_>) -> Option<Body> {
         );
         return None;
     };
-    let origin = |kind_name, scope| Origin {
-        file,
+    let heading = |kind_name, scope| Heading {
+        origin,
         kind: kind_name,
         kind_at: kind.at(),
         scope,
@@ -198,23 +200,23 @@ fn read_document(file: &str, root: &Cursor<'_>) -> Option<Body> {
     let (version_name, kind_name) = (version.text(), kind.text());
     match (version_name?, kind_name?) {
         (CILIUM, "CiliumNetworkPolicy") => {
-            let origin = origin("CiliumNetworkPolicy", Scope::OptionalNamespace);
-            cilium::read(root, &origin).map(|read| Body::Policy(Arc::new(read)))
+            let heading = heading("CiliumNetworkPolicy", Scope::OptionalNamespace);
+            cilium::read(root, &heading).map(|read| Body::Policy(Arc::new(read)))
         }
         (CILIUM, "CiliumClusterwideNetworkPolicy") => {
-            let origin = origin("CiliumClusterwideNetworkPolicy", Scope::Cluster);
-            cilium::read(root, &origin).map(|read| Body::Policy(Arc::new(read)))
+            let heading = heading("CiliumClusterwideNetworkPolicy", Scope::Cluster);
+            cilium::read(root, &heading).map(|read| Body::Policy(Arc::new(read)))
         }
         (TIDEGATE, "Endpoint") => {
-            endpoint::read(root, &origin("Endpoint", Scope::DefaultNamespace))
+            endpoint::read(root, &heading("Endpoint", Scope::DefaultNamespace))
                 .map(|read| Body::Endpoint(Arc::new(read)))
         }
-        (TIDEGATE, "Service") => service::read(root, &origin("Service", Scope::DefaultNamespace))
+        (TIDEGATE, "Service") => service::read(root, &heading("Service", Scope::DefaultNamespace))
             .map(|read| Body::Service(Arc::new(read))),
-        (TIDEGATE, "DenyList") => deny_list::read(root, &origin("DenyList", Scope::Cluster))
+        (TIDEGATE, "DenyList") => deny_list::read(root, &heading("DenyList", Scope::Cluster))
             .map(|read| Body::DenyList(Arc::new(read))),
         (TIDEGATE, "PluginBinding") => {
-            binding::read(root, &origin("PluginBinding", Scope::DefaultNamespace))
+            binding::read(root, &heading("PluginBinding", Scope::DefaultNamespace))
                 .map(|read| Body::PluginBinding(Arc::new(read)))
         }
         (_, name) => {

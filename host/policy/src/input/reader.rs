@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 
 use crate::{
+    origin::{ObjectKey, Origin},
     problem::{Problem, Severity},
     rule::At,
     yaml::{Node, Value},
@@ -14,21 +15,21 @@ const SHOWN: usize = 60;
 
 /// Collects the problems of one document.
 pub(crate) struct Findings<'a> {
-    file: &'a str,
-    document: RefCell<Option<String>>,
+    origin: &'a Origin,
+    document: RefCell<Option<ObjectKey>>,
     list: RefCell<Vec<Problem>>,
 }
 
 impl<'a> Findings<'a> {
-    pub(crate) fn new(file: &'a str) -> Self {
+    pub(crate) fn new(origin: &'a Origin) -> Self {
         Findings {
-            file,
+            origin,
             document: RefCell::new(None),
             list: RefCell::default(),
         }
     }
 
-    fn name_document(&self, key: String) {
+    fn name_document(&self, key: ObjectKey) {
         *self.document.borrow_mut() = Some(key);
     }
 
@@ -111,7 +112,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// From now on, problems belong to the document with this key.
-    pub(crate) fn name_document(&self, key: String) {
+    pub(crate) fn name_document(&self, key: ObjectKey) {
         self.findings.name_document(key);
     }
 
@@ -131,7 +132,7 @@ impl<'a> Cursor<'a> {
             _ => self.node.scalar(),
         };
         self.findings.list.borrow_mut().push(Problem {
-            file: self.findings.file.to_owned(),
+            origin: Some(self.findings.origin.clone()),
             document: None,
             line: self.node.line,
             column: self.node.column,

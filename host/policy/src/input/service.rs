@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Meta, Origin, cilium, read_addr, read_meta, read_protocol,
+    Heading, Meta, cilium, read_addr, read_meta, read_protocol,
     reader::{Cursor, Fields, all, optional},
 };
 use crate::{
@@ -77,9 +77,9 @@ pub struct Backend {
 /// Most a backend may weigh; Maglev tables would not tell more apart.
 pub(crate) const MAX_WEIGHT: u32 = 1_000;
 
-pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<Service> {
+pub(super) fn read(root: &Cursor<'_>, heading: &Heading<'_>) -> Option<Service> {
     let top = root.fields(&["apiVersion", "kind", "metadata", "spec"])?;
-    let meta = read_meta(root, &top, origin);
+    let meta = read_meta(root, &top, heading);
     let spec = top.required("spec")?;
     let fields = spec.fields(&["addresses", "ports", "algorithm", "backends", "selector"])?;
 

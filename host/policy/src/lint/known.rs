@@ -42,7 +42,7 @@ impl Known {
         let mut endpoints: Vec<&Arc<Endpoint>> = input.endpoints.iter().collect();
         endpoints.sort_by_cached_key(|endpoint| {
             let meta = &endpoint.meta;
-            (meta.full_name(), meta.file.clone(), meta.at.line)
+            (meta.full_name(), meta.origin.clone(), meta.at.line)
         });
         let mut sets: BTreeMap<&[Label], Vec<Arc<Endpoint>>> = BTreeMap::new();
         let node = input.node_addresses.iter();

@@ -273,7 +273,7 @@ fn what_a_change_has_no_influence_on_is_the_same() {
         )
     }
     let documents: Vec<Document> = (0..4)
-        .flat_map(|n| parse_file(&format!("g{n}.yaml"), &group(n)).expect("read"))
+        .flat_map(|n| parse_file(&*format!("g{n}.yaml"), &group(n)).expect("read"))
         .collect();
     let mut ids = Ids::default();
     let mut compiler = Compiler::default();

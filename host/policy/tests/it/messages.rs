@@ -423,7 +423,11 @@ fn all_problems_of_a_file_are_found_together() {
     );
     assert!(problems.iter().all(|p| p.severity == Severity::Error));
     assert_eq!(
-        problems[0].document.as_deref(),
+        problems[0]
+            .document
+            .as_ref()
+            .map(ToString::to_string)
+            .as_deref(),
         Some("CiliumNetworkPolicy a/p")
     );
 }

@@ -697,7 +697,11 @@ fn rules_for_plugins_need_the_plugin() {
         "{said}"
     );
     assert_eq!(
-        problems[0].document.as_deref(),
+        problems[0]
+            .document
+            .as_ref()
+            .map(ToString::to_string)
+            .as_deref(),
         Some("CiliumNetworkPolicy a/p0")
     );
     input.plugins.insert("robots".to_owned(), L7Protocol::Http);
@@ -764,7 +768,11 @@ fn different_protocols_on_a_port_do_not_compile() {
     );
     let problems = compile(&input, &mut Ids::default()).unwrap_err();
     assert_eq!(
-        problems[0].document.as_deref(),
+        problems[0]
+            .document
+            .as_ref()
+            .map(ToString::to_string)
+            .as_deref(),
         Some("PluginBinding a/guard")
     );
     assert_eq!(problems[0].message, "the port carries http by another rule");

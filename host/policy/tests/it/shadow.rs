@@ -164,7 +164,8 @@ fn a_rehearsal_never_costs_another_document() {
     ] {
         let problems = compile(&input(&documents), &mut Ids::default()).unwrap_err();
         for problem in problems {
-            let named = (problem.document.as_deref(), problem.field.as_str());
+            let document = problem.document.as_ref().map(ToString::to_string);
+            let named = (document.as_deref(), problem.field.as_str());
             assert_eq!(named, (Some(at_fault), field), "{problem}");
         }
     }

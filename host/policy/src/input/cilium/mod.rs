@@ -11,7 +11,7 @@ mod selector;
 mod tls;
 
 use super::{
-    Origin,
+    Heading,
     reader::{Cursor, Fields, all},
 };
 use crate::{
@@ -25,9 +25,9 @@ pub(super) use ports::check_port_name;
 pub(super) use selector::{Selecting, read as read_selector};
 
 /// Reads a policy document.
-pub(super) fn read(root: &Cursor<'_>, origin: &Origin<'_>) -> Option<Policy> {
+pub(super) fn read(root: &Cursor<'_>, heading: &Heading<'_>) -> Option<Policy> {
     let top = root.fields(&["apiVersion", "kind", "metadata", "spec", "specs", "status"])?;
-    let meta = super::read_meta(root, &top, origin);
+    let meta = super::read_meta(root, &top, heading);
     let namespace = meta.as_ref().and_then(|meta| meta.namespace.as_deref());
     let mut cursors = Vec::new();
     cursors.extend(top.get("spec").cloned());

@@ -12,8 +12,8 @@ use super::{
     FolderId, Origins, PluginStamp, QUIET, Scan, Stamp, folder_of,
     listing::{MOST_OTHERS, Unread, former_folder, is_there, list, printable, read, unreadable},
     stem,
+    watched::{Watched, key},
 };
-use tidegate_config::Folders;
 
 /// A file's clock must have moved on by this much before its time stamp alone proves
 /// that nothing changed: time stamps are as coarse as the kernel's tick.
@@ -29,8 +29,7 @@ struct Known {
 /// Scans the folders, reading only what changed.
 #[derive(Debug)]
 pub struct Scanner {
-    documents: [(&'static str, PathBuf); 3],
-    plugins: PathBuf,
+    watched: Watched,
     /// Folders and plugin files that files in force came from and that are not watched.
     former: BTreeSet<PathBuf>,
     former_plugins: Vec<PathBuf>,
@@ -44,32 +43,25 @@ pub struct Scanner {
 
 impl Scanner {
     /// A scanner that has not looked yet. `origins` are where files in force came from.
-    pub fn new(folders: &Folders, origins: &Origins) -> Self {
-        let documents = [
-            ("endpoints", folders.endpoints.clone()),
-            ("services", folders.services.clone()),
-            ("policies", folders.policies.clone()),
-        ];
-        let watched = |name: &str| {
-            documents
-                .iter()
-                .find(|(label, _)| *label == folder_of(name))
+    pub fn new(watched: Watched, origins: &Origins) -> Self {
+        let watched_now = |name: &str| {
+            let mut documents = watched.documents.iter();
+            documents.find(|(label, _)| *label == folder_of(name))
         };
-        let former = origins.documents.iter().filter(|(name, origin)| {
+        let documents = origins.of(&watched.source).into_iter();
+        let former = documents.filter(|(name, origin)| {
             origin.path != Path::new("")
-                && watched(name).is_some_and(|(_, path)| *path != origin.path)
+                && watched_now(name).is_some_and(|(_, path)| *path != origin.path)
         });
-        let is_elsewhere = |file: &&PathBuf| file.parent() != Some(&*folders.plugins);
+        let is_elsewhere = |file: &&PathBuf| file.parent() != watched.plugins.as_deref();
+        let plugins = origins.plugins.iter().filter(is_elsewhere);
         Self {
-            former: former.map(|(_, origin)| origin.path.clone()).collect(),
-            former_plugins: origins
-                .plugins
-                .iter()
-                .filter(is_elsewhere)
-                .cloned()
-                .collect(),
-            documents,
-            plugins: folders.plugins.clone(),
+            former: former.map(|(_, origin)| origin.path).collect(),
+            former_plugins: match watched.plugins {
+                Some(_) => plugins.cloned().collect(),
+                None => Vec::new(),
+            },
+            watched,
             known: BTreeMap::new(),
             others: BTreeMap::new(),
             complete: BTreeMap::new(),
@@ -88,21 +80,22 @@ impl Scanner {
     /// Looks at everything. `now` is the wall clock, as files have it.
     pub fn scan(&mut self, now: SystemTime) -> &Scan {
         let mut scan = Scan::default();
-        for (label, folder) in self.documents.clone() {
+        for (label, folder) in self.watched.documents.clone() {
             self.folder(&mut scan, label, &folder, now);
         }
-        match list(&self.plugins, &["wasm"]) {
-            Ok(listing) => {
-                for path in listing.files {
-                    self.plugin(&mut scan, path, now);
+        if let Some(folder) = &self.watched.plugins {
+            match list(folder, &["wasm"]) {
+                Ok(listing) => {
+                    for path in listing.files {
+                        self.plugin(&mut scan, path, now);
+                    }
                 }
-            }
-            Err(error) => {
-                scan.unreadable.insert(
-                    "plugins".to_owned(),
-                    unreadable("plugins", &self.plugins, &error),
-                );
-                scan.plugins = self.last.plugins.clone();
+                Err(error) => {
+                    let key = key(&self.watched.source, "plugins");
+                    scan.unreadable
+                        .insert("plugins".to_owned(), unreadable(&key, folder, &error));
+                    scan.plugins = self.last.plugins.clone();
+                }
             }
         }
         let former = self.former.iter();
@@ -136,8 +129,14 @@ impl Scanner {
         let listing = match list(folder, &["yaml", "yml"]) {
             Ok(listing) => listing,
             Err(error) => {
-                let message = unreadable(label, folder, &error);
-                scan.unreadable.insert(label.to_owned(), message);
+                let root = self.watched.root.as_ref();
+                let may_be_missing = root.is_some_and(|root| root.is_dir());
+                let place = match error.kind() {
+                    io::ErrorKind::NotFound if may_be_missing => &mut scan.missing,
+                    _ => &mut scan.unreadable,
+                };
+                let key = key(&self.watched.source, label);
+                place.insert(label.to_owned(), unreadable(&key, folder, &error));
                 return;
             }
         };

@@ -6,10 +6,14 @@
 //! quiet for [`QUIET`]; until then its previous content counts. A plugin whose writer
 //! has closed it, or which was moved here, is complete and seen at once.
 
+mod absence;
 mod listing;
 mod scanner;
+mod source;
+pub mod testing;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,8 +27,13 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tidegate_policy::{Origin, Source};
 
-pub use self::scanner::Scanner;
+pub use self::{
+    scanner::Scanner,
+    source::FolderSource,
+    watched::{LABELS, VENDOR, Watched},
+};
 
 /// How long a file must be unchanged before it counts as complete.
 pub const QUIET: Duration = Duration::from_millis(40);
@@ -40,6 +49,9 @@ pub struct Scan {
     /// Folders that could not be listed, and why, with a way out. Nothing is known of
     /// their files, so they count as unchanged.
     pub unreadable: BTreeMap<String, String>,
+    /// Folders that need not be there and are not, likewise: that says something only where
+    /// they had files.
+    pub missing: BTreeMap<String, String>,
     /// Which folder it was that was listed.
     pub folders: BTreeMap<String, FolderId>,
     /// What looks like a document and is not read, by name, and why.
@@ -86,9 +98,19 @@ pub struct FormerFolder {
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
     /// By watched folder, or by file for one of a folder that is not watched any more.
-    pub documents: BTreeMap<String, FolderId>,
+    pub documents: BTreeMap<Origin, FolderId>,
     /// Plugin files.
     pub plugins: Vec<PathBuf>,
+}
+
+impl Origins {
+    /// Those of one source, by their names in it.
+    pub fn of(&self, source: &Source) -> BTreeMap<String, FolderId> {
+        let all = self.documents.iter();
+        let own = all.filter(|(origin, _)| origin.source() == source);
+        own.map(|(origin, id)| (origin.name().to_owned(), id.clone()))
+            .collect()
+    }
 }
 
 /// The watched folder a document file is in: `policies` of `policies/web.yaml`.
@@ -131,7 +153,7 @@ struct Stamp {
 
 impl PluginStamp {
     /// Is it the same module, whatever is written about it?
-    pub(crate) fn is_same_module(&self, other: &Self) -> bool {
+    pub fn is_same_module(&self, other: &Self) -> bool {
         self.module == other.module
     }
 }
@@ -178,42 +200,5 @@ impl FolderId {
     /// Is it where the other one is. That of an earlier version did not say where it was.
     pub fn is_at(&self, other: &Self) -> bool {
         self.path == other.path || [&self.path, &other.path].contains(&&PathBuf::new())
-    }
-}
-
-#[cfg(test)]
-impl FolderId {
-    /// A folder that differs from those of other numbers.
-    pub(super) fn made_up(path: &str, inode: u64) -> Self {
-        Self {
-            path: path.into(),
-            device: 0,
-            inode,
-            made: Some(SystemTime::UNIX_EPOCH),
-        }
-    }
-
-    /// One of another file system that has the same numbers.
-    pub(super) fn made_later(self) -> Self {
-        Self {
-            made: self.made.map(|made| made + Duration::from_secs(1)),
-            ..self
-        }
-    }
-}
-
-#[cfg(test)]
-impl PluginStamp {
-    /// A stamp that differs from those of other numbers.
-    pub(super) fn made_up(inode: u64) -> Self {
-        let module = Stamp {
-            inode,
-            size: 1,
-            modified: SystemTime::UNIX_EPOCH,
-        };
-        Self {
-            module,
-            manifest: None,
-        }
     }
 }

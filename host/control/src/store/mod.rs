@@ -1,30 +1,28 @@
 //! What control keeps across restarts: the numbering of identities and rules, the
-//! last good text of every document file, which plugins were published, and the DNS
+//! last good text of every file and object, which plugins were published, and the DNS
 //! names learned for addresses.
 //!
 //! Every write is a new file moved over the old one, so a crash leaves either.
+
+mod last_good;
 
 use std::{
     collections::BTreeMap,
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tidegate_policy::{
-    Ids,
+    Ids, Origin,
     compiled::{EndpointId, Location},
 };
 
-use super::{
-    bindings::KeptBinding,
-    documents::Past,
-    folder::{FolderId, Origins},
-    plugins::Candidate,
-};
+use tidegate_sources::folder::{FolderId, Origins};
+
+use super::{bindings::KeptBinding, documents::Past, plugins::Candidate};
 
 /// The state folder.
 #[derive(Clone, Debug)]
@@ -35,7 +33,7 @@ pub struct Store {
 impl Store {
     /// Opens the folder, makes it if needed.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(folder.join(LAST_GOOD))
+        fs::create_dir_all(folder.join(last_good::FOLDER))
             .with_context(|| format!("make the state folder {}", folder.display()))?;
         Ok(Self {
             folder: folder.to_owned(),
@@ -76,7 +74,7 @@ impl Store {
     pub fn past(&self) -> anyhow::Result<Past> {
         Ok(Past {
             texts: self.last_good()?,
-            origins: self.document_origins()?,
+            origins: self.origins()?,
             // It is written before the first generation is in force.
             lost: !self.folder.join(IDS).exists(),
             ids: self.ids()?,
@@ -93,7 +91,7 @@ impl Store {
         })
     }
 
-    fn document_origins(&self) -> anyhow::Result<BTreeMap<String, FolderId>> {
+    fn document_origins(&self) -> anyhow::Result<BTreeMap<Origin, FolderId>> {
         let path = self.folder.join(FOLDERS);
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -104,66 +102,13 @@ impl Store {
     }
 
     /// Keeps which folders the document files came from.
-    pub fn save_origins(&self, origins: &BTreeMap<String, FolderId>) -> anyhow::Result<()> {
+    pub fn save_origins(&self, origins: &BTreeMap<Origin, FolderId>) -> anyhow::Result<()> {
         let path = self.folder.join(FOLDERS);
         let bytes = serde_json::to_vec(origins).context("encode the folders")?;
         if fs::read(&path).is_ok_and(|kept| kept == bytes) {
             return Ok(());
         }
         replace(&path, &bytes).with_context(|| format!("write {}", path.display()))
-    }
-
-    /// Last good texts by file name (`policies/web.yaml`); none without a folder of them.
-    fn last_good(&self) -> anyhow::Result<BTreeMap<String, Arc<str>>> {
-        let mut texts = BTreeMap::new();
-        let root = self.folder.join(LAST_GOOD);
-        let folders = match fs::read_dir(&root) {
-            Ok(folders) => folders,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(texts),
-            Err(error) => return Err(error).with_context(|| format!("list {}", root.display())),
-        };
-        for folder in folders {
-            let folder = folder?;
-            if !folder.file_type()?.is_dir() {
-                continue;
-            }
-            for file in fs::read_dir(folder.path())? {
-                let file = file?;
-                let name = format!(
-                    "{}/{}",
-                    folder.file_name().to_string_lossy(),
-                    file.file_name().to_string_lossy()
-                );
-                // Left by a crash in the middle of a write.
-                if name.ends_with(NEW) {
-                    continue;
-                }
-                let text = fs::read_to_string(file.path())
-                    .with_context(|| format!("read {}", file.path().display()))?;
-                texts.insert(name, Arc::from(text));
-            }
-        }
-        Ok(texts)
-    }
-
-    /// Keeps the text of a file that is in use.
-    pub fn save_last_good(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let path = self.folder.join(LAST_GOOD).join(name);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
-        }
-        replace(&path, text.as_bytes()).with_context(|| format!("write {}", path.display()))
-    }
-
-    /// Forgets a file that is gone.
-    pub fn forget_last_good(&self, name: &str) -> anyhow::Result<()> {
-        let path = self.folder.join(LAST_GOOD).join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("remove {}", path.display()))
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -275,7 +220,6 @@ const HOMES: &str = "homes.json";
 const NAMES: &str = "names.json";
 const PLUGINS: &str = "plugins.json";
 const BINDINGS: &str = "bindings.json";
-const LAST_GOOD: &str = "last-good";
 const FOLDERS: &str = "folders.json";
 /// End of the name of a file that is not written whole yet.
 const NEW: &str = ".new";

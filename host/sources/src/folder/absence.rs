@@ -1,19 +1,21 @@
 //! What it means that a file is not where it was. Only one thing removes it: that it is
 //! missing from the folder it was read from, while that can be listed. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::folder::{FolderId, FormerFolder, Scan, TextId, folder_of, stem};
+use tidegate_policy::Source;
+
+use super::{FolderId, FormerFolder, Scan, TextId, folder_of, stem, watched::key};
 
 /// The files that a scan did not find, told apart.
 #[derive(Debug, Default)]
 pub(super) struct Absence {
     /// Removed by somebody.
-    pub(super) gone: Vec<String>,
+    pub(super) gone: BTreeSet<String>,
     /// Files and folders that are not where they were and were not removed: why what they
     /// said stays, and the way out.
     pub(super) held: BTreeMap<String, String>,
-    /// Where files come from by now: see [`super::folder::Origins`].
+    /// Where files come from by now: see [`super::Origins`].
     pub(super) origins: BTreeMap<String, FolderId>,
 }
 
@@ -21,10 +23,10 @@ impl Absence {
     /// Looks at every known file. `in_force`: is something of it in force; `said`: what it
     /// was last seen to say.
     pub(super) fn of<'a>(
-        known: impl Iterator<Item = &'a String> + Clone,
+        known: impl Iterator<Item = &'a str> + Clone,
         in_force: impl Fn(&str) -> bool,
         said: impl Fn(&str) -> Vec<TextId>,
-        origins: &BTreeMap<String, FolderId>,
+        (source, origins): (&Source, &BTreeMap<String, FolderId>),
         scan: &Scan,
     ) -> Self {
         let mut absence = Self {
@@ -47,16 +49,17 @@ impl Absence {
             let own = origins.get(name);
             let origin = own.or_else(|| origins.get(label));
             if absence.held.contains_key(label) {
-                let own = own.map(|own| (name.clone(), own.clone()));
+                let own = own.map(|own| (name.to_owned(), own.clone()));
                 absence.origins.extend(own);
                 continue;
             }
             let why = match (origin, scan.folders.get(label)) {
                 _ if !in_force(name) => None,
                 (Some(origin), Some(now)) if !origin.is(now) && !origin.is_at(now) => {
-                    let why = unless_removed(name, &said(name), origin, now, scan);
+                    let key = key(source, label);
+                    let why = unless_removed((name, &key), &said(name), (origin, now), scan);
                     if why.is_some() {
-                        absence.origins.insert(name.clone(), origin.clone());
+                        absence.origins.insert(name.to_owned(), origin.clone());
                     }
                     why
                 }
@@ -73,8 +76,8 @@ impl Absence {
                 }
             };
             match why {
-                Some(why) => _ = absence.held.insert(name.clone(), why),
-                None => absence.gone.push(name.clone()),
+                Some(why) => _ = absence.held.insert(name.to_owned(), why),
+                None => _ = absence.gone.insert(name.to_owned()),
             }
         }
         absence
@@ -84,17 +87,15 @@ impl Absence {
 /// Why a file of a folder that is not watched any more stays in force; `None` if it was
 /// removed there.
 fn unless_removed(
-    name: &str,
+    (name, key): (&str, &str),
     said: &[TextId],
-    origin: &FolderId,
-    now: &FolderId,
+    (origin, now): (&FolderId, &FolderId),
     scan: &Scan,
 ) -> Option<String> {
     let file = name.split_once('/').map_or(name, |(_, file)| file);
-    let label = folder_of(name);
     let (before, now) = (origin.path().display(), now.path().display());
     let stays = format!(
-        "it came from {before}, and `folders.{label}` in tidegate.yaml names {now} now; what it \
+        "it came from {before}, and `{key}` in tidegate.yaml names {now} now; what it \
          said stays in force"
     );
     let start_anew = format!(
@@ -133,18 +134,23 @@ fn unless_removed(
 /// place of one that had some: what was mounted there is gone, or the folder was moved
 /// away and made anew. One file in it, if only with a comment, shows that it is meant.
 fn vanished<'a>(
-    known: impl Iterator<Item = &'a String> + Clone,
+    known: impl Iterator<Item = &'a str> + Clone,
     origins: &BTreeMap<String, FolderId>,
     scan: &Scan,
 ) -> BTreeMap<String, String> {
     let mut vanished = scan.unreadable.clone();
     vanished.remove("plugins");
+    for (label, why) in &scan.missing {
+        if known.clone().any(|name| folder_of(name) == label) {
+            vanished.insert(label.clone(), why.clone());
+        }
+    }
     for (label, id) in &scan.folders {
-        let of_folder = |name: &&String| folder_of(name) == label;
+        let of_folder = |name: &&str| folder_of(name) == label;
         let replaced = |known: &FolderId| !known.is(id) && known.is_at(id);
         let replaced = origins.get(label).is_some_and(replaced);
         let had_files = known.clone().any(|name| of_folder(&name));
-        let has_files = scan.documents.keys().any(|name| of_folder(&name));
+        let has_files = scan.documents.keys().any(|name| of_folder(&&**name));
         if replaced && had_files && !has_files {
             vanished.insert(
                 label.clone(),

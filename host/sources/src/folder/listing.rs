@@ -184,14 +184,14 @@ fn files_within(folder: &Path, extensions: &[&str], depth: usize) -> Vec<String>
 }
 
 /// Why a folder's files count as before, and what to do about it.
-pub(super) fn unreadable(label: &str, folder: &Path, error: &io::Error) -> String {
+pub(super) fn unreadable(key: &str, folder: &Path, error: &io::Error) -> String {
     let folder = folder.display();
     let what = match error.kind() {
         io::ErrorKind::NotFound => format!("there is no folder {folder}"),
         _ => format!("cannot list {folder}: {error}"),
     };
     format!(
-        "{what}; what it held stays in force: make it, or correct `folders.{label}` in tidegate.yaml and restart"
+        "{what}; what it held stays in force: make it, or correct `{key}` in tidegate.yaml and restart"
     )
 }
 

@@ -1,7 +1,7 @@
 //! Real folders in a temporary one.
 
 use super::{listing::MAX_DOCUMENT_BYTES, *};
-use tidegate_config::Folders;
+use tidegate_config::{Folders, Vendor};
 
 fn folders(root: &Path) -> Folders {
     let folder = |name| {
@@ -14,6 +14,7 @@ fn folders(root: &Path) -> Folders {
         services: folder("services"),
         endpoints: folder("endpoints"),
         plugins: folder("plugins"),
+        vendor: Vendor::Unsaid,
     }
 }
 
@@ -21,7 +22,7 @@ fn folders(root: &Path) -> Folders {
 fn what_is_not_there_is_told_from_what_was_removed() {
     let root = tempfile::tempdir().expect("a folder");
     let at = |name: &str| root.path().join(name);
-    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
     fs::write(at("policies/a.yaml"), "a").expect("written");
     std::os::unix::fs::symlink("nowhere", at("policies/link.yaml")).expect("linked");
     let scan = scanner.scan(later(1)).clone();
@@ -53,7 +54,7 @@ fn what_is_not_there_is_told_from_what_was_removed() {
 fn a_mounted_config_map_may_be_swapped() {
     let root = tempfile::tempdir().expect("a folder");
     let at = |name: &str| root.path().join("policies").join(name);
-    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
     for (version, text) in [("..1", "one"), ("..2", "two")] {
         fs::create_dir(at(version)).expect("made");
         fs::write(at(version).join("a.yaml"), text).expect("written");
@@ -72,7 +73,7 @@ fn a_mounted_config_map_may_be_swapped() {
 #[test]
 fn what_looks_like_a_document_and_is_not_read_is_named() {
     let root = tempfile::tempdir().expect("a folder");
-    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
     fs::write(root.path().join("policies/B.YAML"), "a").expect("written");
     fs::create_dir(root.path().join("policies/team")).expect("made");
     fs::create_dir(root.path().join("policies/lost+found")).expect("made");
@@ -89,7 +90,7 @@ fn what_looks_like_a_document_and_is_not_read_is_named() {
 #[test]
 fn what_is_not_read_for_its_name_is_known_by_what_it_says() {
     let root = tempfile::tempdir().expect("a folder");
-    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
     let list = |name: &str| {
         format!(
             "apiVersion: tidegate.io/v1alpha1\nkind: DenyList\nmetadata: {{name: {name}}}\nspec: {{cidrs: []}}\n"
@@ -138,17 +139,23 @@ fn folders_that_are_not_watched_any_more_are_looked_at_for_what_is_gone() {
     let root = tempfile::tempdir().expect("a folder");
     let at = |name: &str| root.path().join(name);
     let before = folders(&at("before"));
-    let mut scanner = Scanner::new(&before, &Origins::default());
+    let mut scanner = Scanner::new(Watched::of(&before), &Origins::default());
     fs::write(before.policies.join("a.yaml"), "a").expect("written");
     fs::write(before.plugins.join("p.wasm"), "p").expect("written");
+    let scanned = scanner.scan(later(1)).folders.clone().into_iter();
     let origins = Origins {
-        documents: scanner.scan(later(1)).folders.clone(),
+        documents: scanned
+            .map(|(label, id)| (Origin::from(&*label), id))
+            .collect(),
         plugins: vec![before.plugins.join("p.wasm")],
     };
-    let mut scanner = Scanner::new(&folders(&at("after")), &origins);
+    let mut scanner = Scanner::new(Watched::of(&folders(&at("after"))), &origins);
     let scan = scanner.scan(later(1)).clone();
     let former = scan.former[&before.policies].clone().expect("listed");
-    assert!(former.files.contains("a.yaml") && former.id.is(&origins.documents["policies"]));
+    assert!(
+        former.files.contains("a.yaml")
+            && former.id.is(&origins.documents[&Origin::from("policies")])
+    );
     assert_eq!(scan.plugins_elsewhere.len(), 1);
     fs::remove_dir_all(&before.policies).expect("removed");
     fs::remove_file(before.plugins.join("p.wasm")).expect("removed");
@@ -179,7 +186,7 @@ fn a_scan_sees_documents_and_plugins_and_nothing_else() {
         fs::create_dir_all(path.parent().expect("a parent")).expect("made");
         fs::write(path, text).expect("written");
     }
-    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
     let scan = scanner.scan(later(1));
     let names: Vec<_> = scan.documents.keys().map(String::as_str).collect();
     assert_eq!(names, ["policies/a.yaml", "policies/b.yml"]);
@@ -193,7 +200,7 @@ fn a_file_being_written_keeps_its_previous_content() {
     let file = root.path().join("policies/a.yaml");
     fs::create_dir_all(file.parent().expect("a parent")).expect("made");
     fs::write(&file, "old").expect("written");
-    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
     let content = |scan: &Scan| scan.documents["policies/a.yaml"].clone();
     assert_eq!(content(scanner.scan(later(1))).as_deref(), Ok("old"));
 
@@ -215,7 +222,7 @@ fn a_complete_plugin_is_seen_at_once_and_only_as_it_was() {
     let file = root.path().join("plugins/a.wasm");
     fs::create_dir_all(file.parent().expect("a parent")).expect("made");
     fs::write(&file, "one").expect("written");
-    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
     let modified = || {
         let meta = fs::metadata(&file).expect("a file");
         meta.modified().expect("a time")
@@ -235,7 +242,7 @@ fn a_complete_plugin_is_seen_at_once_and_only_as_it_was() {
 fn a_folder_in_the_place_of_a_file_is_refused() {
     let root = tempfile::tempdir().expect("a folder");
     fs::create_dir_all(root.path().join("policies/a.yaml")).expect("made");
-    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
     let content = scanner.scan(later(1)).documents["policies/a.yaml"].clone();
     assert!(content.expect_err("refused").contains("regular file"));
 }
@@ -246,7 +253,67 @@ fn an_oversized_file_is_refused_unread() {
     fs::create_dir_all(root.path().join("policies")).expect("made");
     let file = fs::File::create(root.path().join("policies/big.yaml")).expect("made");
     file.set_len(MAX_DOCUMENT_BYTES + 1).expect("grown");
-    let mut scanner = Scanner::new(&folders(root.path()), &Origins::default());
+    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
     let content = scanner.scan(later(1)).documents["policies/big.yaml"].clone();
     assert!(content.expect_err("refused").contains("split it"));
+}
+
+#[test]
+fn a_vendors_folder_need_not_have_all_folders() {
+    let root = tempfile::tempdir().expect("a folder");
+    let vendor = root.path().join("vendor");
+    let mut scanner = Scanner::new(Watched::vendor(&vendor), &Origins::default());
+    let scan = scanner.scan(later(1)).clone();
+    assert_eq!(scan.unreadable.len(), LABELS.len());
+    let why = &scan.unreadable["policies"];
+    assert!(why.contains("`folders.vendor`"), "{why}");
+
+    fs::create_dir_all(vendor.join("policies")).expect("made");
+    fs::write(vendor.join("policies/a.yaml"), "a").expect("written");
+    let scan = scanner.scan(later(2)).clone();
+    assert_eq!(scan.documents["policies/a.yaml"].as_deref(), Ok("a"));
+    assert!(scan.unreadable.is_empty(), "{:?}", scan.unreadable);
+    assert_eq!(scan.missing.len(), LABELS.len() - 1);
+
+    // One that had files and is gone says nothing about them.
+    let mut source = FolderSource::new(Source::named(VENDOR), BTreeMap::new());
+    let known = || ["policies/a.yaml"].into_iter();
+    let nothing = |_: &str| Vec::new();
+    assert!(
+        source
+            .delta(&scan, known(), |_| true, nothing)
+            .held
+            .is_empty()
+    );
+    fs::remove_dir_all(vendor.join("policies")).expect("removed");
+    let scan = scanner.scan(later(3));
+    let delta = source.delta(scan, known(), |_| true, nothing);
+    assert!(delta.removed.is_empty());
+    assert_eq!(delta.held.keys().collect::<Vec<_>>(), ["policies"]);
+}
+
+#[test]
+fn a_source_of_files_tells_what_changed_alone() {
+    let root = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| root.path().join("policies").join(name);
+    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
+    let mut source = FolderSource::new(Source::folders(), BTreeMap::new());
+    let mut delta = |known: &[&str], when| {
+        let scan = scanner.scan(later(when)).clone();
+        let delta = source.delta(&scan, known.iter().copied(), |_| true, |_| Vec::new());
+        let changed: Vec<String> = delta.changed.into_keys().collect();
+        let removed: Vec<String> = delta.removed.into_iter().collect();
+        (changed.join(" "), removed.join(" "))
+    };
+    fs::write(at("a.yaml"), "a").expect("written");
+    fs::write(at("b.yaml"), "b").expect("written");
+    let (a, b) = ("policies/a.yaml", "policies/b.yaml");
+    assert_eq!(delta(&[], 1), (format!("{a} {b}"), String::new()));
+    assert_eq!(delta(&[a, b], 2), Default::default());
+    fs::write(at("b.yaml"), "other").expect("written");
+    fs::remove_file(at("a.yaml")).expect("removed");
+    assert_eq!(delta(&[a, b], 3), (b.to_owned(), a.to_owned()));
+    // The same text again is news of a file that was removed.
+    fs::write(at("a.yaml"), "a").expect("written");
+    assert_eq!(delta(&[b], 4), (a.to_owned(), String::new()));
 }

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use notify::{RecursiveMode, Watcher as _};
-use tidegate_config::Folders;
 use tokio::sync::mpsc;
+
+use crate::folder::Watched;
 
 /// Why to scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct Watch {
 
 impl Watch {
     /// Starts watching. Folders that do not exist yet are picked up by [`Watch::refresh`].
-    pub fn new(folders: &Folders, nudge: mpsc::Sender<Nudge>) -> notify::Result<Self> {
+    pub fn new(folders: &Watched, nudge: mpsc::Sender<Nudge>) -> notify::Result<Self> {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             for why in nudges(event) {
                 // A full channel already holds a nudge; what is lost with this one is
@@ -33,17 +34,11 @@ impl Watch {
                 let _ = nudge.try_send(why);
             }
         })?;
-        let all = [
-            &folders.policies,
-            &folders.services,
-            &folders.endpoints,
-            &folders.plugins,
-        ];
         let mut watch = Self {
             watcher,
-            folders: all
-                .into_iter()
-                .map(|folder| (folder.clone(), None))
+            folders: folders
+                .paths()
+                .map(|path| (path.to_owned(), None))
                 .collect(),
         };
         watch.refresh();
