@@ -6,12 +6,14 @@ use std::{
 };
 
 use tidegate_policy::{
-    Origin,
+    Origin, Source,
     compiled::{
         BackendState, Compiled, CompiledBackend, CompiledEndpoint, CompiledService, PolicyRow,
         Rehearsed,
     },
+    http_options::HttpOptions,
     input::{Body, Document, Endpoint},
+    labels::Selector,
 };
 
 use super::{
@@ -188,9 +190,16 @@ fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
             Body::Policy(_) | Body::PluginBinding(_) | Body::DenyList(_)
         )
     });
-    let mut rules_of: HashMap<(&str, Option<&str>, &str), Vec<u32>> = HashMap::new();
+    type Key<'k> = (&'k Source, &'k str, Option<&'k str>, &'k str);
+    let mut rules_of: HashMap<Key<'_>, Vec<u32>> = HashMap::new();
     for (id, rule) in &compiled.rules {
-        let document = (&*rule.kind, rule.namespace.as_deref(), &*rule.policy);
+        let source = rule.origin.source();
+        let document = (
+            source,
+            &*rule.kind,
+            rule.namespace.as_deref(),
+            &*rule.policy,
+        );
         rules_of.entry(document).or_default().push(*id);
     }
     let endpoints = documents
@@ -202,7 +211,8 @@ fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
     let endpoints: Vec<&Endpoint> = endpoints.collect();
     let row = |document: &Document| {
         let meta = document.meta();
-        let name = (meta.kind, meta.namespace.as_deref(), &*meta.name);
+        let source = meta.origin.source();
+        let name = (source, meta.kind, meta.namespace.as_deref(), &*meta.name);
         let rules = rules_of.get(&name).map_or(&[][..], Vec::as_slice);
         let mut selects: BTreeSet<String> = rules
             .iter()
@@ -210,11 +220,18 @@ fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
             .flatten()
             .map(|name| (*name).to_owned())
             .collect();
-        // Where others say the same, their rules stand in the tables.
-        if let (true, Body::Policy(policy)) = (selects.is_empty(), &document.body) {
-            let subjects = policy.specs.iter().map(|spec| &spec.subject);
+        // Where others say the same, their rules stand in the tables; how HTTP is carried
+        // stands there under the rules it is carried for.
+        let subjects: Vec<&Selector> = match &document.body {
+            Body::Policy(policy) => policy.specs.iter().map(|spec| &spec.subject).collect(),
+            Body::PluginBinding(binding) if binding.http != HttpOptions::default() => {
+                vec![&binding.subject]
+            }
+            _ => Vec::new(),
+        };
+        if selects.is_empty() && !subjects.is_empty() {
             let is_selected =
-                |endpoint: &&Endpoint| subjects.clone().any(|it| it.matches(&endpoint.labels));
+                |endpoint: &&Endpoint| subjects.iter().any(|it| it.matches(&endpoint.labels));
             let names = endpoints.iter().copied().filter(is_selected);
             selects.extend(names.map(|endpoint| endpoint.meta.full_name()));
         }

@@ -25,7 +25,8 @@ pub struct Delta {
     pub held: BTreeMap<String, String>,
     /// Everything that looks like a document and is not read, and why.
     pub ignored: BTreeMap<String, String>,
-    /// Folders that could be listed, whose files are documents.
+    /// Folders that could be listed, whose files are documents; with an empty name the
+    /// source as a whole, where it need not have any of them.
     pub listed: BTreeSet<String>,
 }
 

@@ -213,7 +213,8 @@ impl Documents {
         }
     }
 
-    /// Files that say nothing, and folders of policies or endpoints without a file.
+    /// Files that say nothing, and folders of policies or endpoints without a file, or all
+    /// of a source's folders where it need not have each.
     fn silent(&self) -> impl Iterator<Item = &Origin> {
         let says_nothing = |file: &File| {
             let newest = file.newest.as_ref();
@@ -223,8 +224,13 @@ impl Documents {
         let files = files.filter(move |(_, file)| says_nothing(file));
         let empty = self.listed.iter().filter(|folder| {
             let mut known = self.known(folder.source());
-            ["policies", "endpoints"].contains(&folder.name())
-                && !known.any(|name| folder_of(name) == folder.name())
+            match folder.name() {
+                "" => known.next().is_none(),
+                name @ ("policies" | "endpoints") if *folder.source() == Source::folders() => {
+                    !known.any(|known| folder_of(known) == name)
+                }
+                _ => false,
+            }
         });
         files.map(|(origin, _)| origin).chain(empty)
     }

@@ -2,7 +2,7 @@
 
 use tidegate_sources::folder::{FormerFolder, TextId, testing};
 
-use super::{Bench, WEB, allow};
+use super::{Bench, Event, Scan, Source, VENDOR, WEB, allow};
 
 #[tokio::test]
 async fn what_is_in_force_stays_until_it_is_plainly_removed() {
@@ -269,6 +269,38 @@ async fn lost_state_and_a_file_or_folder_that_says_nothing_do_not_open_a_node() 
         bench.settle().await;
         bench.expect_ready();
     }
+}
+
+/// What is mounted there is not there yet, and an image may have only some of the folders.
+#[tokio::test]
+async fn lost_state_and_a_vendors_folder_without_a_file_do_not_open_a_node() {
+    let mut bench = Bench::new();
+    let vendor = |bench: &mut Bench, text: Option<&str>| {
+        let mut scan = Scan::default();
+        if let Some(text) = text {
+            let id = testing::folder("/vendor/policies", 9);
+            scan.folders.insert("policies".into(), id);
+            let name = "policies/base.yaml".to_owned();
+            scan.documents.insert(name, Ok(text.into()));
+        }
+        let vendor = Source::named(VENDOR);
+        bench.control.apply(Event::Scanned(vendor, scan));
+    };
+    bench.folder("policies", 1).folder("endpoints", 2);
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("a", 80));
+    vendor(&mut bench, Some(&allow("base", 81)));
+    bench.settle().await;
+    assert_eq!(bench.rules(), ["a", "base"]);
+    bench.lose_state();
+    vendor(&mut bench, None);
+    bench.settle().await;
+    assert_eq!(bench.rules(), ["a", "base"]);
+    bench.expect_not_ready("the kernel keeps generation 1");
+    vendor(&mut bench, Some(&allow("base", 81)));
+    bench.publish().await;
+    bench.expect_ready();
 }
 
 /// Flows, learned addresses and half-written tables go by numbers of before.

@@ -203,8 +203,15 @@ impl Bench {
 impl Bench {
     /// Everything lost but the kernel's tables: a new state folder.
     fn restart_without_state(&mut self) {
+        self.lose_state();
+        self.no_vendor();
+    }
+
+    /// The same, and nothing is known of a vendor's folder yet.
+    fn lose_state(&mut self) {
         self.state = tempfile::tempdir().expect("a folder");
-        self.restart();
+        self.control = Self::control(&self.state, &self.sinks);
+        self.sinks.with(|record| record.calls.clear());
     }
 
     /// A node after a reboot: the state folder is there, the kernel's tables are not.

@@ -48,7 +48,11 @@ impl Absence {
             let label = folder_of(name);
             let own = origins.get(name);
             let origin = own.or_else(|| origins.get(label));
-            if absence.held.contains_key(label) {
+            // Without a name it is all of them.
+            if [label, ""]
+                .iter()
+                .any(|held| absence.held.contains_key(*held))
+            {
                 let own = own.map(|own| (name.to_owned(), own.clone()));
                 absence.origins.extend(own);
                 continue;

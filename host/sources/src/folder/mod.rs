@@ -46,8 +46,8 @@ pub struct Scan {
     pub documents: BTreeMap<String, Result<Arc<str>, String>>,
     /// Every `*.wasm` file (and the manifest beside it) by its path.
     pub plugins: BTreeMap<PathBuf, PluginStamp>,
-    /// Folders that could not be listed, and why, with a way out. Nothing is known of
-    /// their files, so they count as unchanged.
+    /// Folders that could not be listed, and why, with a way out; with an empty name all of
+    /// them. Nothing is known of their files, so they count as unchanged.
     pub unreadable: BTreeMap<String, String>,
     /// Folders that need not be there and are not, likewise: that says something only where
     /// they had files.

@@ -80,8 +80,18 @@ impl Scanner {
     /// Looks at everything. `now` is the wall clock, as files have it.
     pub fn scan(&mut self, now: SystemTime) -> &Scan {
         let mut scan = Scan::default();
-        for (label, folder) in self.watched.documents.clone() {
-            self.folder(&mut scan, label, &folder, now);
+        match &self.watched.root {
+            Some(root) if !root.is_dir() => {
+                let key = key(&self.watched.source, "");
+                let error = io::ErrorKind::NotFound.into();
+                let message = unreadable(&key, root, &error);
+                scan.unreadable.insert(String::new(), message);
+            }
+            _ => {
+                for (label, folder) in self.watched.documents.clone() {
+                    self.folder(&mut scan, label, &folder, now);
+                }
+            }
         }
         if let Some(folder) = &self.watched.plugins {
             match list(folder, &["wasm"]) {
@@ -129,10 +139,8 @@ impl Scanner {
         let listing = match list(folder, &["yaml", "yml"]) {
             Ok(listing) => listing,
             Err(error) => {
-                let root = self.watched.root.as_ref();
-                let may_be_missing = root.is_some_and(|root| root.is_dir());
                 let place = match error.kind() {
-                    io::ErrorKind::NotFound if may_be_missing => &mut scan.missing,
+                    io::ErrorKind::NotFound if self.watched.root.is_some() => &mut scan.missing,
                     _ => &mut scan.unreadable,
                 };
                 let key = key(&self.watched.source, label);

@@ -1,6 +1,6 @@
 //! Deltas of scans, in the light of what is in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_policy::Source;
 
@@ -37,6 +37,14 @@ impl FolderSource {
         &self.origins
     }
 
+    /// Folders of which it is known what is in them; with an empty name one that need not
+    /// have any.
+    fn listed(&self, scan: &Scan) -> BTreeSet<String> {
+        let whole = self.source != Source::folders() && !scan.unreadable.contains_key("");
+        let whole = whole.then(String::new);
+        scan.folders.keys().cloned().chain(whole).collect()
+    }
+
     /// What a scan means. `known` are files of this source that are known so far,
     /// `in_force`: is something of it in force; `said`: what it was last seen to say.
     pub fn delta<'k>(
@@ -59,7 +67,7 @@ impl FolderSource {
             removed: absence.gone,
             held: absence.held,
             ignored: scan.ignored.clone(),
-            listed: scan.folders.keys().cloned().collect(),
+            listed: self.listed(scan),
         }
     }
 }
