@@ -20,12 +20,30 @@ pub(super) struct Memory {
     /// Most of all clients together, bytes.
     limit: usize,
     taken: Cell<usize>,
+    /// Most that was taken since [`Memory::has_emptied`] said so last.
+    peak: Cell<usize>,
 }
+
+/// Bytes that were given back before it is worth asking the allocator what it keeps.
+const WORTH_TRIMMING: usize = 16 << 20;
 
 impl Memory {
     pub(super) fn new(limit: usize) -> Rc<Self> {
-        let taken = Cell::new(0);
-        Rc::new(Self { limit, taken })
+        Rc::new(Self {
+            limit,
+            taken: Cell::new(0),
+            peak: Cell::new(0),
+        })
+    }
+
+    /// Was so much given back that the allocator should look what it keeps?
+    pub(super) fn has_emptied(&self) -> bool {
+        let taken = self.taken.get();
+        let emptied = self.peak.get() >= 2 * taken + WORTH_TRIMMING;
+        if emptied {
+            self.peak.set(taken);
+        }
+        emptied
     }
 
     /// A part for one more client.
@@ -79,6 +97,7 @@ impl Budget {
         let Client { memory, taken } = &*self.0;
         taken.set(taken.get() + bytes);
         memory.taken.set(memory.taken.get() + bytes);
+        memory.peak.set(memory.peak.get().max(memory.taken.get()));
         Taken {
             bytes,
             budget: self.clone(),
@@ -131,6 +150,8 @@ mod tests {
         assert_eq!(all_of(&later).len(), 468);
         drop(second);
         assert_eq!(memory.taken.get(), 0);
+        assert!(memory.has_emptied(), "it is worth trimming");
+        assert!(!memory.has_emptied(), "once");
     }
 
     #[test]

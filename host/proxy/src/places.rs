@@ -175,14 +175,16 @@ impl Places {
         self.table.borrow().open >= self.capacity.ceiling()
     }
 
-    /// Have so many connections gone that the allocator should look what it keeps?
+    /// Have so many connections gone, or so much memory with them, that the allocator should
+    /// look what it keeps?
     pub(super) fn has_emptied(&self) -> bool {
+        let of_memory = self.memory.has_emptied();
         let mut table = self.table.borrow_mut();
         let emptied = table.peak >= 2 * table.open + 64;
         if emptied {
             table.peak = table.open;
         }
-        emptied
+        emptied || of_memory
     }
 
     /// A place for one more connection of a client; `None` if there is none for it.

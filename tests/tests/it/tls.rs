@@ -58,6 +58,7 @@ fn a_connection_passes_by_the_name_it_asks_for() -> Result<()> {
         a_second_hello_asks_for_the_same,
         what_is_no_hello_is_refused,
         explain_and_metrics_tell_of_names,
+        half_hellos_have_no_more_than_their_clients_memory,
         who_lost_the_name_loses_the_connection,
     )
 }
@@ -228,6 +229,25 @@ fn what_is_no_hello_is_refused(shop: &Shop) -> Result<()> {
     connection.write_all(&half[..20])?;
     connection.shutdown(std::net::Shutdown::Write)?;
     dropped(shop, |l7| l7["status"] == "it ended within its ClientHello")?;
+    Ok(())
+}
+
+/// More hellos under way than there is memory for: the client loses some of them, and others
+/// lose nothing.
+fn half_hellos_have_no_more_than_their_clients_memory(shop: &Shop) -> Result<()> {
+    let mut message = vec![1, 0, 0xfd, 0xe8];
+    message.resize(60_000, 0);
+    let half = records(&message, 1 << 14);
+    let mut open = Vec::new();
+    for _ in 0..900 {
+        let mut connection = connect(&shop.frontend, shop, PORT)?;
+        // One that was cut off already is what this is about.
+        let _ = connection.write_all(&half);
+        open.push(connection);
+    }
+    let no_memory = |record: &Value| record["error"] == "no memory is left for this client";
+    shop.world.node.record(&["--verdict", "error"], no_memory)?;
+    ask(shop, "www.example.org", &["-6"]).expect(&shop.stranger, 200)?;
     Ok(())
 }
 

@@ -29,11 +29,13 @@ enum Order {
 }
 
 impl Lane {
-    /// Something has come; `end` if it was the last.
-    pub(super) fn add(&mut self, bytes: &[u8], end: bool) {
+    /// What has come; `end` if it was the last. False if it was nothing.
+    pub(super) fn add(&mut self, bytes: &[u8], end: bool) -> bool {
+        let has_come = !bytes.is_empty() || end && !self.ended;
         self.held.extend_from_slice(bytes);
-        self.fresh |= !bytes.is_empty() || end && !self.ended;
+        self.fresh |= has_come;
         self.ended |= end;
+        has_come
     }
 
     /// What the filter is to be shown now, if anything.

@@ -280,7 +280,7 @@ impl Relay<'_> {
             if self.passes_unread() {
                 return Ended::Unread;
             }
-            let idle = self.pipe.memory() == 0 && self.is_written();
+            let idle = self.pipe.holds_nothing() && self.is_written();
             self.activity
                 .enter(if idle { Phase::Tunnel } else { Phase::Exchange });
             let ready = tokio::select! {
@@ -387,6 +387,8 @@ impl Relay<'_> {
     /// Begins with what was read before.
     fn open(&mut self, mut opening: Opening) -> io::Result<()> {
         let held = std::mem::take(&mut opening.held);
+        // From here on it is counted where it is held.
+        opening.memory.clear();
         self.opening = Some(opening);
         self.take(ToServer, held, false)?;
         let rest = self.look_at(ToServer, Vec::new())?;

@@ -225,7 +225,14 @@ impl Pipe {
         self.stages.iter().all(Stage::is_quiet)
     }
 
-    /// Bytes that are held.
+    /// Is nothing of the connection held?
+    pub(super) fn holds_nothing(&self) -> bool {
+        let stages = self.stages.iter().map(Stage::held);
+        let rehearsals = self.rehearsals.iter().map(Rehearsal::held);
+        stages.chain(rehearsals).all(|held| held == 0)
+    }
+
+    /// Bytes that are held, and kept for records.
     pub(super) fn memory(&self) -> usize {
         let stages = self.stages.iter().map(Stage::memory);
         let rehearsals = self.rehearsals.iter().map(Rehearsal::memory);

@@ -38,6 +38,8 @@ pub(super) struct Rehearsal {
     known: BTreeSet<u64>,
     /// Records for which it has not read far enough yet.
     waiting: VecDeque<Told>,
+    /// Bytes of verdicts and records that are kept.
+    kept_bytes: usize,
     /// Nothing passes it any more from this place on, for this reason.
     failed: Option<(u64, Rehearsed)>,
 }
@@ -57,6 +59,7 @@ impl Rehearsal {
             verdicts: BTreeMap::new(),
             known: BTreeSet::new(),
             waiting: VecDeque::new(),
+            kept_bytes: 0,
             failed: None,
         };
         rehearsal.hear(told);
@@ -102,13 +105,19 @@ impl Rehearsal {
                 continue;
             }
             let known = self.verdicts.entry(at);
-            let known = known.or_insert_with(|| (verdict.clone(), summary));
+            let kept = &mut self.kept_bytes;
+            let known = known.or_insert_with(|| {
+                *kept += bytes_of(&summary);
+                (verdict.clone(), summary)
+            });
             if !verdict.allowed && known.0.allowed {
                 known.0 = verdict;
             }
         }
-        if self.verdicts.len() > KEPT {
-            self.verdicts.pop_first();
+        if self.verdicts.len() > KEPT
+            && let Some((_, (_, summary))) = self.verdicts.pop_first()
+        {
+            self.kept_bytes -= bytes_of(&summary);
         }
     }
 
@@ -124,7 +133,10 @@ impl Rehearsal {
             return None;
         }
         Some(match self.verdicts.remove(&at) {
-            Some((verdict, _)) => verdict,
+            Some((verdict, summary)) => {
+                self.kept_bytes -= bytes_of(&summary);
+                verdict
+            }
             None => Rehearsed {
                 allowed: true,
                 rules: Vec::new(),
@@ -143,14 +155,19 @@ impl Rehearsal {
         while self.known.len() > KEPT {
             self.known.pop_first();
         }
+        let came_bytes: usize = came.iter().map(|told| bytes_of(&told.summary)).sum();
+        self.kept_bytes += came_bytes;
         self.waiting.extend(came);
         let mut waiting = std::mem::take(&mut self.waiting);
         // In their order, unless too many wait.
         while let Some(mut record) = waiting.pop_front() {
+            let bytes = bytes_of(&record.summary);
+            self.kept_bytes -= bytes;
             if record.by.error.is_none() {
                 match self.verdict(record.at) {
                     Some(verdict) => record.by.rehearsed = self.beside(&record, verdict),
                     None if waiting.len() < KEPT => {
+                        self.kept_bytes += bytes;
                         waiting.push_front(record);
                         break;
                     }
@@ -187,6 +204,7 @@ impl Rehearsal {
             let Some((verdict, summary)) = self.verdicts.remove(&at) else {
                 continue;
             };
+            self.kept_bytes -= bytes_of(&summary);
             if verdict.allowed {
                 continue;
             }
@@ -206,11 +224,34 @@ impl Rehearsal {
 
     /// The connection is over: gives on what still waits.
     pub(super) fn end(&mut self, told: &mut Vec<Told>) {
+        let waiting = self.waiting.iter();
+        let bytes: usize = waiting.map(|told| bytes_of(&told.summary)).sum();
+        self.kept_bytes -= bytes;
         told.extend(self.waiting.drain(..));
     }
 
-    /// Bytes it holds.
-    pub(super) fn memory(&self) -> usize {
-        self.stages.iter().map(Stage::memory).sum()
+    /// Bytes of the connection that it holds.
+    pub(super) fn held(&self) -> usize {
+        self.stages.iter().map(Stage::held).sum()
     }
+
+    /// Bytes it holds, with what it keeps to be compared.
+    pub(super) fn memory(&self) -> usize {
+        let stages: usize = self.stages.iter().map(Stage::memory).sum();
+        stages + self.kept_bytes
+    }
+}
+
+/// Bytes of what a filter told, with what is kept beside it.
+fn bytes_of(summary: &L7Summary) -> usize {
+    let texts = match summary {
+        L7Summary::Stream {
+            command, targets, ..
+        } => {
+            let texts = targets.iter().map(|text| size_of::<String>() + text.len());
+            command.len() + texts.sum::<usize>()
+        }
+        _ => 0,
+    };
+    size_of::<Told>() + size_of::<Rehearsed>() + texts
 }

@@ -33,6 +33,17 @@ struct Waiting {
     at: u64,
 }
 
+impl Waiting {
+    fn bytes(&self) -> usize {
+        let texts = &self.request.targets;
+        let texts: usize = texts
+            .iter()
+            .map(|text| size_of::<String>() + text.len())
+            .sum();
+        size_of::<Self>() + self.request.command.len() + texts
+    }
+}
+
 /// A filter and what it has of the connection.
 pub(super) struct Stage {
     by: Who,
@@ -41,6 +52,8 @@ pub(super) struct Stage {
     session: Option<Box<dyn Session>>,
     lanes: [Lane; 2],
     waiting: BTreeMap<u32, Waiting>,
+    /// Bytes of those.
+    waiting_bytes: usize,
     /// Places of the requests it has told of since they were asked for.
     places: Vec<u64>,
     /// It is told of requests as they come, and not when they are answered.
@@ -60,6 +73,7 @@ impl Stage {
             session: None,
             lanes: Default::default(),
             waiting: BTreeMap::new(),
+            waiting_bytes: 0,
             places: Vec::new(),
             at_once: false,
         };
@@ -79,6 +93,7 @@ impl Stage {
             session: None,
             lanes: Default::default(),
             waiting: BTreeMap::new(),
+            waiting_bytes: 0,
             places: Vec::new(),
             at_once: true,
         };
@@ -122,7 +137,7 @@ impl Stage {
         told: &mut Vec<Told>,
     ) -> Result<(), Closed> {
         let own = index(direction);
-        self.lanes[own].add(bytes, end);
+        let has_come = self.lanes[own].add(bytes, end);
         self.lanes[own].flow(&mut out[own]);
         let Some(session) = &self.session else {
             return Ok(());
@@ -147,10 +162,15 @@ impl Stage {
         }
         self.check_load(own, most, told)?;
         self.flow(out);
-        if self.lanes[own].ordered() > before {
+        let has_moved = self.lanes[own].ordered() > before;
+        if has_moved {
             self.lanes[own].resume();
         }
-        self.lanes[1 - own].resume();
+        // One that only was asked again and said nothing new is no news for the other way:
+        // two that wait for each other would be asked for ever.
+        if has_moved || has_come {
+            self.lanes[1 - own].resume();
+        }
         Ok(())
     }
 
@@ -177,6 +197,7 @@ impl Stage {
             StreamOperation::Request(request) => self.request(request, told),
             StreamOperation::Answered(id, answer) => {
                 if let Some(waiting) = self.waiting.remove(&id) {
+                    self.waiting_bytes -= waiting.bytes();
                     self.tell(&waiting, Some(answer), told);
                 }
             }
@@ -248,8 +269,10 @@ impl Stage {
         self.places.push(waiting.at);
         match waiting.request.reply.clone() {
             None if self.waiting.len() < WAITING && !self.at_once => {
+                self.waiting_bytes += waiting.bytes();
                 let before = self.waiting.insert(waiting.request.id, waiting);
                 if let Some(before) = before {
+                    self.waiting_bytes -= before.bytes();
                     self.tell(&before, None, told);
                 }
             }
@@ -305,6 +328,7 @@ impl Stage {
 
     /// The connection is over: what still waits is told without an answer.
     pub(super) fn end(&mut self, told: &mut Vec<Told>) {
+        self.waiting_bytes = 0;
         for waiting in std::mem::take(&mut self.waiting).into_values() {
             self.tell(&waiting, None, told);
         }
@@ -335,9 +359,14 @@ impl Stage {
         self.session.is_none()
     }
 
-    /// Bytes it holds.
-    pub(super) fn memory(&self) -> usize {
+    /// Bytes of the connection that it holds.
+    pub(super) fn held(&self) -> usize {
         self.lanes.iter().map(|lane| lane.load().0).sum()
+    }
+
+    /// Bytes it holds, with what it keeps for records.
+    pub(super) fn memory(&self) -> usize {
+        self.held() + self.waiting_bytes
     }
 }
 

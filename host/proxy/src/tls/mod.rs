@@ -9,6 +9,7 @@ use tidegate_wire::tls::{Asked, ClientHello, HelloReader, NoHello, Watch, alert,
 use tokio::net::TcpStream;
 
 use crate::{
+    budget::{NO_MEMORY, Taken},
     flow::FlowContext,
     http::{self, Activity, Phase, cut_off},
     records::shorten,
@@ -20,8 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The same where its refusal is only reported: one that waits for the server to speak first
 /// must not wait for long.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(1);
-/// Bytes read at once.
+/// Bytes read at once, and about as many as every connection may hold: hellos in use are
+/// shorter. More is taken from its client's part of the memory, in steps of as many.
 const READ: usize = 4 << 10;
+/// Bytes held without being taken: the buffers of one read.
+const FREE: usize = 2 * READ;
 
 /// How a connection begins that may go on.
 pub(crate) struct Opening {
@@ -35,6 +39,8 @@ pub(crate) struct Opening {
     pub(crate) summary: L7Summary,
     /// Version of an alert the client understands.
     pub(crate) legacy_version: u16,
+    /// For what is held, until it is passed on.
+    pub(crate) memory: Vec<Taken>,
 }
 
 /// Serves one connection. `audit`: what its rules refuse is only reported.
@@ -46,9 +52,10 @@ pub(crate) async fn serve(
 ) {
     activity.enter(Phase::Head);
     let mut reader = HelloReader::default();
+    let mut memory = Vec::new();
     let patience = if audit { AUDIT_PATIENCE } else { PATIENCE };
     let read = tokio::select! {
-        read = tokio::time::timeout(patience, read(&client, &mut reader)) => read,
+        read = tokio::time::timeout(patience, read(&client, &mut reader, activity, &mut memory)) => read,
         () = activity.evicted() => return cut_off(&client),
     };
     let (asked, summary, read) = match read {
@@ -57,6 +64,10 @@ pub(crate) async fn serve(
         Ok(Ok(None)) if !reader.has_begun() => return,
         Ok(Ok(None)) => (None, of_none("it ended within its ClientHello"), Err(true)),
         Ok(Err(Broken::Io)) => return cut_off(&client),
+        Ok(Err(Broken::NoMemory)) => {
+            flow.stream_failed(NO_MEMORY.to_owned());
+            return cut_off(&client);
+        }
         Ok(Err(Broken::Hello(error))) => (None, of_none(error), Err(error.is_tls())),
         Err(_) => {
             let seconds = patience.as_secs();
@@ -99,6 +110,7 @@ pub(crate) async fn serve(
                 asked,
                 summary,
                 legacy_version: hello.legacy_version,
+                memory,
             }
         }
         Err(_) => Opening {
@@ -107,6 +119,7 @@ pub(crate) async fn serve(
             asked,
             summary,
             legacy_version: 0,
+            memory,
         },
     };
     stream::serve(client, flow, activity, Some(opening)).await;
@@ -115,6 +128,7 @@ pub(crate) async fn serve(
 /// Why no hello could be read.
 enum Broken {
     Io,
+    NoMemory,
     Hello(NoHello),
 }
 
@@ -125,7 +139,12 @@ impl From<io::Error> for Broken {
 }
 
 /// The hello; `None` if the client ends before.
-async fn read(client: &TcpStream, reader: &mut HelloReader) -> Result<Option<ClientHello>, Broken> {
+async fn read(
+    client: &TcpStream,
+    reader: &mut HelloReader,
+    activity: &Activity,
+    memory: &mut Vec<Taken>,
+) -> Result<Option<ClientHello>, Broken> {
     let mut buffer = [0; READ];
     loop {
         client.readable().await?;
@@ -137,7 +156,13 @@ async fn read(client: &TcpStream, reader: &mut HelloReader) -> Result<Option<Cli
             return Ok(None);
         }
         match reader.add(&buffer[..count]) {
-            Ok(None) => {}
+            Ok(None) => {
+                let wanted = reader.memory().saturating_sub(FREE).div_ceil(READ);
+                while memory.len() < wanted {
+                    let taken = activity.budget().take(READ);
+                    memory.push(taken.ok_or(Broken::NoMemory)?);
+                }
+            }
             Ok(hello) => return Ok(hello),
             Err(error) => return Err(Broken::Hello(error)),
         }

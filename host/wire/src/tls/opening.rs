@@ -58,6 +58,11 @@ impl HelloReader {
         Ok(None)
     }
 
+    /// Bytes that are held.
+    pub fn memory(&self) -> usize {
+        self.held.capacity() + self.message.capacity()
+    }
+
     /// Has anything come?
     pub fn has_begun(&self) -> bool {
         !self.held.is_empty()

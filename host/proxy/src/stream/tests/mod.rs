@@ -217,6 +217,53 @@ fn who_has_more_to_say_is_asked_again_and_nobody_spins() {
     let (to_server, to_client) = say(&mut pipe, ToClient, "hello");
     assert_eq!((&*to_server, &*to_client), ("wait\nb\n", "hello"));
     assert!(!pipe.is_stalled(ToServer));
+    // One that waits both ways waits.
+    let stubborn = Part {
+        session: Ok(Box::new(Stubborn)),
+        ..part(FailMode::Closed, false)
+    };
+    let mut pipe = Pipe::of(vec![stubborn], Shadow::default());
+    for direction in [ToServer, ToClient, ToServer] {
+        assert_eq!(say(&mut pipe, direction, "x"), Default::default());
+    }
+}
+
+/// Wants to be asked again about whatever it is shown.
+struct Stubborn;
+
+impl Session for Stubborn {
+    fn buffer_bytes(&self) -> usize {
+        32
+    }
+
+    fn data(
+        &self,
+        _direction: StreamDirection,
+        _bytes: &[u8],
+        _end: bool,
+    ) -> Result<Vec<StreamOperation>, Failure> {
+        Ok(vec![StreamOperation::Hold(0)])
+    }
+}
+
+#[test]
+fn what_waits_for_an_answer_counts() {
+    let mut pipe = Pipe::of(enforced(), Shadow::default());
+    let (before, none) = (pipe.memory(), pipe.holds_nothing());
+    for _ in 0..100 {
+        say(&mut pipe, ToServer, "a\n");
+    }
+    let asked = pipe.memory() - before;
+    assert!(asked > 100 * size_of::<StreamRequest>(), "{asked}");
+    assert_eq!(
+        pipe.holds_nothing(),
+        none,
+        "the connection is idle all the same"
+    );
+    say(&mut pipe, ToClient, "well");
+    assert!(pipe.memory() < before + asked);
+    pipe.end();
+    assert_eq!(pipe.memory(), before);
 }
 
 #[test]
