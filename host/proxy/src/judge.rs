@@ -103,6 +103,7 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
                 .get(&question.source_identity)
                 .cloned()
                 .unwrap_or_default(),
+            imagined: true,
         }),
         generation: local.state.generation,
         sides: [(question.egress, false), (question.ingress, true)].map(|((id, rule), ingress)| {

@@ -63,6 +63,10 @@ fn a_header_that_is_not_as_it_should_be_is_made_so(shop: &Shop) -> Result<()> {
             }
         }
     }
+    // Asking what would become of one tells of none.
+    let to = format!("backend-1:{HTTP}");
+    let asked = ["explain", "frontend", &to, "http", "GET", "/api/log"];
+    shop.world.node.text(&asked)?;
     // What passes and is not as it should be is told, without its value.
     eventually(
         "the counter of headers that are not as they should be",

@@ -18,6 +18,9 @@ pub struct Facts {
     pub source_identity: u32,
     /// Labels of the source, as `source:key=value`, sorted.
     pub source_labels: Arc<[String]>,
+    /// Nobody connects: somebody asks what would become of it. What a plugin has to tell of
+    /// it, in log lines and counters, did not happen.
+    pub imagined: bool,
 }
 
 impl Default for Facts {
@@ -29,6 +32,7 @@ impl Default for Facts {
             destination: nowhere,
             source_identity: 0,
             source_labels: Arc::default(),
+            imagined: false,
         }
     }
 }

@@ -41,6 +41,9 @@ impl Bucket {
 
 impl Host for State {
     fn write(&mut self, level: Level, message: String) {
+        if self.facts.imagined {
+            return;
+        }
         let Some(lost) = self.shared.may_log(Instant::now()) else {
             return;
         };

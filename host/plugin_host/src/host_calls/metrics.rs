@@ -5,6 +5,8 @@ use crate::{instance::State, worlds::imports::metrics::Host};
 
 impl Host for State {
     fn add(&mut self, name: String, value: u64) {
-        self.shared.totals.add(name, value);
+        if !self.facts.imagined {
+            self.shared.totals.add(name, value);
+        }
     }
 }

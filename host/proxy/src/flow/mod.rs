@@ -328,6 +328,7 @@ impl FlowContext {
             destination: self.destination,
             source_identity,
             source_labels: labels.cloned().unwrap_or_default(),
+            imagined: false,
         });
         *told = Some((generation, facts.clone()));
         facts

@@ -96,14 +96,20 @@ impl Rewrite<'_> {
                 push_field(header.name, header.value, out);
                 continue;
             }
-            match connection {
-                Connection::Kept => push_field(header.name, header.value, out),
-                Connection::WithoutUpgrade => {
-                    push_connection_without(header.value, &["upgrade", "http2-settings"], out);
-                }
-                Connection::Close => {
-                    push_connection_without(header.value, &["keep-alive", "close"], out);
-                }
+            let gone: &[&str] = match connection {
+                Connection::Kept => &[],
+                Connection::WithoutUpgrade => &["upgrade", "http2-settings"],
+                Connection::Close => &["keep-alive", "close"],
+            };
+            // Whoever is behind takes out what `Connection` names (RFC 9110 §7.6.1): what was
+            // set on the way is the message's, whatever its sender says.
+            let set = self.edit.iter().flat_map(|edit| &edit.set);
+            let set: Vec<&str> = set.map(|(name, _)| &**name).collect();
+            let is_gone = |token: &[u8]| gone.iter().chain(&set).any(|gone| eq(token, gone));
+            if tokens(header.value).any(is_gone) {
+                push_connection_without(header.value, is_gone, out);
+            } else {
+                push_field(header.name, header.value, out);
             }
         }
         if connection == Connection::Close {
@@ -124,10 +130,8 @@ fn push_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
 }
 
 /// `Connection` without what is not true any more; what else it says stays.
-fn push_connection_without(value: &[u8], gone: &[&str], out: &mut Vec<u8>) {
-    let kept: Vec<&[u8]> = tokens(value)
-        .filter(|token| !gone.iter().any(|gone| eq(token, gone)))
-        .collect();
+fn push_connection_without(value: &[u8], is_gone: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
+    let kept: Vec<&[u8]> = tokens(value).filter(|token| !is_gone(token)).collect();
     if !kept.is_empty() {
         push_field("connection", &kept.join(&b", "[..]), out);
     }

@@ -411,6 +411,15 @@ fn rewritten_heads() {
         Rewrite::default(),
         "GET / HTTP/1.1\r\nHost: a\r\nconnection: x\r\nX: y\r\n\r\n",
     );
+    // What was set is not for the next hop to take out again.
+    check(
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, X-New, x-old\r\nConnection: x-new\r\nx-new: 0\r\n\r\n",
+        Rewrite {
+            edit: Some(&edit),
+            ..Rewrite::default()
+        },
+        "GET / HTTP/1.1\r\nHost: a\r\nconnection: close, x-old\r\nx-new: 1\r\n\r\n",
+    );
     let refused = |name: &str, value: &str| {
         let edit = HeaderEdit {
             set: vec![(name.into(), value.into())],

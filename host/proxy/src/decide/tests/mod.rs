@@ -156,6 +156,7 @@ pub(crate) fn facts() -> Arc<Facts> {
         destination: "192.0.2.2:80".parse().unwrap(),
         source_identity: 1,
         source_labels: Arc::default(),
+        imagined: false,
     })
 }
 
