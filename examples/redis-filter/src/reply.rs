@@ -50,6 +50,9 @@ impl Reader {
         let begins = self.left == 0;
         if begins {
             self.kind = match (mark, listens) {
+                (b'*', true) if count(text)?.is_none_or(|parts| parts == 0) => {
+                    Some(Kind::Answer(None))
+                }
                 (b'>', _) | (b'*', true) => match first(&bytes[length..])? {
                     Some(word) => Some(kind_of(&word, *mark == b'>')),
                     None => return Ok(Piece::Needs(bytes.len() + 1)),

@@ -148,6 +148,17 @@ fn channels_are_told_each_by_itself_and_messages_answer_nothing() {
 }
 
 #[test]
+fn an_array_of_nothing_is_an_answer_and_all_of_it() {
+    let mut connection = connection(RULES);
+    connection.client(command("SUBSCRIBE news").as_bytes());
+    connection.server(b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
+    for nothing in ["*0\r\n", "*-1\r\n"] {
+        connection.client(command("GET orders:1").as_bytes());
+        assert_eq!(text(connection.server(nothing.as_bytes())), nothing);
+    }
+}
+
+#[test]
 fn a_transaction_is_done_as_a_whole_or_not_at_all() {
     let mut connection = connection(RULES);
     let lines = ["MULTI", "GET orders:1", "SET a b", "MULTI", "EXEC", "PING"];

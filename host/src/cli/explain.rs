@@ -289,7 +289,7 @@ fn render_l7(l7: &L7Answer) -> String {
     };
     let mut out = format!("  {}: {verdict}{by}\n", l7.asked);
     if l7.none_matched {
-        out.push_str("           rule   none matched; what none allows is denied by\n");
+        out.push_str("           rule   none matched; asked were\n");
     }
     for rule in &l7.rules {
         let place = match &rule.place {
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(
             render_l7(&answer),
             "  GET /admin: REFUSED, 403 by http@0.1.0\n           \
-             rule   none matched; what none allows is denied by\n           \
+             rule   none matched; asked were\n           \
              rule   shop/web ingress[0].toPorts[0]  (policies/web.yaml:9)\n"
         );
     }

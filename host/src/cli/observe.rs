@@ -53,7 +53,7 @@ pub(super) struct Observe {
     /// (error included), redirected, error
     #[arg(long)]
     shadow_verdict: Vec<String>,
-    /// tcp, udp, icmp, icmpv6, sctp, http, dns, stream, kafka
+    /// tcp, udp, icmp, icmpv6, sctp, http, grpc, dns, tls, stream, kafka
     #[arg(short, long)]
     protocol: Vec<String>,
     /// Port at either end
@@ -128,7 +128,7 @@ fn row(r: &FlowRecord) -> String {
     match (r.rules.is_empty(), r.none_matched) {
         (true, _) => {}
         (false, false) => parts.push(format!("by {rules}")),
-        (false, true) => parts.push(format!("no rule matched; default deny by {rules}")),
+        (false, true) => parts.push(format!("no rule matched, asked: {rules}")),
     }
     if let Some(plugin) = &r.plugin {
         parts.push(format!("({plugin})"));
@@ -142,7 +142,7 @@ fn shadow_text(shadow: &Shadow) -> String {
     let by = match (&*shadow.rules.join(" and "), shadow.none_matched) {
         ("", _) => String::new(),
         (rules, false) => format!(" by {rules}"),
-        (rules, true) => format!(", no rule matched; default deny by {rules}"),
+        (rules, true) => format!(", no rule matched, asked: {rules}"),
     };
     let unread = match shadow.verdict {
         FlowVerdict::Redirected => ", its L7 rules not judged",
@@ -331,7 +331,7 @@ mod tests {
             row(&r),
             "01:01:01.002 DROPPED    shop/frontend:40000 (256) -> shop/backend:80 (256) \
              HTTP/1.1 DELETE http://backend/admin 403 42us [Policy denied] \
-             no rule matched; default deny by shop/backend ingress[0] (http@0.1.0)"
+             no rule matched, asked: shop/backend ingress[0] (http@0.1.0)"
         );
     }
 

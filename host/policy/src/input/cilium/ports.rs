@@ -51,7 +51,7 @@ pub(super) fn read(cursor: &Cursor<'_>, direction: Direction, deny: bool) -> Opt
     let l7 = match (l7, names) {
         (Some(_), Some(_)) => {
             cursor.error(
-                "L7 rules beside `serverNames` need `terminatingTLS`: what is encrypted cannot be read",
+                "L7 rules beside `serverNames` would have to read what is encrypted, which is not supported",
                 "take one of them out",
             );
             return None;

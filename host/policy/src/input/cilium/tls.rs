@@ -8,6 +8,10 @@ use crate::{compiled::FqdnSelector, fqdn, rule::L7Rules};
 pub(super) fn read_server_names(cursor: &Cursor<'_>, deny: bool) -> Option<Option<L7Rules>> {
     let items = cursor.items()?;
     if items.is_empty() {
+        cursor.warn(
+            "no server names are no restriction: whatever is asked for is allowed, unread",
+            "list what is allowed, or leave `serverNames` out",
+        );
         return Some(None);
     }
     if deny {
