@@ -581,7 +581,7 @@ fn server_names() {
             "serverNames: [api.example], rules: {http: [{path: /}]}",
         ),
         &[
-            "p.yaml:7:15: spec.ingress[0].toPorts[0]: L7 rules beside `serverNames` need `terminatingTLS`: what is encrypted cannot be read; take one of them out",
+            "p.yaml:7:15: spec.ingress[0].toPorts[0]: L7 rules beside `serverNames` would have to read what is encrypted, which is not supported; take one of them out",
         ],
     );
 }
