@@ -1,6 +1,6 @@
 //! Where documents come from, and what they are called.
 
-use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -82,14 +82,6 @@ impl From<&str> for Origin {
 impl From<&Origin> for Origin {
     fn from(origin: &Origin) -> Self {
         origin.clone()
-    }
-}
-
-impl FromStr for Origin {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(text.into())
     }
 }
 

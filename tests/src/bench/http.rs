@@ -8,7 +8,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 
 use super::{cpu, pair::Pair, row::Row};
-use crate::harness::{Place, Running, Workload, World, server, world::NODE_V4};
+use crate::harness::{Running, Workload, World, server, world::NODE_V4};
 
 const ROUNDS: usize = 7;
 const SECONDS: &str = "2";
@@ -250,21 +250,13 @@ fn nginx_proxy(world: &World, backend: &Workload) -> Result<(Running, Vec<u32>)>
          }}\n",
         backend.v4
     );
-    let file = home.join("nginx.conf");
-    fs::write(&file, config)?;
-    let arguments = [
-        "-p".as_ref(),
-        home.as_os_str(),
-        "-c".as_ref(),
-        file.as_os_str(),
-    ];
-    started(
-        world.node.place(),
-        "/usr/sbin/nginx",
+    let place = world.node.place();
+    with_family(server::start_nginx(
+        place,
         "nginx-proxy",
-        &arguments,
+        (&home, &config),
         NGINX,
-    )
+    )?)
 }
 
 /// HAProxy on the node with the same rules.
@@ -281,24 +273,14 @@ fn haproxy_proxy(world: &World, backend: &Workload) -> Result<(Running, Vec<u32>
     );
     fs::write(&file, config)?;
     let arguments = ["-db".as_ref(), "-f".as_ref(), file.as_os_str()];
-    started(
-        world.node.place(),
-        "/usr/sbin/haproxy",
-        "haproxy",
-        &arguments,
-        HAPROXY,
-    )
+    let place = world.node.place();
+    let mut running = place.spawn("haproxy", "/usr/sbin/haproxy", &arguments)?;
+    server::wait_for_tcp(place, HAPROXY, &mut running)?;
+    with_family(running)
 }
 
-fn started(
-    place: &Place,
-    program: &str,
-    label: &str,
-    arguments: &[&std::ffi::OsStr],
-    port: u16,
-) -> Result<(Running, Vec<u32>)> {
-    let mut running = place.spawn(label, program, arguments)?;
-    server::wait_for_tcp(place, port, &mut running)?;
+/// A server and all its processes.
+fn with_family(running: Running) -> Result<(Running, Vec<u32>)> {
     let pids = cpu::family(running.pid())?;
     Ok((running, pids))
 }

@@ -52,6 +52,17 @@ http {{
 }}
 "#
     );
+    start_nginx(place, &format!("nginx-{port}"), (&home, &config), port)
+}
+
+/// Starts nginx with a configuration in a folder of its own, and waits until it listens on
+/// `port`.
+pub(crate) fn start_nginx(
+    place: &Place,
+    label: &str,
+    (home, config): (&Path, &str),
+    port: u16,
+) -> anyhow::Result<Running> {
     let file = home.join("nginx.conf");
     fs::write(&file, config)?;
     let program = ["/usr/sbin/nginx", "nginx"]
@@ -63,11 +74,7 @@ http {{
         "-c".as_ref(),
         file.as_os_str(),
     ];
-    let mut server = place.spawn(
-        &format!("nginx-{port}"),
-        program.unwrap_or("nginx"),
-        &arguments,
-    )?;
+    let mut server = place.spawn(label, program.unwrap_or("nginx"), &arguments)?;
     wait_for_tcp(place, port, &mut server)?;
     Ok(server)
 }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use super::{place::Place, process::Running, server::wait_for_tcp};
+use super::{place::Place, process::Running, server::start_nginx};
 
 /// A certificate and its key, as files.
 #[derive(Clone, Debug)]
@@ -100,15 +100,5 @@ http {{
 }}
 "#
     );
-    let file = home.join("nginx.conf");
-    fs::write(&file, config)?;
-    let arguments = [
-        "-p".as_ref(),
-        home.as_os_str(),
-        "-c".as_ref(),
-        file.as_os_str(),
-    ];
-    let mut server = place.spawn(&format!("nginx-tls-{port}"), "nginx", &arguments)?;
-    wait_for_tcp(place, port, &mut server)?;
-    Ok(server)
+    start_nginx(place, &format!("nginx-tls-{port}"), (&home, &config), port)
 }

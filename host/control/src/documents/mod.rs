@@ -11,14 +11,14 @@
 mod file;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
 };
 
 use tidegate_policy::{Document, Ids, Origin, Problem, Severity, Source, compiled::Compiled};
 use tidegate_sources::{
-    Content, Delta, News,
+    Delta, News,
     folder::{FolderSource, Origins, Scan, TextId, folder_of},
 };
 
@@ -150,15 +150,18 @@ impl Documents {
     pub fn update(&mut self, delta: &Delta) -> Vec<(Origin, Option<Origin>)> {
         let source = &delta.source;
         let origin = |name: &String| Origin::new(source.clone(), name);
+        // Asked for what was removed alone; of several that say the same, the first.
+        let mut changed: HashMap<&str, &String> = HashMap::new();
+        if !delta.removed.is_empty() {
+            let texts = delta.changed.iter().rev();
+            changed.extend(texts.filter_map(|(name, text)| Some((&**text.as_ref().ok()?, name))));
+        }
         let mut gone = Vec::new();
         for removed in delta.removed.iter().map(origin) {
             let file = self.files.remove(&removed);
             let said = file.and_then(|file| file.newest.or(file.good));
-            let same =
-                |content: &Content| content.as_ref().ok() == said.as_ref().map(|it| &it.text);
-            let mut changed = delta.changed.iter();
-            let now = changed.find(|(_, content)| said.is_some() && same(content));
-            gone.push((removed, now.map(|(name, _)| origin(name))));
+            let now = said.and_then(|said| changed.get(&*said.text));
+            gone.push((removed, now.map(|name| origin(name))));
         }
         for (name, content) in &delta.changed {
             let origin = origin(name);

@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
-use tidegate_sources::Content;
+use tidegate_policy::Origin;
+use tidegate_sources::{Content, Delta};
 
 use super::*;
+use crate::documents::Documents;
 
 /// A source that has objects instead of files.
 const STORE: &str = "store";
@@ -156,4 +158,24 @@ async fn nothing_is_published_before_every_source_has_spoken() {
     assert_eq!(bench.calls().await, [] as [&str; 0]);
     bench.tell(VENDOR, News::All([].into())).await;
     assert_eq!(bench.rules(), ["a"]);
+}
+
+#[test]
+fn what_gets_another_name_was_not_removed() {
+    let mut documents = Documents::default();
+    let origin = |name: &str| Origin::new(Source::named(STORE), name);
+    let delta = |changed: &[(&str, &str)], removed: &[&str]| Delta {
+        changed: objects(changed),
+        removed: removed.iter().map(|name| (*name).to_owned()).collect(),
+        ..Delta::none(Source::named(STORE))
+    };
+    let all = delta(&[("a", JSON), ("b", WEB), ("c", "{}")], &[]);
+    assert_eq!(documents.update(&all), []);
+    let gone = documents.update(&delta(&[("d", JSON), ("e", JSON)], &["a", "b", "c"]));
+    let told = [
+        (origin("a"), Some(origin("d"))),
+        (origin("b"), None),
+        (origin("c"), None),
+    ];
+    assert_eq!(gone, told);
 }

@@ -67,26 +67,20 @@ pub(super) struct Closed;
 impl Stage {
     /// A stage, unless the filter could not begin and nothing may pass without it.
     pub(super) fn begin(part: Part, told: &mut Vec<Told>) -> Result<Self, Closed> {
-        let mut stage = Self {
-            by: part.by,
-            content: part.content,
-            session: None,
-            lanes: Default::default(),
-            waiting: BTreeMap::new(),
-            waiting_bytes: 0,
-            places: Vec::new(),
-            at_once: false,
-        };
-        match part.session {
-            Ok(session) => stage.session = Some(session),
-            Err(failure) => stage.lost(&failure.to_string(), failure.is_of_load(), told)?,
-        }
-        Ok(stage)
+        let (stage, begun) = Self::of(part, false, told);
+        begun.map(|()| stage)
     }
 
     /// A stage that only rehearses. It tells of requests as they come.
     pub(super) fn rehearses(mut part: Part, told: &mut Vec<Told>) -> Self {
         part.by.audit = true;
+        // Only reported, it closes nothing.
+        let (stage, _) = Self::of(part, true, told);
+        stage
+    }
+
+    /// A stage, and whether the connection can go on with it.
+    fn of(part: Part, at_once: bool, told: &mut Vec<Told>) -> (Self, Result<(), Closed>) {
         let mut stage = Self {
             by: part.by,
             content: part.content,
@@ -95,14 +89,16 @@ impl Stage {
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
             places: Vec::new(),
-            at_once: true,
+            at_once,
         };
-        match part.session {
-            Ok(session) => stage.session = Some(session),
-            // Only reported, it closes nothing.
-            Err(failure) => drop(stage.lost(&failure.to_string(), failure.is_of_load(), told)),
-        }
-        stage
+        let begun = match part.session {
+            Ok(session) => {
+                stage.session = Some(session);
+                Ok(())
+            }
+            Err(failure) => stage.lost(&failure.to_string(), failure.is_of_load(), told),
+        };
+        (stage, begun)
     }
 
     /// Takes in what came one way; what comes out both ways is added to `out`.

@@ -65,7 +65,7 @@ pub(crate) async fn serve(
         Ok(Ok(None)) => (None, of_none("it ended within its ClientHello"), Err(true)),
         Ok(Err(Broken::Io)) => return cut_off(&client),
         Ok(Err(Broken::NoMemory)) => {
-            flow.stream_failed(NO_MEMORY.to_owned());
+            flow.hello_failed(NO_MEMORY.to_owned(), of_none(""));
             return cut_off(&client);
         }
         Ok(Err(Broken::Hello(error))) => (None, of_none(error), Err(error.is_tls())),
