@@ -14,8 +14,8 @@ use tidegate_contract::{
 use tidegate_policy::{
     Document, Problem, Severity,
     compiled::{Compiled, FailMode, L7Id, L7RuleSet, PluginUse, RuleId, RuleInfo, plugin_uses},
-    input::{Body, PluginBinding},
-    rule::At,
+    objects::{Body, PluginBinding},
+    origin::At,
 };
 
 use super::view::BindingView;

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use tidegate_policy::{
     Document, Problem, Severity,
     compiled::Location,
-    input::{Body, Endpoint},
-    rule::At,
+    objects::{Body, Endpoint},
+    origin::At,
 };
 
 use super::event::NodeDevices;

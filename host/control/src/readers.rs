@@ -12,8 +12,8 @@ use tidegate_policy::{
         Rehearsed,
     },
     http_options::HttpOptions,
-    input::{Body, Document, Endpoint},
     labels::Selector,
+    objects::{Body, Document, Endpoint},
 };
 
 use super::{

@@ -10,16 +10,19 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{http_options::HttpOptions, origin::Origin, peer::reserved, rule::At};
+use crate::{
+    http_options::HttpOptions,
+    origin::{At, Origin},
+    peer::reserved,
+};
 
-/// A numeric security identity (Cilium's numbering).
-pub type IdentityId = u32;
-/// An endpoint on this node; never 0.
-pub type EndpointId = u32;
-/// A rule in the rule index; 0 means "no rule".
-pub type RuleId = u32;
-/// An L7 rule set; 0 means "none". Content-addressed: the same id always means the same content.
-pub type L7Id = u32;
+pub use crate::{
+    l7::{
+        DnsRules, FailMode, FqdnSelector, HeaderAction, HttpRule, HttpRules, KafkaRole, KafkaRule,
+        KafkaRules, L7Protocol, Mismatch,
+    },
+    terms::{Algorithm, BackendState, Direction, EndpointId, IdentityId, L7Id, Location, RuleId},
+};
 
 /// One generation: everything that kernel, proxy and `explain` need. What is the same in
 /// successive generations is shared by them.
@@ -105,16 +108,6 @@ pub struct DefaultDeny {
     pub egress: bool,
 }
 
-/// Where an endpoint lives.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Location {
-    /// Behind the veth whose host side has this name.
-    Interface(String),
-    /// In the cgroup with this path below the cgroup v2 mount (or absolute).
-    Cgroup(String),
-}
-
 /// One entry of a policy table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PolicyRow {
@@ -126,16 +119,6 @@ pub struct PolicyRow {
     pub ports: PortMatch,
     /// What is decided.
     pub decision: Decision,
-}
-
-/// Direction seen from the endpoint the policy belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// Towards the endpoint.
-    Ingress,
-    /// From the endpoint.
-    Egress,
 }
 
 /// Protocols and ports covered by an entry; the most specific one decides.
@@ -304,37 +287,6 @@ impl L7RuleSet {
     }
 }
 
-impl HttpRule {
-    /// Is it plainly about CONNECT?
-    pub fn allows_connect(&self) -> bool {
-        self.method.as_deref() == Some("CONNECT") && self.host.is_some()
-    }
-}
-
-/// How the proxy reads a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum L7Protocol {
-    /// HTTP/1.x or HTTP/2 with prior knowledge, recognised by the first bytes.
-    Http,
-    /// DNS over UDP or TCP.
-    Dns,
-    /// Bytes of TCP that plugins read: the first that knows the rules, and each that is
-    /// bound behind it.
-    Stream,
-}
-
-impl L7Protocol {
-    /// As documents name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Dns => "dns",
-            Self::Stream => "stream",
-        }
-    }
-}
-
 /// Names of servers that a client may ask for in TLS, before it encrypts; asking for none of
 /// them, for nothing, or speaking something else is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -368,128 +320,6 @@ pub struct PluginUse {
     pub in_shadow: bool,
 }
 
-/// What happens when something that should decide cannot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FailMode {
-    /// Refuse.
-    #[default]
-    Closed,
-    /// Let pass, and count it.
-    Open,
-}
-
-/// Configuration of the built-in HTTP matcher. A request is allowed if any rule matches.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HttpRules {
-    /// The rules, ORed.
-    pub rules: Vec<HttpRule>,
-}
-
-/// One HTTP rule; absent fields match anything, present ones must all match.
-/// Semantics: RE2 full match, path includes the query string.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HttpRule {
-    /// Regex over the method.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
-    /// Regex over path and query.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// Regex over `:authority` / `Host`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// Headers: lower-case name, and the exact value or `None` for presence.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<(String, Option<String>)>,
-    /// Headers that are made as they should be.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub actions: Vec<HeaderAction>,
-}
-
-/// A header that should have exactly this value, and what is done if it has not: the rule
-/// matches all the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeaderAction {
-    /// Name, lower case.
-    pub name: String,
-    /// Value; empty: any.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub value: String,
-    /// What is done.
-    pub mismatch: Mismatch,
-}
-
-/// What is done with a header that is not as it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Mismatch {
-    /// It is told.
-    Log,
-    /// The value is added to what is there.
-    Add,
-    /// What is there is removed.
-    Delete,
-    /// The value replaces what is there.
-    Replace,
-}
-
-/// Configuration of the built-in DNS matcher. A query is allowed if any pattern matches.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DnsRules {
-    /// The patterns, ORed.
-    pub patterns: Vec<FqdnSelector>,
-}
-
-/// Configuration of the built-in Kafka matcher. A request is allowed if any rule matches;
-/// rules about topics allow together.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KafkaRules {
-    /// The rules, ORed.
-    pub rules: Vec<KafkaRule>,
-}
-
-/// One Kafka rule; absent fields match anything, present ones must all match.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KafkaRule {
-    /// What the client is for; excludes `api_key`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub role: Option<KafkaRole>,
-    /// Number of the API.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_key: Option<i16>,
-    /// Exactly this version of the API.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_version: Option<i16>,
-    /// Exactly this client id.
-    #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
-    pub client_id: Option<String>,
-    /// Exactly this topic.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub topic: Option<String>,
-}
-
-/// What a Kafka client is for: the requests that takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KafkaRole {
-    /// Sends messages.
-    Produce,
-    /// Reads messages, alone or in a group.
-    Consume,
-}
-
-/// A name or a pattern, as in `toFQDNs` and `rules.dns` (lower case, with final dot).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum FqdnSelector {
-    /// Exactly this name.
-    MatchName(String),
-    /// Names of this pattern; see `fqdn::pattern_to_regex`.
-    MatchPattern(String),
-}
-
 /// A frontend and its backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -516,17 +346,6 @@ pub struct CompiledService {
     pub backends: Vec<CompiledBackend>,
 }
 
-/// How a backend is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Algorithm {
-    /// Uniformly at random per connection.
-    #[default]
-    Random,
-    /// By Maglev table.
-    Maglev,
-}
-
 /// A backend of a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct CompiledBackend {
@@ -542,23 +361,6 @@ pub struct CompiledBackend {
     /// The workload of this node it is, which has to be there to be chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<EndpointId>,
-}
-
-/// State of a backend.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum BackendState {
-    /// Takes new connections.
-    #[default]
-    Active,
-    /// Keeps its connections, takes new ones only if nothing is active.
-    Terminating,
-    /// Failed its health check.
-    Quarantined,
-    /// Taken out by the operator.
-    Maintenance,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use regex::Regex;
 
-use crate::compiled::FqdnSelector;
+use crate::l7::FqdnSelector;
 
 /// Longest name or pattern accepted, in bytes.
 pub const MAX_LENGTH: usize = 255;

@@ -2,37 +2,45 @@
 //! that turns them into the tables kernel, proxy and `explain` read.
 //!
 //! No IO, no clock, no task, no lock: same inputs, same answer. In reading order:
-//! [`input::parse_file`] reads documents, [`compile()`] makes one generation of them,
-//! [`lookup()`] reads its rows the way the kernel does, and [`model::verdict`] says the
-//! same from the rules alone, for tests.
+//! [`parse_file`] reads documents, [`objects`] are what they say, [`compile()`] makes one
+//! generation of them ([`compiled`]), [`lookup()`] reads its rows the way the kernel does,
+//! and [`model::verdict`] says the same from the rules alone, for tests. Below all of them
+//! lie the words they share: what rules are ([`rule`]), and where things were written
+//! ([`origin`]).
 
 mod compile;
 pub mod compiled;
 mod follow;
 pub mod fqdn;
+mod fuzz;
 pub mod http_options;
 mod ids;
-pub mod input;
+mod input;
+mod l7;
 mod label_syntax;
 pub mod labels;
 mod lint;
 mod lookup;
 pub mod model;
-mod origin;
+pub mod objects;
+pub mod origin;
 mod peer;
 mod problem;
 pub mod protocol;
 pub mod rule;
 mod schema;
+mod terms;
 mod unite;
 mod yaml;
 
 pub use self::{
     compile::{Compiler, compile},
+    fuzz::fuzz_parse,
     ids::{Ids, NumbersInUse},
-    input::{Document, Enforcement, Input, Mode, fuzz_parse, parse_file},
+    input::parse_file,
     lint::{Linter, lint},
     lookup::{AnyOf, lookup, lookup_any, rehearse_any},
+    objects::{Document, Enforcement, Input, Mode},
     origin::{ObjectKey, Origin, Source},
     problem::{Problem, Severity},
     schema::{KINDS, schema},

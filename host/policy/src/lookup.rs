@@ -1,8 +1,9 @@
 //! Reading rows the way the kernel does.
 
 use crate::{
-    compiled::{Decision, Direction, IdentityId, L7Id, PolicyRow, PortMatch, Rehearsed, Verdict},
+    compiled::{Decision, PolicyRow, PortMatch, Rehearsed, Verdict},
     peer::reserved,
+    terms::{Direction, IdentityId, L7Id},
 };
 
 /// Decides for a peer: its own row, or else the wildcard row; within the row the

@@ -4,13 +4,13 @@
 use std::net::IpAddr;
 
 use crate::{
-    compiled::{Direction, FqdnSelector, HttpRule, L7Protocol, Verdict},
+    compiled::Verdict,
     fqdn::Matcher,
-    input::{Endpoint, Input, Mode},
+    l7::{FqdnSelector, HttpRule, L7Protocol},
     labels::Label,
-    rule::{
-        Entity, L7Rules, PeerSelector, Peers, Policy, PortNames, PortRange, Ports, Rule, Traffic,
-    },
+    objects::{Endpoint, Input, Mode, Policy},
+    rule::{Entity, L7Rules, PeerSelector, Peers, PortNames, PortRange, Ports, Rule, Traffic},
+    terms::Direction,
 };
 
 /// A packet, seen from one of its ends.

@@ -3,14 +3,15 @@
 use ipnet::IpNet;
 
 use crate::{
-    compiled::{FqdnSelector, IdentityId},
+    l7::FqdnSelector,
     labels::Label,
     rule::{Entity, PeerSelector, Peers, PortNames},
+    terms::IdentityId,
 };
 
 /// Reserved identities, Cilium's numbers.
 pub(crate) mod reserved {
-    use crate::compiled::IdentityId;
+    use crate::terms::IdentityId;
 
     pub(crate) const ANY: IdentityId = 0;
     pub(crate) const HOST: IdentityId = 1;

@@ -5,20 +5,12 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use crate::{
-    compiled::{Direction, FqdnSelector, HttpRule, KafkaRule},
-    input::Meta,
+    l7::{FqdnSelector, HttpRule, KafkaRule},
     labels::Selector,
+    origin::At,
     protocol,
+    terms::Direction,
 };
-
-/// A network policy document.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
-    /// Name and origin.
-    pub meta: Meta,
-    /// `spec` and `specs`.
-    pub specs: Vec<Spec>,
-}
 
 /// One `spec`.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,30 +55,6 @@ pub struct Rule {
     pub peers: Peers,
     /// What is allowed or denied of them.
     pub traffic: Traffic,
-}
-
-/// Where a value was written: what is wrong with it is said of this place.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct At {
-    /// Path from the document's root, e.g. `spec.ingress[0].toPorts[1]`; empty for the
-    /// document as a whole.
-    pub path: String,
-    /// Line the value begins at, from 1.
-    pub line: u32,
-    /// Column the value begins at, from 1.
-    pub column: u32,
-}
-
-impl At {
-    /// The path as rules are named by it: below `spec`, e.g. `ingress[0].toPorts[1]`. One
-    /// below `specs[i]` stays whole, so that the rules of several specs keep apart.
-    pub fn rule(&self) -> &str {
-        match self.path.strip_prefix("spec") {
-            Some("") => "",
-            Some(below) => below.strip_prefix('.').unwrap_or(&self.path),
-            None => &self.path,
-        }
-    }
 }
 
 /// Who is at the other end.

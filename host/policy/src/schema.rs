@@ -8,9 +8,12 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::compiled::Direction;
 use crate::input::cilium::{APIS, ROLES};
-use crate::input::{CILIUM, ENFORCEMENT, ENFORCEMENTS, FOREIGN_METADATA, MAX_WEIGHT, TIDEGATE};
+use crate::terms::Direction;
+use crate::{
+    input::{CILIUM, ENFORCEMENT, ENFORCEMENTS, FOREIGN_METADATA, TIDEGATE},
+    objects::MAX_WEIGHT,
+};
 
 /// Kinds of documents, as `kind:` has them.
 pub const KINDS: [&str; 6] = [

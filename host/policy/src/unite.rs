@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use crate::compiled::RuleId;
+use crate::terms::RuleId;
 
 /// A plugin's configuration, and the rules its items are about: item `i` is `rules[i]`'s.
 type Rules<'r> = (&'r [RuleId], &'r str);

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use tidegate_policy::{
-    Document, ObjectKey, Origin, Problem, Severity, input::Body, parse_file, rule::At,
+    Document, ObjectKey, Origin, Problem, Severity, objects::Body, origin::At, parse_file,
 };
 use tidegate_sources::{
     Content,

@@ -8,12 +8,12 @@ use std::{
 
 use super::{News, services};
 use crate::{
-    compiled::Location,
     follow::Delta,
-    input::{Endpoint, Input, Meta, Service},
+    objects::{Endpoint, Input, Meta, Service},
     origin::{ObjectKey, Origin},
     problem::Problem,
     protocol,
+    terms::Location,
 };
 
 /// How often each thing is claimed that belongs to one document.
@@ -220,7 +220,7 @@ fn check_frontends(input: &Input, problems: &mut Vec<Problem>) {
 /// Addresses and ports of a service, each with the port that says so.
 fn frontends(
     service: &Service,
-) -> impl Iterator<Item = (SocketAddr, u8, &crate::input::ServicePort)> {
+) -> impl Iterator<Item = (SocketAddr, u8, &crate::objects::ServicePort)> {
     service.ports.iter().flat_map(|port| {
         let addresses = service.addresses.iter();
         addresses

@@ -7,11 +7,14 @@ use std::{
 
 use super::universe::Moves;
 use crate::{
-    compiled::{Direction, FqdnSelector, HttpRule, IdentityId, KafkaRule, RuleId, RuleInfo},
+    compiled::RuleInfo,
     ids::{Exhausted, Interner, Number},
-    input::{Meta, PluginBinding},
+    l7::{FqdnSelector, HttpRule, KafkaRule},
+    objects::{Meta, PluginBinding, Policy},
+    origin::At,
     peer::{Peer, PeerKind},
-    rule::{At, L7Rules, Peers, Policy, PortRange, PortRule, Ports, Spec, Traffic},
+    rule::{L7Rules, Peers, PortRange, PortRule, Ports, Spec, Traffic},
+    terms::{Direction, IdentityId, RuleId},
 };
 
 /// Where a rule was written, by the number it holds.

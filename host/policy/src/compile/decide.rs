@@ -10,14 +10,15 @@ use super::{
     server_names,
 };
 use crate::{
-    compiled::{
-        Decision, DnsRules, FailMode, FqdnSelector, HttpRule, HttpRules, KafkaRule, KafkaRules,
-        L7Id, L7Protocol, L7RuleSet, PluginUse, Rehearsed, RuleId, TlsNames, Verdict,
-    },
+    compiled::{Decision, L7RuleSet, PluginUse, Rehearsed, TlsNames, Verdict},
     http_options::HttpOptions,
     ids::{Exhausted, Interner, Number},
+    l7::{
+        DnsRules, FailMode, FqdnSelector, HttpRule, HttpRules, KafkaRule, KafkaRules, L7Protocol,
+    },
+    origin::At,
     problem::Problem,
-    rule::At,
+    terms::{L7Id, RuleId},
 };
 
 /// Name of the built-in HTTP matcher.

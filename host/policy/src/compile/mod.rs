@@ -27,16 +27,14 @@ use self::{
     universe::{Moves, Universe},
 };
 use crate::{
-    compiled::{
-        Compiled, CompiledEndpoint, Decision, EndpointId, IdentityId, L7Protocol, RuleId, RuleInfo,
-        Verdict,
-    },
+    compiled::{Compiled, CompiledEndpoint, Decision, RuleInfo, Verdict},
     follow::{Delta, Followed},
     ids::{Exhausted, Ids, Interner},
-    input::{DenyList, Endpoint, Input, Mode, PluginBinding, Service},
+    l7::L7Protocol,
+    objects::{DenyList, Endpoint, Input, Mode, PluginBinding, Policy, Service},
     origin::ObjectKey,
     problem::{Problem, Severity},
-    rule::Policy,
+    terms::{EndpointId, IdentityId, RuleId},
 };
 
 /// Default deny by nobody in particular.

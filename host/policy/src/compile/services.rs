@@ -8,10 +8,11 @@ use std::{
 
 use super::universe::Universe;
 use crate::{
-    compiled::{CompiledBackend, CompiledService, EndpointId, Location},
+    compiled::{CompiledBackend, CompiledService},
     follow::Delta,
     ids::{Exhausted, Interner, Number},
-    input::{Endpoint, Service, ServicePort, TargetPort},
+    objects::{Endpoint, Service, ServicePort, TargetPort},
+    terms::{EndpointId, Location},
 };
 
 /// Frontends of all services, by the services' names.

@@ -13,15 +13,14 @@ use super::{
     rows::{self, Speaker, Term},
 };
 use crate::{
-    compiled::{
-        Decision, DefaultDeny, Direction, IdentityId, L7Id, L7Protocol, L7RuleSet, PolicyRow,
-        PortMatch, Verdict,
-    },
+    compiled::{Decision, DefaultDeny, L7RuleSet, PolicyRow, PortMatch, Verdict},
     ids::{Exhausted, Interner, Number},
-    input::{Mode, PluginBinding},
+    l7::L7Protocol,
+    objects::{Mode, PluginBinding},
     peer::Peer,
     problem::Problem,
     rule::{PortNames, PortRange, Ports},
+    terms::{Direction, IdentityId, L7Id},
 };
 
 /// Tables made so far, by everything they follow from: whoever agrees in it shares one, and

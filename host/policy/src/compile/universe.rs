@@ -9,13 +9,15 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    compiled::{AddrIdentity, FqdnSelector, IdentityId},
+    compiled::AddrIdentity,
     follow::Delta,
     ids::{Exhausted, Ids, Number},
-    input::Endpoint,
+    l7::FqdnSelector,
     labels::Label,
+    objects::{Endpoint, Policy},
     peer::{Peer, PeerKind, everything, reserved},
-    rule::{PeerSelector, Peers, Policy, PortNames},
+    rule::{PeerSelector, Peers, PortNames},
+    terms::IdentityId,
 };
 
 /// Identities and addresses, as they are now.

@@ -1,21 +1,10 @@
 //! `DenyList`: prefixes refused before anything else, on outside devices.
 
-use ipnet::IpNet;
-
 use super::{
-    Heading, Meta, read_meta, read_net,
+    Heading, read_meta, read_net,
     reader::{Cursor, all},
 };
-use crate::rule::At;
-
-/// A deny list.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DenyList {
-    /// Name and origin.
-    pub meta: Meta,
-    /// The prefixes, and where each stands.
-    pub cidrs: Vec<(At, IpNet)>,
-}
+use crate::objects::DenyList;
 
 pub(super) fn read(root: &Cursor<'_>, heading: &Heading<'_>) -> Option<DenyList> {
     let top = root.fields(&["apiVersion", "kind", "metadata", "spec"])?;

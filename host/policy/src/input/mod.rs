@@ -10,20 +10,10 @@ mod reader;
 mod service;
 mod values;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-pub use self::{
-    binding::PluginBinding,
-    deny_list::DenyList,
-    endpoint::{Endpoint, NamedPort},
-    meta::{Enforcement, Meta},
-    service::{Backend, Service, ServicePort, TargetPort},
-};
 pub(crate) use self::{
     meta::{ENFORCEMENT, ENFORCEMENTS, FOREIGN_METADATA},
-    service::MAX_WEIGHT,
     values::parse_net,
 };
 use self::{
@@ -35,112 +25,11 @@ use self::{
     },
 };
 use crate::{
-    compiled::L7Protocol,
+    objects::{Body, Document},
     origin::Origin,
     problem::Problem,
-    rule::{L7Rules, Policy, Traffic},
     yaml,
 };
-
-/// Everything that is compiled into one generation. Documents are shared: the same one, not
-/// an equal one, is what tells a compiler that nothing of it has changed.
-#[derive(Clone, Debug, Default)]
-pub struct Input {
-    /// Workloads and host services on this node.
-    pub endpoints: Vec<Arc<Endpoint>>,
-    /// Network policies.
-    pub policies: Vec<Arc<Policy>>,
-    /// Service frontends.
-    pub services: Vec<Arc<Service>>,
-    /// Prefixes refused on outside devices.
-    pub deny_lists: Vec<Arc<DenyList>>,
-    /// Plugins bound to ports.
-    pub bindings: Vec<Arc<PluginBinding>>,
-    /// Addresses of the node itself.
-    pub node_addresses: Vec<IpAddr>,
-    /// Installed plugins by name, and what they read; what `l7proto` may name.
-    pub plugins: BTreeMap<String, L7Protocol>,
-    /// When a direction without rules is unrestricted.
-    pub mode: Mode,
-}
-
-impl Input {
-    /// Adds a document to its kind.
-    pub fn add(&mut self, document: Document) {
-        match document.body {
-            Body::Endpoint(endpoint) => self.endpoints.push(endpoint),
-            Body::Policy(policy) => self.policies.push(policy),
-            Body::Service(service) => self.services.push(service),
-            Body::DenyList(list) => self.deny_lists.push(list),
-            Body::PluginBinding(binding) => self.bindings.push(binding),
-        }
-    }
-}
-
-/// When a direction is in default deny.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// As soon as a rule selects the endpoint in that direction.
-    #[default]
-    Default,
-    /// Always.
-    Always,
-    /// Never, and rules are not applied at all.
-    Never,
-}
-
-/// A document that was read without errors.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Document {
-    /// What it says.
-    pub body: Body,
-    /// What its author may not have meant.
-    pub warnings: Vec<Problem>,
-}
-
-/// What a document says.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Body {
-    /// `tidegate.io/v1alpha1 Endpoint`.
-    Endpoint(Arc<Endpoint>),
-    /// `cilium.io/v2 CiliumNetworkPolicy` or `CiliumClusterwideNetworkPolicy`.
-    Policy(Arc<Policy>),
-    /// `tidegate.io/v1alpha1 Service`.
-    Service(Arc<Service>),
-    /// `tidegate.io/v1alpha1 DenyList`.
-    DenyList(Arc<DenyList>),
-    /// `tidegate.io/v1alpha1 PluginBinding`.
-    PluginBinding(Arc<PluginBinding>),
-}
-
-impl Document {
-    /// Has it rules that the built-in Kafka matcher applies?
-    pub fn reads_kafka(&self) -> bool {
-        let Body::Policy(policy) = &self.body else {
-            return false;
-        };
-        policy.specs.iter().any(|spec| {
-            spec.rules.iter().any(|rule| match &rule.traffic {
-                Traffic::All => false,
-                Traffic::Of(items) => items
-                    .iter()
-                    .any(|item| matches!(item.l7, Some(L7Rules::Kafka(_)))),
-            })
-        })
-    }
-
-    /// Name and origin.
-    pub fn meta(&self) -> &Meta {
-        match &self.body {
-            Body::Endpoint(endpoint) => &endpoint.meta,
-            Body::Policy(policy) => &policy.meta,
-            Body::Service(service) => &service.meta,
-            Body::DenyList(list) => &list.meta,
-            Body::PluginBinding(binding) => &binding.meta,
-        }
-    }
-}
 
 /// Reads all documents of one origin. Any error refuses it as a whole; all
 /// errors that can be found are reported together.
@@ -160,21 +49,6 @@ pub fn parse_file(origin: impl Into<Origin>, text: &str) -> Result<Vec<Document>
         Ok(documents)
     } else {
         Err(errors)
-    }
-}
-
-/// Entry for fuzzing: any bytes give documents or problems, never a panic.
-pub fn fuzz_parse(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        let mut input = Input::default();
-        if let Ok(documents) = parse_file("fuzz.yaml", text) {
-            documents
-                .into_iter()
-                .for_each(|document| input.add(document));
-        }
-        // Refusals are an answer too; only a panic would be a finding.
-        let _ = crate::compile(&input, &mut crate::Ids::default());
-        crate::lint(&input);
     }
 }
 

@@ -4,9 +4,8 @@
 use std::cell::RefCell;
 
 use crate::{
-    origin::{ObjectKey, Origin},
+    origin::{At, ObjectKey, Origin},
     problem::{Problem, Severity},
-    rule::At,
     yaml::{Node, Value},
 };
 

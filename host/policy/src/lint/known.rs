@@ -9,10 +9,10 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    input::{Endpoint, Input},
     labels::{Label, Selector},
+    objects::{Endpoint, Input, Policy},
     peer::{Peer, PeerKind, reserved},
-    rule::{Policy, PortNames},
+    rule::PortNames,
 };
 
 /// Prefixes of more addresses than this are not looked into: not all of them are this node's.

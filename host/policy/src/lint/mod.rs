@@ -14,11 +14,12 @@ use std::{
 
 use self::known::Known;
 use crate::{
-    compiled::{Direction, L7Protocol, Location},
     follow::{Delta, Followed, address},
-    input::{Endpoint, Input, Meta, Mode, PluginBinding, Service},
+    l7::L7Protocol,
+    objects::{Endpoint, Input, Meta, Mode, PluginBinding, Policy, Service},
+    origin::At,
     problem::{Problem, Severity},
-    rule::{At, Policy},
+    terms::{Direction, Location},
 };
 
 /// Looks at everything together, from scratch: see [`Linter::lint`].

@@ -2,12 +2,14 @@
 
 use super::{known::Known, warn};
 use crate::{
-    compiled::{Direction, FqdnSelector},
     fqdn::Matcher,
-    input::{Endpoint, Input, Meta, Mode},
+    l7::FqdnSelector,
+    objects::{Endpoint, Input, Meta, Mode, Policy},
+    origin::At,
     problem::Problem,
     protocol,
-    rule::{At, L7Rules, PeerSelector, Peers, Policy, PortRange, PortRule, Rule, Spec, Traffic},
+    rule::{L7Rules, PeerSelector, Peers, PortRange, PortRule, Rule, Spec, Traffic},
+    terms::Direction,
 };
 
 /// The port DNS servers listen on.

@@ -10,11 +10,12 @@ use super::{
     warn,
 };
 use crate::{
-    compiled::Direction,
-    input::Meta,
     labels::{Key, NAMESPACE, Selector},
+    objects::Meta,
+    origin::At,
     problem::Problem,
-    rule::{At, PeerSelector, Peers, Spec},
+    rule::{PeerSelector, Peers, Spec},
+    terms::Direction,
 };
 
 /// Looks at the peers of a spec's rules.

@@ -2,11 +2,11 @@
 
 use super::{known::Known, warn};
 use crate::{
-    compiled::Direction,
-    input::{Endpoint, Meta},
+    objects::{Endpoint, Meta},
     problem::Problem,
     protocol,
     rule::{Peers, PortRange, Ports, Rule, Spec, Traffic},
+    terms::Direction,
 };
 
 /// Looks at the ports that a spec names. For ingress the subject's count, for egress the

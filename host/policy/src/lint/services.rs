@@ -3,10 +3,10 @@
 use super::{SELECTOR_HINT, known::Known, warn};
 use crate::{
     compile::target_port,
-    compiled::BackendState,
-    input::{Endpoint, Service, TargetPort},
+    objects::{Endpoint, Service, TargetPort},
     problem::Problem,
     protocol,
+    terms::BackendState,
 };
 
 /// Looks at where a service leads.

@@ -2,9 +2,9 @@
 //! once too often a finding.
 
 use crate::{
-    input::{Endpoint, PluginBinding, Service},
     labels::Selector,
-    rule::{Entity, PeerSelector, Peers, Policy, PortRange, Rule, Traffic},
+    objects::{Endpoint, PluginBinding, Policy, Service},
+    rule::{Entity, PeerSelector, Peers, PortRange, Rule, Traffic},
 };
 
 /// May what is found about a policy be about this endpoint?

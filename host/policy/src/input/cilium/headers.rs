@@ -3,7 +3,7 @@
 use tidegate_wire::http::HeaderEdit;
 
 use super::super::reader::{Cursor, optional};
-use crate::compiled::{HeaderAction, Mismatch};
+use crate::l7::{HeaderAction, Mismatch};
 
 /// `Name: value`, split at the first blank; without a blank the name alone.
 pub(super) fn read(cursor: &Cursor<'_>) -> Option<(String, Option<String>)> {

@@ -1,7 +1,7 @@
 //! `rules.kafka`: which requests to Kafka are allowed.
 
 use super::super::reader::{Cursor, optional, or_one_of};
-use crate::compiled::{KafkaRole, KafkaRule};
+use crate::l7::{KafkaRole, KafkaRule};
 
 /// APIs by name, in the order of their numbers; names and numbers are those of Apache
 /// Kafka's protocol.

@@ -7,10 +7,7 @@ use super::{
     headers::{self, HeaderMatch},
     kafka, peers,
 };
-use crate::{
-    compiled::{Direction, HttpRule},
-    rule::{At, L7Rules},
-};
+use crate::{l7::HttpRule, origin::At, rule::L7Rules, terms::Direction};
 
 /// Reads `rules`. Nothing but empty lists means no L7 rules at all.
 pub(super) fn read(cursor: &Cursor<'_>, direction: Direction) -> Option<Option<L7Rules>> {

@@ -15,9 +15,10 @@ use super::{
     reader::{Cursor, Fields, all},
 };
 use crate::{
-    compiled::Direction,
     labels::Requirement,
-    rule::{Peers, Policy, Rule, Spec, Traffic, index},
+    objects::Policy,
+    rule::{Peers, Rule, Spec, Traffic, index},
+    terms::Direction,
 };
 
 pub(crate) use kafka::{APIS, ROLES};

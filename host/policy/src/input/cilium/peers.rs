@@ -8,9 +8,10 @@ use super::{
     selector::{self, Selecting},
 };
 use crate::{
-    compiled::{Direction, FqdnSelector},
     fqdn,
+    l7::FqdnSelector,
     rule::{Entity, PeerSelector, Peers},
+    terms::Direction,
 };
 use ipnet::IpNet;
 

@@ -5,9 +5,9 @@ use super::{
     l7, tls,
 };
 use crate::{
-    compiled::Direction,
     protocol,
     rule::{L7Rules, PortRange, PortRule, Ports},
+    terms::Direction,
     yaml::Value,
 };
 

@@ -1,7 +1,7 @@
 //! `serverNames`: what a client may ask for before it encrypts.
 
 use super::super::reader::{Cursor, all};
-use crate::{compiled::FqdnSelector, fqdn, rule::L7Rules};
+use crate::{fqdn, l7::FqdnSelector, rule::L7Rules};
 
 /// Reads `serverNames`. An empty list asks for nothing, as in Cilium.
 #[expect(clippy::option_option, reason = "absent and unreadable are different")]
