@@ -332,7 +332,8 @@ fn answers_steered(work: &mut Scratch) -> bool {
     true
 }
 
-/// See [`lease::is_answer`]. In a stack frame of its own.
+/// Is it an answer to a question that the endpoint's policy lets it ask before it has an
+/// address? In a stack frame of its own.
 #[inline(never)]
 fn answers_for_address(ctx: &TcContext, work: &mut Scratch, origin: Origin) -> bool {
     let tuple = &work.packet.tuple;
@@ -341,7 +342,8 @@ fn answers_for_address(ctx: &TcContext, work: &mut Scratch, origin: Origin) -> b
         Origin::Host(endpoint) | Origin::Nat(endpoint) => endpoint,
         Origin::Outside => Maps.address(&tuple.dst).unwrap_or_default().endpoint,
     };
-    lease::is_answer(ctx, tuple, endpoint, &mut work.opened, &mut work.asked)
+    lease::is_answer(ctx, tuple, &mut work.opened)
+        && may_ask(&work.opened, endpoint, &mut work.asked)
 }
 
 /// Does the endpoint's policy let it ask this, without the proxy? In the end of a flow that

@@ -20,3 +20,12 @@ pub struct Attempt {
     /// Service it turned out to be, or 0.
     pub service: u32,
 }
+
+/// Is the attempt a connect, or one datagram of an unconnected socket?
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// `connect`.
+    Connect,
+    /// `sendto`, `sendmsg`.
+    Datagram,
+}

@@ -6,10 +6,10 @@ use tidegate_decide::Evaluation;
 use tidegate_ebpf_shared::{policy::verdict, reason};
 
 use crate::{
-    attempt::Attempt,
+    attempt::{Attempt, Call},
     host_service::{decide, is_audited, report_denied, report_opened},
     socket_addr::{cookie, is_ours, read, write},
-    steer::{Call, steer},
+    steer::steer,
     translate::{Translation, remember, report, translate},
     verdict::Answer,
 };

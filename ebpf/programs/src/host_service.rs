@@ -15,11 +15,10 @@ use tidegate_ebpf_shared::{
 
 use crate::{
     addr::word,
-    attempt::Attempt,
+    attempt::{Attempt, Call},
     counters::count_shared,
     events,
     maps::{CGROUPS, EVENTS},
-    steer::Call,
     tables::{Maps, generation},
 };
 

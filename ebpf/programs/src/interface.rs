@@ -1,21 +1,27 @@
 //! Which workload is behind an interface. A lookup costs a quarter of an established
 //! packet, so its answer is kept for the rest of the clock's tick.
 
+use aya_ebpf::{macros::map, maps::PerCpuArray};
+
 use crate::{
     clock::Tick,
-    maps::{INTERFACES, RECENT_INTERFACES, TAGGING},
+    maps::{INTERFACES, TAGGING},
 };
 
 /// Answers kept per CPU; interfaces whose indices agree in their low bits share one.
-pub const KEPT: u32 = 64;
+const KEPT: u32 = 64;
 
 /// An answer, and until when it holds.
 #[repr(C)]
-pub struct Answer {
+struct Answer {
     tick: u64,
     ifindex: u32,
     endpoint: u32,
 }
+
+/// By the low bits of the index; nothing to keep.
+#[map]
+static RECENT_INTERFACES: PerCpuArray<Answer> = PerCpuArray::with_max_entries(KEPT, 0);
 
 /// Who wrote the tag of a packet that came in by this interface (`skb->ingress_ifindex`).
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -3,12 +3,11 @@
 //! question is judged by the egress policy of who asks, and opens the way for its answer.
 
 use aya_ebpf::programs::TcContext;
-use tidegate_decide::{Evaluation, Tuple};
+use tidegate_decide::Tuple;
 use tidegate_ebpf_shared::addr::{Addr, proto};
 
 use crate::{
     addr::{is_link_local, is_multicast, is_unspecified, is_v4, set_v4, set_v6},
-    admit::may_ask,
     link,
 };
 
@@ -36,17 +35,10 @@ pub fn is_question(tuple: &Tuple) -> bool {
     }
 }
 
-/// Is it an answer to a question that the endpoint's policy lets it ask? From the node or from
-/// outside: no workload gives others their addresses without a rule. `question` and
-/// `asked` are written.
+/// Does it look like an answer, and to which question? From the node or from outside: no
+/// workload gives others their addresses without a rule.
 #[inline(always)]
-pub fn is_answer(
-    ctx: &TcContext,
-    tuple: &Tuple,
-    endpoint: u32,
-    question: &mut Tuple,
-    asked: &mut Evaluation,
-) -> bool {
+pub fn is_answer(ctx: &TcContext, tuple: &Tuple, question: &mut Tuple) -> bool {
     let is_v4 = is_v4(&tuple.src);
     let (server, client) = if is_v4 {
         (SERVER_4, CLIENT_4)
@@ -68,7 +60,7 @@ pub fn is_answer(
     } else {
         set_v6(&mut question.dst, SERVERS);
     }
-    may_ask(question, endpoint, asked)
+    true
 }
 
 #[inline(always)]

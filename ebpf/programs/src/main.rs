@@ -29,6 +29,7 @@ mod maker;
 mod maps;
 mod open_socket;
 mod packet;
+mod parse_apart;
 mod pick_listener;
 mod probe;
 mod restore;
@@ -56,7 +57,7 @@ use aya_ebpf::{
 };
 use packet::{ETHERNET, HEADERLESS};
 use socket_addr::{V4, V6};
-use steer::Call;
+use attempt::Call;
 
 /// tcx ingress on what stands above workloads' devices.
 #[classifier]

@@ -1,5 +1,6 @@
-//! Every map, and who writes it. What a layout means is said where it is defined,
-//! in `tidegate-ebpf-shared`; names are listed there too, in `maps`.
+//! The maps, and who writes each; those that one program keeps for itself lie with it. What a
+//! layout means is said where it is defined, in `tidegate-ebpf-shared`; names are listed
+//! there too, in `maps`.
 
 use aya_ebpf::{
     btf_maps::SkStorage,
@@ -20,11 +21,6 @@ use tidegate_ebpf_shared::{
     policy::PolicyEntry,
     service::{Backend, ReverseEntry, ReverseKey, ServiceEntry, ServiceKey, SlotKey},
     steer::{PeerKey, SteerOrigin, class},
-};
-
-use crate::{
-    interface::{self, Answer},
-    scratch::Scratch,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory only for what is there.
@@ -125,16 +121,9 @@ pub static DENIES: RingBuf = RingBuf::with_byte_size(limits::DENY_RING_BYTES, 0)
 /// Counters by `event::counter`. Programs write, the agent sums.
 #[map]
 pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(counter::COUNT, 0);
-/// Working memory of packet programs.
-#[map]
-pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// Rate limit of deny events. Programs only: nothing to read, nothing to keep.
 #[map]
 pub static DENY_TOKENS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 /// Rate limit of events about what is only rehearsed. Programs only, as above.
 #[map]
 pub static REHEARSED_TOKENS: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
-/// Answers of `INTERFACES`, kept for a tick. Programs only, as above.
-#[map]
-pub static RECENT_INTERFACES: PerCpuArray<Answer> =
-    PerCpuArray::with_max_entries(interface::KEPT, 0);

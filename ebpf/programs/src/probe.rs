@@ -10,7 +10,8 @@ use tidegate_ebpf_shared::{
 use crate::{
     counters::count,
     maps::STEER_BY_TUPLE,
-    packet::{Kind, parse_apart},
+    packet::Kind,
+    parse_apart::parse_apart,
     scratch::scratch,
     verdict::Outcome,
 };

@@ -1,5 +1,6 @@
 //! What a packet program works on: more than the 512 bytes of stack it has.
 
+use aya_ebpf::{macros::map, maps::PerCpuArray};
 use tidegate_decide::{Evaluation, Tuple};
 use tidegate_ebpf_shared::{
     flow::{FlowEntry, FlowKey},
@@ -8,7 +9,6 @@ use tidegate_ebpf_shared::{
 
 use crate::{
     clock::Tick,
-    maps::SCRATCH,
     packet::{Packet, Room},
 };
 
@@ -37,6 +37,10 @@ pub struct Scratch {
     /// The clock; alone here in keeping its value from packet to packet.
     pub tick: Tick,
 }
+
+/// One value per CPU; nothing to keep.
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// This CPU's scratch memory. Packet programs run with softirqs off, so none is
 /// interrupted by another on the same CPU.

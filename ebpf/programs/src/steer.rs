@@ -15,7 +15,7 @@ use tidegate_ebpf_shared::{
 
 use crate::{
     addr::{is_v4, set_v4, set_v6, word},
-    attempt::Attempt,
+    attempt::{Attempt, Call},
     counters::count_shared,
     maps::{STEER_BY_COOKIE, STEER_BY_TUPLE},
     socket_addr::{V4, read_source, write},
@@ -31,15 +31,6 @@ const FIRST_PORT: u32 = 32_768;
 const PORTS: u32 = 28_232;
 /// Ports tried before giving up.
 const TRIES: u32 = 8;
-
-/// Is the attempt a connect, or one datagram of an unconnected socket?
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Call {
-    /// `connect`.
-    Connect,
-    /// `sendto`, `sendmsg`.
-    Datagram,
-}
 
 /// Rewrites the call to the proxy's listener. False if it cannot be steered: there is
 /// no listener, or no way to tell the proxy who is calling.

@@ -9,11 +9,10 @@ use tidegate_ebpf_shared::{
 };
 
 use crate::{
-    attempt::Attempt,
+    attempt::{Attempt, Call},
     counters::count_shared,
     events,
     maps::{BACKENDS, EVENTS, MAGLEV, REVERSE_NAT, SERVICES, SLOTS},
-    steer::Call,
 };
 
 /// What a destination turned out to be.
