@@ -4,6 +4,7 @@
 
 use std::io;
 
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::{
     sys::{
         prctl,
@@ -13,11 +14,10 @@ use nix::{
 };
 use tidegate_lifecycle::syscalls::{self, Call};
 
-/// Binding the client's own port on the upstream leg, also below 1024
-/// (`linux/capability.h`).
-const CAP_NET_BIND_SERVICE: u32 = 10;
+/// Binding the client's own port on the upstream leg, also below 1024; and
 /// `IP_TRANSPARENT` and, since Linux 5.17, `SO_MARK`.
-const CAP_NET_RAW: u32 = 13;
+const KEPT: [Capability; 2] = [Capability::CAP_NET_BIND_SERVICE, Capability::CAP_NET_RAW];
+
 /// What the proxy does besides computing: transparent sockets of the internet families,
 /// events on them, messages to the agent, and values of tables it was handed.
 const NETWORK: &[Call] = &[
@@ -53,30 +53,12 @@ const NETWORK: &[Call] = &[
 /// The last capability number a kernel may have: two words of 32 bits.
 const LAST_CAPABILITY: u32 = 63;
 
-/// `_LINUX_CAPABILITY_VERSION_3`: two words per set.
-const CAPABILITY_VERSION: u32 = 0x2008_0522;
-
 /// Descriptors the proxy may open: two per connection, and more than any worker takes.
 const DESCRIPTORS: u64 = 1 << 20;
 
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: i32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct CapabilityWord {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-/// Becomes the given user and group with no power but [`CAP_NET_RAW`] and
-/// [`CAP_NET_BIND_SERVICE`], which a program it might execute would not inherit. Must
-/// run before the process has a second thread: these are attributes of threads. Returns
-/// how many descriptors the process may open.
+/// Becomes the given user and group with no power but [`KEPT`], which a program it might
+/// execute would not inherit. Must run before the process has a second thread: these are
+/// attributes of threads. Returns how many descriptors the process may open.
 ///
 /// # Errors
 ///
@@ -119,7 +101,8 @@ fn raise_descriptors() -> nix::Result<u64> {
     getrlimit(Resource::RLIMIT_NOFILE).map(|(descriptors, _)| descriptors)
 }
 
-/// No later `exec` can bring any capability back.
+/// No later `exec` can bring any capability back: of all that this kernel has, also of those
+/// that no library knows yet.
 fn drop_bounding_set() -> nix::Result<()> {
     for capability in 0..=LAST_CAPABILITY {
         // SAFETY: takes numbers only.
@@ -133,21 +116,10 @@ fn drop_bounding_set() -> nix::Result<()> {
     Ok(())
 }
 
-fn set_capabilities() -> nix::Result<()> {
-    let kept = (1 << CAP_NET_RAW) | (1 << CAP_NET_BIND_SERVICE);
-    let header = CapabilityHeader {
-        version: CAPABILITY_VERSION,
-        pid: 0,
-    };
-    let words = [
-        CapabilityWord {
-            effective: kept,
-            permitted: kept,
-            inheritable: 0,
-        },
-        CapabilityWord::default(),
-    ];
-    // SAFETY: version 3 reads one header and two words, which live until it returns.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &header, &words) };
-    nix::errno::Errno::result(result).map(drop)
+fn set_capabilities() -> io::Result<()> {
+    let kept = KEPT.into_iter().collect();
+    let set = |of, which: &CapsHashSet| caps::set(None, of, which).map_err(io::Error::other);
+    set(CapSet::Inheritable, &CapsHashSet::new())?;
+    set(CapSet::Effective, &kept)?;
+    set(CapSet::Permitted, &kept)
 }
