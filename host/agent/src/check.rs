@@ -14,7 +14,6 @@ use tidegate_contract::{Concern, Note, Snapshot};
 use tidegate_control::{
     documents::Past,
     event::Event,
-    publication,
     sinks::{Kernel, KernelStatus, Sinks},
     state::Control,
     store::Store,
@@ -87,7 +86,7 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
             control.apply(examine(&plugins, request).await);
         }
     }
-    publication::settle(&mut control, nowhere.clone()).await;
+    control.publish_all(nowhere.clone()).await;
     let mut proxy = ProxyView::default();
     proxy.stats.bindings = nowhere.catalog().bindings();
     control.apply(Event::Proxy(proxy));

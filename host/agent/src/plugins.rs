@@ -7,8 +7,8 @@ use std::{
 };
 
 use tidegate_control::{
-    event::{Event, Examination, Request},
-    plugins::Candidate,
+    event::Event,
+    plugins::{Candidate, Examination, Request},
 };
 use tidegate_plugin_host::{Admitted, PluginStore, Refusal};
 use tidegate_sources::folder::PluginStamp;

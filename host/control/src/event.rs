@@ -1,4 +1,4 @@
-//! Everything that can happen to desired state, and what control asks for in return.
+//! Everything that can happen to desired state.
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
@@ -9,7 +9,12 @@ use tidegate_sources::{
     folder::{PluginStamp, Scan},
 };
 
-use super::{plugins::Candidate, publication::Outcome, sinks::KernelStatus, view::ProxyView};
+use super::{
+    plugins::{Candidate, Examination},
+    publication::Outcome,
+    sinks::KernelStatus,
+    view::ProxyView,
+};
 
 /// Devices that are the node's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,24 +58,4 @@ pub enum Event {
     Published(Outcome),
     /// Time passed: failed work is tried again.
     Tick,
-}
-
-/// The outcome of examining one version of a plugin file.
-#[derive(Debug)]
-pub struct Examination {
-    /// The file.
-    pub path: PathBuf,
-    /// The version that was examined.
-    pub stamp: PluginStamp,
-    /// A plugin ready to be published, or why not.
-    pub outcome: Result<Candidate, String>,
-}
-
-/// What the owner of control must do next; the answer comes back as an [`Event`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum Request {
-    /// Examine a plugin file: [`Event::Examined`].
-    Examine(PathBuf, PluginStamp),
-    /// Compile a plugin of this program: [`Event::BuiltIn`].
-    BuiltIn(String),
 }

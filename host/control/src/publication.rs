@@ -7,11 +7,7 @@ use anyhow::Context as _;
 use tidegate_contract::Snapshot;
 use tidegate_policy::compiled::Compiled;
 
-use super::{
-    event::Event,
-    sinks::{Kernel, KernelStatus, Sinks},
-    state::Control,
-};
+use super::sinks::{KernelStatus, Sinks};
 
 /// What the proxy is given: rule sets, and files of compiled plugins by digest.
 #[derive(Clone, Debug)]
@@ -87,13 +83,5 @@ async fn take_back(before: Option<&ForProxy>, sinks: &mut impl Sinks) {
             error = format!("{error:#}"),
             "the proxy keeps a generation the kernel refused"
         );
-    }
-}
-
-/// Publishes until nothing is left to publish, for those who have nothing to do meanwhile.
-pub async fn settle<K: Kernel>(control: &mut Control<K>, sinks: impl Sinks + Clone) {
-    while let Some(publication) = control.settle() {
-        let outcome = publication.run(sinks.clone()).await;
-        control.apply(Event::Published(outcome));
     }
 }

@@ -3,12 +3,7 @@
 
 use tidegate_contract::{Concern, Note};
 
-use super::firewall::{ClosedInput, Ruleset, closed_inputs};
-
-/// How a firewall lets in what is steered to the proxy.
-pub(super) const LET_THEM_IN: &str = "let them in: `iptables -I INPUT -m mark --mark 0x200/0xf00 \
-     -j ACCEPT` (and ip6tables), or `meta mark & 0xf00 == 0x200 accept` in every nftables chain \
-     of hook input";
+use super::firewall::{ClosedInput, LET_THEM_IN, Ruleset, closed_inputs};
 
 /// What was counted up to the last look, and what came of it.
 #[derive(Debug, Default)]

@@ -1,5 +1,6 @@
 //! Plugins: which version of each is in use, and why the newest is not.
 
+mod examination;
 mod view;
 
 use std::{
@@ -8,23 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
-use tidegate_contract::PluginInfo;
 use tidegate_policy::compiled::{Compiled, L7Protocol, plugin_uses};
 use tidegate_sources::folder::PluginStamp;
 
-use super::event::{Examination, Request};
-
-/// A plugin version that passed examination.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Candidate {
-    /// Its name.
-    pub name: String,
-    /// What the proxy must know of it.
-    pub info: PluginInfo,
-    /// Compiled code.
-    pub artifact: PathBuf,
-}
+pub use self::examination::{Candidate, Examination, Request};
 
 /// All plugins.
 #[derive(Debug, Default)]

@@ -23,12 +23,12 @@ use tokio::sync::watch;
 use super::{
     bindings::{self, Bindings},
     documents::{Documents, Keep, Past},
-    event::{Event, NodeDevices, Request},
-    plugins::{Candidate, Plugins, printable},
+    event::{Event, NodeDevices},
+    plugins::{Candidate, Plugins, Request, printable},
     problems::Problems,
     publication::{ForProxy, InForce, Outcome, Publication},
     readers::Rows,
-    sinks::{Kernel, KernelStatus},
+    sinks::{Kernel, KernelStatus, Sinks},
     store::Store,
     view::{ProxyView, View},
 };
@@ -366,6 +366,14 @@ impl<K: Kernel> Control<K> {
             );
         }
         needed.into_iter().collect()
+    }
+
+    /// Publishes until nothing is left to publish, for those who have nothing to do meanwhile.
+    pub async fn publish_all(&mut self, sinks: impl Sinks + Clone) {
+        while let Some(publication) = self.settle() {
+            let outcome = publication.run(sinks.clone()).await;
+            self.apply(Event::Published(outcome));
+        }
     }
 
     /// Tells the readers what changed. What is to be published, as one generation, comes

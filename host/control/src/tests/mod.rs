@@ -19,9 +19,8 @@ use tidegate_sources::{
 };
 
 use super::{
-    event::{Event, Examination, Request},
-    plugins::Candidate,
-    publication,
+    event::Event,
+    plugins::{Candidate, Examination, Request},
     sinks::{Kernel, KernelStatus, Sinks},
     state::{Control, Settings},
     store::Store,
@@ -172,7 +171,7 @@ impl Bench {
     }
 
     async fn publish(&mut self) {
-        publication::settle(&mut self.control, self.sinks.clone()).await;
+        self.control.publish_all(self.sinks.clone()).await;
     }
 
     /// Publishes what the folders hold and returns the calls that made.

@@ -16,7 +16,11 @@ mod tests;
 use tidegate_contract::{Concern, Family, Note};
 
 pub(super) use self::nftables::Ruleset;
-use super::reach::LET_THEM_IN;
+
+/// How a firewall lets in what is steered to the proxy.
+pub(super) const LET_THEM_IN: &str = "let them in: `iptables -I INPUT -m mark --mark 0x200/0xf00 \
+     -j ACCEPT` (and ip6tables), or `meta mark & 0xf00 == 0x200 accept` in every nftables chain \
+     of hook input";
 
 /// A chain that drops what is steered, of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
