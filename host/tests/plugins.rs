@@ -808,6 +808,37 @@ fn what_is_in_shadow_takes_no_memory_from_what_is_enforced() {
     assert!(count(&now) > count(&first), "{first:?}, {now:?}");
 }
 
+/// A thread keeps so many instances of what is in shadow, and none the less of what is
+/// enforced: an instance remembers what it was asked as long as it is there.
+#[test]
+fn what_is_in_shadow_takes_no_instance_from_what_is_enforced() {
+    const IN_SHADOW: usize = 260;
+    let bench = Bench::new();
+    let mut gossip = bench.admit_artifact("guests/gossip.wasm");
+    gossip.info.limits.total_memory_bytes = 4 << 30;
+    let (mut wanted, artifacts) = snapshot(&[&gossip], &[("gossip", ""); 1 + IN_SHADOW]);
+    for set in wanted.l7.values_mut().skip(1) {
+        set.chain[0].in_shadow = true;
+    }
+    let empty = Catalog::empty(Runtime::with_memory(4 << 30).expect("an engine"));
+    let (catalog, refused) = next(&empty, &wanted, &artifacts);
+    assert_eq!(refused, []);
+    let bound = bindings_of(&catalog, 1 + IN_SHADOW);
+    let mut worker = Worker::new();
+    let mut before = |binding: &Arc<Binding>, path: &str| match ask(&mut worker, binding, path) {
+        Ok(HttpDecision::Deny(denial)) => denial.body,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(before(&bound[0], "/enforced"), "before: ");
+    for binding in &bound[1..] {
+        assert_eq!(before(binding, "/rehearsed"), "before: ");
+    }
+    assert_eq!(before(&bound[0], "/"), "before: /enforced");
+    // Of those in shadow, the latest are kept.
+    assert_eq!(before(&bound[IN_SHADOW], "/"), "before: /rehearsed");
+    assert_eq!(before(&bound[1], "/"), "before: ");
+}
+
 /// The agent sends code that the snapshot before named no second time, whatever became
 /// of that plugin's bindings.
 #[test]

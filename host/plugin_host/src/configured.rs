@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    ops::{Index, IndexMut},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -87,7 +88,7 @@ impl Version {
             });
             pots.push(self.runtime.memory(purpose).clone());
         }
-        Shared::new(self.label(), self.totals.clone(), pots)
+        Shared::new(self.label(), self.totals.clone(), purpose, pots)
     }
 }
 
@@ -100,7 +101,51 @@ pub(super) enum Purpose {
     Enforced,
 }
 
-/// What part of the memory for what is enforced there is beside it for what is rehearsed.
+impl Purpose {
+    /// How much of something that is limited to `all` there is for it: what is rehearsed
+    /// has its part beside the rest.
+    pub(super) fn part_of(self, all: usize) -> usize {
+        match self {
+            Self::Enforced => all,
+            Self::Rehearsed => all / REHEARSED_PART as usize,
+        }
+    }
+}
+
+/// One of something for each purpose, so that neither takes a place from the other.
+#[derive(Debug, Default)]
+pub(super) struct PerPurpose<T>([T; 2]);
+
+impl<T: Default> PerPurpose<T> {
+    /// All there is; nothing is left.
+    pub(super) fn take(&mut self) -> [T; 2] {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl<T> PerPurpose<T> {
+    /// Both, what is rehearsed first.
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.0.iter()
+    }
+}
+
+impl<T> Index<Purpose> for PerPurpose<T> {
+    type Output = T;
+
+    fn index(&self, purpose: Purpose) -> &T {
+        &self.0[purpose as usize]
+    }
+}
+
+impl<T> IndexMut<Purpose> for PerPurpose<T> {
+    fn index_mut(&mut self, purpose: Purpose) -> &mut T {
+        &mut self.0[purpose as usize]
+    }
+}
+
+/// What part of the memory and places for what is enforced there is beside them for what is
+/// rehearsed.
 pub(super) const REHEARSED_PART: u64 = 4;
 
 /// A configuration on its way: tried once, beside traffic and beside publishing.
@@ -125,7 +170,7 @@ impl Attempt {
             started: Mutex::default(),
             outcome: OnceLock::new(),
         });
-        let job = Job::Try(Arc::downgrade(&attempt));
+        let job = Job::Try(Arc::downgrade(&attempt), purpose);
         let board = version.runtime.board();
         board.quick(job, version.built_in());
         attempt
@@ -163,6 +208,7 @@ impl Attempt {
             (None, Some((first, cost))) => Ok(Arc::new(Configured {
                 id: next_id(),
                 version: self.version.clone(),
+                purpose: self.purpose,
                 config: self.config.clone(),
                 needs: first.needs().clone(),
                 shared: self.shared.clone(),
@@ -232,6 +278,7 @@ pub(super) struct Tally {
 pub(super) struct Configured {
     pub(super) id: u64,
     pub(super) version: Arc<Version>,
+    pub(super) purpose: Purpose,
     pub(super) config: String,
     pub(super) needs: Needs,
     pub(super) shared: Arc<Shared>,
@@ -243,7 +290,7 @@ pub(super) struct Configured {
     quick: AtomicBool,
     retired: AtomicBool,
     /// The same version with its rules and those of others; see `Binding::with_rules`.
-    pub(super) united: Mutex<BTreeMap<(Purpose, String), Arc<Attempt>>>,
+    pub(super) united: Mutex<PerPurpose<BTreeMap<String, Arc<Attempt>>>>,
     spares: Mutex<Spares>,
     refilled: Condvar,
 }
@@ -289,7 +336,7 @@ impl Configured {
         if std::mem::replace(&mut spares.asked, true) {
             return;
         }
-        let job = Job::Refill(Arc::downgrade(self));
+        let job = Job::Refill(Arc::downgrade(self), self.purpose);
         let board = self.version.runtime.board();
         match spares.not_before.filter(|due| *due > Instant::now()) {
             None if self.quick.load(Relaxed) => board.quick(job, true),
@@ -342,7 +389,10 @@ impl Configured {
         let unused = std::mem::take(&mut self.spares().instances);
         drop(unused);
         let mut united = self.united.lock().unwrap_or_else(PoisonError::into_inner);
-        retire(std::mem::take(&mut *united).values());
+        united
+            .take()
+            .iter()
+            .for_each(|united| retire(united.values()));
     }
 
     pub(super) fn is_retired(&self) -> bool {

@@ -11,7 +11,10 @@ use std::{
 
 use tidegate_contract::{PluginStats, durations::Histogram};
 
-use super::failure::Failure;
+use super::{
+    configured::{PerPurpose, Purpose},
+    failure::Failure,
+};
 
 /// Counter names a plugin may use.
 const NAMES: usize = 64;
@@ -27,7 +30,7 @@ pub(super) struct Counters {
     out_of_memory: AtomicU64,
     durations: Histogram,
     instances: AtomicU64,
-    own: Mutex<BTreeMap<String, u64>>,
+    own: Mutex<PerPurpose<BTreeMap<String, u64>>>,
 }
 
 impl Counters {
@@ -54,17 +57,31 @@ impl Counters {
         self.instances.fetch_sub(1, Relaxed);
     }
 
-    /// The plugin counts something itself. Names beyond the limit are dropped; a name
-    /// keeps only what a label value may hold without surprises.
-    pub(super) fn add(&self, mut name: String, value: u64) {
+    /// The plugin counts something itself. Names beyond the limit are dropped, of what is
+    /// rehearsed beyond a part of it that it has for itself; a name keeps only what a label
+    /// value may hold without surprises.
+    pub(super) fn add(&self, purpose: Purpose, mut name: String, value: u64) {
         name.retain(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\'));
         name.truncate(NAME);
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = &mut own[purpose];
+        let most = purpose.part_of(NAMES);
         if let Some(count) = own.get_mut(&name) {
             *count = count.saturating_add(value);
-        } else if own.len() < NAMES {
+        } else if own.len() < most {
             own.insert(name, value);
         }
+    }
+
+    /// What it counts itself, whoever asked for it.
+    fn own(&self) -> BTreeMap<String, u64> {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sums = BTreeMap::new();
+        for (name, count) in own.iter().flatten() {
+            let sum: &mut u64 = sums.entry(name.clone()).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+        sums
     }
 
     /// Everything, for the agent; version, digest and suspension are the caller's.
@@ -76,11 +93,7 @@ impl Counters {
             out_of_memory: self.out_of_memory.load(Relaxed),
             durations: self.durations.read(),
             instances: self.instances.load(Relaxed),
-            counters: self
-                .own
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            counters: self.own(),
             ..PluginStats::default()
         }
     }
@@ -91,16 +104,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_bounded() {
+    fn names_are_bounded_and_those_in_shadow_take_none_from_others() {
         let counters = Counters::default();
+        let enforced = |name: String, value| counters.add(Purpose::Enforced, name, value);
         for n in 0..1000 {
-            counters.add(format!("name-{n}"), 1);
+            counters.add(Purpose::Rehearsed, format!("shadow-{n}"), 1);
         }
-        counters.add("name-0".to_owned(), u64::MAX);
-        counters.add("na\nme-\"1".to_owned(), 1);
+        assert_eq!(counters.stats().counters.len(), NAMES / 4);
+        for n in 0..1000 {
+            enforced(format!("name-{n}"), 1);
+        }
+        enforced("name-0".to_owned(), u64::MAX);
+        enforced("na\nme-\"1".to_owned(), 1);
+        counters.add(Purpose::Rehearsed, "shadow-0".to_owned(), 1);
         let own = counters.stats().counters;
-        assert_eq!(own.len(), NAMES);
+        assert_eq!(own.len(), NAMES + NAMES / 4);
         assert_eq!(own["name-0"], u64::MAX);
         assert_eq!(own["name-1"], 2);
+        assert_eq!(own["shadow-0"], 2);
+        enforced("shadow-0".to_owned(), 1);
+        assert_eq!(counters.stats().counters.len(), NAMES + NAMES / 4);
     }
 }

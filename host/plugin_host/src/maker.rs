@@ -1,10 +1,11 @@
 //! Makes and configures instances, on threads that serve no traffic.
 //!
-//! Two threads. The quick one tries new configurations for a few milliseconds and
-//! replaces instances of plugins known to start fast; what takes longer goes to the slow
-//! one, which stands behind traffic for a processor and does not start the same binding
-//! again before ten times the time it took has passed. So neither a plugin that
-//! configures for long nor one that fails after each start holds up anybody else's.
+//! Three threads. The quick one tries new configurations for a few milliseconds and
+//! replaces instances of plugins known to start fast, what is enforced before what is only
+//! rehearsed; what takes longer goes to the slow one of its purpose, which stands behind
+//! traffic for a processor and does not start the same binding again before ten times the
+//! time it took has passed. So neither a plugin that configures for long nor one that fails
+//! after each start holds up anybody else's, and nothing in shadow what is enforced.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +17,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    configured::{Attempt, Configured},
+    configured::{Attempt, Configured, PerPurpose, Purpose},
     failure::Failure,
 };
 
@@ -28,9 +29,16 @@ const NICENESS: i32 = 10;
 /// Something to start.
 pub(super) enum Job {
     /// A configuration nobody knows yet.
-    Try(Weak<Attempt>),
+    Try(Weak<Attempt>, Purpose),
     /// One more instance of a configuration in use.
-    Refill(Weak<Configured>),
+    Refill(Weak<Configured>, Purpose),
+}
+
+impl Job {
+    fn purpose(&self) -> Purpose {
+        let (Self::Try(_, purpose) | Self::Refill(_, purpose)) = self;
+        *purpose
+    }
 }
 
 /// What is to be done, and news of what was.
@@ -47,23 +55,24 @@ pub(super) struct Board {
 
 #[derive(Default)]
 struct Work {
-    quick: VecDeque<Job>,
+    quick: PerPurpose<VecDeque<Job>>,
     /// With the moment before which it must not be started.
-    slow: Vec<(Instant, Job)>,
+    slow: PerPurpose<Vec<(Instant, Job)>>,
     ended: bool,
 }
 
 impl Board {
-    /// Starts both threads.
+    /// Starts its threads.
     ///
     /// # Errors
     ///
     /// If the machine has no thread left.
     pub(super) fn start() -> anyhow::Result<Arc<Self>> {
         let board = Arc::new(Self::default());
-        let runs: [(&str, fn(&Self)); 2] = [
+        let runs: [(&str, fn(&Self)); 3] = [
             ("plugin-quick", Self::run_quick),
-            ("plugin-slow", Self::run_slow),
+            ("plugin-slow", |board| board.run_slow(Purpose::Enforced)),
+            ("plugin-shadow", |board| board.run_slow(Purpose::Rehearsed)),
         ];
         for (name, run) in runs {
             let board = board.clone();
@@ -81,13 +90,15 @@ impl Board {
         self.wake.notify_all();
     }
 
-    /// Asks for a job that is expected to be short. `first`: before all others.
+    /// Asks for a job that is expected to be short. `first`: before all others of its
+    /// purpose.
     pub(super) fn quick(&self, job: Job, first: bool) {
         let mut work = self.work();
+        let quick = &mut work.quick[job.purpose()];
         if first {
-            work.quick.push_front(job);
+            quick.push_front(job);
         } else {
-            work.quick.push_back(job);
+            quick.push_back(job);
         }
         drop(work);
         self.wake.notify_all();
@@ -95,7 +106,7 @@ impl Board {
 
     /// Asks for a job that may be long, not before `due`.
     pub(super) fn slow(&self, job: Job, due: Instant) {
-        self.work().slow.push((due, job));
+        self.work().slow[job.purpose()].push((due, job));
         self.wake.notify_all();
     }
 
@@ -128,7 +139,8 @@ impl Board {
                 if work.ended {
                     return;
                 }
-                match work.quick.pop_front() {
+                let job = work.quick[Purpose::Enforced].pop_front();
+                match job.or_else(|| work.quick[Purpose::Rehearsed].pop_front()) {
                     Some(job) => break job,
                     None => work = self.sleep(work, None),
                 }
@@ -138,7 +150,7 @@ impl Board {
         }
     }
 
-    fn run_slow(&self) {
+    fn run_slow(&self, purpose: Purpose) {
         // SAFETY: takes numbers only; 0 is the calling thread.
         let slower = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
         if let Err(error) = nix::errno::Errno::result(slower) {
@@ -151,10 +163,12 @@ impl Board {
                     return;
                 }
                 let now = Instant::now();
-                let next = work.slow.iter().enumerate();
+                let next = work.slow[purpose].iter().enumerate();
                 let next = next.min_by_key(|(_, (due, _))| *due);
                 match next.map(|(index, (due, _))| (index, *due)) {
-                    Some((index, due)) if due <= now => break work.slow.swap_remove(index).1,
+                    Some((index, due)) if due <= now => {
+                        break work.slow[purpose].swap_remove(index).1;
+                    }
                     Some((_, due)) => work = self.sleep(work, Some(due - now)),
                     None => work = self.sleep(work, None),
                 }
@@ -167,13 +181,14 @@ impl Board {
     /// `quick_ms`: hand over to the slow thread what takes longer.
     fn work_on(&self, job: &Job, quick_ms: Option<u64>) {
         match job {
-            Job::Try(attempt) => {
+            Job::Try(attempt, purpose) => {
                 let Some(attempt) = attempt.upgrade() else {
                     return;
                 };
                 match attempt.run(quick_ms) {
                     Some(Failure::Deadline) if quick_ms.is_some() => {
-                        self.slow(Job::Try(Arc::downgrade(&attempt)), Instant::now());
+                        let job = Job::Try(Arc::downgrade(&attempt), *purpose);
+                        self.slow(job, Instant::now());
                     }
                     failure => {
                         attempt.finish(failure);
@@ -181,7 +196,7 @@ impl Board {
                     }
                 }
             }
-            Job::Refill(configured) => {
+            Job::Refill(configured, _) => {
                 if let Some(configured) = configured.upgrade() {
                     configured.refill(quick_ms);
                 }

@@ -14,7 +14,7 @@ use tidegate_policy::compiled::FailMode;
 use super::{
     budget::Blocked,
     catalog::Binding,
-    configured::Configured,
+    configured::{Configured, Purpose},
     deadline::processor_time,
     failure::Failure,
     host_calls::Facts,
@@ -26,7 +26,8 @@ use super::{
 /// Before any address.
 const LOWEST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
-/// Instances a thread keeps; the one used longest ago makes room.
+/// Instances a thread keeps of what is enforced, and a part of that beside them of what is
+/// rehearsed; of the same purpose, the one used longest ago makes room.
 const INSTANCES: usize = 256;
 /// Idle time after which an instance is given back: of a configuration that is in use,
 /// and of one that is not any more.
@@ -49,6 +50,7 @@ pub struct Worker {
 struct Slot {
     instance: Instance,
     of: Weak<Configured>,
+    purpose: Purpose,
     calls: u32,
     used: Instant,
 }
@@ -191,10 +193,11 @@ impl Worker {
         let worn = |slot: &Slot| slot.calls >= most;
         if self.slots.get(&configured.id).is_none_or(worn) {
             self.slots.remove(&configured.id);
-            self.make_room();
+            self.make_room(configured.purpose);
             let slot = Slot {
                 instance: configured.take()?,
                 of: Arc::downgrade(configured),
+                purpose: configured.purpose,
                 calls: 0,
                 used: now,
             };
@@ -210,11 +213,16 @@ impl Worker {
     }
 
     /// Drops instances of versions and configurations no longer in use, and if that is
-    /// not enough, the one used longest ago.
-    fn make_room(&mut self) {
+    /// not enough, the one used longest ago of those that serve the same purpose.
+    fn make_room(&mut self, purpose: Purpose) {
         self.slots.retain(|_, slot| slot.of.strong_count() > 0);
-        if self.slots.len() >= INSTANCES {
-            let oldest = self.slots.iter().min_by_key(|(_, slot)| slot.used);
+        let own = || {
+            self.slots
+                .iter()
+                .filter(|(_, slot)| slot.purpose == purpose)
+        };
+        if own().count() >= purpose.part_of(INSTANCES) {
+            let oldest = own().min_by_key(|(_, slot)| slot.used);
             if let Some(id) = oldest.map(|(id, _)| *id) {
                 self.slots.remove(&id);
             }

@@ -11,8 +11,8 @@ use crate::{
     failure::Failure,
 };
 
-/// Such bindings that one of a rule set is the first of. More are not kept: they are made
-/// again.
+/// Such bindings that one of a rule set is the first of, for each purpose. More are not
+/// kept: they are made again.
 const MOST: usize = 64;
 
 impl Binding {
@@ -42,8 +42,10 @@ impl Binding {
         };
         let attempt = {
             let mut united = first.united.lock().unwrap_or_else(PoisonError::into_inner);
-            let key = (purpose, config.to_owned());
-            let known = united.get(&key).filter(|known| !known.may_be_tried_again());
+            let united = &mut united[purpose];
+            let known = united
+                .get(config)
+                .filter(|known| !known.may_be_tried_again());
             match known {
                 Some(known) => known.clone(),
                 None => {
@@ -52,7 +54,7 @@ impl Binding {
                         united.clear();
                     }
                     let attempt = Attempt::begin(&first.version, config, purpose);
-                    united.insert(key, attempt.clone());
+                    united.insert(config.to_owned(), attempt.clone());
                     attempt
                 }
             }

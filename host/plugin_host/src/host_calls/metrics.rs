@@ -6,7 +6,7 @@ use crate::{instance::State, worlds::imports::metrics::Host};
 impl Host for State {
     fn add(&mut self, name: String, value: u64) {
         if !self.facts.imagined {
-            self.shared.totals.add(name, value);
+            self.shared.totals.add(self.shared.purpose, name, value);
         }
     }
 }

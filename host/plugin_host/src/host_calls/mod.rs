@@ -14,6 +14,7 @@ use wasmtime::component::{HasSelf, Linker};
 pub use connection::Facts;
 
 use super::{
+    configured::Purpose,
     counters::Counters,
     instance::State,
     memory::Pot,
@@ -30,16 +31,23 @@ pub(super) struct Shared {
     pub(super) label: String,
     /// Counters of the plugin version, over all its bindings.
     pub(super) totals: Arc<Counters>,
+    pub(super) purpose: Purpose,
     /// Where instances take their memory from.
     pub(super) pots: Vec<Arc<Pot>>,
     log: Mutex<log::Bucket>,
 }
 
 impl Shared {
-    pub(super) fn new(label: String, totals: Arc<Counters>, pots: Vec<Arc<Pot>>) -> Arc<Self> {
+    pub(super) fn new(
+        label: String,
+        totals: Arc<Counters>,
+        purpose: Purpose,
+        pots: Vec<Arc<Pot>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             label,
             totals,
+            purpose,
             pots,
             log: Mutex::default(),
         })
