@@ -37,6 +37,10 @@ pub(super) struct File {
     pub(super) choice: Choice,
     /// Its documents in shadow are left out: what is enforced comes first.
     pub(super) without_shadow: bool,
+    /// Its newest version stepped back for what other files say, not for itself.
+    pub(super) at_odds: bool,
+    /// Its newest version counts as if it were in force: what is at odds with it steps back.
+    pub(super) firm: bool,
 }
 
 impl Version {
@@ -83,6 +87,8 @@ impl File {
             together: Vec::new(),
             choice: Choice::Nothing,
             without_shadow: false,
+            at_odds: false,
+            firm: false,
         }
     }
 
@@ -132,6 +138,7 @@ impl File {
     /// Is what is on disk something else than what is published.
     pub(super) fn changed(&self) -> bool {
         match (&self.newest, &self.good) {
+            _ if self.firm => false,
             (Some(newest), Some(good)) => self.choice == Choice::Newest && newest.text != good.text,
             (Some(_), None) => self.choice == Choice::Newest,
             (None, _) => false,

@@ -36,15 +36,20 @@ pub struct Documents {
     ignored: BTreeMap<Origin, String>,
     /// Folders that could be listed.
     listed: BTreeSet<Origin>,
-    /// Files and folders that may have been in force and of which nothing usable is
-    /// left: what they said is not known. Filled by what each source says first, and by
-    /// last good texts this version cannot read.
-    unknown: BTreeSet<Origin>,
+    /// Files and folders that may have been in force, and of which nothing has been in force
+    /// since. Filled by what each source says first if the past is lost, and by last good
+    /// texts this version cannot read.
+    doubtful: BTreeSet<Origin>,
+    /// Those of them that an earlier run knew of: what is in force took them into account.
+    carried: BTreeSet<Origin>,
     /// Nothing is known of an earlier run.
     past_is_lost: bool,
     /// Sources that have spoken.
     heard: BTreeSet<Source>,
 }
+
+/// On a node that remembers nothing, so many files at odds with others are asked which others.
+const CONTESTED: usize = 32;
 
 /// What an earlier run left behind.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +60,9 @@ pub struct Past {
     pub origins: Origins,
     /// There was no earlier run, or its state is lost.
     pub lost: bool,
+    /// Files and folders that may have been in force before its state was lost, and that it
+    /// could not use.
+    pub doubtful: BTreeSet<Origin>,
     /// Numbers given so far.
     pub ids: Ids,
     /// Plugins that were published, by file.
@@ -102,14 +110,18 @@ impl Documents {
     pub fn new(past: &Past) -> Self {
         let mut documents = Self {
             past_is_lost: past.lost,
+            doubtful: past.doubtful.clone(),
+            carried: past.doubtful.clone(),
             ..Self::default()
         };
         for (origin, text) in past.texts.clone() {
             let good = Version::read(&origin, &text).ok();
             // An older version took this text and this one does not.
-            if good.is_none() {
-                documents.unknown.insert(origin.clone());
+            match good {
+                Some(_) => _ = documents.doubtful.remove(&origin),
+                None => _ = documents.doubtful.insert(origin.clone()),
             }
+            documents.carried.remove(&origin);
             documents.files.insert(origin, File::of(good));
         }
         documents
@@ -122,7 +134,7 @@ impl Documents {
         let in_force = |name: &str| {
             let origin = origin(name);
             let good = |file: &File| file.good.is_some();
-            self.unknown.contains(&origin) || self.files.get(&origin).is_some_and(good)
+            self.doubtful.contains(&origin) || self.files.get(&origin).is_some_and(good)
         };
         let said = |name: &str| {
             let file = self.files.get(&origin(name)).into_iter();
@@ -181,14 +193,13 @@ impl Documents {
         self.listed.retain(of_others);
         self.listed.extend(delta.listed.iter().map(origin));
         if self.heard.insert(source.clone()) && self.past_is_lost {
-            let own = self.files.iter().filter(|(own, _)| !of_others(own));
-            let broken = own.filter(|(_, file)| file.newest.is_none());
-            self.unknown.extend(broken.map(|(own, _)| own.clone()));
-            self.unknown.extend(delta.held.keys().map(origin));
+            let own = self.files.keys().filter(|own| !of_others(own));
+            self.doubtful.extend(own.cloned());
+            self.doubtful.extend(delta.held.keys().map(origin));
         }
-        self.unknown.retain(|origin| match self.files.get(origin) {
-            Some(file) => file.newest.is_none() && file.good.is_none(),
-            None => self.held.contains_key(origin),
+        self.doubtful.retain(|origin| match self.files.get(origin) {
+            Some(file) => file.good.is_none(),
+            None => self.held.contains_key(origin) || !self.heard.contains(origin.source()),
         });
         gone
     }
@@ -209,11 +220,34 @@ impl Documents {
     /// also what says nothing now and may have said something to that run, if nothing is
     /// known of it; elsewhere that means nothing.
     pub fn unknown(&self, enforced: bool) -> BTreeSet<&Origin> {
-        let unknown = self.unknown.iter();
+        let unknown = self.doubtful.iter().filter(|origin| {
+            let file = self.files.get(origin);
+            // What is enforced took into account what was not known to the run that made it.
+            file.is_none_or(|file| file.newest.is_none())
+                && !(enforced && self.carried.contains(*origin))
+        });
         match enforced && self.past_is_lost {
             true => unknown.chain(self.silent()).collect(),
             false => unknown.collect(),
         }
+    }
+
+    /// Files that may have been in force and are left out, as they are at odds with others of
+    /// which the same is true: nothing tells whose turn it is. `enforced` as above.
+    pub fn contested(&self, enforced: bool) -> BTreeSet<&Origin> {
+        let doubtful = self.doubtful.iter();
+        let contested = doubtful.filter(|origin| {
+            let file = self.files.get(origin);
+            file.is_some_and(|file| file.at_odds && file.choice == Choice::Nothing)
+                && !(enforced && self.carried.contains(*origin))
+        });
+        contested.collect()
+    }
+
+    /// What the next run has to know of: see [`Past::doubtful`].
+    pub fn doubtful(&self) -> BTreeSet<Origin> {
+        let all = self.unknown(false).into_iter().chain(self.contested(false));
+        all.cloned().collect()
     }
 
     /// Files that say nothing, and folders of policies or endpoints without a file, or all
@@ -265,19 +299,82 @@ impl Documents {
         refuse: impl Fn(&Document) -> Option<Problem>,
         mut compile: impl FnMut(Vec<Document>) -> Result<Compiled, Vec<Problem>>,
     ) -> Result<Compiled, Vec<Problem>> {
+        self.begin(&refuse);
+        let settled = self.settle_in_order(may_drop, &mut compile);
+        let mut contested = self.take_contested(|_| true);
+        if settled.is_err() || contested.is_empty() {
+            return settled;
+        }
+        // Nothing is remembered, and names must not decide whose rules count. Who would step
+        // back if these had been in force steps back too, as far as less is let through
+        // without it.
+        let first: Vec<Origin> = contested.keys().take(CONTESTED).cloned().collect();
+        for name in &first {
+            self.begin(&refuse);
+            for (other, file) in &mut self.files {
+                match other == name {
+                    true => file.firm = true,
+                    false if contested.contains_key(other) => file.choice = Choice::Nothing,
+                    false => {}
+                }
+            }
+            if self.settle_in_order(may_drop, &mut compile).is_ok() {
+                for (name, problems) in self.take_contested(Document::only_lets_in) {
+                    contested.entry(name).or_insert(problems);
+                }
+            }
+        }
+        self.begin(&refuse);
+        for (name, problems) in contested {
+            if let Some(file) = self.files.get_mut(&name) {
+                file.choice = Choice::Nothing;
+                file.at_odds = true;
+                file.together = problems;
+            }
+        }
+        self.settle_in_order(may_drop, &mut compile)
+    }
+
+    /// Contested files of whose documents that is true, and what is said of them.
+    fn take_contested(&self, is: fn(&Document) -> bool) -> BTreeMap<Origin, Vec<Problem>> {
+        let contested = self.contested(false).into_iter();
+        let files = contested.filter_map(|name| Some((name, self.files.get(name)?)));
+        let files = files.filter(|(_, file)| {
+            let mut documents = file
+                .newest
+                .iter()
+                .flat_map(|newest| newest.documents.iter());
+            documents.all(is)
+        });
+        files
+            .map(|(name, file)| (name.clone(), file.together.clone()))
+            .collect()
+    }
+
+    /// Chooses what is on disk, where nothing is wrong with it by itself.
+    fn begin(&mut self, refuse: &impl Fn(&Document) -> Option<Problem>) {
         for file in self.files.values_mut() {
             file.together.clear();
             file.without_shadow = false;
+            file.at_odds = false;
+            file.firm = false;
             file.choice = file.first_choice();
             if file.changed() {
                 let newest = file.newest.iter();
                 let documents = newest.flat_map(|version| version.documents.iter());
-                file.together = documents.filter_map(&refuse).collect();
+                file.together = documents.filter_map(refuse).collect();
                 if !file.together.is_empty() {
                     file.choice = file.second_choice();
                 }
             }
         }
+    }
+
+    fn settle_in_order(
+        &mut self,
+        may_drop: bool,
+        compile: &mut impl FnMut(Vec<Document>) -> Result<Compiled, Vec<Problem>>,
+    ) -> Result<Compiled, Vec<Problem>> {
         loop {
             let problems = match compile(self.in_use().cloned().collect()) {
                 Ok(compiled) => return Ok(compiled),
@@ -290,7 +387,7 @@ impl Documents {
             if !changed.is_empty() {
                 self.set_back(&changed);
                 if compile(self.in_use().cloned().collect()).is_ok() {
-                    self.admit(&changed, &mut compile);
+                    self.admit(&changed, compile);
                 }
                 continue;
             }
@@ -330,6 +427,7 @@ impl Documents {
     ) {
         for name in names {
             if let Some(file) = self.files.get_mut(name) {
+                file.at_odds = false;
                 file.choice = Choice::Newest;
             }
         }
@@ -372,6 +470,7 @@ impl Documents {
     fn set_back(&mut self, names: &[Origin]) {
         for name in names {
             if let Some(file) = self.files.get_mut(name) {
+                file.at_odds = true;
                 file.choice = match file.good {
                     Some(_) => Choice::LastGood,
                     None => Choice::Nothing,
@@ -393,6 +492,11 @@ impl Documents {
                 );
             }
         }
+        let files = &self.files;
+        let in_force = |origin: &Origin| files.get(origin).is_some_and(|f| f.good.is_some());
+        self.doubtful.retain(|origin| !in_force(origin));
+        // From now on what is in force takes into account all that is not known.
+        self.carried.clone_from(&self.doubtful);
         keep
     }
 
@@ -451,6 +555,7 @@ impl Documents {
             };
             if file.choice != Choice::Nothing && may(file) {
                 file.choice = file.second_choice();
+                file.at_odds = true;
                 file.together.extend(found);
                 stepped = true;
             }

@@ -98,6 +98,7 @@ pub struct Control<K> {
 struct Kept {
     origins: Option<BTreeMap<Origin, FolderId>>,
     plugins: Option<BTreeMap<PathBuf, Candidate>>,
+    doubtful: Option<BTreeSet<Origin>>,
 }
 
 /// A failed publication is tried again at once, then after this wait, doubled each time:

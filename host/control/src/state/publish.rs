@@ -16,6 +16,7 @@ use tidegate_sources::folder::folder_of;
 
 use super::{Control, OnItsWay, PluginSet, Published, seconds_now};
 use crate::{
+    documents::Documents,
     misplaced::{misplaced, outside},
     publication::{ForProxy, Publication},
     sinks::Kernel,
@@ -34,6 +35,11 @@ impl<K: Kernel> Control<K> {
         if unchanged {
             self.problems.generation(None, seconds_now());
             return Ok(None);
+        }
+        let doubtful = self.documents.doubtful();
+        if self.kept.doubtful.as_ref() != Some(&doubtful) {
+            self.store.save_doubtful(&doubtful)?;
+            self.kept.doubtful = Some(doubtful);
         }
         // Before anything that uses the numbers is published.
         if self.ids.is_unsaved() {
@@ -86,38 +92,30 @@ impl<K: Kernel> Control<K> {
     fn compile(&mut self) -> Option<Compiled> {
         let now = seconds_now();
         let enforced = self.kernel.generation();
-        let unknown = self.documents.unknown(enforced != 0);
-        if self.published.is_none() && enforced != 0 && !unknown.is_empty() {
-            let message = format!(
-                "{}: nothing usable is left of what may have been in force, so the kernel \
-                 keeps generation {enforced} as it is, and no change takes effect; mend these or \
-                 bring their files back, delete files to remove what they said, or begin anew \
-                 after `tidegate cleanup`",
-                joined(unknown)
-            );
-            self.problems.documents(&self.documents, &[], now);
-            self.problems.unknown(Some(message), now);
-            return None;
+        // What the kernel has was made by a run of which nothing is known.
+        let of_others = self.published.is_none() && enforced != 0;
+        let unknown = self.documents.unknown(true);
+        if of_others && !unknown.is_empty() {
+            let unknown = joined(unknown);
+            return self.as_it_is(&format!("{unknown}: {NOTHING_USABLE}"), enforced);
         }
         let mut closed = self.documents.unknown(false).into_iter().any(is_policy);
         let mut settled = self.settle_documents(closed);
+        let contested = self.documents.contested(true);
+        if of_others && settled.is_ok() && !contested.is_empty() {
+            let contested = joined(contested);
+            return self.as_it_is(&format!("{contested}: {CONTESTED}"), enforced);
+        }
         // Rules that were in force and fit no more must not leave open what they closed.
-        if settled.is_ok() && !closed && self.documents.left_out().any(is_policy) {
+        let left_out = |documents: &Documents| {
+            let mut contested = documents.contested(false).into_iter();
+            documents.left_out().any(is_policy) || contested.any(may_close)
+        };
+        if settled.is_ok() && !closed && left_out(&self.documents) {
             closed = true;
             settled = self.settle_documents(closed);
         }
-        let message = closed.then(|| {
-            format!(
-                "{}: nothing usable is left of what may have been in force, so every endpoint is \
-                 in default deny both ways; mend these, or delete them to remove what they said",
-                joined(
-                    self.documents
-                        .unknown(false)
-                        .into_iter()
-                        .chain(self.documents.left_out())
-                )
-            )
-        });
+        let message = closed.then(|| self.why_closed());
         self.problems.unknown(message, now);
         match settled {
             Ok((compiled, warnings)) => {
@@ -136,6 +134,36 @@ impl<K: Kernel> Control<K> {
                 None
             }
         }
+    }
+
+    /// Nothing is published: the kernel keeps what it has.
+    fn as_it_is(&mut self, why: &str, enforced: u32) -> Option<Compiled> {
+        let now = seconds_now();
+        let message = format!(
+            "{why}, so the kernel keeps generation {enforced} as it is, and no change takes \
+             effect; mend these or bring their files back, delete files to remove what they said, \
+             or begin anew after `tidegate cleanup`"
+        );
+        self.problems.documents(&self.documents, &[], now);
+        self.problems.unknown(Some(message), now);
+        None
+    }
+
+    /// Why every endpoint is in default deny, though nobody has said so.
+    fn why_closed(&self) -> String {
+        let unusable = self.documents.unknown(false).into_iter();
+        let unusable: BTreeSet<&Origin> = unusable.chain(self.documents.left_out()).collect();
+        let contested = self.documents.contested(false);
+        let reasons = [(unusable, NOTHING_USABLE), (contested, CONTESTED)];
+        let reasons = reasons
+            .into_iter()
+            .filter(|(origins, _)| !origins.is_empty());
+        let reasons = reasons.map(|(origins, why)| format!("{}: {why}", joined(origins)));
+        format!(
+            "{}, so every endpoint is in default deny both ways; mend these, or delete them to \
+             remove what they said",
+            reasons.collect::<Vec<_>>().join("; ")
+        )
     }
 
     /// Lets files step back until the rest compiles and fits. `closed`: every endpoint is
@@ -286,6 +314,15 @@ fn joined<'a>(origins: impl IntoIterator<Item = &'a Origin>) -> String {
 fn is_policy(origin: &Origin) -> bool {
     !["endpoints", "services"].contains(&folder_of(origin.name()))
 }
+
+/// As [`is_policy`], of what can be read: an endpoint says whom rules are about.
+fn may_close(origin: &Origin) -> bool {
+    folder_of(origin.name()) != "services"
+}
+
+const NOTHING_USABLE: &str = "nothing usable is left of what may have been in force";
+const CONTESTED: &str = "what they say is at odds with each other or does not fit, and nothing \
+                         tells which of it was in force";
 
 fn of_no_file(message: String) -> Problem {
     Problem {

@@ -7,7 +7,7 @@
 mod last_good;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -77,6 +77,7 @@ impl Store {
             origins: self.origins()?,
             // It is written before the first generation is in force.
             lost: !self.folder.join(IDS).exists(),
+            doubtful: self.doubtful()?,
             ids: self.ids()?,
             plugins: self.plugins()?,
             bindings: self.bindings(),
@@ -89,6 +90,27 @@ impl Store {
             documents: self.document_origins()?,
             plugins: self.plugins()?.into_keys().collect(),
         })
+    }
+
+    fn doubtful(&self) -> anyhow::Result<BTreeSet<Origin>> {
+        let path = self.folder.join(DOUBTFUL);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is damaged; remove it", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Keeps what may have been in force and could not be used. Must succeed before anything
+    /// is published without it: the next run would take it for newcomers.
+    pub fn save_doubtful(&self, doubtful: &BTreeSet<Origin>) -> anyhow::Result<()> {
+        let path = self.folder.join(DOUBTFUL);
+        if doubtful.is_empty() && !path.exists() {
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec(doubtful).context("encode what is not known")?;
+        replace(&path, &bytes).with_context(|| format!("write {}", path.display()))
     }
 
     fn document_origins(&self) -> anyhow::Result<BTreeMap<Origin, FolderId>> {
@@ -221,6 +243,7 @@ const NAMES: &str = "names.json";
 const PLUGINS: &str = "plugins.json";
 const BINDINGS: &str = "bindings.json";
 const FOLDERS: &str = "folders.json";
+const DOUBTFUL: &str = "doubtful.json";
 /// End of the name of a file that is not written whole yet.
 const NEW: &str = ".new";
 

@@ -363,6 +363,20 @@ async fn lost_state_and_a_broken_policy_do_not_open_a_node() {
     bench.write("policies/b.yaml", &allow("b", 81));
     bench.settle().await;
     assert!(bench.is_closed() && bench.rules() == ["b"], "others go on");
+    // A restart is no reason to forget what is not known.
+    for restart in ["restart", "reboot"] {
+        match restart {
+            "restart" => bench.restart(),
+            _ => bench.reboot(),
+        }
+        for port in [82, 83] {
+            bench.write("policies/b.yaml", &allow("b", port));
+            bench.settle().await;
+            assert!(bench.is_closed(), "{restart}");
+            assert_eq!(bench.rules(), ["b"], "{restart}: others go on");
+            bench.expect_not_ready("policies/a.yaml: nothing usable is left");
+        }
+    }
 
     // Until the file is mended, or plainly removed.
     bench.remove("policies/a.yaml").remove("policies/b.yaml");
@@ -380,6 +394,107 @@ async fn lost_state_and_a_broken_policy_do_not_open_a_node() {
         assert!(!bench.is_closed());
         bench.expect_ready();
     }
+}
+
+/// Of two that contradict each other nothing tells which was in force: neither is, whatever
+/// their names, and what they may have closed is closed.
+#[tokio::test]
+async fn lost_state_and_lines_that_contradict_each_other_open_nothing() {
+    let rules = |name: &str, l7: &str| {
+        format!(
+            "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {{name: {name}, namespace: default}}
+spec:
+  endpointSelector: {{matchLabels: {{app: web}}}}
+  egress:
+  - toCIDR: [192.0.2.100/32]
+    toPorts: [{{ports: [{{port: \"53\", protocol: TCP}}], rules: {{{l7}}}}}]
+"
+        )
+    };
+    let http = rules("http", "http: [{path: /x}]");
+    let dns = rules("dns", "dns: [{matchPattern: '*'}]");
+    for names in [["a", "b"], ["b", "a"]] {
+        let [first, second] = names.map(|name| format!("policies/{name}.yaml"));
+        let mut bench = Bench::new();
+        bench
+            .write("endpoints/web.yaml", WEB)
+            .write(&first, &http)
+            .write(&second, &dns)
+            .write("policies/other.yaml", &allow("other", 80));
+        for start in ["first start", "restart", "reboot"] {
+            match start {
+                "restart" => bench.restart(),
+                "reboot" => bench.reboot(),
+                _ => {}
+            }
+            bench.settle().await;
+            assert_eq!(bench.rules(), ["other"], "{names:?} {start}");
+            let denied = bench.sinks.with(|record| {
+                let mut endpoints = record.compiled.endpoints.values();
+                endpoints.next().map(|endpoint| endpoint.default_deny)
+            });
+            let denied = denied.map(|deny| (deny.ingress, deny.egress));
+            assert_eq!(denied, Some((true, true)), "{names:?} {start}");
+            bench.expect_not_ready("nothing tells which of it was in force");
+            let view = bench.view();
+            let errors = view.problems.iter().filter(|p| p.severity == "error");
+            let files: Vec<&str> = errors.map(|p| &*p.file).filter(|f| !f.is_empty()).collect();
+            assert_eq!(files, ["policies/a.yaml", "policies/b.yaml"], "{start}");
+        }
+        // When one of them goes, the other is what was meant.
+        bench.remove(&second);
+        bench.settle().await;
+        assert_eq!(bench.rules(), ["http", "other"], "{names:?}");
+        bench.expect_ready();
+
+        // Where the kernel enforces one of them, that is so until it is known again.
+        bench.write(&second, &dns);
+        bench.restart_without_state();
+        assert_eq!(bench.calls().await, [""; 0], "{names:?}");
+        assert_eq!(bench.rules(), ["http", "other"], "{names:?}");
+        bench.expect_not_ready("the kernel keeps generation");
+    }
+}
+
+/// Who has an address says whose rules count for it: one of two stays, in default deny. What
+/// refuses something is not left out to be even-handed.
+#[tokio::test]
+async fn lost_state_and_an_address_of_two_endpoints_close_both() {
+    let other = WEB
+        .replace("tg-web", "tg-other")
+        .replace("name: web", "name: other");
+    let mut bench = Bench::new();
+    bench
+        .write("endpoints/a.yaml", WEB)
+        .write("endpoints/b.yaml", &other);
+    for restart in [false, true] {
+        if restart {
+            bench.restart();
+        }
+        bench.settle().await;
+        assert!(bench.is_closed(), "restart: {restart}");
+        bench.expect_not_ready("endpoints/b.yaml: what they say is at odds");
+    }
+    bench.remove("endpoints/b.yaml");
+    bench.settle().await;
+    assert!(!bench.is_closed());
+    bench.expect_ready();
+
+    let deny = allow("p", 80).replace("ingress:", "ingressDeny:");
+    let mut bench = Bench::new();
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &deny)
+        .write("policies/b.yaml", &allow("p", 81));
+    bench.settle().await;
+    assert!(bench.is_closed() && bench.rules() == ["p"]);
+    bench.sinks.with(|record| {
+        let mut rules = record.compiled.rules.values();
+        assert!(rules.all(|rule| rule.origin.name() == "policies/a.yaml"));
+    });
 }
 
 /// A last good text that this version refuses is not forgotten: the file on disk says the

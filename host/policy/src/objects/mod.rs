@@ -113,6 +113,16 @@ impl Document {
         })
     }
 
+    /// Does it do nothing but let in what would be refused without it, once every endpoint is
+    /// in default deny?
+    pub fn only_lets_in(&self) -> bool {
+        let Body::Policy(policy) = &self.body else {
+            return false;
+        };
+        let mut rules = policy.specs.iter().flat_map(|spec| &spec.rules);
+        rules.all(|rule| !rule.deny)
+    }
+
     /// Name and origin.
     pub fn meta(&self) -> &Meta {
         match &self.body {
