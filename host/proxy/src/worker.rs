@@ -28,7 +28,7 @@ use tokio::{
 use super::{
     decide::Attribution,
     dns,
-    flow::{FlowContext, Reading, now_ns},
+    flow::{FlowContext, Reading, Settled, now_ns},
     heap,
     http::{self, Activity, Phase, cut_off},
     places::{Capacity, Places},
@@ -227,9 +227,6 @@ async fn overdue(activity: &Activity) {
     tokio::time::sleep(EVICTION).await;
 }
 
-/// How often it is looked whether a connection that nobody asks to read has to be.
-const LOOK: Duration = Duration::from_millis(250);
-
 /// Relays a connection as its policies want it read.
 async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
     let _ = client.set_nodelay(true);
@@ -246,7 +243,6 @@ async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
             tokio::select! {
                 () = carry(client, flow, activity) => {}
                 () = activity.evicted() => {}
-                () = to_be_read(flow) => {}
             }
         }
         refused => {
@@ -259,7 +255,11 @@ async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
 /// Copies both ways, half-closes and failures included, until both ends have closed.
 async fn carry(mut client: TcpStream, flow: &FlowContext, activity: &Activity) {
     match flow.connect_upstream().await {
-        Ok(mut upstream) => http::carry(&mut client, &mut upstream, activity.budget()).await,
+        Ok(mut upstream) => {
+            let settled = Settled::default();
+            let passes = || stays_unread(flow, &settled);
+            http::carry(&mut client, &mut upstream, activity.budget(), passes).await;
+        }
         Err(error) => {
             tracing::debug!(destination = %flow.destination, %error, "upstream unreachable");
             cut_off(&client);
@@ -267,12 +267,18 @@ async fn carry(mut client: TcpStream, flow: &FlowContext, activity: &Activity) {
     }
 }
 
-/// Returns once the rules ask for what a connection says: what was not read from its
-/// beginning cannot be, so it ends.
-async fn to_be_read(flow: &FlowContext) {
-    while matches!(flow.reading(), Reading::Opaque) {
-        tokio::time::sleep(LOOK).await;
+/// Do the rules still not ask for what a connection says? What was not read from its beginning
+/// cannot be read, so else it ends, and has a record.
+fn stays_unread(flow: &FlowContext, settled: &Settled) -> bool {
+    if settled.is(flow) {
+        return true;
     }
+    let reading = flow.reading();
+    settled.settle(flow);
+    if reading != Reading::Opaque {
+        refuse(flow, reading);
+    }
+    reading == Reading::Opaque
 }
 
 /// Leaves a record of a connection to the listener for host services that none of them made:
@@ -318,7 +324,8 @@ fn refuse(flow: &FlowContext, reading: Reading) {
     let error = match reading {
         Reading::Contradiction => "egress and ingress policy ask for different protocols",
         Reading::Unknown => "the flow's rule set is not known",
-        Reading::As(_) | Reading::Opaque => return,
+        Reading::As(_) => "its rules ask by now for what it says, and its beginning was not read",
+        Reading::Opaque => return,
     };
     let attribution = Attribution {
         rules: flow.asking_rules(),
@@ -326,4 +333,78 @@ fn refuse(flow: &FlowContext, reading: Reading) {
         ..Attribution::default()
     };
     flow.record(attribution, false, nothing_asked());
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::testing::view;
+
+    const HTTP: L7Protocol = L7Protocol::Http;
+
+    /// Two ends of a connection.
+    async fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        (client.unwrap(), accepted.unwrap().0)
+    }
+
+    /// Neither by the rules of the moment it began, nor by a moment's delay: what the kernel
+    /// let in by rules that ask for it is not passed on, whichever end says it.
+    #[tokio::test]
+    async fn what_nobody_read_is_cut_off_with_the_first_byte_that_is_to_be_read() {
+        for from_server in [false, true] {
+            let view = view(1, vec![(5, HTTP, "allow")]);
+            let ends = ("192.0.2.1:40000", "192.0.2.2:80");
+            let ends = (ends.0.parse().unwrap(), ends.1.parse().unwrap());
+            view.admit((proto::TCP, 1), ends, (0, 0));
+            let flow = FlowContext::of_workload(view.clone(), proto::TCP, ends.0, ends.1);
+            let flow = flow.unwrap().expect("admitted");
+            assert_eq!(flow.reading(), Reading::Opaque);
+            let (mut client, accepted) = connection().await;
+            let (upstream, mut server) = connection().await;
+            let said = async {
+                let mut byte = [0];
+                let settled = |generation, sets| view.admit((proto::TCP, generation), ends, sets);
+                client.write_all(b"1").await.unwrap();
+                server.read_exact(&mut byte).await.unwrap();
+                // The proxy is ahead of the kernel: what it let in may pass.
+                view.advance(vec![(5, HTTP, "allow")]);
+                client.write_all(b"2").await.unwrap();
+                server.read_exact(&mut byte).await.unwrap();
+                // The kernel follows, and nothing has changed for this flow.
+                settled(2, (0, 0));
+                server.write_all(b"3").await.unwrap();
+                client.read_exact(&mut byte).await.unwrap();
+                assert_eq!(byte, *b"3");
+                // A rule covers it now.
+                view.advance(vec![(5, HTTP, "allow")]);
+                settled(3, (5, 0));
+                let (speaker, listener) = match from_server {
+                    false => (&mut client, &mut server),
+                    true => (&mut server, &mut client),
+                };
+                speaker.write_all(b"GET /forbidden").await.unwrap();
+                let heard = listener.read(&mut byte).await;
+                assert!(heard.is_err(), "{heard:?}: not reset, or given something");
+            };
+            let settled = Settled::default();
+            let budget = crate::budget::Budget::default();
+            let passes = || stays_unread(&flow, &settled);
+            let carried = async {
+                let (mut accepted, mut upstream) = (accepted, upstream);
+                http::carry(&mut accepted, &mut upstream, &budget, passes).await;
+            };
+            let both = async { tokio::join!(carried, said) };
+            let ended = tokio::time::timeout(Duration::from_secs(10), both).await;
+            assert!(ended.is_ok(), "it is not cut off");
+            let records = view.shared.records.take().records;
+            let errors: Vec<_> = records.iter().filter_map(|r| r.error.as_deref()).collect();
+            assert_eq!(errors.len(), 1, "{records:?}");
+            assert!(errors[0].contains("was not read"), "{errors:?}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::{
     net::SocketAddr,
     os::fd::BorrowedFd,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -29,7 +29,7 @@ use super::{
     outward::{self, United, Way},
     places::Client,
     records::shorten,
-    state::{Local, View},
+    state::{Local, State, View},
     tables::socket_addr,
     upstream::{Speaker, connect_tcp},
 };
@@ -105,7 +105,7 @@ impl FlowContext {
         Ok(origin.map(|origin| Self::of_host_service(view, proto::UDP, client, &origin)))
     }
 
-    fn of_workload(
+    pub(super) fn of_workload(
         view: Rc<View>,
         transport: u8,
         source: SocketAddr,
@@ -183,10 +183,10 @@ impl FlowContext {
         connect_tcp(self.speaker().await, self.destination).await
     }
 
-    /// How the bytes are to be read.
+    /// How the bytes are to be read, by what the kernel has decided last.
     pub(super) fn reading(&self) -> Reading {
         let local = self.view.current();
-        let Ok(sides) = self.sides(&local) else {
+        let Ok(sides) = self.refresh(&local).and_then(|()| self.sides(&local)) else {
             return Reading::Unknown;
         };
         let chains = sides.iter().filter_map(|side| side.chain);
@@ -378,6 +378,26 @@ impl FlowContext {
             generation: attribution.generation,
             l7: summary,
         });
+    }
+}
+
+/// Whether what was found about a flow still holds: so long, nothing is looked up again for
+/// each of its bytes.
+#[derive(Default)]
+pub(super) struct Settled(RefCell<Weak<State>>);
+
+impl Settled {
+    /// Is the state that it was found with the one in use?
+    pub(super) fn is(&self, flow: &FlowContext) -> bool {
+        flow.state().ptr_eq(&self.0.borrow())
+    }
+
+    /// Something was found. It holds until another state is published, unless the kernel has
+    /// not decided about the flow by this one yet, which it does with the next packet.
+    pub(super) fn settle(&self, flow: &FlowContext) {
+        if flow.is_up_to_date() {
+            *self.0.borrow_mut() = flow.state();
+        }
     }
 }
 

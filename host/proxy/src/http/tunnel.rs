@@ -25,13 +25,23 @@ pub(super) async fn relay(
     upstream: &mut TcpStream,
     received: Buffer,
 ) {
+    relay_while(client, sent, upstream, received, || true).await;
+}
+
+async fn relay_while(
+    client: &mut TcpStream,
+    sent: Buffer,
+    upstream: &mut TcpStream,
+    received: Buffer,
+    passes: impl Fn() -> bool,
+) {
     cut_off(client);
     cut_off(upstream);
     let (from_client, to_client) = client.split();
     let (from_upstream, to_upstream) = upstream.split();
     let copied = tokio::try_join!(
-        copy(from_client, sent, to_upstream),
-        copy(from_upstream, received, to_client)
+        copy(from_client, sent, to_upstream, &passes),
+        copy(from_upstream, received, to_client, &passes)
     );
     if copied.is_ok() {
         in_order(client);
@@ -40,8 +50,16 @@ pub(super) async fn relay(
 }
 
 /// One direction, to its end. While nothing comes it holds no memory.
-async fn copy(mut from: ReadHalf<'_>, mut buffer: Buffer, mut to: WriteHalf<'_>) -> io::Result<()> {
+async fn copy(
+    mut from: ReadHalf<'_>,
+    mut buffer: Buffer,
+    mut to: WriteHalf<'_>,
+    passes: &impl Fn() -> bool,
+) -> io::Result<()> {
     loop {
+        if !buffer.filled().is_empty() && !passes() {
+            return Err(io::Error::other("it does not pass any more"));
+        }
         to.write_all(buffer.filled()).await?;
         buffer.consume(usize::MAX);
         if buffer.fill(&mut from).await? == 0 {
@@ -50,7 +68,14 @@ async fn copy(mut from: ReadHalf<'_>, mut buffer: Buffer, mut to: WriteHalf<'_>)
     }
 }
 
-/// As [`relay`], from the first byte on.
-pub(crate) async fn carry(client: &mut TcpStream, upstream: &mut TcpStream, budget: &Budget) {
-    relay(client, Buffer::of(budget), upstream, Buffer::of(budget)).await;
+/// As [`relay`], from the first byte on. Whatever comes in is passed on only if `passes` says
+/// that it still does; if not, both ends are reset.
+pub(crate) async fn carry(
+    client: &mut TcpStream,
+    upstream: &mut TcpStream,
+    budget: &Budget,
+    passes: impl Fn() -> bool,
+) {
+    let buffers = (Buffer::of(budget), Buffer::of(budget));
+    relay_while(client, buffers.0, upstream, buffers.1, passes).await;
 }

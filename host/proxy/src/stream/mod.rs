@@ -27,7 +27,7 @@ use crate::{
             Unknown,
         },
     },
-    flow::FlowContext,
+    flow::{FlowContext, Settled},
     http::{Activity, Phase, carry, cut_off, in_order},
     state::State,
     tls::{Opening, with_alert, with_status},
@@ -116,10 +116,11 @@ pub(crate) async fn serve(
     let Relay { ends, opening, .. } = relay;
     if ended == Ended::Unread {
         activity.enter(Phase::Tunnel);
+        let settled = Settled::default();
+        let passes = || still_passes(flow, opening.as_ref(), &settled);
         tokio::select! {
-            () = carry(&mut client, &mut upstream, activity.budget()) => {}
+            () = carry(&mut client, &mut upstream, activity.budget(), passes) => {}
             () = activity.evicted() => {}
-            () = to_be_judged(flow, opening) => {}
         }
         return;
     }
@@ -144,35 +145,26 @@ async fn begin(flow: &FlowContext) -> Result<(Pipe, Weak<State>), Unknown> {
     }
 }
 
-/// How often it is looked whether the rules of a connection that passes unread still say so.
-const LOOK: Duration = Duration::from_millis(250);
-
-/// Returns once the rules do not let a connection pass any more that asked for this, or want
-/// it read.
-async fn to_be_judged(flow: &FlowContext, opening: Option<Opening>) {
+/// Do the rules still let a connection pass unread that asked for this? If not it has a record.
+fn still_passes(flow: &FlowContext, opening: Option<&Opening>, settled: &Settled) -> bool {
     let Some(Opening { asked, summary, .. }) = opening else {
-        return;
+        return true;
     };
-    let mut seen = Weak::new();
-    loop {
-        let state = flow.state();
-        if !state.ptr_eq(&seen) {
-            let reads = flow.stream_contents();
-            let (passes, attribution) = flow.decide_hello(asked.as_ref());
-            if !passes {
-                let why = "its rules have changed".to_owned();
-                return flow.record(attribution, false, with_status(summary, why));
-            }
-            if !reads.is_ok_and(|(filters, _)| filters.is_empty()) {
-                return;
-            }
-            // The kernel decides about a flow anew with its next packet.
-            if flow.is_up_to_date() {
-                seen = state;
-            }
-        }
-        tokio::time::sleep(LOOK).await;
+    if settled.is(flow) {
+        return true;
     }
+    let reads = flow.stream_contents();
+    let (passes, attribution) = flow.decide_hello(asked.as_ref());
+    if !passes {
+        let why = "its rules have changed".to_owned();
+        flow.record(attribution, false, with_status(summary.clone(), why));
+    }
+    settled.settle(flow);
+    let unread = reads.is_ok_and(|(filters, _)| filters.is_empty());
+    if passes && !unread {
+        flow.stream_failed("its rules ask by now for what it says, which was not read".to_owned());
+    }
+    passes && unread
 }
 
 fn keep_records(pipe: &mut Pipe, flow: &FlowContext) {
