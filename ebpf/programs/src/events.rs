@@ -69,6 +69,9 @@ pub fn drop(packet: &Packet, evaluation: &Evaluation) {
         event.kind = kind::DROP;
         of_packet(event, packet);
         of_evaluation(event, evaluation);
+        if event.src_endpoint == 0 {
+            event.src_endpoint = packet.sender;
+        }
     });
 }
 

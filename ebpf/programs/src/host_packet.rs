@@ -3,8 +3,9 @@
 //! connection to decide about; TCP and UDP sockets have been judged before.
 
 use aya_ebpf::{
+    bindings::__sk_buff,
     helpers::{bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id},
-    programs::SkBuffContext,
+    programs::{SkBuffContext, TcContext},
 };
 use tidegate_decide::{Evaluation, Tuple};
 use tidegate_ebpf_shared::{addr::proto, policy::verdict, reason};
@@ -14,6 +15,7 @@ use crate::{
     attempt::Attempt,
     events,
     host_service::{decide_as, innermost, is_audited, report_denied},
+    packet::Packet,
 };
 
 const SOCK_STREAM: u32 = 1;
@@ -26,17 +28,48 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 
+/// Endpoint id of the innermost host service whose socket the packet is of; 0 if it is of none
+/// or of another's.
+///
+/// # Safety
+///
+/// A valid context of a program that has these helpers: of a tc hook, or a cgroup's packets.
+#[inline(always)]
+unsafe fn owner(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: the helpers read the packet's socket; a level below its own reads as 0.
+    innermost(unsafe { bpf_skb_cgroup_id(skb) }, |level| unsafe {
+        bpf_skb_ancestor_cgroup_id(skb, level)
+    })
+}
+
+/// Notes which host service has sent a packet, if one of the node has. In a stack frame of its
+/// own: only packets that may be dropped come here.
+#[inline(never)]
+pub fn note_sender(ctx: &TcContext, packet: &mut Packet) {
+    // SAFETY: the kernel hands the program a valid context.
+    packet.sender = unsafe {
+        match (&raw const (*ctx.skb.skb).ingress_ifindex).read_volatile() {
+            0 => owner(ctx.skb.skb),
+            _ => 0,
+        }
+    };
+}
+
+/// Endpoint id of the host service whose socket is about to get a packet.
+#[inline(always)]
+pub fn receiver(ctx: &SkBuffContext) -> u32 {
+    // SAFETY: the kernel hands the program a valid context.
+    unsafe { owner(ctx.skb.skb) }
+}
+
 /// May this packet leave its socket?
 #[inline(always)]
 pub fn run(ctx: &SkBuffContext) -> bool {
     if !is_odd(ctx) {
         return true;
     }
-    let skb = ctx.skb.skb;
-    // SAFETY: the helpers read the packet's socket; a level below its own reads as 0.
-    let endpoint = innermost(unsafe { bpf_skb_cgroup_id(skb) }, |level| unsafe {
-        bpf_skb_ancestor_cgroup_id(skb, level)
-    });
+    // SAFETY: the kernel hands the program a valid context.
+    let endpoint = unsafe { owner(ctx.skb.skb) };
     if endpoint == 0 {
         return true;
     }

@@ -73,6 +73,10 @@ pub struct Packet {
     /// places makes the compiler form a pointer into the context, which the verifier
     /// refuses.
     pub ifindex: u32,
+    /// Endpoint id of the host service that sent it, as far as somebody asked and it can be
+    /// told, else 0. For what is told of a drop only: policy knows the node's packets by
+    /// their address.
+    pub sender: u32,
     /// Where the transport header starts in the frame.
     pub transport: u32,
     /// Identification of the datagram, if this is a fragment.

@@ -17,7 +17,9 @@ use crate::{
         Origin, Relation, Seen, deliver, first, live, refuse, refuse_unsteered, relation, relayed,
         see,
     },
-    bridge, fragment, interface,
+    bridge, fragment,
+    host_packet::note_sender,
+    interface,
     link::{self, Word, is_own},
     maker::{self, Maker},
     maps::FLOWS,
@@ -46,6 +48,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
     }
     let tag = tag_of(ctx);
     if tag & tag::KIND == tag::TO_PROXY || mark_of(ctx) == mark::TO_PROXY {
+        note_sender(ctx, &mut work.packet);
         return refuse_unsteered(work, reason::NOT_STEERED);
     }
     let Some(endpoint) = interface::endpoint(work.packet.ifindex) else {
@@ -59,7 +62,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
     }
     let checked = tag & tag::KIND == tag::CHECKED;
     let seen = see(work);
-    let known = known(work, checked.then_some(tag), seen, endpoint);
+    let known = known(ctx, work, checked.then_some(tag), seen, endpoint);
     if known == Known::Decided {
         return Outcome::Pass;
     }
@@ -126,9 +129,9 @@ enum Known {
 }
 
 #[inline(always)]
-fn known(work: &mut Scratch, checked: Option<u16>, seen: Seen, endpoint: u32) -> Known {
-    let packet = &work.packet;
-    if packet.problem != 0 || !packet.tuple.is_tracked() {
+fn known(ctx: &TcContext, work: &mut Scratch, checked: Option<u16>, seen: Seen, endpoint: u32) -> Known {
+    if work.packet.problem != 0 || !work.packet.tuple.is_tracked() {
+        note_sender(ctx, &mut work.packet);
         // Decided by itself where it entered, and nothing is remembered of it. Its
         // ends may be others by now: decide it again.
         return Known::No;
@@ -137,9 +140,10 @@ fn known(work: &mut Scratch, checked: Option<u16>, seen: Seen, endpoint: u32) ->
     // accident, what follows would still be true of these ends.
     let same_ends = checked.is_some_and(|tag| tag & !tag::KIND == flow::fingerprint(&work.key));
     let Some(entry) = FLOWS.get_ptr(&work.key) else {
+        note_sender(ctx, &mut work.packet);
         // What audit mode let in is not reported twice.
         let audit = Maps.config_flags() & config::flags::AUDIT != 0;
-        return if same_ends && audit && is_own(&packet.tuple.dst, endpoint) {
+        return if same_ends && audit && is_own(&work.packet.tuple.dst, endpoint) {
             Known::Decided
         } else {
             Known::No
@@ -159,9 +163,13 @@ fn known(work: &mut Scratch, checked: Option<u16>, seen: Seen, endpoint: u32) ->
     if !here {
         return Known::Elsewhere;
     }
+    let is_new = entry.generation == generation();
+    if !is_new {
+        note_sender(ctx, &mut work.packet);
+    }
     let decided = same_ends
-        && entry.generation == generation()
-        && seen.is_of(entry, packet)
+        && is_new
+        && seen.is_of(entry, &work.packet)
         && !(entry.flags & flags::NATED != 0 && from_source);
     if decided { Known::Decided } else { Known::No }
 }
@@ -220,6 +228,7 @@ fn steered_leg(ctx: &TcContext, work: &mut Scratch) -> Outcome {
             } else {
                 reason::NOT_STEERED
             };
+            note_sender(ctx, &mut work.packet);
             refuse_unsteered(work, reason)
         }
     }

@@ -13,6 +13,7 @@ use tidegate_ebpf_shared::{
 
 use crate::{
     admit::{refuse, refuse_unsteered, relayed},
+    host_packet::note_sender,
     interface::{self, Tagging},
     maps::GUARDED,
     packet::Kind,
@@ -54,7 +55,10 @@ pub fn run<const LINK: usize>(ctx: &TcContext) -> Outcome {
     match parse_apart::<LINK>(ctx) {
         // Between neighbours, and never steered: the mark is somebody else's.
         Kind::Arp | Kind::NeighbourDiscovery => Outcome::Pass,
-        _ if must_stay => refuse_unsteered(work, reason::NOT_STEERED),
+        _ if must_stay => {
+            note_sender(ctx, &mut work.packet);
+            refuse_unsteered(work, reason::NOT_STEERED)
+        }
         Kind::Ip if unseen && is_guarded(&work.packet.tuple.src) => {
             refuse(work, reason::ENDPOINT_NOT_READY)
         }

@@ -11,7 +11,12 @@ use tidegate_ebpf_shared::{
     reason,
 };
 
-use crate::{counters::count_shared, events, host_packet::read, tables::generation};
+use crate::{
+    counters::count_shared,
+    events,
+    host_packet::{read, receiver},
+    tables::generation,
+};
 
 /// May its socket have this packet? Its ends are those that NAT has given it.
 #[inline(always)]
@@ -28,6 +33,7 @@ pub fn run(ctx: &SkBuffContext) -> bool {
         verdict: verdict::REDIRECT,
         shadow_verdict: verdict::REDIRECT,
         reason: reason::NOT_STEERED,
+        dst_endpoint: receiver(ctx),
         ..Evaluation::default()
     };
     count_shared(u32::from(reason::NOT_STEERED));

@@ -18,7 +18,6 @@ use tidegate_observe::{
     filter::{FlowFilter, Known},
     record::{FlowRecord, Line},
 };
-use tidegate_policy::compiled::Location;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::{Readers, error};
@@ -50,7 +49,6 @@ pub(super) async fn stream(
     if let Err(unknown) = filter.check_names(&known(&readers), records) {
         return error(StatusCode::BAD_REQUEST, &unknown.to_string());
     }
-    let filter = filter.with_node_drops(&host_services(&readers));
     let mut past: VecDeque<_> = kept.into_iter().filter(|r| filter.matches(r)).collect();
     let excess = past.len().saturating_sub(query.last.unwrap_or(usize::MAX));
     past.drain(..excess);
@@ -68,14 +66,6 @@ pub(super) async fn stream(
         Body::from_stream(lines),
     )
         .into_response()
-}
-
-/// Endpoints that are processes of the node.
-fn host_services(readers: &Readers) -> Vec<String> {
-    let view = readers.view.borrow();
-    let services = view.endpoints.iter();
-    let services = services.filter(|e| matches!(e.location, Location::Cgroup(_)));
-    services.map(|e| e.name.clone()).collect()
 }
 
 /// Who and what there is now.

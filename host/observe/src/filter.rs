@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_contract::L7Summary;
 
 use super::{
-    record::{FlowEvent, FlowRecord, FlowVerdict, Party},
+    record::{FlowRecord, FlowVerdict, Party},
     similar::similar,
     store::verdict_label,
 };
@@ -36,9 +36,6 @@ pub struct FlowFilter {
     pub since_ns: Option<u64>,
     /// Before this time, likewise.
     pub until_ns: Option<u64>,
-    /// A host service is asked for: see [`FlowFilter::with_node_drops`].
-    #[serde(skip)]
-    pub node_drops: bool,
 }
 
 /// A filter value that can never match, with what would.
@@ -137,23 +134,11 @@ impl FlowFilter {
         )
     }
 
-    /// Where a host service is asked for, what was dropped of the node's own packets passes
-    /// too: a packet that has left its socket comes from the node, and the kernel does not
-    /// tell of which service. Rather too much is shown than nothing of what it lost.
-    pub fn with_node_drops(mut self, host_services: &[String]) -> Self {
-        let mut asked = self.workload.iter().chain(&self.from);
-        self.node_drops =
-            asked.any(|wanted| host_services.iter().any(|name| is_endpoint(name, wanted)));
-        self
-    }
-
     /// Does the record pass.
     pub fn matches(&self, r: &FlowRecord) -> bool {
         let ends = [&r.source, &r.destination];
-        let of_node = self.node_drops && is_drop_of_node(r);
-        let of_ends = any(&self.workload, |w| ends.iter().any(|p| is_workload(p, w)))
-            && any(&self.from, |w| is_workload(&r.source, w));
-        (of_ends || of_node)
+        any(&self.workload, |w| ends.iter().any(|p| is_workload(p, w)))
+            && any(&self.from, |w| is_workload(&r.source, w))
             && any(&self.to, |w| is_workload(&r.destination, w))
             && self.since_ns.is_none_or(|since| r.time_ns >= since)
             && self.until_ns.is_none_or(|until| r.time_ns < until)
@@ -282,11 +267,6 @@ fn is_protocol(r: &FlowRecord, wanted: &str) -> bool {
     }
 }
 
-/// Was a packet dropped that the node itself had sent?
-fn is_drop_of_node(r: &FlowRecord) -> bool {
-    r.event == FlowEvent::Drop && r.source.endpoint.is_none() && is_reserved(&r.source, "host")
-}
-
 fn has_label(party: &Party, wanted: &str) -> bool {
     party.labels.iter().any(|label| is_label(label, wanted))
 }
@@ -331,34 +311,6 @@ mod tests {
         check(json!({"label": ["app=front"]}), false);
         check(json!({"rule": ["ingress[0]"]}), true);
         check(json!({"rule": ["egress"]}), false);
-    }
-
-    #[test]
-    fn a_host_service_has_the_nodes_drops_too() {
-        let mut dropped = record(80);
-        dropped.event = FlowEvent::Drop;
-        dropped.verdict = FlowVerdict::Dropped;
-        dropped.source.endpoint = None;
-        dropped.source.identity = 1;
-        dropped.source.labels = vec!["reserved:host".into()];
-        let forwarded = record(80);
-        let services = ["default/reporter".to_owned()];
-        for (filter, shown) in [
-            (serde_json::json!({"workload": ["reporter"]}), true),
-            (serde_json::json!({"from": ["default/reporter"]}), true),
-            (
-                serde_json::json!({"from": ["reporter"], "port": [81]}),
-                false,
-            ),
-            // A workload's packets are known to be its own.
-            (serde_json::json!({"workload": ["frontend"]}), false),
-        ] {
-            let parsed: FlowFilter = serde_json::from_value(filter.clone()).expect("valid");
-            let parsed = parsed.with_node_drops(&services);
-            assert_eq!(parsed.matches(&dropped), shown, "{filter}");
-            let is_frontend = filter["workload"][0] == "frontend";
-            assert_eq!(parsed.matches(&forwarded), is_frontend, "{filter}");
-        }
     }
 
     #[test]

@@ -36,8 +36,7 @@ pub(super) struct Observe {
     #[arg(long, value_name = "TIME", value_parser = when::parse, conflicts_with = "follow")]
     until: Option<u64>,
     /// Workload at either end: name, namespace/name, namespace/, address, DNS name, `world`,
-    /// `host`; of a host service also what was dropped of the node's own packets, of which it
-    /// is not known who sent them
+    /// `host`
     #[arg(short, long, value_name = "WHO")]
     workload: Vec<String>,
     /// Workload at the source
@@ -80,7 +79,6 @@ pub(super) async fn run(args: Observe, client: &Client, output: Output) -> Resul
         rule: args.rule,
         since_ns: args.since,
         until_ns: args.until,
-        ..FlowFilter::default()
     };
     let bounded = args.since.or(args.until).is_some();
     let last = args.last.or((!bounded).then_some(LAST));

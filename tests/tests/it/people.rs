@@ -417,6 +417,28 @@ fn explain_and_observe_give_the_same_reason_for_every_kind_of_denial() -> Result
         ensure!(rule.is_empty() || rules.iter().any(observed), "{record:#}");
     }
 
+    // Of the node's packets that were dropped, those of a service's sockets are its own, and
+    // no others are shown for it.
+    Curl::get(shop.url(HTTP, "/api/x"))
+        .give_up_after(1)
+        .from(&reporter)?;
+    for filter in ["--workload", "--from"] {
+        let own = [filter, "reporter", "--verdict", "dropped"];
+        node.record(&own, |r| {
+            r["event"] == "drop" && r["destination"]["port"] == HTTP
+        })?;
+        let shown = node.records(&[filter, "reporter"])?;
+        let others = shown
+            .iter()
+            .filter(|r| r["source"]["endpoint"] != "default/reporter");
+        assert_eq!(others.count(), 0, "{shown:#?}");
+    }
+    let of_node = node.records(&["--from", "host", "--verdict", "dropped"])?;
+    ensure!(
+        of_node.iter().any(|r| r["source"]["endpoint"].is_null()),
+        "what the node lost otherwise is the host's: {of_node:#?}"
+    );
+
     let misspelt = node.tidegate(&["explain", "frontned", "backend-1:80"])?;
     let said = String::from_utf8_lossy(&misspelt.stderr);
     assert!(said.contains("did you mean \"shop/frontend\"?"), "{said}");
