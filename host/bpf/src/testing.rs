@@ -119,7 +119,12 @@ pub fn run(
     let mut attr = TestRun {
         program: raw(program),
         data_size_in: frame.len() as u32,
-        data_in: frame.as_ptr() as u64,
+        // A program that sees no frame refuses one of no bytes.
+        data_in: if frame.is_empty() {
+            0
+        } else {
+            frame.as_ptr() as u64
+        },
         repeat,
         context_size_in: before.len() as u32,
         context_size_out: before.len() as u32,

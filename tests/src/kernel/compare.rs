@@ -1,6 +1,9 @@
 //! Runs the same packets through the programs and the model, and compares.
 
-use std::net::TcpListener;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, TcpListener, UdpSocket},
+};
 
 use anyhow::Result;
 use aya::maps::SockMap;
@@ -21,7 +24,7 @@ use super::{
     link::Word,
     link_frames,
     model::{Comes, DROP, Hook, Model, Tag, key_of},
-    object::{Object, TCX},
+    object::{LOOKUP, Object, TCX},
     random::Random,
     tagged::{Arrival, Tagged},
     wire,
@@ -54,11 +57,14 @@ pub struct Tally {
     leased: u64,
     headerless: u64,
     refused_frames: u64,
+    pieces_kept_in: u64,
+    given_to_proxy: u64,
+    without_proxy: u64,
 }
 
 impl Tally {
     /// Each count with what it counts.
-    pub fn named(&self) -> [(&'static str, u64); 25] {
+    pub fn named(&self) -> [(&'static str, u64); 28] {
         [
             ("left alone", self.passed),
             ("checked", self.checked),
@@ -91,6 +97,9 @@ impl Tally {
             ("a question for an address", self.asked),
             ("an answer with an address", self.leased),
             ("of a device without Ethernet headers", self.headerless),
+            ("a later fragment that needs the proxy", self.pieces_kept_in),
+            ("given to the proxy's socket", self.given_to_proxy),
+            ("steered while the proxy has no socket", self.without_proxy),
         ]
     }
 }
@@ -116,7 +125,13 @@ impl Tally {
     }
 }
 
-/// The loaded programs, the model, and a listener for one class of flows.
+/// A socket of the proxy: never accepts or reads, as being there is all that is asked.
+enum Listener {
+    Tcp(TcpListener),
+    Udp(UdpSocket),
+}
+
+/// The loaded programs, the model, and the proxy's sockets, which come and go.
 pub struct Comparison {
     object: Object,
     to_endpoint: Tagged,
@@ -128,19 +143,14 @@ pub struct Comparison {
     world: Option<World>,
     generation: u32,
     next_policy: u32,
-    _listener: TcpListener,
+    /// By class of flows.
+    proxy: BTreeMap<u32, Listener>,
 }
 
 impl Comparison {
     /// Loads the packet programs.
     pub fn new() -> Result<Self> {
-        let mut object = Object::load(&TCX)?;
-        // Never accepts: a listener that is there is all that is asked.
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let mut listeners: SockMap<_> = object.map(map::LISTENERS)?.try_into()?;
-        for cpu in 0..MAX_CPUS {
-            listeners.set(class::TCP4 * MAX_CPUS + cpu, &listener, 0)?;
-        }
+        let object = Object::load(&[&TCX[..], &[program::PICK_LISTENER]].concat())?;
         Ok(Self {
             to_endpoint: Tagged::before(object.program_fd(program::TO_ENDPOINT)?)?,
             to_outside: Tagged::before(object.program_fd(program::TO_OUTSIDE)?)?,
@@ -151,7 +161,7 @@ impl Comparison {
             world: None,
             generation: 0,
             next_policy: 1,
-            _listener: listener,
+            proxy: BTreeMap::new(),
         })
     }
 
@@ -169,8 +179,15 @@ impl Comparison {
             if random.one_in(12) {
                 self.evict(random)?;
             }
+            if random.one_in(40) {
+                self.restart_proxy(random)?;
+            }
             if random.one_in(5) {
                 self.journey(random, &mut talk, tally)?;
+                continue;
+            }
+            if random.one_in(12) {
+                self.journey_in_pieces(random, &mut talk, tally)?;
                 continue;
             }
             if random.one_in(8) {
@@ -213,7 +230,7 @@ impl Comparison {
         }
         let mut world = World::random(random, self.generation, self.next_policy);
         self.next_policy += 2 * ENDPOINTS.len() as u32;
-        world.listeners.insert(class::TCP4);
+        world.listeners.extend(self.proxy.keys());
         world.publish(&mut self.object)?;
         self.world = Some(world);
         self.model = Model::default();
@@ -222,14 +239,7 @@ impl Comparison {
         for key in old {
             flows.remove(&key)?;
         }
-        let mut heads = self
-            .object
-            .hash::<FragmentKey, FragmentEntry>(map::FRAGMENTS)?;
-        let old: Vec<FragmentKey> = heads.keys().collect::<Result<_, _>>()?;
-        for key in old {
-            heads.remove(&key)?;
-        }
-        Ok(())
+        self.forget_heads()
     }
 
     /// The next generation: each endpoint's other policy.
@@ -470,6 +480,12 @@ impl Comparison {
         if random.one_in(3) {
             self.evict(random)?;
         }
+        if random.one_in(10) {
+            self.restart_proxy(random)?;
+        }
+        if steered {
+            self.meet_a_socket(talk, &frame, tally)?;
+        }
         let mut translated = talk.clone();
         if random.one_in(2) {
             translated.translate(random);
@@ -501,6 +517,158 @@ impl Comparison {
             tally.kept_in += u64::from(comes.mark & mark::MASK != mark::TO_PROXY);
         } else if code != DROP && to.is_some() && !same_ends && checked {
             tally.translated += 1;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::journey`], of a datagram in pieces, each with the environment's doings between
+    /// where it enters and where it leaves: what one piece needs, all need.
+    fn journey_in_pieces(
+        &mut self,
+        random: &mut Random,
+        talk: &mut Spec,
+        tally: &mut Tally,
+    ) -> Result<()> {
+        *talk = talk.next(random);
+        let mut translated = talk.clone();
+        if random.one_in(3) {
+            translated.translate(random);
+        }
+        let same_ends = (translated.src, translated.dst, translated.dst_port)
+            == (talk.src, talk.dst, talk.dst_port);
+        let (from, to) = (endpoint_of(talk.src), endpoint_of(translated.dst));
+        let enters = match from {
+            Some(_) => Hook::FromEndpoint(from),
+            None => Hook::FromOutside,
+        };
+        let leaves = match to {
+            Some(_) => Hook::ToEndpoint(to),
+            None => Hook::ToOutside,
+        };
+        let id = random.below(2) as u8;
+        let (data, cuts) = talk.cuts(random);
+        // The first piece was steered: by the rules of now, or as its flow was once.
+        let (mut by_rules, mut by_flow) = (false, false);
+        for cut in cuts {
+            self.object.set_interface(from)?;
+            self.model.by_workload = from.is_some();
+            let arrives = Comes {
+                mark: random.pick(&[0, 0x5000_0001]),
+                tag: Tag::None,
+                from_beyond: true,
+            };
+            let frame = talk.piece(random, &data, cut, id);
+            let flows = self.model.flows.len();
+            let met = self.meet(enters, arrives, talk, &frame, tally)?;
+            let opened = self.model.flows.len() > flows;
+            let code = met.map_or(DROP, |(code, _)| code);
+            let ours = met.map_or(0, |(_, mark)| mark & mark::MASK);
+            let steered = code != DROP && ours == mark::TO_PROXY;
+            // What comes before its first piece is decided as a datagram before it was, and the
+            // destination puts it together with that.
+            assert!(
+                code == DROP || steered || !(by_rules || by_flow),
+                "not as its first piece: {cut:?} of {talk:?}"
+            );
+            if steered && cut.0 == 0 && cut.2 {
+                (by_rules, by_flow) = (opened, true);
+            }
+            if random.one_in(4) {
+                self.evict(random)?;
+                by_flow = false;
+            }
+            if random.one_in(8) {
+                self.forget_heads()?;
+            }
+            if random.one_in(10) {
+                self.restart_proxy(random)?;
+            }
+            if code == DROP {
+                continue;
+            }
+            self.object.set_interface(to)?;
+            self.model.by_workload = to.is_some();
+            let comes = Comes {
+                mark: random.pick(&MARKS),
+                tag: match ours {
+                    mark::TO_PROXY => Tag::ToProxy,
+                    mark::CHECKED => Tag::Checked { same_ends },
+                    _ => Tag::Seen,
+                },
+                from_beyond: true,
+            };
+            let frame = translated.piece(random, &data, cut, id);
+            let met = self.meet(leaves, comes, &translated, &frame, tally)?;
+            if let (true, Some((code, _))) = (steered, met) {
+                assert_eq!(code, DROP, "{cut:?} left past the proxy: {translated:?}");
+                tally.pieces_kept_in += u64::from(cut.0 != 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// A steered packet is looked up a socket for: one of the proxy's, or none at all if it
+    /// needs the proxy, whoever else listens there.
+    fn meet_a_socket(&mut self, talk: &Spec, frame: &[u8], tally: &mut Tally) -> Result<()> {
+        let wire::Frame::Ip(packet) = wire::read(frame) else {
+            return Ok(());
+        };
+        let Ok(transport) = &packet.transport else {
+            return Ok(());
+        };
+        let (chosen, answer) = self
+            .object
+            .lookup(program::PICK_LISTENER, &lookup_of(talk))?;
+        let flow = self.model.flows.get(&key_of(&packet, transport).0);
+        let expected = match flow.map(|flow| flow.flags & flags::REDIRECT != 0) {
+            Some(true) => {
+                let served = class_of(talk).is_some_and(|class| self.proxy.contains_key(&class));
+                tally.given_to_proxy += u64::from(served);
+                tally.without_proxy += u64::from(!served);
+                (served, u32::from(served))
+            }
+            // Forgotten meanwhile: no process of the node listens for a workload.
+            Some(false) | None => (false, u32::from(endpoint_of(talk.dst).is_none())),
+        };
+        assert_eq!((chosen, answer), expected, "{talk:?}, flow {flow:?}");
+        Ok(())
+    }
+
+    /// The proxy's socket of some class closes, or a new one is there.
+    fn restart_proxy(&mut self, random: &mut Random) -> Result<()> {
+        let class = random.pick(&[class::TCP4, class::TCP6, class::UDP4, class::UDP6]);
+        if self.proxy.remove(&class).is_none() {
+            let listener = match class {
+                class::TCP4 => Listener::Tcp(TcpListener::bind("127.0.0.1:0")?),
+                class::TCP6 => Listener::Tcp(TcpListener::bind("[::1]:0")?),
+                class::UDP4 => Listener::Udp(UdpSocket::bind("127.0.0.1:0")?),
+                _ => Listener::Udp(UdpSocket::bind("[::1]:0")?),
+            };
+            let mut listeners: SockMap<_> = self.object.map(map::LISTENERS)?.try_into()?;
+            for cpu in 0..MAX_CPUS {
+                let slot = class * MAX_CPUS + cpu;
+                match &listener {
+                    Listener::Tcp(socket) => listeners.set(slot, socket, 0)?,
+                    Listener::Udp(socket) => listeners.set(slot, socket, 0)?,
+                }
+            }
+            self.proxy.insert(class, listener);
+        }
+        if let Some(world) = &mut self.world {
+            world.listeners = self.proxy.keys().copied().collect();
+        }
+        Ok(())
+    }
+
+    /// The tables forget what first fragments said.
+    fn forget_heads(&mut self) -> Result<()> {
+        self.model.forget_heads();
+        let mut heads = self
+            .object
+            .hash::<FragmentKey, FragmentEntry>(map::FRAGMENTS)?;
+        let old: Vec<FragmentKey> = heads.keys().collect::<Result<_, _>>()?;
+        for key in old {
+            heads.remove(&key)?;
         }
         Ok(())
     }
@@ -618,6 +786,42 @@ fn tag_bits(tag: Tag, frame: &[u8], hook: Hook, model: &mut Model) -> u16 {
         Tag::Checked { same_ends: true } => mark::tag::CHECKED | fingerprint,
         Tag::Checked { same_ends: false } => mark::tag::CHECKED | fingerprint ^ 1,
     }
+}
+
+/// Which of the proxy's sockets a flow needs.
+fn class_of(talk: &Spec) -> Option<u32> {
+    match (talk.protocol, talk.src.is_ipv4()) {
+        (6, true) => Some(class::TCP4),
+        (6, false) => Some(class::TCP6),
+        (17, true) => Some(class::UDP4),
+        (17, false) => Some(class::UDP6),
+        _ => None,
+    }
+}
+
+/// What the kernel asks for where a packet of these ends is to get a socket.
+fn lookup_of(talk: &Spec) -> [u8; LOOKUP] {
+    let mut context = [0; LOOKUP];
+    let mut set = |at: usize, bytes: &[u8]| context[at..at + bytes.len()].copy_from_slice(bytes);
+    let ends = [(16, talk.src), (40, talk.dst)];
+    for (at, address) in ends {
+        match address {
+            IpAddr::V4(address) => set(at, &address.octets()),
+            IpAddr::V6(address) => set(at + 4, &address.octets()),
+        }
+    }
+    let family = match talk.src {
+        IpAddr::V4(_) => 2_u32,
+        IpAddr::V6(_) => 10,
+    };
+    set(8, &family.to_ne_bytes());
+    set(12, &u32::from(talk.protocol).to_ne_bytes());
+    set(36, &talk.src_port);
+    set(
+        60,
+        &u32::from(u16::from_be_bytes(talk.dst_port)).to_ne_bytes(),
+    );
+    context
 }
 
 fn endpoint_of(addr: std::net::IpAddr) -> Option<u32> {

@@ -29,6 +29,9 @@ pub struct Spec {
     pub group: bool,
 }
 
+/// Where a piece begins and ends, and whether more come.
+pub type Cut = (usize, usize, bool);
+
 /// Numbers around those that ends acknowledge, and far from them.
 const NUMBERS: [u32; 6] = [0, 1, 1000, 1 << 22, 1 << 31, u32::MAX];
 
@@ -123,9 +126,15 @@ impl Spec {
     /// The packet in two or three fragments: in order or not, complete or not, and at times
     /// one that would overwrite what came before.
     pub fn fragments(&self, random: &mut Random, id: u8) -> Vec<Vec<u8>> {
+        let (data, cuts) = self.cuts(random);
+        let cuts = cuts.into_iter();
+        cuts.map(|cut| self.piece(random, &data, cut, id)).collect()
+    }
+
+    /// What is in the packet, and where it is cut.
+    pub fn cuts(&self, random: &mut Random) -> (Vec<u8>, Vec<Cut>) {
         let whole = self.ip(random, false);
-        let fixed = if self.src.is_ipv4() { 20 } else { 40 };
-        let mut data = whole[fixed..].to_vec();
+        let mut data = whole[self.fixed()..].to_vec();
         data.extend(random.bytes(64));
         // Too short for some protocols' headers at times.
         let first = random.pick(&[8, 16, 24, 24, 32, 32, 40]);
@@ -149,8 +158,20 @@ impl Spec {
             // All of it, said to be a fragment: for IPv6 that has a meaning of its own.
             pieces.insert(0, (0, data.len(), false));
         }
-        let piece = |(start, end, more): (usize, usize, bool)| {
-            let mut ip = whole[..fixed].to_vec();
+        (data, pieces)
+    }
+
+    /// A piece of the packet, from these ends.
+    pub fn piece(&self, random: &mut Random, data: &[u8], cut: Cut, id: u8) -> Vec<u8> {
+        let (start, end, more) = cut;
+        let fixed = self.fixed();
+        let mut data = data.to_vec();
+        if self.protocol != 1 && self.protocol != 58 {
+            data[..2].copy_from_slice(&self.src_port);
+            data[2..4].copy_from_slice(&self.dst_port);
+        }
+        let mut ip = self.header(random, &data, false)[..fixed].to_vec();
+        {
             if self.src.is_ipv4() {
                 let field = (start / 8) as u16 | if more { 0x2000 } else { 0 };
                 ip[2..4].copy_from_slice(&((fixed + end - start) as u16).to_be_bytes());
@@ -165,8 +186,12 @@ impl Spec {
             }
             ip.extend(&data[start..end]);
             self.frame(&ip)
-        };
-        pieces.into_iter().map(piece).collect()
+        }
+    }
+
+    /// Bytes of the header that each fragment has.
+    fn fixed(&self) -> usize {
+        if self.src.is_ipv4() { 20 } else { 40 }
     }
 
     /// An ICMP error about this packet, from whoever is in the way.

@@ -358,6 +358,11 @@ impl Model {
         Some(step.expected.denies)
     }
 
+    /// Nothing is known of datagrams any more.
+    pub fn forget_heads(&mut self) {
+        self.heads.clear();
+    }
+
     /// Later fragments have the ports of their first one, if it was seen at the same hook.
     pub fn assemble(&mut self, mut packet: Packet, hook: Hook) -> Packet {
         let (id, first_end) = match packet.part {

@@ -12,9 +12,10 @@ use aya::{
         Array, HashMap, MapData, PerCpuArray, RingBuf,
         lpm_trie::{Key, LpmTrie},
     },
-    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+    programs::{Program, SchedClassifier, SkLookup, TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
+use tidegate_bpf::testing;
 use tidegate_ebpf_shared::{
     addr::{Addr, AddrPrefix},
     event::{Counter, Event},
@@ -39,6 +40,9 @@ pub const TCX: [&str; 6] = [
     program::FROM_OUTSIDE_IP,
     program::TO_OUTSIDE_IP,
 ];
+
+/// Bytes of a `struct bpf_sk_lookup` (linux/bpf.h).
+pub const LOOKUP: usize = 72;
 
 /// What a program made of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +132,17 @@ impl Object {
     pub fn program_fd(&self, name: &str) -> Result<BorrowedFd<'_>> {
         let program: &SchedClassifier = self.program(name)?.try_into()?;
         Ok(program.fd()?.as_fd())
+    }
+
+    /// Asks the program that chooses a socket; true if it chose one, and its answer.
+    ///
+    /// `context` is a `struct bpf_sk_lookup`.
+    pub fn lookup(&self, name: &str, context: &[u8; LOOKUP]) -> Result<(bool, u32)> {
+        let program: &SkLookup = self.program(name)?.try_into()?;
+        let mut context = *context;
+        let run = testing::run(program.fd()?.as_fd(), &[], &mut context, 1)?;
+        // The chosen socket's cookie, which is never 0, comes first.
+        Ok((context[..8] != [0; 8], run.answer))
     }
 
     /// The same, with the time a run takes.
