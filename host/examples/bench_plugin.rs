@@ -132,6 +132,7 @@ fn load(program: &str) -> anyhow::Result<Catalog> {
     let builtin = tokio.block_on(store.builtin())?;
     let rule_set = |config: &str| L7RuleSet {
         tls: None,
+        contexts: Default::default(),
         shadow: None,
         http: Default::default(),
         protocol: L7Protocol::Http,

@@ -27,6 +27,7 @@ fn rule_set(endpoint: u32, path: &str) -> L7RuleSet {
             in_shadow: false,
         }],
         tls: None,
+        contexts: Default::default(),
         shadow: None,
     }
 }

@@ -88,6 +88,7 @@ impl Bench {
 fn snapshot(plugins: &[&Admitted], uses: &[(&str, &str)]) -> (Snapshot, BTreeMap<String, Vec<u8>>) {
     let rule_set = |(n, (plugin, config)): (u32, &(&str, &str))| L7RuleSet {
         tls: None,
+        contexts: Default::default(),
         shadow: None,
         http: Default::default(),
         protocol: L7Protocol::Http,

@@ -41,6 +41,7 @@ fn binding(guest: &str) -> (Catalog, Arc<Binding>) {
         http: Default::default(),
         chain: vec![used],
         tls: None,
+        contexts: Default::default(),
         shadow: None,
     };
     let snapshot = Snapshot {

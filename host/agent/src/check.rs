@@ -76,6 +76,7 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
     let bridges = bridges().unwrap_or_default();
     control.apply(Event::NodeDevices(sources::node_devices(config, bridges)));
 
+    control.apply(Event::Secrets(sources::secrets(&config.folders.secrets)));
     let vendor = match sources::vendor(&config.folders.vendor) {
         Ok(watched) => scanned(watched, &origins).await,
         Err(news) => sources::no_vendor(news),

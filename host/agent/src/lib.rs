@@ -166,6 +166,8 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     let devices = sources::node_devices(&config, datapath.bridge_names());
     control.apply(Event::NodeAddresses(addresses.clone()));
     control.apply(Event::NodeDevices(devices.clone()));
+    let secrets = sources::secrets(&config.folders.secrets);
+    control.apply(Event::Secrets(secrets.clone()));
 
     // People's windows.
     let recorder = Recorder {
@@ -245,6 +247,11 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
         }
     }
     let scans = events_in.clone();
+    let (folder, seen) = (config.folders.secrets.clone(), events_in.clone());
+    tasks.spawn(async move {
+        sources::watch_secrets(folder, secrets, seen).await;
+        Ok(())
+    });
     let folders = Watched::of(&config.folders);
     tasks.spawn(async move {
         sources::folders(folders, origins, rescans, scans).await;

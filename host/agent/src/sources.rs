@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -13,6 +14,7 @@ use tidegate_policy::Source;
 use tidegate_sources::{
     News,
     folder::{Origins, QUIET, Scanner, VENDOR, Watched},
+    secrets::Secrets,
     watch::{Nudge, Watch},
 };
 use tokio::{
@@ -107,6 +109,40 @@ async fn settle(first: Nudge, nudges: &mut mpsc::Receiver<Nudge>, scanner: &mut 
             () = sleep(QUIET) => return,
             () = sleep_until(deadline) => return,
         }
+    }
+}
+
+/// How often certificates and keys are looked at. Two looks have to agree: a chain and its
+/// key are seldom written in one moment.
+const SECRETS: Duration = Duration::from_millis(500);
+/// How often they are told of though nothing has changed: time passes for certificates.
+const TIME_PASSES: Duration = Duration::from_secs(3_600);
+
+/// What the folder of certificates and keys holds.
+pub(super) fn secrets(folder: &Path) -> Secrets {
+    tidegate_sources::secrets::scan(folder)
+}
+
+/// Tells of the folder of certificates and keys, once it is other than `told` and stays so.
+/// Ends when nobody listens any more.
+pub(super) async fn watch_secrets(folder: PathBuf, mut told: Secrets, events: mpsc::Sender<Event>) {
+    let mut last = told.clone();
+    let mut at = Instant::now();
+    loop {
+        sleep(SECRETS).await;
+        let from = folder.clone();
+        let Ok(now) = tokio::task::spawn_blocking(move || secrets(&from)).await else {
+            continue;
+        };
+        let settled = now == last;
+        if settled && (now != told || at.elapsed() > TIME_PASSES) {
+            told = now.clone();
+            at = Instant::now();
+            if events.send(Event::Secrets(now.clone())).await.is_err() {
+                return;
+            }
+        }
+        last = now;
     }
 }
 

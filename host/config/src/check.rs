@@ -100,6 +100,7 @@ impl Checker<'_> {
             services: folder(raw.services, defaults::folder::SERVICES),
             endpoints: folder(raw.endpoints, defaults::folder::ENDPOINTS),
             plugins: folder(raw.plugins, defaults::folder::PLUGINS),
+            secrets: folder(raw.secrets, defaults::folder::SECRETS),
             vendor: match raw.vendor {
                 None => Vendor::Unsaid,
                 Some(path) if path == Path::new("none") => Vendor::None,

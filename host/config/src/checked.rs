@@ -100,6 +100,8 @@ pub struct Folders {
     pub endpoints: PathBuf,
     /// WASM plugins.
     pub plugins: PathBuf,
+    /// Certificates and keys.
+    pub secrets: PathBuf,
     /// What whoever made the node's image brought along.
     #[serde(skip_serializing_if = "Vendor::is_unsaid", serialize_with = "vendor")]
     pub vendor: Vendor,

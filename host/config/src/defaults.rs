@@ -30,6 +30,8 @@ pub(super) mod folder {
     pub(crate) const ENDPOINTS: &str = "endpoints";
     /// WASM plugins.
     pub(crate) const PLUGINS: &str = "plugins";
+    /// Certificates and keys.
+    pub(crate) const SECRETS: &str = "secrets";
 }
 
 /// The cgroup v2 mount of this machine: unified first, then the hybrid layout.

@@ -74,6 +74,9 @@ pub(super) struct RawFolders {
     pub(super) endpoints: Option<PathBuf>,
     /// WASM plugins. Default: `plugins`.
     pub(super) plugins: Option<PathBuf>,
+    /// Certificates and keys that policies name: `NAMESPACE/NAME/` with `tls.crt`,
+    /// `tls.key` and `ca.crt` in it, as far as they are needed. Default: `secrets`.
+    pub(super) secrets: Option<PathBuf>,
     /// A folder of whoever made this node's image, with `policies`, `services` and
     /// `endpoints` in it, each if there is any; read, never written. `none` removes what
     /// it said. Default: there is none, and what one said before stays.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{EndpointId, FqdnSelector, IdentityId, L7Id, L7RuleSet, PolicyRow};
 
-use crate::{PluginInfo, Reject, Remembered, Snapshot};
+use crate::{Context, PluginInfo, Reject, Remembered, Snapshot};
 
 /// What is different in a snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct Delta {
     remembered: Option<Vec<Remembered>>,
     #[serde(default, skip_serializing_if = "Changes::is_empty")]
     outward: Changes<EndpointId, Vec<PolicyRow>>,
+    #[serde(default, skip_serializing_if = "Changes::is_empty")]
+    contexts: Changes<String, Context>,
 }
 
 /// It is for another snapshot than this: something it takes out is not there.
@@ -51,6 +53,7 @@ impl Delta {
             audit,
             remembered,
             outward,
+            contexts,
         } = new;
         Self {
             generation: *generation,
@@ -64,6 +67,7 @@ impl Delta {
             audit: *audit,
             remembered: (old.remembered != *remembered).then(|| remembered.clone()),
             outward: Changes::between(&old.outward, outward),
+            contexts: Changes::between(&old.contexts, contexts),
         }
     }
 
@@ -78,6 +82,7 @@ impl Delta {
         self.fqdn.fits(&snapshot.fqdn, "fqdn")?;
         self.plugins.fits(&snapshot.plugins, "plugins")?;
         self.outward.fits(&snapshot.outward, "outward")?;
+        self.contexts.fits(&snapshot.contexts, "contexts")?;
         let Self {
             generation,
             l7,
@@ -90,6 +95,7 @@ impl Delta {
             audit,
             remembered,
             outward,
+            contexts,
         } = self;
         snapshot.generation = generation;
         l7.apply(&mut snapshot.l7);
@@ -97,6 +103,7 @@ impl Delta {
         fqdn.apply(&mut snapshot.fqdn);
         plugins.apply(&mut snapshot.plugins);
         outward.apply(&mut snapshot.outward);
+        contexts.apply(&mut snapshot.contexts);
         snapshot.fqdn_min_ttl = fqdn_min_ttl;
         snapshot.reject = reject;
         snapshot.audit = audit;
@@ -179,9 +186,10 @@ mod tests {
         let sets = vec((1..4_u32, 0..2_usize), 0..3);
         let outward = vec(0..4_u32, 0..3);
         let in_shadow = vec(0..4_u32, 0..2);
+        let contexts = vec(("[ab]", "[ab]"), 0..3);
         let rest = (0..3_u32, any::<bool>(), 0..2_u32);
-        (labels, names, sets, outward, in_shadow, rest).prop_map(
-            |(labels, names, sets, outward, in_shadow, (ttl, flag, generation))| {
+        (labels, names, sets, outward, (in_shadow, contexts), rest).prop_map(
+            |(labels, names, sets, outward, (in_shadow, contexts), (ttl, flag, generation))| {
                 let reject = match flag {
                     true => Reject::NameError,
                     false => Reject::Refused,
@@ -191,6 +199,7 @@ mod tests {
                     http: Default::default(),
                     chain: Vec::new(),
                     tls: None,
+                    contexts: Default::default(),
                     shadow: (n > 0).then_some(tidegate_policy::compiled::Rehearsed {
                         verdict: tidegate_policy::compiled::Verdict::Deny,
                         rule: 1,
@@ -212,6 +221,10 @@ mod tests {
                     audit: flag,
                     remembered: Vec::new(),
                     outward: outward.into_iter().map(|id| (id, Vec::new())).collect(),
+                    contexts: contexts
+                        .into_iter()
+                        .map(|(key, text)| (key, Context::Broken(text)))
+                        .collect(),
                 }
             },
         )

@@ -7,6 +7,7 @@ mod message;
 mod note;
 mod plugin;
 mod record;
+mod secret;
 mod snapshot;
 mod stats;
 pub mod units;
@@ -18,5 +19,6 @@ pub use message::{
 pub use note::{Concern, Family, Note};
 pub use plugin::{BUILT_IN, Limits, PluginInfo, World, config_id};
 pub use record::{GrpcCall, L7Record, L7Summary, Rehearsed, rcode_description, rcode_name};
+pub use secret::{Context, Credentials, Secret, TlsEnd, context_key, contexts};
 pub use snapshot::{Reject, Remembered, Snapshot};
 pub use stats::{BindingState, BindingStats, PluginStats, ProxyStats, WorkerTurns};

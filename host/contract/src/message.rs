@@ -119,7 +119,7 @@ pub enum ToAgent {
 }
 
 /// Version of the messages in this file.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// The maps the proxy works with: who a steered flow is, addresses learned from DNS
 /// answers, and where a host service's connection or datagram wanted to go.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{EndpointId, FqdnSelector, IdentityId, L7Id, L7RuleSet, PolicyRow};
 use tidegate_wire::dns::rcode;
 
-use crate::PluginInfo;
+use crate::{Context, PluginInfo};
 
 /// Everything the proxy decides with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,11 @@ pub struct Snapshot {
     /// [`Compiled::outward`]: tidegate_policy::compiled::Compiled::outward
     #[serde(default)]
     pub outward: BTreeMap<EndpointId, Vec<PolicyRow>>,
+    /// What TLS is spoken with where it ends or begins here, by [`context_key`].
+    ///
+    /// [`context_key`]: crate::context_key
+    #[serde(default)]
+    pub contexts: BTreeMap<String, Context>,
 }
 
 impl Snapshot {

@@ -302,6 +302,7 @@ mod tests {
                 in_shadow: false,
             }],
             tls: None,
+            contexts: Default::default(),
             shadow: None,
         };
         BTreeMap::from([(1, set)])

@@ -7,6 +7,7 @@ use tidegate_policy::Source;
 use tidegate_sources::{
     News,
     folder::{PluginStamp, Scan},
+    secrets::Secrets,
 };
 
 use super::{
@@ -32,6 +33,8 @@ pub enum Event {
     Scanned(Source, Scan),
     /// A source that has objects instead of files says something.
     Told(Source, News),
+    /// The folder of certificates and keys was looked at.
+    Secrets(Secrets),
     /// A plugin file was examined.
     Examined(Examination),
     /// A plugin file could not be examined, for a reason that is not its own: it is

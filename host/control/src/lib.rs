@@ -15,6 +15,7 @@ pub mod plugins;
 pub mod problems;
 pub mod publication;
 mod readers;
+mod secrets;
 pub mod sinks;
 pub mod state;
 pub mod store;

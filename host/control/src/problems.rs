@@ -4,6 +4,7 @@ use tidegate_policy::{Origin, Problem, Severity};
 
 use super::{
     documents::{Choice, Documents},
+    secrets::{Kind, Trouble},
     view::ProblemView,
 };
 
@@ -13,6 +14,7 @@ pub struct Problems {
     documents: Vec<ProblemView>,
     folders: Vec<ProblemView>,
     bindings: Vec<ProblemView>,
+    secrets: Vec<ProblemView>,
     unknown: Option<ProblemView>,
     generation: Option<ProblemView>,
 }
@@ -61,6 +63,20 @@ impl Problems {
         replace(&mut self.bindings, found.collect());
     }
 
+    /// What is wrong with certificates and keys.
+    pub(crate) fn secrets(&mut self, troubles: &[Trouble], now_s: u64) {
+        let found = troubles.iter().map(|trouble| ProblemView {
+            severity: match trouble.kind {
+                Kind::Concern => severity(Severity::Warning),
+                Kind::LastGood | Kind::Refused => severity(Severity::Error),
+            }
+            .to_owned(),
+            last_good: trouble.kind == Kind::LastGood,
+            ..whole(&trouble.place, trouble.message.clone(), now_s)
+        });
+        replace(&mut self.secrets, found.collect());
+    }
+
     /// What may have been in force and is not known any more, and what is done about it.
     pub fn unknown(&mut self, message: Option<String>, now_s: u64) {
         replace_one(&mut self.unknown, message, now_s);
@@ -73,13 +89,18 @@ impl Problems {
 
     /// All of them, errors first.
     pub fn view(&self) -> Vec<ProblemView> {
-        let mut all: Vec<_> = [&self.folders, &self.documents, &self.bindings]
-            .into_iter()
-            .flatten()
-            .chain(&self.unknown)
-            .chain(&self.generation)
-            .cloned()
-            .collect();
+        let mut all: Vec<_> = [
+            &self.folders,
+            &self.documents,
+            &self.bindings,
+            &self.secrets,
+        ]
+        .into_iter()
+        .flatten()
+        .chain(&self.unknown)
+        .chain(&self.generation)
+        .cloned()
+        .collect();
         all.sort_by(|a, b| {
             (&a.severity, &a.file, a.line, a.column).cmp(&(&b.severity, &b.file, b.line, b.column))
         });

@@ -5,7 +5,10 @@ use std::{fmt, net::IpAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tidegate_policy::compiled::{FqdnSelector, L7Protocol, L7RuleSet};
+use tidegate_policy::{
+    compiled::{FqdnSelector, L7Protocol, L7RuleSet},
+    tls::{TlsContext, TlsContexts},
+};
 use tidegate_wire::{dns::type_name, grpc};
 
 use super::record::{FlowDirection, FlowVerdict, Party};
@@ -273,6 +276,21 @@ pub struct LiveFlow {
 
 /// An L7 rule set in words, one line per plugin and rule.
 pub fn l7_in_words(set: &L7RuleSet) -> Vec<String> {
+    if !set.contexts.is_nothing() {
+        let TlsContexts {
+            terminating,
+            originating,
+        } = &set.contexts;
+        let ended = terminating.iter().map(TlsContext::secret);
+        let ended = ended.map(|secret| format!("tls: ends here, with the secret {secret}"));
+        let begun = originating.iter().map(TlsContext::secret);
+        let begun = begun.map(|secret| format!("tls: begins here, with the secret {secret}"));
+        let inside = L7RuleSet {
+            contexts: TlsContexts::default(),
+            ..set.clone()
+        };
+        return ended.chain(begun).chain(l7_in_words(&inside)).collect();
+    }
     if let Some(tls) = &set.tls {
         let name = |name: &FqdnSelector| match name {
             FqdnSelector::MatchName(name) | FqdnSelector::MatchPattern(name) => {
@@ -362,6 +380,7 @@ mod tests {
                 in_shadow: false,
             }],
             tls: None,
+            contexts: Default::default(),
             shadow: None,
         };
         assert_eq!(
@@ -373,6 +392,7 @@ mod tests {
             http: Default::default(),
             chain: Vec::new(),
             tls: None,
+            contexts: Default::default(),
             shadow: None,
         };
         assert_eq!(

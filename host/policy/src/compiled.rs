@@ -14,6 +14,7 @@ use crate::{
     http_options::HttpOptions,
     origin::{At, Origin},
     peer::reserved,
+    tls::TlsContexts,
 };
 
 pub use crate::{
@@ -262,6 +263,9 @@ pub struct L7RuleSet {
     /// said of TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsNames>,
+    /// TLS that ends and begins at the proxy: what is read is inside of it.
+    #[serde(default, skip_serializing_if = "TlsContexts::is_nothing")]
+    pub contexts: TlsContexts,
     /// What would become of the same traffic if the documents in shadow were enforced,
     /// where that is something else. Part of the content: the kernel names one rule set
     /// per direction, and that leads to both.
@@ -390,6 +394,7 @@ mod tests {
                     in_shadow: false,
                 }],
                 tls: None,
+                contexts: Default::default(),
                 shadow: None,
             }
         };

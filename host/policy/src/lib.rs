@@ -30,6 +30,7 @@ pub mod protocol;
 pub mod rule;
 mod schema;
 mod terms;
+pub mod tls;
 mod unite;
 mod yaml;
 

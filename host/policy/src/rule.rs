@@ -10,6 +10,7 @@ use crate::{
     origin::At,
     protocol,
     terms::Direction,
+    tls::TlsContexts,
 };
 
 /// One `spec`.
@@ -129,6 +130,17 @@ pub struct PortRule {
     pub ports: Vec<Ports>,
     /// L7 rules for traffic on these ports.
     pub l7: Option<L7Rules>,
+    /// Their TLS is not the ends' own.
+    pub tls: Option<PortTls>,
+}
+
+/// TLS that ends and begins at the proxy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PortTls {
+    /// With which secrets.
+    pub contexts: TlsContexts,
+    /// What a client may ask for; anything if there are none.
+    pub names: Vec<(At, FqdnSelector)>,
 }
 
 /// A set of ports.

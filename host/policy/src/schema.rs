@@ -347,8 +347,35 @@ fn to_ports(direction: Direction, deny: bool) -> Value {
             "Names of servers that clients may ask for in TLS: a name, or a pattern like `*.example.com`.",
             list(word()),
         );
+        properties["terminatingTLS"] = tls(
+            "TLS of clients ends at the proxy, with the certificate and key of a secret; with authorities in it, clients have to show a certificate of theirs.",
+        );
+        properties["originatingTLS"] = tls(
+            "The proxy begins TLS towards the server, which has to show a certificate of the secret's authorities; with a certificate and key in it, the server is shown them.",
+        );
     }
     object(properties, &[])
+}
+
+/// A secret and its items.
+fn tls(meaning: &str) -> Value {
+    let secret = object(
+        json!({
+            "namespace": about("Default: the policy's.", word()),
+            "name": word(),
+        }),
+        &["name"],
+    );
+    let context = object(
+        json!({
+            "secret": about("A folder `NAMESPACE/NAME` below `folders.secrets`.", secret),
+            "trustedCA": about("Its item with authorities. Default: ca.crt, if it is there.", word()),
+            "certificate": about("Its item with the chain of certificates. Default: tls.crt, if it is there.", word()),
+            "privateKey": about("Its item with the key. Default: tls.key, if it is there.", word()),
+        }),
+        &["secret"],
+    );
+    about(meaning, context)
 }
 
 fn l7(direction: Direction) -> Value {

@@ -16,12 +16,13 @@ use tidegate_contract::L7Summary;
 use tidegate_contract::{Judgement, Message, Question, ToAgent};
 use tidegate_policy::http_options::HttpOptions;
 use tidegate_wire::http::{HttpHead, ResponseHead};
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::sync::mpsc;
 
 use super::{
     decide::{self, Attribution, Facts, InShadow, Side, http::Decision},
     dns::boot_seconds,
     http::{self, Inspector},
+    leg::Leg,
     outward::{self, Way},
     state::{Local, State},
 };
@@ -206,7 +207,7 @@ struct Outcome {
 }
 
 impl Inspector for Imagined<'_> {
-    async fn connect_upstream(&self) -> io::Result<TcpStream> {
+    async fn connect_upstream(&self) -> io::Result<Leg> {
         Err(io::Error::other("nobody sent this message"))
     }
 

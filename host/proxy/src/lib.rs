@@ -6,6 +6,7 @@
 //! a crate of its own, `tidegate-supervisor`.
 
 mod budget;
+mod contexts;
 mod control;
 pub mod decide;
 mod dns;
@@ -13,6 +14,7 @@ mod flow;
 mod heap;
 pub mod http;
 mod judge;
+pub mod leg;
 mod masquerade;
 mod outward;
 mod places;

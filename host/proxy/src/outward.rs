@@ -131,7 +131,9 @@ pub(super) fn unite<'l>(
     egress.open = any.plain && chain.protocol != L7Protocol::Dns;
     for id in any.sets.iter().filter(|id| **id != l7) {
         let other = local.chain(*id).ok_or_else(|| unknown(*id))?;
-        if other.protocol == chain.protocol {
+        // A connection is read in one way, and its TLS ended with one identity.
+        let alike = local.state.ended(*id) == local.state.ended(l7);
+        if other.protocol == chain.protocol && alike {
             egress.or.push(Alternative {
                 chain: other,
                 tunnels: local.state.tunnels.contains(id),

@@ -15,9 +15,11 @@ use tidegate_policy::{
     compiled::{EndpointId, IdentityId, L7Id, PolicyRow, Rehearsed},
     fqdn::Matcher,
     http_options::HttpOptions,
+    tls::TlsContexts,
 };
 
 use super::{
+    contexts::Contexts,
     decide::{Chain, Side, tls::ServerNames},
     dns::Quotas,
     masquerade::Masquerade,
@@ -65,6 +67,10 @@ pub(super) struct State {
     names: Arc<Names>,
     /// Those of the generation before; see `before`.
     names_before: Arc<Names>,
+    /// TLS that ends and begins here, by rule set.
+    ended: BTreeMap<L7Id, TlsContexts>,
+    /// What it is spoken with.
+    pub(super) contexts: Contexts,
     /// What is rehearsed of the traffic of a rule set, where that is something else.
     shadows: BTreeMap<L7Id, Rehearsed>,
     /// Plugins of the generation before. The kernel changes over a moment after the
@@ -111,6 +117,10 @@ impl State {
             let known = known.unwrap_or_else(|| Arc::new(ServerNames::new(names)));
             Some((*id, known))
         });
+        let sets = snapshot.l7.iter();
+        let ended = sets.filter(|(_, set)| !set.contexts.is_nothing());
+        let ended = ended.map(|(id, set)| (*id, set.contexts.clone()));
+        let ended_before = before.iter().flat_map(|before| before.ended.clone());
         let shadows_before = before.iter().flat_map(|before| &before.shadows);
         // An id means the same content for ever.
         let before_it = before.iter().flat_map(|before| &before.tunnels);
@@ -129,6 +139,8 @@ impl State {
                 .collect(),
             names: Arc::new(names.collect()),
             names_before,
+            ended: ended_before.chain(ended).collect(),
+            contexts: Contexts::new(snapshot, before.map(|before| &before.contexts)),
             generation: snapshot.generation,
             identities: identities.collect(),
             fqdn: fqdn
@@ -166,6 +178,11 @@ impl State {
         self.names.get(&set).or_else(before).map(AsRef::as_ref)
     }
 
+    /// The TLS that ends and begins here, if the rule set says so.
+    pub(super) fn ended(&self, set: L7Id) -> Option<&TlsContexts> {
+        self.ended.get(&set)
+    }
+
     /// The same decisions, with tables from another agent.
     pub(super) fn with_tables(&self, tables: Arc<Tables>) -> Self {
         self.with(self.plugins.clone(), tables)
@@ -190,6 +207,8 @@ impl State {
             http: self.http.clone(),
             names: self.names.clone(),
             names_before: self.names_before.clone(),
+            ended: self.ended.clone(),
+            contexts: self.contexts.clone(),
             shadows: self.shadows.clone(),
             plugins,
             before: self.before.clone(),

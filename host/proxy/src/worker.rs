@@ -231,7 +231,13 @@ async fn overdue(activity: &Activity) {
 async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
     let _ = client.set_nodelay(true);
     keep_alive(&client);
-    match flow.reading() {
+    let reading = flow.reading();
+    if let Reading::As(inside) = reading
+        && let Some(ends) = flow.ends()
+    {
+        return tls::within::serve(client, flow, activity, ends, inside).await;
+    }
+    match reading {
         Reading::As(L7Protocol::Http) => http::serve(client, flow, activity).await,
         Reading::As(L7Protocol::Dns) => dns::serve(client, flow, activity.budget()).await,
         Reading::As(L7Protocol::Stream) => match flow.asks_for_server_name() {
@@ -253,12 +259,12 @@ async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
 }
 
 /// Copies both ways, half-closes and failures included, until both ends have closed.
-async fn carry(mut client: TcpStream, flow: &FlowContext, activity: &Activity) {
+async fn carry(client: TcpStream, flow: &FlowContext, activity: &Activity) {
     match flow.connect_upstream().await {
-        Ok(mut upstream) => {
+        Ok(upstream) => {
             let settled = Settled::default();
             let passes = || stays_unread(flow, &settled);
-            http::carry(&mut client, &mut upstream, activity.budget(), passes).await;
+            http::carry(client, upstream, activity.budget(), passes).await;
         }
         Err(error) => {
             tracing::debug!(destination = %flow.destination, %error, "upstream unreachable");
@@ -395,8 +401,7 @@ mod tests {
             let budget = crate::budget::Budget::default();
             let passes = || stays_unread(&flow, &settled);
             let carried = async {
-                let (mut accepted, mut upstream) = (accepted, upstream);
-                http::carry(&mut accepted, &mut upstream, &budget, passes).await;
+                http::carry(accepted, upstream, &budget, passes).await;
             };
             let both = async { tokio::join!(carried, said) };
             let ended = tokio::time::timeout(Duration::from_secs(10), both).await;

@@ -25,13 +25,22 @@ pub struct Certificate {
 ///
 /// If openssl does not.
 pub fn certificate(dir: &Path, names: &[&str]) -> anyhow::Result<Certificate> {
+    make(dir, names, |_| {})
+}
+
+fn make(
+    dir: &Path,
+    names: &[&str],
+    more: impl FnOnce(&mut Command),
+) -> anyhow::Result<Certificate> {
     fs::create_dir_all(dir)?;
     let made = Certificate {
         certificate: dir.join("tls.crt"),
         key: dir.join("tls.key"),
     };
     let names: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
-    let output = Command::new("openssl")
+    let mut openssl = Command::new("openssl");
+    openssl
         .args([
             "req",
             "-x509",
@@ -45,15 +54,37 @@ pub fn certificate(dir: &Path, names: &[&str]) -> anyhow::Result<Certificate> {
         .arg("-out")
         .arg(&made.certificate)
         .arg("-keyout")
-        .arg(&made.key)
-        .output()
-        .context("cannot run openssl")?;
+        .arg(&made.key);
+    more(&mut openssl);
+    let output = openssl.output().context("cannot run openssl")?;
     ensure!(
         output.status.success(),
         "openssl: {}",
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(made)
+}
+
+/// Makes an authority, in a folder.
+///
+/// # Errors
+///
+/// If openssl does not.
+pub fn authority(dir: &Path) -> anyhow::Result<Certificate> {
+    certificate(dir, &["authority.example"])
+}
+
+/// Makes a certificate for these names that the authority has signed, in a folder.
+///
+/// # Errors
+///
+/// If openssl does not.
+pub fn signed(by: &Certificate, dir: &Path, names: &[&str]) -> anyhow::Result<Certificate> {
+    make(dir, names, |openssl| {
+        openssl.arg("-CA").arg(&by.certificate);
+        openssl.arg("-CAkey").arg(&by.key);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    })
 }
 
 /// nginx on `port` of both families, with TLS 1.0 to 1.3 and HTTP/2. It answers with the
@@ -64,8 +95,26 @@ pub fn certificate(dir: &Path, names: &[&str]) -> anyhow::Result<Certificate> {
 ///
 /// If it does not listen in time.
 pub fn nginx(place: &Place, port: u16, dir: &Path) -> anyhow::Result<Running> {
-    let home = dir.join(format!("nginx-tls-{}-{port}", place.name()));
-    let made = certificate(&home, &["api.example", "*.shop.example"])?;
+    let made = certificate(&home(place, port, dir), &["api.example", "*.shop.example"])?;
+    let old = "ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3;
+        ssl_ciphers ALL:@SECLEVEL=0;
+        ssl_ecdh_curve secp521r1;";
+    nginx_with(place, port, dir, (&made, old))
+}
+
+/// As [`nginx`], with this certificate, and these lines of its configuration.
+///
+/// # Errors
+///
+/// If it does not listen in time.
+pub fn nginx_with(
+    place: &Place,
+    port: u16,
+    dir: &Path,
+    (made, lines): (&Certificate, &str),
+) -> anyhow::Result<Running> {
+    let home = home(place, port, dir);
+    fs::create_dir_all(&home)?;
     let (home_text, certificate, key) = (
         home.display(),
         made.certificate.display(),
@@ -92,13 +141,15 @@ http {{
         listen [::]:{port} ssl http2;
         ssl_certificate {certificate};
         ssl_certificate_key {key};
-        ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3;
-        ssl_ciphers ALL:@SECLEVEL=0;
-        ssl_ecdh_curve secp521r1;
+        {lines}
         location / {{ return 200 "$ssl_server_name $ssl_protocol $server_protocol\n"; }}
     }}
 }}
 "#
     );
     start_nginx(place, &format!("nginx-tls-{port}"), (&home, &config), port)
+}
+
+fn home(place: &Place, port: u16, dir: &Path) -> PathBuf {
+    dir.join(format!("nginx-tls-{}-{port}", place.name()))
 }

@@ -33,4 +33,5 @@ mod shadow;
 mod shop;
 mod steering;
 mod tls;
+mod tls_ended;
 mod tunnels;

@@ -28,6 +28,7 @@ use super::{
     problems::Problems,
     publication::{ForProxy, InForce, Outcome, Publication},
     readers::Rows,
+    secrets::Secrets,
     sinks::{Kernel, KernelStatus, Sinks},
     store::Store,
     view::{ProxyView, View},
@@ -61,6 +62,7 @@ pub struct Control<K> {
     folders: BTreeMap<Source, FolderSource>,
     plugins: Plugins,
     bindings: Bindings,
+    secrets: Secrets,
     node_addresses: Vec<IpAddr>,
     node_devices: NodeDevices,
     problems: Problems,
@@ -172,6 +174,7 @@ impl<K: Kernel> Control<K> {
             folders: folders(&past.origins),
             plugins: Plugins::new(built_in, past.plugins),
             bindings: Bindings::new(past.bindings),
+            secrets: Secrets::default(),
             settings,
             kernel,
             store,
@@ -284,6 +287,10 @@ impl<K: Kernel> Control<K> {
             Event::Told(source, news) => {
                 let delta = self.documents.news(source, news);
                 return self.changed(&delta);
+            }
+            Event::Secrets(scan) => {
+                self.secrets.look(scan);
+                self.dirty = true;
             }
             Event::Examined(examination) => {
                 match &examination.outcome {

@@ -29,8 +29,14 @@ impl<K: Kernel> Control<K> {
             return Ok(None);
         };
         let (plugins, mut artifacts) = self.plugin_set();
+        let now = Duration::from_secs(seconds_now());
+        let contexts = self.secrets.contexts(&compiled.l7, now);
+        self.problems.secrets(&self.secrets.troubles, seconds_now());
         let unchanged = self.published.as_ref().is_some_and(|published| {
-            *published.compiled == compiled && published.for_proxy.snapshot.plugins == plugins
+            let snapshot = &published.for_proxy.snapshot;
+            *published.compiled == compiled
+                && snapshot.plugins == plugins
+                && snapshot.contexts == contexts
         });
         if unchanged {
             self.problems.generation(None, seconds_now());
@@ -63,6 +69,7 @@ impl<K: Kernel> Control<K> {
             reject: self.settings.reject,
             audit: self.settings.audit,
             outward: compiled.outward(),
+            contexts,
             ..Snapshot::default()
         };
         // Until the kernel flips, flows still carry rule sets of the generation before;

@@ -15,6 +15,7 @@ use crate::{
     peer::{Peer, PeerKind},
     rule::{L7Rules, Peers, PortRange, PortRule, Ports, Spec, Traffic},
     terms::{Direction, IdentityId, RuleId},
+    tls::TlsContexts,
 };
 
 /// Where a rule was written, by the number it holds.
@@ -65,6 +66,7 @@ pub(super) struct Clause {
     /// Ports; `None` means all of all protocols.
     pub(super) ports: Option<Vec<Ports>>,
     pub(super) l7: Option<L7Clause>,
+    pub(super) tls: Option<TlsClause>,
     /// Index of its spec.
     spec: usize,
     /// Index of its rule, for who is selected.
@@ -87,11 +89,27 @@ impl Clause {
         &self.policy.specs[self.spec].rules[self.rule].peers
     }
 
+    /// Names that a client may ask for, if it lists some.
+    pub(super) fn server_names(&self) -> Option<&[(RuleId, FqdnSelector)]> {
+        match (&self.l7, &self.tls) {
+            (Some(L7Clause::ServerNames(names)), _) => Some(names),
+            (_, Some(tls)) if !tls.names.is_empty() => Some(&tls.names),
+            _ => None,
+        }
+    }
+
     /// Does it name ports of the peer?
     pub(super) fn names_ports_of_peers(&self) -> bool {
         let is_name = |ports: &Ports| matches!(ports.range, PortRange::Named(_));
         self.direction == Direction::Egress && self.ports.iter().flatten().any(is_name)
     }
+}
+
+/// TLS that ends and begins at the proxy, with the names a client may ask for.
+#[derive(Debug)]
+pub(super) struct TlsClause {
+    pub(super) contexts: TlsContexts,
+    pub(super) names: Vec<(RuleId, FqdnSelector)>,
 }
 
 /// L7 rules of a clause, each with its number.
@@ -330,7 +348,7 @@ fn flatten(
 ) -> Result<Vec<Clause>, Exhausted> {
     let mut clauses = Vec::new();
     for (position, rule) in policy.specs[index].rules.iter().enumerate() {
-        let clause = |id, at: &At, ports, l7| Clause {
+        let clause = |id, at: &At, ports, (l7, tls)| Clause {
             id,
             direction: rule.direction,
             deny: rule.deny,
@@ -338,16 +356,20 @@ fn flatten(
             rule: position,
             ports,
             l7,
+            tls,
             policy: policy.clone(),
             at: at.clone(),
         };
         match &rule.traffic {
-            Traffic::All => clauses.push(clause(register.id(&rule.at)?, &rule.at, None, None)),
+            Traffic::All => {
+                clauses.push(clause(register.id(&rule.at)?, &rule.at, None, (None, None)))
+            }
             Traffic::Of(items) => {
                 for item in items {
                     let id = register.id(&item.at)?;
                     let l7 = flatten_l7(item, register)?;
-                    clauses.push(clause(id, &item.at, Some(item.ports.clone()), l7));
+                    let tls = flatten_tls(item, register)?;
+                    clauses.push(clause(id, &item.at, Some(item.ports.clone()), (l7, tls)));
                 }
             }
         }
@@ -368,6 +390,19 @@ fn flatten_l7(item: &PortRule, register: &mut Register<'_>) -> Result<Option<L7C
             rules: number(rules, register)?,
         }),
     })
+}
+
+fn flatten_tls(
+    item: &PortRule,
+    register: &mut Register<'_>,
+) -> Result<Option<TlsClause>, Exhausted> {
+    let Some(tls) = &item.tls else {
+        return Ok(None);
+    };
+    Ok(Some(TlsClause {
+        contexts: tls.contexts.clone(),
+        names: number(&tls.names, register)?,
+    }))
 }
 
 fn number<T: Clone>(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use super::{
-    clause::{Clause, FlatBinding, L7Clause},
+    clause::{Clause, FlatBinding, L7Clause, TlsClause},
     rows::Speaker,
     server_names,
 };
@@ -19,6 +19,7 @@ use crate::{
     origin::At,
     problem::Problem,
     terms::{L7Id, RuleId},
+    tls::{TlsContext, TlsContexts},
 };
 
 /// Name of the built-in HTTP matcher.
@@ -256,8 +257,10 @@ impl Context<'_> {
                 found.add(clause, *exact, self.plugins)?;
             }
         }
+        found.agree()?;
         let tls = found.server_names();
-        let Some(protocol) = found.protocol.or(bound.first().map(|b| b.binding.protocol)) else {
+        let of_bindings = bound.first().map(|b| b.binding.protocol);
+        let Some(protocol) = found.protocol().or(of_bindings).or(found.opaque()) else {
             return Ok(Settled::plain(Verdict::Allow, allowed));
         };
         let mut chain: Vec<PluginUse> = found.plugin().into_iter().collect();
@@ -265,6 +268,9 @@ impl Context<'_> {
         for bound in &bound {
             if bound.binding.protocol != protocol {
                 return Err(Box::new(binding_conflict(bound, protocol)));
+            }
+            if found.ends.is_some() && protocol != L7Protocol::Http {
+                return Err(Box::new(not_inside(bound)));
             }
             http = http.and(bound.binding.http);
             let Some(plugin) = &bound.binding.plugin else {
@@ -292,6 +298,7 @@ impl Context<'_> {
                 chain,
                 http,
                 tls,
+                contexts: found.contexts,
                 shadow: None,
             }),
         })
@@ -306,6 +313,11 @@ struct Gathered<'p> {
     protocol: Option<L7Protocol>,
     /// Name of the plugin that reads the rules, once one has rules.
     reader: Option<&'p str>,
+    /// TLS that ends and begins at the proxy, and the first clause that says so.
+    contexts: TlsContexts,
+    ends: Option<&'p Clause>,
+    /// Rules of requests meet names of servers: only where TLS ends can both be asked.
+    unless_ended: Option<Box<Problem>>,
     http: Vec<(RuleId, &'p HttpRule)>,
     dns: Vec<(RuleId, &'p FqdnSelector)>,
     kafka: Vec<(RuleId, &'p KafkaRule)>,
@@ -317,6 +329,8 @@ struct Gathered<'p> {
     open_port: bool,
     /// A clause allows everything, perhaps on all ports.
     open: bool,
+    /// The same, and does not end its TLS: then no name is asked for either.
+    open_unended: bool,
 }
 
 impl<'p> Gathered<'p> {
@@ -326,16 +340,28 @@ impl<'p> Gathered<'p> {
         exact: bool,
         plugins: &BTreeMap<String, L7Protocol>,
     ) -> Result<(), Box<Problem>> {
+        if let Some(tls) = &clause.tls {
+            self.end(clause, tls)?;
+        }
         let (reader, protocol) = match &clause.l7 {
             None => {
                 self.open = true;
+                self.open_unended |= clause.tls.is_none();
                 self.open_port |= exact;
+                return Ok(());
+            }
+            Some(L7Clause::ServerNames(names)) => {
+                self.rule.get_or_insert(clause.id);
+                extend(&mut self.names, names);
+                if let Some(reader) = self.reader {
+                    self.unless_ended
+                        .get_or_insert_with(|| rule_conflict(clause, reader, TLS));
+                }
                 return Ok(());
             }
             Some(L7Clause::Http(_)) => (HTTP, L7Protocol::Http),
             Some(L7Clause::Dns(_)) => (DNS, L7Protocol::Dns),
             Some(L7Clause::Kafka(_)) => (KAFKA, L7Protocol::Stream),
-            Some(L7Clause::ServerNames(_)) => (TLS, L7Protocol::Stream),
             Some(L7Clause::Plugin { at, name, .. }) => match plugins.get(name) {
                 Some(protocol) => (name.as_str(), *protocol),
                 None => return Err(unknown_plugin(clause, at, name)),
@@ -346,6 +372,10 @@ impl<'p> Gathered<'p> {
         {
             return Err(rule_conflict(clause, other, reader));
         }
+        if !self.names.is_empty() {
+            self.unless_ended
+                .get_or_insert_with(|| rule_conflict(clause, TLS, reader));
+        }
         self.reader = Some(reader);
         self.protocol = Some(protocol);
         self.rule.get_or_insert(clause.id);
@@ -353,11 +383,74 @@ impl<'p> Gathered<'p> {
             Some(L7Clause::Http(rules)) => extend(&mut self.http, rules),
             Some(L7Clause::Dns(rules)) => extend(&mut self.dns, rules),
             Some(L7Clause::Kafka(rules)) => extend(&mut self.kafka, rules),
-            Some(L7Clause::ServerNames(names)) => extend(&mut self.names, names),
             Some(L7Clause::Plugin { rules, .. }) => extend(&mut self.custom, rules),
-            None => {}
+            Some(L7Clause::ServerNames(_)) | None => {}
         }
         Ok(())
+    }
+
+    /// The clause ends TLS: with what the others do, as far as they say something of it.
+    fn end(&mut self, clause: &'p Clause, tls: &'p TlsClause) -> Result<(), Box<Problem>> {
+        self.rule.get_or_insert(clause.id);
+        self.ends.get_or_insert(clause);
+        extend(&mut self.names, &tls.names);
+        let TlsContexts {
+            terminating,
+            originating,
+        } = &tls.contexts;
+        for (key, known, own) in [
+            (
+                "terminatingTLS",
+                &mut self.contexts.terminating,
+                terminating,
+            ),
+            (
+                "originatingTLS",
+                &mut self.contexts.originating,
+                originating,
+            ),
+        ] {
+            match (&*known, own) {
+                (None, Some(own)) => *known = Some(own.clone()),
+                (Some(known), Some(own)) if known != own => {
+                    return Err(context_conflict(clause, key, known, own));
+                }
+                (_, None) | (Some(_), Some(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What cannot be asked of one connection at once contradicts itself.
+    fn agree(&mut self) -> Result<(), Box<Problem>> {
+        if self.contexts.terminating.is_none()
+            && let Some(problem) = self.unless_ended.take()
+        {
+            return Err(problem);
+        }
+        let Some(ends) = self.ends else {
+            return Ok(());
+        };
+        if let (Some(reader), Some(L7Protocol::Dns | L7Protocol::Stream)) =
+            (self.reader, self.protocol)
+        {
+            return Err(rule_conflict(ends, reader, "TLS"));
+        }
+        if self.contexts.terminating.is_none() && !self.names.is_empty() {
+            return Err(rule_conflict(ends, TLS, "originatingTLS"));
+        }
+        Ok(())
+    }
+
+    /// How the rules want the bytes read.
+    fn protocol(&self) -> Option<L7Protocol> {
+        let asks = !self.names.is_empty() && self.contexts.terminating.is_none();
+        self.protocol.or(asks.then_some(L7Protocol::Stream))
+    }
+
+    /// Nothing reads the bytes, but they do not pass as they are.
+    fn opaque(&self) -> Option<L7Protocol> {
+        self.ends.map(|_| L7Protocol::Stream)
     }
 
     /// Does some rule change headers?
@@ -367,7 +460,7 @@ impl<'p> Gathered<'p> {
 
     /// The names a client may ask for; `None` if it may ask for any, or for nothing.
     fn server_names(&self) -> Option<TlsNames> {
-        let asks = !self.names.is_empty() && !self.open && !self.unrestricted;
+        let asks = !self.names.is_empty() && !self.open_unended && !self.unrestricted;
         asks.then(|| TlsNames {
             names: self.names.iter().map(|(_, name)| (*name).clone()).collect(),
             rules: numbers(&self.names),
@@ -377,7 +470,7 @@ impl<'p> Gathered<'p> {
     /// The plugin that applies the rules; `None` if everything is allowed anyway, or none
     /// is needed.
     fn plugin(&self) -> Option<PluginUse> {
-        let reader = self.reader.filter(|reader| *reader != TLS)?;
+        let reader = self.reader?;
         let (open, config, rules) = match self.protocol? {
             // A plain allow opens HTTP whatever ports it covers, but DNS only where it
             // names the same port: Cilium's proxy looks at the filters of that port alone.
@@ -476,6 +569,35 @@ fn rule_conflict(clause: &Clause, other: &str, own: &str) -> Box<Problem> {
         "a connection is read as one of them: give each a port of its own, or let them be about \
          different peers",
     ))
+}
+
+fn context_conflict(
+    clause: &Clause,
+    key: &str,
+    other: &TlsContext,
+    own: &TlsContext,
+) -> Box<Problem> {
+    let say = |context: &TlsContext| {
+        let [ca, chain, key] = context.items().map(|(item, _)| item);
+        format!("{} ({ca}, {chain}, {key})", context.secret())
+    };
+    Box::new(clause.meta().problem(
+        &clause.at,
+        format!(
+            "`{key}` with {} meets one with {} on the same port for the same peer",
+            say(own),
+            say(other)
+        ),
+        "a connection has one: use the same secret, or let the rules be about different peers",
+    ))
+}
+
+fn not_inside(bound: &FlatBinding) -> Problem {
+    bound.binding.meta.problem(
+        &bound.binding.protocol_at,
+        "TLS ends at the proxy on this port, and of what is inside only HTTP is read".to_owned(),
+        "bind with protocol http, or to another port",
+    )
 }
 
 fn binding_conflict(bound: &FlatBinding, protocol: L7Protocol) -> Problem {

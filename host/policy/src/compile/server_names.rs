@@ -5,7 +5,7 @@
 //! traffic (`mergePortProto`). So a plain rule for the very same peers and port opens nothing
 //! beside them. One for other peers, or for more ports, opens what it says.
 
-use super::clause::{Clause, L7Clause};
+use super::clause::Clause;
 use crate::{
     protocol,
     rule::{PeerSelector, Peers},
@@ -13,13 +13,13 @@ use crate::{
 
 /// Is the clause without a say, because others ask names of the same peers on the same port?
 pub(super) fn silence(spoken: &[(&Clause, bool)], clause: &Clause) -> bool {
-    if clause.l7.is_some() {
+    if clause.l7.is_some() || clause.tls.is_some() {
         return false;
     }
     let names: Vec<&Clause> = spoken
         .iter()
         .map(|(other, _)| *other)
-        .filter(|other| matches!(other.l7, Some(L7Clause::ServerNames(_))))
+        .filter(|other| other.server_names().is_some())
         .filter(|other| have_a_port_in_common(clause, other))
         .collect();
     match clause.peers() {

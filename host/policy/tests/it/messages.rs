@@ -581,7 +581,53 @@ fn server_names() {
             "serverNames: [api.example], rules: {http: [{path: /}]}",
         ),
         &[
-            "p.yaml:7:15: spec.ingress[0].toPorts[0]: L7 rules beside `serverNames` would have to read what is encrypted, which is not supported; take one of them out",
+            "p.yaml:7:15: spec.ingress[0].toPorts[0]: L7 rules beside `serverNames` would have to read what is encrypted; take one of them out, or write `terminatingTLS` beside them",
+        ],
+    );
+    let ends = |rest: &str| {
+        with(
+            tcp,
+            &format!("terminatingTLS: {{secret: {{name: web}}}}, {rest}"),
+        )
+    };
+    check_ingress(
+        &ends("serverNames: [api.example], rules: {http: [{path: /}]}"),
+        &[],
+    );
+    check_ingress(
+        &ends("originatingTLS: {secret: {namespace: a, name: ca}}"),
+        &[],
+    );
+    check_ingress(
+        &with(
+            tcp,
+            "terminatingTLS: {secret: {name: ../web}, certificate: a/b, key: x}",
+        ),
+        &[
+            "p.yaml:7:119: spec.ingress[0].toPorts[0].terminatingTLS.key: no such field (x); known here: secret, trustedCA, certificate, privateKey",
+            "p.yaml:7:87: spec.ingress[0].toPorts[0].terminatingTLS.secret.name: no name of a secret, or of something in one (../web); letters, digits, `-`, `_` and `.`, at most 253",
+            "p.yaml:7:109: spec.ingress[0].toPorts[0].terminatingTLS.certificate: no name of a secret, or of something in one (a/b); letters, digits, `-`, `_` and `.`, at most 253",
+        ],
+    );
+    check_ingress(
+        &with(
+            tcp,
+            "originatingTLS: {secret: {name: ca}}, serverNames: [api.example]",
+        ),
+        &[
+            "p.yaml:7:106: spec.ingress[0].toPorts[0].serverNames: clients have to speak TLS to ask for a name, and `originatingTLS` alone begins it for those that do not; write `terminatingTLS` too, or take one of them out",
+        ],
+    );
+    check_ingress(
+        &ends("rules: {kafka: [{topic: a}]}"),
+        &[
+            "p.yaml:7:101: spec.ingress[0].toPorts[0].rules: of what is inside of TLS only HTTP is read; write http rules, or leave `rules` out",
+        ],
+    );
+    check_ingress(
+        &with("{port: '443'}", "terminatingTLS: {secret: {name: web}}"),
+        &[
+            "p.yaml:7:24: spec.ingress[0].toPorts[0].ports[0]: TLS is spoken over TCP only; write protocol: TCP",
         ],
     );
 }

@@ -114,6 +114,10 @@ fn spec() -> Value {
             let tls = json!([{"port": "443", "protocol": "TCP"}]);
             let names = json!(["api.example.com", "**.example.org"]);
             all.push(json!({"toPorts": [{"ports": tls, "serverNames": names}]}));
+            let context = json!({"secret": {"namespace": "shop", "name": "web"},
+                "trustedCA": "ca.crt", "certificate": "tls.crt", "privateKey": "tls.key"});
+            all.push(json!({"toPorts": [{"ports": tls, "terminatingTLS": context,
+                "originatingTLS": context, "rules": {"http": http}}]}));
         }
         if peer == "to" && !deny {
             all.push(json!({"toFQDNs": [{"matchPattern": "*.example.com"}]}));

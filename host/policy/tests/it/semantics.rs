@@ -1023,3 +1023,111 @@ fn server_names_unite_as_in_cilium() {
         "{problems:?}"
     );
 }
+
+/// TLS that ends at the proxy does so for all that is allowed to the same peer; rules of
+/// requests are inside of it, and what contradicts itself is refused.
+#[test]
+fn ended_tls_unites_as_in_cilium() {
+    let rule = |peers: &str, rest: &str| {
+        format!(
+            "ingress: [{{{peers}toPorts: [{{ports: [{{port: '443', protocol: TCP}}]{rest}}}]}}]"
+        )
+    };
+    let client = "fromEndpoints: [{matchLabels: {app: client}}], ";
+    let web = ", terminatingTLS: {secret: {name: web}}";
+    let http = ", rules: {http: [{path: /}]}";
+    let names = ", serverNames: [api.example]";
+    let compiled = |rules: &[String]| {
+        let mut input = Input::default();
+        let policies = rules.iter().enumerate();
+        let policies = policies.map(|(n, rule)| policy(&format!("p{n}"), rule));
+        read(
+            &mut input,
+            "t.yaml",
+            &(endpoints() + &policies.collect::<String>()),
+        );
+        compile(&input, &mut Ids::default())
+    };
+    // Names, requests and secrets of the rule set for the client.
+    let said = |rules: &[String]| {
+        let compiled = compiled(rules).expect("compiled");
+        let sets: Vec<_> = compiled.l7.values().collect();
+        assert_eq!(sets.len(), 1, "{sets:?}");
+        let set = sets[0];
+        let names = set.tls.as_ref().map_or(0, |tls| tls.names.len());
+        let secrets = [&set.contexts.terminating, &set.contexts.originating];
+        let secrets = secrets.map(|context| context.as_ref().map(|context| context.secret()));
+        (set.protocol.name(), names, set.chain.len(), secrets)
+    };
+    let ended = [Some("a/web".to_owned()), None];
+    let one = |rest: &str| rule(client, rest);
+    for (rules, expected) in [
+        (vec![one(web)], ("stream", 0, 0, ended.clone())),
+        (
+            vec![one(&[web, http].concat())],
+            ("http", 0, 1, ended.clone()),
+        ),
+        (
+            vec![one(&[web, names, http].concat())],
+            ("http", 1, 1, ended.clone()),
+        ),
+        (
+            vec![one(&[web, names].concat())],
+            ("stream", 1, 0, ended.clone()),
+        ),
+        // Several rules about the same peer.
+        (vec![one(web), one(http)], ("http", 0, 0, ended.clone())),
+        (
+            vec![one(&[web, http].concat()), one(names)],
+            ("http", 1, 1, ended.clone()),
+        ),
+        (
+            vec![one(names), one(&[web, http].concat())],
+            ("http", 1, 1, ended.clone()),
+        ),
+        (
+            vec![one(&[web, http].concat()), one("")],
+            ("http", 0, 0, ended.clone()),
+        ),
+        (
+            vec![
+                one(&[web, http].concat()),
+                one(", originatingTLS: {secret: {name: ca}}"),
+            ],
+            (
+                "http",
+                0,
+                0,
+                [Some("a/web".to_owned()), Some("a/ca".to_owned())],
+            ),
+        ),
+    ] {
+        assert_eq!(said(&rules), expected, "{rules:?}");
+    }
+    let other = ", terminatingTLS: {secret: {namespace: b, name: web}}";
+    let begun = ", originatingTLS: {secret: {name: ca}}";
+    for (rules, message) in [
+        (
+            vec![one(web), one(other)],
+            "`terminatingTLS` with b/web (ca.crt, tls.crt, tls.key) meets one with a/web",
+        ),
+        (
+            vec![one(begun), one(names)],
+            "originatingTLS rules meet tls rules",
+        ),
+        (
+            vec![one(web), one(", rules: {kafka: [{topic: a}]}")],
+            "TLS rules meet kafka rules",
+        ),
+        (
+            vec![one(begun), one(names), one(http)],
+            "http rules meet tls rules",
+        ),
+    ] {
+        let problems = compiled(&rules).expect_err("a conflict");
+        let found = problems
+            .iter()
+            .any(|problem| problem.message.contains(message));
+        assert!(found, "{rules:?}: {problems:?}");
+    }
+}

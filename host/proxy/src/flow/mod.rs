@@ -23,6 +23,7 @@ use tidegate_policy::compiled::{L7Protocol, RuleId};
 use tokio::net::TcpStream;
 
 use self::facts::{Asked, FlowFacts, Origin};
+pub(super) use self::tls::Ends;
 use super::{
     decide::{Attribution, Chain, Facts, InShadow, Side},
     dns::boot_seconds,
@@ -189,9 +190,26 @@ impl FlowContext {
         let Ok(sides) = self.refresh(&local).and_then(|()| self.sides(&local)) else {
             return Reading::Unknown;
         };
-        let chains = sides.iter().filter_map(|side| side.chain);
-        let mut protocols = chains.map(|chain| chain.protocol);
-        match (protocols.next(), protocols.next()) {
+        let state = &local.state;
+        let all = || sides.iter().filter_map(|side| side.chain);
+        let ended = |chain: &&Chain| state.ended(chain.id);
+        let terminates = all().filter_map(|chain| ended(&chain)?.terminating.as_ref());
+        let terminates = terminates.count() > 0;
+        // What ends TLS, or asks for names before it is ended, does not say what is inside.
+        let indifferent = |chain: &Chain| {
+            let opaque = chain.protocol == L7Protocol::Stream && chain.filters.is_empty();
+            opaque && (terminates || ended(&chain).is_some())
+        };
+        let mut protocols: Vec<_> = all()
+            .map(|chain| (indifferent(chain), chain.protocol))
+            .collect();
+        // What says something of it is first.
+        protocols.sort_by_key(|(indifferent, _)| *indifferent);
+        let loose = protocols
+            .get(1)
+            .is_some_and(|(indifferent, _)| *indifferent);
+        let mut protocols = protocols.into_iter().map(|(_, protocol)| protocol);
+        match (protocols.next(), protocols.next().filter(|_| !loose)) {
             (None, _) => Reading::Opaque,
             (Some(one), Some(other)) if one != other => Reading::Contradiction,
             (Some(protocol), _) => Reading::As(protocol),

@@ -106,6 +106,7 @@ fn what_is_in_shadow_is_told_of_a_request_that_is_read() {
         http: Default::default(),
         chain: Vec::new(),
         tls: None,
+        contexts: Default::default(),
         shadow: Some(shadow),
     };
     let mut snapshot = snapshot(1);

@@ -12,6 +12,7 @@ use crate::{
     state::Local,
 };
 use tidegate_policy::compiled::L7Id;
+use tidegate_tls::{Originator, Terminator};
 
 impl Listed for Local {
     fn names_of(&self, set: L7Id) -> Option<&ServerNames> {
@@ -19,7 +20,46 @@ impl Listed for Local {
     }
 }
 
+/// What TLS of a connection ends and begins with here, or why it cannot.
+pub(crate) struct Ends {
+    pub(crate) terminator: Option<Result<Terminator, String>>,
+    pub(crate) originator: Option<Result<Originator, String>>,
+    /// What its rules refuse for the name it asks for is only reported.
+    pub(crate) audit: bool,
+}
+
 impl FlowContext {
+    /// Does its TLS end or begin here? `None`: it does not.
+    pub(crate) fn ends(&self) -> Option<Ends> {
+        self.with_sides(
+            |local, sides, _| {
+                let chains = sides.iter().filter_map(|side| side.chain);
+                let mut said = chains.filter_map(|chain| local.state.ended(chain.id));
+                let (first, second) = (said.next()?, said.next());
+                let contexts = &local.state.contexts;
+                let terminator = first.terminating.as_ref();
+                let originator = first.originating.as_ref();
+                let mut ends = Ends {
+                    terminator: terminator.map(|context| contexts.terminator(context)),
+                    originator: originator.map(|context| contexts.originator(context)),
+                    audit: sides.iter().all(|side| side.audit),
+                };
+                if second.is_some_and(|second| second != first) {
+                    let why = "egress and ingress policy end TLS with different secrets";
+                    ends.originator = Some(Err(why.to_owned()));
+                }
+                Some(ends)
+            },
+            |why, _| {
+                Some(Ends {
+                    terminator: None,
+                    originator: Some(Err(why)),
+                    audit: false,
+                })
+            },
+        )
+    }
+
     /// Do its rules ask which server the client wants, and is that only reported? `None`:
     /// they do not ask.
     pub(crate) fn asks_for_server_name(&self) -> Option<bool> {

@@ -1,10 +1,12 @@
 //! How a connection ends, as its peer sees it: in order, with a FIN, or cut off, with a
 //! RST. What broke off on one leg must not look complete on the other.
 
-use std::{cell::RefCell, io, os::fd::AsRawFd as _, time::Duration};
+use std::{cell::RefCell, future::poll_fn, io, pin::Pin, time::Duration};
 
-use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt::Linger};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use nix::sys::socket::{setsockopt, sockopt::Linger};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+
+use crate::leg::OnSocket;
 
 /// How long the end of a connection may take in all.
 const LINGER: Duration = Duration::from_secs(30);
@@ -16,24 +18,27 @@ const HEARD_OUT: u64 = 64 << 20;
 
 /// Whatever happens from now on, the peer sees the connection cut off, until [`in_order`]
 /// is called: also if this process is killed.
-pub(crate) fn cut_off(stream: &TcpStream) {
+pub(crate) fn cut_off(stream: &impl OnSocket) {
     // What fails here has ended already.
-    let _ = stream.set_zero_linger();
+    let _ = stream.on_socket(|socket| socket.set_zero_linger());
 }
 
 /// Takes [`cut_off`] back: all was said.
-pub(crate) fn in_order(stream: &TcpStream) {
+pub(crate) fn in_order(stream: &impl OnSocket) {
     let off = libc::linger {
         l_onoff: 0,
         l_linger: 0,
     };
     // As above.
-    let _ = setsockopt(stream, Linger, &off);
+    let _ = stream.on_socket(|socket| setsockopt(socket, Linger, &off));
 }
 
 /// Sends `bytes`, ends our side, and hears the client out within bounds: bytes left
 /// unread would be answered by a reset, which could cost it our last answer.
-pub(crate) async fn last_words(client: &mut TcpStream, bytes: &[u8]) {
+pub(crate) async fn last_words(
+    client: &mut (impl OnSocket + AsyncRead + AsyncWrite + Unpin),
+    bytes: &[u8],
+) {
     in_order(client);
     let end = async {
         client.write_all(bytes).await?;
@@ -57,31 +62,13 @@ thread_local! {
 }
 
 /// Reads and forgets; how much. 0 at the end.
-async fn hear(peer: &TcpStream) -> io::Result<usize> {
-    loop {
-        peer.readable().await?;
-        match FORGOTTEN.with_borrow_mut(|forgotten| peer.try_read(forgotten)) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            read => return read,
-        }
-    }
-}
-
-/// What a peer did that owes us nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unasked {
-    /// It said something.
-    Spoke,
-    /// It ended or failed.
-    Ended,
-}
-
-/// Asks the kernel, which knows better than the last readiness event. Takes no byte.
-pub(super) fn unasked(peer: &TcpStream) -> Option<Unasked> {
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    match recv(peer.as_raw_fd(), &mut [0], flags) {
-        Ok(1..) => Some(Unasked::Spoke),
-        Err(nix::Error::EAGAIN | nix::Error::EINTR) => None,
-        Ok(0) | Err(_) => Some(Unasked::Ended),
-    }
+async fn hear(peer: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
+    poll_fn(|cx| {
+        FORGOTTEN.with_borrow_mut(|forgotten| {
+            let mut space = ReadBuf::new(forgotten);
+            let read = Pin::new(&mut *peer).poll_read(cx, &mut space);
+            read.map_ok(|()| space.filled().len())
+        })
+    })
+    .await
 }

@@ -31,14 +31,19 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// A request that was understood.
-    pub(super) fn new(head: &HttpHead<'_>, attribution: Attribution, began: Instant) -> Self {
+    pub(super) fn new(
+        head: &HttpHead<'_>,
+        attribution: Attribution,
+        began: Instant,
+        scheme: &str,
+    ) -> Self {
         // A record takes no more of it; and who waits for an answer should not cost
         // what a long path does.
         let mut url = String::with_capacity(
-            MAX_TEXT.min("http://".len() + head.authority.len() + head.path.len()),
+            MAX_TEXT.min(scheme.len() + "://".len() + head.authority.len() + head.path.len()),
         );
         let mut path_at = 0;
-        for part in ["http://", head.authority, head.path] {
+        for part in [scheme, "://", head.authority, head.path] {
             path_at = url.len();
             let room = MAX_TEXT - url.len();
             url.push_str(&part[..part.floor_char_boundary(room)]);

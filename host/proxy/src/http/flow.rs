@@ -5,7 +5,6 @@ use std::io;
 use tidegate_contract::L7Summary;
 use tidegate_policy::http_options::HttpOptions;
 use tidegate_wire::http::{HttpHead, ResponseHead};
-use tokio::net::TcpStream;
 
 use super::Inspector;
 use crate::{
@@ -14,11 +13,12 @@ use crate::{
         http::{self, Decision},
     },
     flow::FlowContext,
+    leg::Leg,
 };
 
 impl Inspector for FlowContext {
-    async fn connect_upstream(&self) -> io::Result<TcpStream> {
-        self.connect_upstream().await
+    async fn connect_upstream(&self) -> io::Result<Leg> {
+        self.connect_upstream().await.map(Leg::from)
     }
 
     fn options(&self) -> HttpOptions {

@@ -5,16 +5,23 @@ use std::io;
 use tidegate_contract::L7Summary;
 use tidegate_policy::http_options::HttpOptions;
 use tidegate_wire::http::{HttpHead, ResponseHead};
-use tokio::net::TcpStream;
 
-use crate::decide::{Attribution, http::Decision};
+use crate::{
+    decide::{Attribution, http::Decision},
+    leg::Leg,
+};
 
 /// The flow behind a connection: who decides, where upstream is, who keeps records.
 pub trait Inspector {
     /// Opens the upstream leg; called at most once per connection. The implementation
     /// bounds the time it takes; [`io::ErrorKind::TimedOut`] becomes a 504, anything
     /// else a 502.
-    fn connect_upstream(&self) -> impl Future<Output = io::Result<TcpStream>>;
+    fn connect_upstream(&self) -> impl Future<Output = io::Result<Leg>>;
+
+    /// How requests' places begin: `https` where a client's TLS ends here.
+    fn scheme(&self) -> &'static str {
+        "http"
+    }
 
     /// How HTTP is carried on this flow, as its rules say at present.
     fn options(&self) -> HttpOptions;

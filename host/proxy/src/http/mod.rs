@@ -20,7 +20,6 @@ mod watchdog;
 use std::{io, time::Duration};
 
 use tidegate_wire::http2::frame::PREFACE;
-use tokio::net::TcpStream;
 
 use self::buffer::Buffer;
 pub use self::inspect::Inspector;
@@ -29,10 +28,12 @@ pub(super) use self::{
     tunnel::carry,
     watchdog::{Activity, Client, Phase},
 };
+use crate::leg::Leg;
 
 /// Relays one client connection until either side closes. HTTP/2 is recognised by
 /// its preface (RFC 9113 §3.4).
-pub(super) async fn serve(mut client: TcpStream, inspector: &impl Inspector, activity: &Activity) {
+pub(super) async fn serve(client: impl Into<Leg>, inspector: &impl Inspector, activity: &Activity) {
+    let mut client = client.into();
     let mut buffer = Buffer::of(activity.budget());
     let speaks = tokio::time::timeout(FIRST_BYTES, speaks_http2(&mut client, &mut buffer));
     let speaks = tokio::select! {
@@ -69,7 +70,7 @@ enum Speaks {
 const REQUEST_LINE: usize = "PRI * HTTP/2".len();
 
 /// Reads until the first bytes are, or cannot become, the preface of HTTP/2.
-async fn speaks_http2(client: &mut TcpStream, buffer: &mut Buffer) -> io::Result<Speaks> {
+async fn speaks_http2(client: &mut Leg, buffer: &mut Buffer) -> io::Result<Speaks> {
     loop {
         let seen = buffer.filled();
         let compared = seen.len().min(PREFACE.len());

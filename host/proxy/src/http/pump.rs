@@ -101,6 +101,7 @@ impl Pump {
                 self.write(writer).await.map_err(PumpError::Receiver)?;
                 activity.progress();
             }
+            writer.flush().await.map_err(PumpError::Receiver)?;
             if self.body.is_done() {
                 return Ok(());
             }

@@ -37,7 +37,11 @@ pub(super) fn decide(
 ) -> Result<Passed, Reply> {
     // Refuses for a reason that is not a rule.
     let fail = |head: &HttpHead<'_>, attribution, reply: Reply, error: &str| {
-        Exchange::new(head, attribution, began).failed(reply.status, error, inspector);
+        Exchange::new(head, attribution, began, inspector.scheme()).failed(
+            reply.status,
+            error,
+            inspector,
+        );
         Err(reply)
     };
     let options = inspector.options();
@@ -79,11 +83,12 @@ pub(super) fn decide(
             }
         },
         Verdict::Deny(denial) => {
-            Exchange::new(&head, attribution, began).denied(denial.status, inspector);
+            Exchange::new(&head, attribution, began, inspector.scheme())
+                .denied(denial.status, inspector);
             return Err(denial.into());
         }
     };
-    let exchange = Exchange::new(&head, attribution, began);
+    let exchange = Exchange::new(&head, attribution, began, inspector.scheme());
     Ok(Passed {
         path,
         edit,

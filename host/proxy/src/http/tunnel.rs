@@ -2,36 +2,28 @@
 
 use std::io;
 
-use tokio::{
-    io::AsyncWriteExt,
-    net::{
-        TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
-};
+use tokio::io::AsyncWriteExt;
 
 use super::{
     buffer::Buffer,
     ending::{cut_off, in_order},
 };
-use crate::budget::Budget;
+use crate::{
+    budget::Budget,
+    leg::{Leg, ReadHalf, WriteHalf},
+};
 
 /// Copies both ways, half-closes included, until both ends have closed; a failure of one
 /// end is passed to the other as a reset. `sent` and `received` hold what was read
 /// already from the client and from upstream.
-pub(super) async fn relay(
-    client: &mut TcpStream,
-    sent: Buffer,
-    upstream: &mut TcpStream,
-    received: Buffer,
-) {
+pub(super) async fn relay(client: &mut Leg, sent: Buffer, upstream: &mut Leg, received: Buffer) {
     relay_while(client, sent, upstream, received, || true).await;
 }
 
 async fn relay_while(
-    client: &mut TcpStream,
+    client: &mut Leg,
     sent: Buffer,
-    upstream: &mut TcpStream,
+    upstream: &mut Leg,
     received: Buffer,
     passes: impl Fn() -> bool,
 ) {
@@ -61,6 +53,7 @@ async fn copy(
             return Err(io::Error::other("it does not pass any more"));
         }
         to.write_all(buffer.filled()).await?;
+        to.flush().await?;
         buffer.consume(usize::MAX);
         if buffer.fill(&mut from).await? == 0 {
             return to.shutdown().await;
@@ -71,11 +64,12 @@ async fn copy(
 /// As [`relay`], from the first byte on. Whatever comes in is passed on only if `passes` says
 /// that it still does; if not, both ends are reset.
 pub(crate) async fn carry(
-    client: &mut TcpStream,
-    upstream: &mut TcpStream,
+    client: impl Into<Leg>,
+    upstream: impl Into<Leg>,
     budget: &Budget,
     passes: impl Fn() -> bool,
 ) {
+    let (mut client, mut upstream) = (client.into(), upstream.into());
     let buffers = (Buffer::of(budget), Buffer::of(budget));
-    relay_while(client, buffers.0, upstream, buffers.1, passes).await;
+    relay_while(&mut client, buffers.0, &mut upstream, buffers.1, passes).await;
 }

@@ -56,7 +56,7 @@ thread_local! {
 /// Relays one connection through its filters until either end, or one of them, closes it.
 /// With an `opening` what was read before goes first, and goes on being looked after.
 pub(crate) async fn serve(
-    mut client: TcpStream,
+    client: TcpStream,
     flow: &FlowContext,
     activity: &Activity,
     opening: Option<Opening>,
@@ -81,7 +81,7 @@ pub(crate) async fn serve(
         upstream = flow.connect_upstream() => upstream,
         () = activity.evicted() => return cut_off(&client),
     };
-    let mut upstream = match upstream {
+    let upstream = match upstream {
         Ok(upstream) => upstream,
         Err(error) => {
             let error = format!("upstream unreachable: {error}");
@@ -119,7 +119,7 @@ pub(crate) async fn serve(
         let settled = Settled::default();
         let passes = || still_passes(flow, opening.as_ref(), &settled);
         tokio::select! {
-            () = carry(&mut client, &mut upstream, activity.budget(), passes) => {}
+            () = carry(client, upstream, activity.budget(), passes) => {}
             () = activity.evicted() => {}
         }
         return;

@@ -2,6 +2,8 @@
 //! read and decided, and then the bytes pass unread, or to the filters of byte streams that
 //! are bound behind.
 
+pub(crate) mod within;
+
 use std::{borrow::Cow, io, time::Duration};
 
 use tidegate_contract::L7Summary;
@@ -44,29 +46,130 @@ pub(crate) struct Opening {
 }
 
 /// Serves one connection. `audit`: what its rules refuse is only reported.
-pub(crate) async fn serve(
+pub(crate) async fn serve(client: TcpStream, flow: &FlowContext, activity: &Activity, audit: bool) {
+    let Some((client, said)) = hear(client, flow, activity, audit).await else {
+        return;
+    };
+    let Said {
+        reader,
+        read,
+        asked,
+        summary,
+        memory,
+    } = said;
+    let opening = match read {
+        Ok(hello) => {
+            let (held, watch) = reader.finish(&hello);
+            Opening {
+                held,
+                watch: Some(watch),
+                asked,
+                summary,
+                legacy_version: hello.legacy_version,
+                memory,
+            }
+        }
+        Err(_) => Opening {
+            held: reader.into_held(),
+            watch: None,
+            asked,
+            summary,
+            legacy_version: 0,
+            memory,
+        },
+    };
+    stream::serve(client, flow, activity, Some(opening)).await;
+}
+
+/// A client's hello that may be answered here.
+pub(crate) struct Greeted {
+    pub(crate) hello: ClientHello,
+    /// What has come from the client, the hello included.
+    pub(crate) held: Vec<u8>,
+    /// As it stands in records.
+    pub(crate) summary: L7Summary,
+    /// For what is held.
+    pub(crate) memory: Vec<Taken>,
+}
+
+/// Reads and decides the hello of a client whose TLS ends here; `None` if it does not come to
+/// that, and the client was told.
+pub(crate) async fn greet(
+    client: TcpStream,
+    flow: &FlowContext,
+    activity: &Activity,
+    audit: bool,
+) -> Option<(TcpStream, Greeted)> {
+    let (mut client, said) = hear(client, flow, activity, audit).await?;
+    match said.read {
+        Ok(hello) => {
+            let (held, _) = said.reader.finish(&hello);
+            let greeted = Greeted {
+                hello,
+                held,
+                summary: said.summary,
+                memory: said.memory,
+            };
+            Some((client, greeted))
+        }
+        // That nothing is refused does not help who cannot be read.
+        Err(is_tls) => {
+            let why = "TLS ends here, and this is none".to_owned();
+            let description = is_tls.then_some(alert::DECODE_ERROR);
+            flow.hello_failed(why, with_alert(said.summary, description));
+            match description {
+                Some(description) => {
+                    let alert = alert::fatal(0x0301, description);
+                    http::last_words(&mut client, &alert).await;
+                }
+                None => cut_off(&client),
+            }
+            None
+        }
+    }
+}
+
+/// What a client has said first, and that its rules let it pass.
+struct Said {
+    reader: HelloReader,
+    /// The hello; false if it is not even TLS.
+    read: Result<ClientHello, bool>,
+    asked: Option<Asked>,
+    summary: L7Summary,
+    memory: Vec<Taken>,
+}
+
+/// Hears what a client says first, and decides; `None` if it is refused, and was told.
+async fn hear(
     mut client: TcpStream,
     flow: &FlowContext,
     activity: &Activity,
     audit: bool,
-) {
+) -> Option<(TcpStream, Said)> {
     activity.enter(Phase::Head);
     let mut reader = HelloReader::default();
     let mut memory = Vec::new();
     let patience = if audit { AUDIT_PATIENCE } else { PATIENCE };
     let read = tokio::select! {
         read = tokio::time::timeout(patience, read(&client, &mut reader, activity, &mut memory)) => read,
-        () = activity.evicted() => return cut_off(&client),
+        () = activity.evicted() => {
+            cut_off(&client);
+            return None;
+        }
     };
     let (asked, summary, read) = match read {
         Ok(Ok(Some(hello))) => (Some(hello.asked.clone()), of_hello(&hello), Ok(hello)),
         // Who has said nothing has asked for nothing.
-        Ok(Ok(None)) if !reader.has_begun() => return,
+        Ok(Ok(None)) if !reader.has_begun() => return None,
         Ok(Ok(None)) => (None, of_none("it ended within its ClientHello"), Err(true)),
-        Ok(Err(Broken::Io)) => return cut_off(&client),
+        Ok(Err(Broken::Io)) => {
+            cut_off(&client);
+            return None;
+        }
         Ok(Err(Broken::NoMemory)) => {
             flow.hello_failed(NO_MEMORY.to_owned(), of_none(""));
-            return cut_off(&client);
+            cut_off(&client);
+            return None;
         }
         Ok(Err(Broken::Hello(error))) => (None, of_none(error), Err(error.is_tls())),
         Err(_) => {
@@ -92,37 +195,26 @@ pub(crate) async fn serve(
             Err(false) => (0, None),
         };
         flow.record(attribution, false, with_alert(summary, description));
-        return match description {
+        match description {
             Some(description) => {
                 let alert = alert::fatal(version, description);
                 http::last_words(&mut client, &alert).await;
             }
             None => cut_off(&client),
-        };
-    }
-    flow.record(attribution, true, summary.clone());
-    let opening = match read {
-        Ok(hello) => {
-            let (held, watch) = reader.finish(&hello);
-            Opening {
-                held,
-                watch: Some(watch),
-                asked,
-                summary,
-                legacy_version: hello.legacy_version,
-                memory,
-            }
         }
-        Err(_) => Opening {
-            held: reader.into_held(),
-            watch: None,
-            asked,
-            summary,
-            legacy_version: 0,
-            memory,
-        },
+        return None;
+    }
+    if read.is_ok() || flow.ends().is_none() {
+        flow.record(attribution, true, summary.clone());
+    }
+    let said = Said {
+        reader,
+        read,
+        asked,
+        summary,
+        memory,
     };
-    stream::serve(client, flow, activity, Some(opening)).await;
+    Some((client, said))
 }
 
 /// Why no hello could be read.

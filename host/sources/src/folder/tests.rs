@@ -14,6 +14,7 @@ fn folders(root: &Path) -> Folders {
         services: folder("services"),
         endpoints: folder("endpoints"),
         plugins: folder("plugins"),
+        secrets: root.join("secrets"),
         vendor: Vendor::Unsaid,
     }
 }

@@ -65,6 +65,8 @@ impl NoHello {
 pub mod alert {
     /// What was sent cannot be read.
     pub const DECODE_ERROR: u8 = 50;
+    /// It is nobody's fault who speaks here.
+    pub const INTERNAL_ERROR: u8 = 80;
     /// Policy does not allow it.
     pub const ACCESS_DENIED: u8 = 49;
     /// The name asked for is none that is served here.

@@ -168,7 +168,7 @@ fn read_rule(
         "remove it, or the rule would allow more than it says",
     )]);
     let peers = peers::read(&fields, direction, deny, scope);
-    let traffic = read_traffic(&fields, direction, deny);
+    let traffic = read_traffic(&fields, (direction, deny), scope.namespace);
     let (peers, traffic) = (peers?, traffic?);
     // A rule that names neither peers nor ports matches nothing, not everything:
     // `ingress: [{}]` is how people write "deny all".
@@ -192,7 +192,11 @@ fn read_rule(
     })
 }
 
-fn read_traffic(fields: &Fields<'_>, direction: Direction, deny: bool) -> Option<Traffic> {
+fn read_traffic(
+    fields: &Fields<'_>,
+    (direction, deny): (Direction, bool),
+    namespace: Option<&str>,
+) -> Option<Traffic> {
     let to_ports = fields.items("toPorts").unwrap_or_default();
     let icmps = fields.items("icmps").unwrap_or_default();
     let both = !to_ports.is_empty() && !icmps.is_empty();
@@ -202,7 +206,9 @@ fn read_traffic(fields: &Fields<'_>, direction: Direction, deny: bool) -> Option
     if to_ports.is_empty() && icmps.is_empty() {
         return Some(Traffic::All);
     }
-    let ports = to_ports.iter().map(|c| ports::read(c, direction, deny));
+    let ports = to_ports
+        .iter()
+        .map(|c| ports::read(c, (direction, deny), namespace));
     let icmps = icmps.iter().map(ports::read_icmp);
     let rules = all(ports.chain(icmps));
     rules.map(Traffic::Of)

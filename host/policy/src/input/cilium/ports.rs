@@ -17,7 +17,11 @@ const MAX_ITEMS: usize = 40;
 const MAX_PORT_NAME: usize = 15;
 
 /// Reads one item of `toPorts`. One without ports covers nothing.
-pub(super) fn read(cursor: &Cursor<'_>, direction: Direction, deny: bool) -> Option<PortRule> {
+pub(super) fn read(
+    cursor: &Cursor<'_>,
+    (direction, deny): (Direction, bool),
+    namespace: Option<&str>,
+) -> Option<PortRule> {
     let fields = cursor.fields(&[
         "ports",
         "rules",
@@ -26,11 +30,7 @@ pub(super) fn read(cursor: &Cursor<'_>, direction: Direction, deny: bool) -> Opt
         "originatingTLS",
         "listener",
     ])?;
-    fields.unsupported(&[
-        ("terminatingTLS", "TLS is not terminated yet"),
-        ("originatingTLS", "TLS is not originated yet"),
-        ("listener", "there are no Envoy listeners"),
-    ]);
+    fields.unsupported(&[("listener", "there are no Envoy listeners")]);
     let items = fields.items("ports").unwrap_or_default();
     check_count(cursor, items.len());
     let ports = all(items.iter().map(read_port));
@@ -47,16 +47,20 @@ pub(super) fn read(cursor: &Cursor<'_>, direction: Direction, deny: bool) -> Opt
     let names = optional(fields.get("serverNames"), None, |names| {
         tls::read_server_names(names, deny)
     });
-    let (mut ports, l7, names) = (ports?, l7?, names?);
-    let l7 = match (l7, names) {
+    let contexts = tls::read_contexts(&fields, deny, namespace);
+    let (mut ports, l7, names, contexts) = (ports?, l7?, names?, contexts?);
+    let (l7, tls) = match (l7, names) {
+        (l7, names) if !contexts.is_nothing() => {
+            (l7, tls::both_ends(cursor, &fields, contexts, names)?)
+        }
         (Some(_), Some(_)) => {
             cursor.error(
-                "L7 rules beside `serverNames` would have to read what is encrypted, which is not supported",
-                "take one of them out",
+                "L7 rules beside `serverNames` would have to read what is encrypted",
+                "take one of them out, or write `terminatingTLS` beside them",
             );
             return None;
         }
-        (l7, names) => l7.or(names),
+        (l7, names) => (l7.or(names.map(L7Rules::ServerNames)), None),
     };
     let written = match &l7 {
         Some(L7Rules::ServerNames(_)) => fields.get("serverNames"),
@@ -65,10 +69,14 @@ pub(super) fn read(cursor: &Cursor<'_>, direction: Direction, deny: bool) -> Opt
     if let (Some(rules), Some(kind)) = (written, &l7) {
         check_l7(rules, &fields, kind, &mut ports)?;
     }
+    if tls.is_some() {
+        tls::check_inside(cursor, &fields, l7.as_ref(), &ports)?;
+    }
     Some(PortRule {
         at: cursor.at(),
         ports,
         l7,
+        tls,
     })
 }
 
@@ -233,6 +241,7 @@ pub(super) fn read_icmp(cursor: &Cursor<'_>) -> Option<PortRule> {
         at: cursor.at(),
         ports: ports?,
         l7: None,
+        tls: None,
     })
 }
 

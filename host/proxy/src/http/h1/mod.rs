@@ -10,7 +10,7 @@ mod underway;
 use std::{cell::Cell, future::poll_fn, io, pin::pin, task::Poll};
 
 use tidegate_wire::http1::HeadScan;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::io::AsyncWriteExt;
 
 use self::{
     answer::Answer,
@@ -20,18 +20,19 @@ use self::{
 };
 use super::{
     buffer::Buffer,
-    ending::{Unasked, cut_off, last_words, unasked},
+    ending::{cut_off, last_words},
     inspect::{Inspector, no_upstream},
     pump::{Pump, PumpError},
     reply::Reply,
     tunnel,
     watchdog::{Activity, Phase},
 };
+use crate::leg::{Leg, Unasked};
 
 /// Relays one client connection until either side closes. `buffer` holds what was
 /// read from the client already.
 pub(super) async fn serve(
-    client: &mut TcpStream,
+    client: &mut Leg,
     buffer: Buffer,
     inspector: &impl Inspector,
     activity: &Activity,
@@ -79,8 +80,8 @@ pub(super) fn would_pass(head: &[u8], inspector: &impl Inspector) -> bool {
 }
 
 struct Connection<'a, I> {
-    client: &'a mut TcpStream,
-    upstream: Option<TcpStream>,
+    client: &'a mut Leg,
+    upstream: Option<Leg>,
     requests: Pump,
     responses: Pump,
     inspector: &'a I,
@@ -169,20 +170,13 @@ impl<I: Inspector> Connection<'_, I> {
     /// that it did not ask for (RFC 9112 §9.2).
     async fn client_speaks(&self) -> Result<(), Unasked> {
         poll_fn(|cx| {
-            if let Poll::Ready(ready) = self.client.poll_read_ready(cx) {
+            if let Poll::Ready(ready) = self.client.poll_readable(cx) {
                 return Poll::Ready(ready.map_err(|_| Unasked::Ended));
             }
             let Some(upstream) = &self.upstream else {
                 return Poll::Pending;
             };
-            while upstream.poll_read_ready(cx).is_ready() {
-                match upstream.try_read(&mut [0]) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Ok(1..) => return Poll::Ready(Err(Unasked::Spoke)),
-                    Ok(0) | Err(_) => return Poll::Ready(Err(Unasked::Ended)),
-                }
-            }
-            Poll::Pending
+            upstream.poll_unasked(cx).map(Err)
         })
         .await
     }
@@ -196,7 +190,11 @@ impl<I: Inspector> Connection<'_, I> {
             // Where the next request begins is not known; the answer is due all the same.
             return self.say(&refuse.bytes).await;
         }
-        if self.client.write_all(&refuse.bytes).await.is_err() {
+        let said = async {
+            self.client.write_all(&refuse.bytes).await?;
+            self.client.flush().await
+        };
+        if said.await.is_err() {
             return Next::CutOff;
         }
         match self.requests.drain(self.client, DRAINABLE).await {
@@ -219,7 +217,7 @@ impl<I: Inspector> Connection<'_, I> {
         let reused = self.upstream.is_some();
         // What came before the request went out cannot be its response. The client sees
         // a close instead, after which it may repeat its request (RFC 9112 §9.3.1).
-        if let Some(unasked) = self.upstream.as_ref().and_then(unasked) {
+        if let Some(unasked) = self.upstream.as_ref().and_then(Leg::unasked) {
             self.underway.failed(
                 0,
                 match unasked {
@@ -315,7 +313,7 @@ impl<I: Inspector> Connection<'_, I> {
 
     /// What was passed on is not all there is: both ends must see that.
     fn cut_off(&self) {
-        cut_off(self.client);
+        cut_off(&*self.client);
         if let Some(upstream) = &self.upstream {
             cut_off(upstream);
         }
@@ -355,8 +353,8 @@ async fn unanswered(underway: &Underway<'_, impl Inspector>, activity: &Activity
 
 /// Sends the request and receives the response, both at once. An error is the client's.
 async fn exchange(
-    (client, requests): (&mut TcpStream, &mut Pump),
-    (upstream, responses): (&mut TcpStream, &mut Pump),
+    (client, requests): (&mut Leg, &mut Pump),
+    (upstream, responses): (&mut Leg, &mut Pump),
     expected: &Expectation<'_>,
     underway: &Underway<'_, impl Inspector>,
     activity: &Activity,

@@ -7,18 +7,18 @@ use tidegate_wire::{
     http::ResponseHead,
     http1::{Asked, Body, Framing, HeadScan, Response, Rewrite, with_response},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{answer::Answer, underway::Underway};
-use crate::http::{
-    ending::cut_off,
-    inspect::Inspector,
-    pump::{Pump, PumpError},
-    request::{Responded, respond},
-    watchdog::Activity,
+use crate::{
+    http::{
+        ending::cut_off,
+        inspect::Inspector,
+        pump::{Pump, PumpError},
+        request::{Responded, respond},
+        watchdog::Activity,
+    },
+    leg::OnSocket,
 };
 
 /// Most interim responses (1xx) to one request.
@@ -87,7 +87,7 @@ enum After {
 pub(super) async fn receive(
     pump: &mut Pump,
     upstream: &mut (impl AsyncRead + Unpin),
-    client: &mut (impl AsyncWrite + AsRef<TcpStream> + Unpin),
+    client: &mut (impl AsyncWrite + OnSocket + Unpin),
     expected: &Expectation<'_>,
     underway: &Underway<'_, impl Inspector>,
     activity: &Activity,
@@ -116,7 +116,7 @@ pub(super) async fn receive(
         }
         if ready.framing == Framing::UntilClose {
             // Only the manner of the end tells the client that this is the end.
-            cut_off((*client).as_ref());
+            cut_off(&*client);
         }
         match pump.run(upstream, client, activity).await {
             Ok(()) => {}

@@ -26,10 +26,7 @@ use tidegate_wire::http2::{
     Frame,
     frame::{PREFACE, code, write_goaway, write_settings},
 };
-use tokio::{
-    io::{AsyncWrite, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use self::{outbox::Outbox, relay::Relay};
 use super::{
@@ -38,7 +35,10 @@ use super::{
     inspect::{Inspector, no_upstream},
     watchdog::{Activity, Phase},
 };
-use crate::budget::{Budget, NO_MEMORY, Taken};
+use crate::{
+    budget::{Budget, NO_MEMORY, Taken},
+    leg::Leg,
+};
 
 /// Why a connection must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ const ALWAYS: usize = 8 * 1024;
 /// Relays one client connection whose `buffer` begins with the preface. Upstream is
 /// asked when the first request may pass.
 pub(super) async fn serve(
-    client: &mut TcpStream,
+    client: &mut Leg,
     mut buffer: Buffer,
     inspector: &impl Inspector,
     activity: &Activity,
@@ -139,7 +139,7 @@ pub(super) async fn serve(
 
 /// Ends the connection of a client that wants HTTP/2 and does not begin as it must
 /// (RFC 9113 §3.4).
-pub(super) async fn reject_preface(client: &mut TcpStream) {
+pub(super) async fn reject_preface(client: &mut Leg) {
     let mut bytes = Vec::new();
     write_settings(&[], &mut bytes);
     write_goaway(0, code::PROTOCOL_ERROR, "invalid preface", &mut bytes);
@@ -152,11 +152,12 @@ async fn greet(
     inspector: &impl Inspector,
     greeting: &[u8],
     budget: &Budget,
-) -> io::Result<(TcpStream, Buffer)> {
+) -> io::Result<(Leg, Buffer)> {
     let mut stream = inspector.connect_upstream().await?;
     let mut buffer = Buffer::of(budget);
     let answer = async {
         stream.write_all(greeting).await?;
+        stream.flush().await?;
         loop {
             match Frame::parse(buffer.filled()) {
                 Some(frame) if frame.greets() => return Ok(()),
@@ -177,7 +178,7 @@ async fn greet(
 
 /// One of the two sockets.
 struct End<'s> {
-    stream: &'s mut TcpStream,
+    stream: &'s mut Leg,
     buffer: Buffer,
     /// It sends no more.
     ended: bool,
@@ -196,7 +197,7 @@ struct Pair<'p, I> {
 }
 
 impl<'s> End<'s> {
-    fn new(stream: &'s mut TcpStream, buffer: Buffer) -> Self {
+    fn new(stream: &'s mut Leg, buffer: Buffer) -> Self {
         Self {
             stream,
             buffer,
@@ -231,7 +232,10 @@ impl<'s> End<'s> {
             }
             moved = true;
         }
-        Ok(moved)
+        match Pin::new(&mut *self.stream).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(moved),
+        }
     }
 }
 

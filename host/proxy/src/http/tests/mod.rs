@@ -30,9 +30,12 @@ use super::{
     h1 as http1, serve,
     watchdog::{Activity, Client, TICK},
 };
-use crate::decide::{
-    Attribution,
-    http::{Decision, Denial, Verdict},
+use crate::{
+    decide::{
+        Attribution,
+        http::{Decision, Denial, Verdict},
+    },
+    leg::Leg,
 };
 
 /// Decides by the first path segment, and keeps every record as one line.
@@ -60,8 +63,8 @@ impl Rules {
 }
 
 impl Inspector for Rules {
-    async fn connect_upstream(&self) -> io::Result<TcpStream> {
-        TcpStream::connect(self.upstream).await
+    async fn connect_upstream(&self) -> io::Result<Leg> {
+        TcpStream::connect(self.upstream).await.map(Leg::from)
     }
 
     fn options(&self) -> HttpOptions {
@@ -245,13 +248,12 @@ fn relay_watched(tick: Duration, test: impl AsyncFnOnce(Ends)) {
         let (rules, listener) = Rules::with_upstream().await;
         let inspector = Rc::clone(&rules);
         tokio::task::spawn_local(async move {
-            let mut accepted = accepted;
             if tick == TICK {
                 return serve(accepted, &*inspector, &Activity::default()).await;
             }
             let activity = Activity::new(tick, &Client::default());
             let buffer = Buffer::of(activity.budget());
-            http1::serve(&mut accepted, buffer, &*inspector, &activity).await;
+            http1::serve(&mut Leg::from(accepted), buffer, &*inspector, &activity).await;
         });
         let upstream = Upstream {
             listener,

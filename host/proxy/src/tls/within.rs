@@ -1,0 +1,361 @@
+//! A connection whose TLS ends, or begins, here: what is inside is decided as it would be
+//! without. Nothing passes that was not read, and a server hears no request before it has
+//! shown who it is.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::IpAddr,
+    time::Duration,
+};
+
+use rustls::pki_types::ServerName;
+use tidegate_contract::L7Summary;
+use tidegate_policy::{compiled::L7Protocol, http_options::HttpOptions};
+use tidegate_tls::{Originator, Protocol};
+use tidegate_wire::{
+    http::{HttpHead, ResponseHead, Version},
+    tls::{Asked, alert},
+};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use super::{Greeted, greet, with_alert};
+use crate::{
+    budget::{NO_MEMORY, Taken, no_memory},
+    decide::{
+        Attribution,
+        http::{self as decide, Decision, Verdict},
+    },
+    flow::{Ends, FlowContext, Reading, Settled},
+    http::{self, Activity, Inspector, Phase, cut_off},
+    leg::{Leg, Replayed, Unasked},
+};
+
+/// How long either end may take for its handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Memory of one session, bytes: a record each way, and what is kept of the handshake.
+const SESSION: usize = 40 << 10;
+
+/// Serves one connection.
+pub(crate) async fn serve(
+    client: TcpStream,
+    flow: &FlowContext,
+    activity: &Activity,
+    ends: Ends,
+    inside: L7Protocol,
+) {
+    let within = Within {
+        flow,
+        activity,
+        originator: ends.originator,
+        asked: RefCell::default(),
+        host: RefCell::default(),
+        speaks: Cell::new(Protocol::Http1),
+        upstream: RefCell::default(),
+        ends_here: ends.terminator.is_some(),
+    };
+    let client = match ends.terminator {
+        None => Leg::from(client),
+        Some(terminator) => {
+            let Some((client, greeted)) = greet(client, flow, activity, ends.audit).await else {
+                return;
+            };
+            let ended = tokio::select! {
+                ended = within.end(client, greeted, terminator, inside) => ended,
+                () = activity.evicted() => return,
+            };
+            match ended {
+                Some(leg) => leg,
+                None => return,
+            }
+        }
+    };
+    match inside {
+        L7Protocol::Http => http::serve(client, &within, activity).await,
+        L7Protocol::Dns | L7Protocol::Stream => within.carry(client).await,
+    }
+}
+
+/// The flow, as what is within its TLS asks it.
+struct Within<'f> {
+    flow: &'f FlowContext,
+    activity: &'f Activity,
+    /// What begins TLS towards the server, or why it cannot.
+    originator: Option<Result<Originator, String>>,
+    /// What the client asked for before it encrypted, if its TLS ends here.
+    asked: RefCell<Option<Asked>>,
+    /// Whom the request that opens the upstream leg is for.
+    host: RefCell<String>,
+    speaks: Cell<Protocol>,
+    /// The upstream leg, where it was opened before a request came.
+    upstream: RefCell<Option<io::Result<Leg>>>,
+    ends_here: bool,
+}
+
+impl Within<'_> {
+    /// Ends the client's TLS; `None` if that fails, which is recorded.
+    async fn end(
+        &self,
+        client: TcpStream,
+        greeted: Greeted,
+        terminator: Result<tidegate_tls::Terminator, String>,
+        inside: L7Protocol,
+    ) -> Option<Leg> {
+        let Greeted {
+            hello,
+            held,
+            summary,
+            memory,
+        } = greeted;
+        let (version, offered) = (hello.legacy_version, protocols(&hello.alpn));
+        *self.asked.borrow_mut() = Some(hello.asked);
+        let refuse = async |mut client: TcpStream, why: String, description| {
+            let summary = with_alert(summary.clone(), Some(description));
+            self.flow.hello_failed(why, summary);
+            let alert = alert::fatal(version, description);
+            http::last_words(&mut client, &alert).await;
+            None
+        };
+        let terminator = match terminator {
+            Ok(terminator) => terminator,
+            Err(why) => return refuse(client, why, alert::INTERNAL_ERROR).await,
+        };
+        let Some(session) = self.activity.budget().take(SESSION) else {
+            return refuse(client, NO_MEMORY.to_owned(), alert::INTERNAL_ERROR).await;
+        };
+        let http = inside == L7Protocol::Http;
+        let chosen = match http && !offered.is_empty() {
+            false => None,
+            true => Some(self.choose(&offered).await),
+        };
+        let config = terminator.config(chosen);
+        let accept = TlsAcceptor::from(config).accept(Replayed::new(held, client));
+        let accepted = match timeout(HANDSHAKE, accept).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("not over within {} s", HANDSHAKE.as_secs())),
+        };
+        drop(memory);
+        match accepted {
+            Ok(stream) => Some(Leg::within(TlsStream::Server(stream), session)),
+            Err(why) => {
+                let why = format!("the TLS handshake of the client failed: {why}");
+                self.flow.hello_failed(why, summary);
+                None
+            }
+        }
+    }
+
+    /// What is spoken inside, of what the client offers: what the server chooses, where its
+    /// TLS begins here; it is asked before the client is answered. Of one without TLS
+    /// nobody knows whether it speaks HTTP/2, so that is spoken only to clients that speak
+    /// nothing else.
+    async fn choose(&self, offered: &[Protocol]) -> Protocol {
+        let first = offered.first().copied().unwrap_or(Protocol::Http1);
+        if self.originator.is_none() {
+            return match offered.contains(&Protocol::Http1) {
+                true => Protocol::Http1,
+                false => first,
+            };
+        }
+        let opened = self.open(offered).await;
+        let chosen = match &opened {
+            Ok((_, chosen)) => *chosen,
+            // Whoever asks is told why.
+            Err(_) => first,
+        };
+        *self.upstream.borrow_mut() = Some(opened.map(|(leg, _)| leg));
+        chosen
+    }
+
+    /// Opens the upstream leg; what is spoken there is one of `offered`.
+    async fn open(&self, offered: &[Protocol]) -> io::Result<(Leg, Protocol)> {
+        let originator = self.originator.as_ref().map(Result::as_ref).transpose();
+        let originator = originator.map_err(|why| io::Error::other(why.clone()))?;
+        let socket = self.flow.connect_upstream().await?;
+        let first = offered.first().copied().unwrap_or(Protocol::Http1);
+        let Some(originator) = originator else {
+            return Ok((socket.into(), first));
+        };
+        let session: Taken = self.activity.budget().take(SESSION).ok_or_else(no_memory)?;
+        let name = self.server_name();
+        let shown = name.to_str().into_owned();
+        let connector = TlsConnector::from(originator.config(offered));
+        let connect = connector.connect(name, Replayed::new(Vec::new(), socket));
+        let stream = match timeout(HANDSHAKE, connect).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                let why = format!("TLS with {shown} failed: {error}");
+                return Err(io::Error::new(io::ErrorKind::ConnectionRefused, why));
+            }
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        let chosen = stream.get_ref().1.alpn_protocol().and_then(Protocol::named);
+        let chosen = chosen.unwrap_or(Protocol::Http1);
+        if !offered.is_empty() && !offered.contains(&chosen) {
+            return Err(io::Error::other(format!(
+                "{shown} does not speak {} within TLS",
+                first.name()
+            )));
+        }
+        Ok((Leg::within(TlsStream::Client(stream), session), chosen))
+    }
+
+    /// Who the server has to be: whom the client asked for before it encrypted, else in its
+    /// request, else whoever has the address.
+    fn server_name(&self) -> ServerName<'static> {
+        let asked = self.asked.borrow();
+        let asked = asked.as_ref().map(Asked::text).unwrap_or_default();
+        let host = self.host.borrow();
+        let names = [asked, host_of(&host)].into_iter();
+        let mut names = names.filter(|name| !name.is_empty());
+        let name = names.find_map(|name| ServerName::try_from(name.to_owned()).ok());
+        name.unwrap_or_else(|| {
+            let address: IpAddr = self.flow.destination.ip();
+            ServerName::IpAddress(address.into())
+        })
+    }
+
+    /// Passes what nobody reads.
+    async fn carry(&self, client: Leg) {
+        self.activity.enter(Phase::Tunnel);
+        let upstream = tokio::select! {
+            opened = self.open(&[]) => opened,
+            () = self.activity.evicted() => return cut_off(&client),
+        };
+        match upstream {
+            Ok((upstream, _)) => {
+                let settled = Settled::default();
+                let passes = || self.still_passes(&settled);
+                tokio::select! {
+                    () = http::carry(client, upstream, self.activity.budget(), passes) => {}
+                    () = self.activity.evicted() => {}
+                }
+            }
+            Err(error) => {
+                self.flow
+                    .stream_failed(format!("upstream unreachable: {error}"));
+                cut_off(&client);
+            }
+        }
+    }
+
+    /// Do the rules still list what was asked for, and let what is inside pass unread?
+    fn still_passes(&self, settled: &Settled) -> bool {
+        if settled.is(self.flow) {
+            return true;
+        }
+        let reading = self.flow.reading();
+        let unread = matches!(reading, Reading::As(L7Protocol::Stream) | Reading::Opaque);
+        let asked = self.asked.borrow();
+        let listed = !self.ends_here || self.flow.decide_hello(asked.as_ref()).0;
+        settled.settle(self.flow);
+        if !(unread && listed) {
+            self.flow.stream_failed("its rules have changed".to_owned());
+        }
+        unread && listed
+    }
+
+    /// What is wrong with a request on this connection, before any rule is asked about it.
+    fn misdirected(&self, head: &HttpHead<'_>) -> Option<Decision> {
+        if !self.ends_here || self.flow.asks_for_server_name().is_none() {
+            return None;
+        }
+        let asked = self.asked.borrow();
+        let (allowed, attribution) = self.flow.decide_hello(asked.as_ref());
+        let refuse = |status, body: &'static str, attribution| Decision {
+            verdict: Verdict::Deny(decide::Denial {
+                status,
+                body: body.into(),
+            }),
+            attribution,
+            sees_response: false,
+        };
+        if !allowed {
+            return Some(refuse(403, "Access denied\r\n", attribution));
+        }
+        // Where names are listed, what was asked for is whom requests are for (RFC 9110
+        // §15.5.20): behind one address there are others.
+        let name = asked.as_ref().map(Asked::text).unwrap_or_default();
+        let host = host_of(head.authority);
+        let same = host
+            .trim_end_matches('.')
+            .eq_ignore_ascii_case(name.trim_end_matches('.'));
+        (!same && !attribution.audited && !name.is_empty()).then(|| {
+            let attribution = Attribution {
+                error: Some(format!("a request for another host than {name}")),
+                ..attribution
+            };
+            refuse(421, "Another host than this TLS is for\r\n", attribution)
+        })
+    }
+}
+
+/// The host of an authority, without its port.
+fn host_of(authority: &str) -> &str {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    authority.split(':').next().unwrap_or(authority)
+}
+
+/// What a client offers of what can be read here, in its order.
+fn protocols(alpn: &[String]) -> Vec<Protocol> {
+    let known = alpn
+        .iter()
+        .filter_map(|name| Protocol::named(name.as_bytes()));
+    known.collect()
+}
+
+impl Inspector for Within<'_> {
+    async fn connect_upstream(&self) -> io::Result<Leg> {
+        let opened = self.upstream.borrow_mut().take();
+        match opened {
+            // What was opened early may have waited for longer than the server did.
+            // A server of HTTP/2 has said its settings by now.
+            Some(Ok(leg)) if leg.unasked() != Some(Unasked::Ended) => return Ok(leg),
+            // The next one comes from the same port.
+            Some(Ok(leg)) => cut_off(&leg),
+            Some(Err(error)) => return Err(error),
+            None => {}
+        }
+        self.open(&[self.speaks.get()]).await.map(|(leg, _)| leg)
+    }
+
+    fn scheme(&self) -> &'static str {
+        match self.ends_here {
+            true => "https",
+            false => "http",
+        }
+    }
+
+    fn options(&self) -> HttpOptions {
+        self.flow.options()
+    }
+
+    fn decide_request(&self, head: &HttpHead<'_>) -> Decision {
+        if self.upstream.borrow().is_none() {
+            self.speaks.set(match head.version {
+                Version::Http2 => Protocol::Http2,
+                _ => Protocol::Http1,
+            });
+        }
+        if let Some(refused) = self.misdirected(head) {
+            return refused;
+        }
+        let decision = self.flow.decide_request(head);
+        if !matches!(decision.verdict, Verdict::Deny(_)) && self.host.borrow().is_empty() {
+            head.authority.clone_into(&mut self.host.borrow_mut());
+        }
+        decision
+    }
+
+    fn decide_response(&self, request: Attribution, head: &ResponseHead<'_>) -> Decision {
+        self.flow.decide_response(request, head)
+    }
+
+    fn record(&self, attribution: Attribution, allowed: bool, summary: L7Summary) {
+        self.flow.record(attribution, allowed, summary);
+    }
+}
