@@ -13,7 +13,6 @@ mod lab;
 mod process;
 mod setup;
 mod test;
-mod toolchain;
 mod wasm;
 mod workspace;
 

@@ -1,10 +1,7 @@
 //! How commands are run: shown before they start, and turned into an error that
 //! names the command when they fail.
 
-use std::{
-    ffi::OsStr,
-    process::{Command, Stdio},
-};
+use std::{ffi::OsStr, process::Command};
 
 use anyhow::{Context, bail};
 
@@ -27,15 +24,6 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
         bail!("`{line}` failed: {status}");
     }
     Ok(())
-}
-
-/// Standard output of a command that succeeds, or nothing.
-pub(crate) fn output_of(command: &mut Command) -> Option<String> {
-    let output = command.stderr(Stdio::null()).output().ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// The cargo that runs us, in the workspace root.

@@ -10,10 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use tidegate_toolchain::{Toolchain, on_path, output_of};
 
 use crate::{
-    process::{cargo, output_of, run, say},
-    toolchain::{Toolchain, on_path},
+    process::{cargo, run, say},
     workspace,
 };
 

@@ -1,23 +1,18 @@
-//! Builds plugin crates into components: rustc makes a core module that carries its
-//! WIT types in a custom section, `wit-component` wraps it. No WASI is involved.
+//! Which crates of the repository are plugins, and what each is built for.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
-use wit_component::ComponentEncoder;
+use anyhow::Context as _;
+use tidegate_toolchain::Toolchain;
 
 use crate::{
     fresh::is_fresh,
     process::{run, say},
-    toolchain::Toolchain,
     workspace,
 };
-
-/// Target triple of plugins.
-const TARGET: &str = "wasm32-unknown-unknown";
 
 /// For plugins of this binary: called for every message of a node, compiled once.
 const SPEED: &str = "3";
@@ -80,7 +75,7 @@ pub(crate) fn build_plugin(toolchain: &Toolchain, plugin: &Plugin) -> anyhow::Re
     let root = workspace::root();
     let output = workspace::artifacts().join(&plugin.output);
     let source = root.join(&plugin.source);
-    let mut inputs = ["sdk", "wit", "Cargo.lock", "xtask/src/wasm.rs"]
+    let mut inputs = ["sdk", "wit", "Cargo.lock", "toolchain", "xtask/src/wasm.rs"]
         .map(|input| root.join(input))
         .to_vec();
     inputs.push(source.clone());
@@ -88,44 +83,18 @@ pub(crate) fn build_plugin(toolchain: &Toolchain, plugin: &Plugin) -> anyhow::Re
         return Ok(());
     }
     say(&format!("building {}", plugin.output.display()));
-    let module = compile(toolchain, &source, plugin)?;
-    let component = encode(&module)
-        .with_context(|| format!("cannot turn {} into a component", module.display()))?;
+    let plugin = tidegate_toolchain::Plugin {
+        source: &source,
+        target_dir: &workspace::target().join("wasm"),
+        opt_level: plugin.opt_level,
+        features: plugin.features,
+    };
+    run(&mut plugin.command(toolchain))?;
+    let component = plugin.component()?;
     if let Some(dir) = output.parent() {
         fs::create_dir_all(dir)?;
     }
     fs::write(&output, component).with_context(|| format!("cannot write {}", output.display()))
-}
-
-/// The core module of a plugin crate.
-fn compile(toolchain: &Toolchain, source: &Path, plugin: &Plugin) -> anyhow::Result<PathBuf> {
-    let target_dir = workspace::target().join("wasm");
-    let mut command = toolchain.build(TARGET);
-    command
-        .current_dir(source)
-        .args(["--quiet", "--lib", "--target-dir"])
-        .arg(&target_dir)
-        .args(["--features", &plugin.features.join(",")])
-        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", plugin.opt_level)
-        .env("CARGO_PROFILE_RELEASE_LTO", "true")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
-        .env("CARGO_PROFILE_RELEASE_STRIP", "true")
-        .env("CARGO_PROFILE_RELEASE_PANIC", "abort");
-    run(&mut command)?;
-    let name = package_name(&source.join("Cargo.toml"))?.replace('-', "_");
-    Ok(target_dir
-        .join(TARGET)
-        .join("release")
-        .join(format!("{name}.wasm")))
-}
-
-/// Wraps a core module into a component, checked.
-fn encode(module: &Path) -> anyhow::Result<Vec<u8>> {
-    ComponentEncoder::default()
-        .module(&fs::read(module)?)?
-        .validate(true)
-        .encode()
 }
 
 /// Crates directly below a folder of the workspace, by folder name, sorted.
@@ -145,17 +114,4 @@ fn crates_in(folder: &str) -> anyhow::Result<Vec<(String, PathBuf)>> {
     }
     crates.sort();
     Ok(crates)
-}
-
-/// The package name in a manifest: the first `name = "…"`.
-fn package_name(manifest: &Path) -> anyhow::Result<String> {
-    let text = fs::read_to_string(manifest)
-        .with_context(|| format!("cannot read {}", manifest.display()))?;
-    let name = text
-        .lines()
-        .find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
-    match name {
-        Some(name) => Ok(name.to_owned()),
-        None => bail!("{} has no package name", manifest.display()),
-    }
 }

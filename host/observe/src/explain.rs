@@ -9,7 +9,8 @@ use tidegate_policy::{
     compiled::{FqdnSelector, L7Protocol, L7RuleSet},
     tls::{TlsContext, TlsContexts},
 };
-use tidegate_wire::{dns::type_name, grpc};
+pub use tidegate_wire::dns::type_number as qtype;
+use tidegate_wire::grpc;
 
 use super::record::{FlowDirection, FlowVerdict, Party};
 
@@ -58,11 +59,6 @@ pub enum L7Question {
         #[serde(default = "address")]
         qtype: String,
     },
-}
-
-/// Number of a type of DNS record, by the name records show it with.
-pub fn qtype(name: &str) -> Option<u16> {
-    (0..=u16::MAX).find(|number| type_name(*number).eq_ignore_ascii_case(name))
 }
 
 /// What [`L7Answer::asked`] begins with if a call of gRPC was asked about.

@@ -28,7 +28,7 @@ pub(super) enum ClientCommand {
     /// Policies in use and what they select
     #[command(subcommand)]
     Policy(ListVerb),
-    /// Plugins, their state and cost
+    /// Plugins: their state and cost; and what their authors need
     #[command(subcommand)]
     Plugin(plugin::Verb),
     /// Names learned through the DNS proxy
@@ -98,6 +98,8 @@ pub(super) async fn run(command: ClientCommand, options: ClientOptions) -> Resul
         ClientCommand::Plugin(plugin::Verb::List { bindings: true }) => {
             show(&client, output, |v| &v.bindings, plugin::render_bindings).await
         }
+        // Asks no agent: `Cli::run` has seen to it.
+        ClientCommand::Plugin(plugin::Verb::Author(_)) => Ok(()),
     }
 }
 

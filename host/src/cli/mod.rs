@@ -2,6 +2,7 @@
 //! API. One file per noun. No logic here: arguments in, a room called, text out.
 
 mod ask;
+mod author;
 mod config;
 mod endpoint;
 mod explain;
@@ -79,10 +80,15 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 impl Cli {
     /// Does what was asked. The exit code is 0, or 1 where a command answers "no".
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        if matches!(
+        let talks = matches!(
+            self.command,
+            Command::Ask(ask::ClientCommand::Plugin(plugin::Verb::Author(_)))
+        );
+        let prints = matches!(
             self.command,
             Command::Ask(_) | Command::Version(_) | Command::Completion(_)
-        ) {
+        );
+        if prints && !talks {
             end_with_the_reader();
         }
         match self.command {
@@ -102,6 +108,9 @@ impl Cli {
             Command::CompilePlugin => {
                 tidegate_plugin_host::compile::run()?;
                 Ok(ExitCode::SUCCESS)
+            }
+            Command::Ask(ask::ClientCommand::Plugin(plugin::Verb::Author(command))) => {
+                command.run(self.options.output)
             }
             Command::Ask(command) => {
                 let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,4 +1,4 @@
-//! `tidegate plugin list [--bindings]`
+//! `tidegate plugin list [--bindings]`, and what authors do.
 
 use clap::Subcommand;
 use tidegate_control::view::View;
@@ -6,7 +6,7 @@ use tidegate_control::view::View;
 use super::table::Table;
 
 /// What can be done with plugins.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// List them
     List {
@@ -14,6 +14,8 @@ pub(super) enum Verb {
         #[arg(long)]
         bindings: bool,
     },
+    #[command(flatten)]
+    Author(super::author::Command),
 }
 
 pub(super) fn render_bindings(view: &View) -> String {

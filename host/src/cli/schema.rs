@@ -10,7 +10,11 @@ use tidegate_control::view::{
 };
 use tidegate_observe::{directory::LearnedName, explain::Explanation, record::Line};
 
-use super::{config::Checked, version::Facts};
+use super::{
+    author::{Inspected, Report},
+    config::Checked,
+    version::Facts,
+};
 
 /// Command, with dashes for blanks, and the schema of its output; for `observe` of a line.
 fn outputs() -> Vec<(&'static str, Value)> {
@@ -36,6 +40,8 @@ fn outputs() -> Vec<(&'static str, Value)> {
             "plugin-list-bindings",
             of::<Vec<BindingView>>("tidegate plugin list --bindings"),
         ),
+        ("plugin-inspect", of::<Inspected>("tidegate plugin inspect")),
+        ("plugin-test", of::<Report>("tidegate plugin test")),
         ("fqdn-list", of::<Vec<LearnedName>>("tidegate fqdn list")),
         ("version", of::<Facts>("tidegate version")),
         ("config-check", of::<Checked>("tidegate config check")),

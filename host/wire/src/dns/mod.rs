@@ -5,7 +5,7 @@ mod answer;
 mod query;
 
 pub use answer::{Answer, ends_transfer, read_answer, read_outline, truncated};
-pub use query::{Query, QueryError, answer_unread, read_query, type_name};
+pub use query::{Query, QueryError, answer_unread, read_query, type_name, type_number};
 
 /// RCODEs (RFC 1035 §4.1.1, RFC 2136 §2.2), by the names IANA registers them under.
 pub mod rcode {

@@ -176,6 +176,11 @@ pub fn type_name(qtype: u16) -> String {
     }
 }
 
+/// Number of a QTYPE by its name as [`type_name`] has it, in any case.
+pub fn type_number(name: &str) -> Option<u16> {
+    (0..=u16::MAX).find(|number| type_name(*number).eq_ignore_ascii_case(name))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

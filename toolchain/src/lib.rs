@@ -1,24 +1,28 @@
-//! Compilers for the two foreign targets. The host's own rustup toolchain seldom
-//! has them, so each is looked for in the places where it may be, what needs no
-//! download first.
+//! Compilers for the two foreign targets, and components made of what they make. The
+//! machine's own Rust seldom has them, so each is looked for in the places where it may
+//! be, what needs no download first.
+//!
+//! Used by this repository's build and by `tidegate plugin build`.
+
+mod plugin;
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
-use crate::process::output_of;
+pub use plugin::{PLUGIN_TARGET, Plugin};
 
 /// A pair of cargo and rustc that can build for one foreign target.
 #[derive(Clone, Debug)]
-pub(crate) struct Toolchain {
+pub struct Toolchain {
     cargo: PathBuf,
     rustc: PathBuf,
     library: Library,
     /// Linker to name; none to leave the choice to rustc.
     linker: Option<PathBuf>,
     /// Where it was found, for people.
-    pub(crate) origin: String,
+    pub origin: String,
 }
 
 /// How a toolchain comes by the target's standard library.
@@ -34,15 +38,16 @@ type Probe = fn(rustc: &Path) -> Option<Library>;
 
 impl Toolchain {
     /// A toolchain for `bpfel-unknown-none`, if the machine has one.
-    pub(crate) fn find_bpf() -> Option<Self> {
+    pub fn find_bpf() -> Option<Self> {
         distribution(|rustc| prebuilt(rustc, "bpfel-unknown-none"))
             .or_else(|| rustup("nightly", |rustc| from_source(rustc, "core")))
     }
 
-    /// A toolchain for `wasm32-unknown-unknown`, if the machine has one.
-    pub(crate) fn find_wasm() -> Option<Self> {
+    /// A toolchain for [`PLUGIN_TARGET`], if the machine has one.
+    pub fn find_wasm() -> Option<Self> {
         let source: Probe = |rustc| from_source(rustc, "std,panic_abort");
-        rustup("stable", |rustc| prebuilt(rustc, "wasm32-unknown-unknown"))
+        active(|rustc| prebuilt(rustc, PLUGIN_TARGET))
+            .or_else(|| rustup("stable", |rustc| prebuilt(rustc, PLUGIN_TARGET)))
             .or_else(|| distribution(source)?.with_wasm_linker())
             .or_else(|| rustup("nightly", source))
     }
@@ -56,7 +61,7 @@ impl Toolchain {
     }
 
     /// `cargo build --release` for `target`, free of what the calling cargo exported.
-    pub(crate) fn build(&self, target: &str) -> Command {
+    pub fn build(&self, target: &str) -> Command {
         let mut command = Command::new(&self.cargo);
         command
             .args(["build", "--release", "--target", target])
@@ -86,6 +91,15 @@ const INHERITED: [&str; 5] = [
     "LD_LIBRARY_PATH",
     "RUSTUP_TOOLCHAIN",
 ];
+
+/// What `cargo` and `rustc` mean here.
+fn active(probe: Probe) -> Option<Toolchain> {
+    let bin = sysroot(Path::new("rustc"))?.join("bin");
+    // The programs themselves, not rustup's, which may mean others in another folder.
+    let program = |name| Some(bin.join(name)).filter(|file| file.is_file());
+    let (cargo, rustc) = (program("cargo")?, program("rustc")?);
+    accept(probe, cargo, rustc, "the Rust on this PATH")
+}
 
 /// The distribution's compiler (Debian's `rustc-web` and the like).
 fn distribution(probe: Probe) -> Option<Toolchain> {
@@ -132,8 +146,17 @@ fn sysroot(rustc: &Path) -> Option<PathBuf> {
     output_of(Command::new(rustc).args(["--print", "sysroot"])).map(PathBuf::from)
 }
 
+/// Standard output of a command that succeeds, or nothing.
+pub fn output_of(command: &mut Command) -> Option<String> {
+    let output = command.stderr(Stdio::null()).output().ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 /// First file of this name on `PATH`.
-pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+pub fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|dir| dir.join(name))
         .find(|file| file.is_file())

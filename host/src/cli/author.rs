@@ -1,0 +1,449 @@
+//! `tidegate plugin new|wit|build|inspect|test`: for authors of filters. None of them asks an
+//! agent.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand, ValueEnum};
+use schemars::JsonSchema;
+use serde::Serialize;
+use tidegate_authoring::{
+    Outcome, Stage, Subject,
+    cases::{self, Case, Cases},
+    contract, project, recorded,
+};
+use tidegate_contract::Limits;
+
+use super::ask::{Output, print_json, print_text};
+
+/// What authors do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a folder with a filter to begin with: a crate that needs nothing but cargo
+    New(New),
+    /// Write the WIT files of the contract between host and filters
+    Wit {
+        /// Folder for them
+        #[arg(default_value = "wit")]
+        folder: PathBuf,
+    },
+    /// Build a filter's crate into a component
+    Build(Build),
+    /// Say what a component is, and whether an agent would take it
+    Inspect {
+        /// The component
+        file: PathBuf,
+    },
+    /// Ask a component what its cases say, as the proxy would. Exit code: 0 if all is as
+    /// they say (or both versions decide alike), 1 if not
+    Test(Test),
+}
+
+/// A new filter.
+#[derive(Debug, Args)]
+pub(super) struct New {
+    /// Name of the plugin, the crate and the folder
+    name: String,
+    /// What it reads
+    #[arg(long, value_enum, default_value_t = Kind::Http)]
+    kind: Kind,
+}
+
+/// What a filter reads.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    /// Requests of HTTP
+    Http,
+    /// Queries of DNS
+    Dns,
+    /// Bytes of TCP connections, in a protocol of your own
+    Stream,
+}
+
+/// A crate to build.
+#[derive(Debug, Args)]
+pub(super) struct Build {
+    /// Folder of the crate
+    #[arg(default_value = ".")]
+    folder: PathBuf,
+    /// File for the component; without it `NAME.wasm` in that folder
+    #[arg(long, value_name = "FILE")]
+    output_file: Option<PathBuf>,
+}
+
+/// A trial.
+#[derive(Debug, Args)]
+pub(super) struct Test {
+    /// The component; without it the one that `build` made here
+    file: Option<PathBuf>,
+    /// What it must decide; without it `tests.yaml` beside the component
+    #[arg(long, value_name = "FILE", conflicts_with = "recorded")]
+    cases: Option<PathBuf>,
+    /// Recorded traffic instead: lines of `tidegate observe -o json`
+    #[arg(long, value_name = "FILE")]
+    recorded: Option<PathBuf>,
+    /// Configuration for recorded traffic, JSON
+    #[arg(long, value_name = "JSON", requires = "recorded", default_value = "{}")]
+    config: String,
+    /// Another version: tell which cases the two decide otherwise
+    #[arg(long, value_name = "COMPONENT")]
+    against: Option<PathBuf>,
+    /// Print the JSON Schema of `tests.yaml`, for editors, and nothing else
+    #[arg(long, exclusive = true)]
+    schema: bool,
+}
+
+impl Command {
+    pub(super) fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::New(args) => args.run()?,
+            Self::Wit { folder } => {
+                project::write_below(&folder, contract::WIT)?;
+                for (path, _) in contract::WIT {
+                    print_text(&format!("{}\n", folder.join(path).display()))?;
+                }
+            }
+            Self::Build(args) => args.run()?,
+            Self::Inspect { file } => inspect(&file, output)?,
+            Self::Test(args) => return args.run(output),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl New {
+    fn run(self) -> anyhow::Result<()> {
+        let kind = match self.kind {
+            Kind::Http => project::Kind::Http,
+            Kind::Dns => project::Kind::Dns,
+            Kind::Stream => project::Kind::Stream,
+        };
+        let files = project::files(&self.name, kind)?;
+        project::write(Path::new(&self.name), &files)?;
+        let name = &self.name;
+        print_text(&format!(
+            "{name}/ is made. Next:\n\
+             \x20 cd {name}\n\
+             \x20 cargo test               # its logic, natively\n\
+             \x20 tidegate plugin build    # {name}.wasm\n\
+             \x20 tidegate plugin test     # asks it what tests.yaml says, as the proxy would\n\
+             \x20 cp {name}.wasm /etc/tidegate/plugins/\n"
+        ))?;
+        Ok(())
+    }
+}
+
+impl Build {
+    fn run(self) -> anyhow::Result<()> {
+        let built = tidegate_authoring::build(&self.folder, self.output_file.as_deref())?;
+        print_text(&format!(
+            "{} ({} KiB), by {}\n",
+            built.file.display(),
+            built.size.div_ceil(1024),
+            built.toolchain
+        ))?;
+        Ok(())
+    }
+}
+
+/// What `plugin inspect` prints with `-o json`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Inspected {
+    /// Name rules use.
+    name: String,
+    /// Its own version.
+    version: String,
+    /// World of the contract it is written for.
+    world: String,
+    /// Digest of the file, `sha256:…`.
+    digest: String,
+    /// Host interfaces it may call.
+    capabilities: Vec<String>,
+    /// Limits it runs within.
+    limits: InspectedLimits,
+    /// Size of the file, bytes.
+    size_bytes: u64,
+    /// Size of its compiled code, bytes.
+    compiled_bytes: usize,
+    /// How long examining and compiling it took.
+    compile_seconds: f64,
+}
+
+/// Limits of an instance; see `docs/limits.md`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct InspectedLimits {
+    memory_bytes: u64,
+    total_memory_bytes: u64,
+    call_seconds: f64,
+    configure_seconds: f64,
+    share_percent: u8,
+    calls_per_instance: u32,
+    stream_buffer_bytes: u64,
+}
+
+impl From<Limits> for InspectedLimits {
+    fn from(limits: Limits) -> Self {
+        Self {
+            memory_bytes: limits.memory_bytes,
+            total_memory_bytes: limits.total_memory_bytes,
+            call_seconds: seconds(limits.call_ms),
+            configure_seconds: seconds(limits.configure_ms),
+            share_percent: limits.share_percent,
+            calls_per_instance: limits.calls_per_instance,
+            stream_buffer_bytes: limits.stream_buffer_bytes,
+        }
+    }
+}
+
+fn seconds(milliseconds: u64) -> f64 {
+    std::time::Duration::from_millis(milliseconds).as_secs_f64()
+}
+
+fn inspect(file: &Path, output: Output) -> anyhow::Result<()> {
+    let subject = admit(file)?;
+    let info = &subject.admitted.info;
+    let inspected = Inspected {
+        name: subject.admitted.name.clone(),
+        version: info.version.clone(),
+        world: info.world.name().to_owned(),
+        digest: info.digest.clone(),
+        capabilities: info.capabilities.clone(),
+        limits: info.limits.into(),
+        size_bytes: std::fs::metadata(file)?.len(),
+        compiled_bytes: subject.compiled_size(),
+        compile_seconds: subject.compiled_in.as_secs_f64(),
+    };
+    match output {
+        Output::Json => print_json(&inspected)?,
+        Output::Table => print_text(&inspected.text())?,
+    }
+    Ok(())
+}
+
+impl Inspected {
+    fn text(&self) -> String {
+        let limits = &self.limits;
+        let capabilities = match self.capabilities.as_slice() {
+            [] => "none: it can call nothing of the host".to_owned(),
+            some => some.join(", "),
+        };
+        let rows = [
+            ("Name", self.name.clone()),
+            ("Version", self.version.clone()),
+            ("World", self.world.clone()),
+            ("Capabilities", capabilities),
+            ("Digest", self.digest.clone()),
+            ("Size", format!("{} KiB", self.size_bytes.div_ceil(1024))),
+            (
+                "Compiled",
+                format!(
+                    "{} KiB in {:.0} ms",
+                    self.compiled_bytes.div_ceil(1024),
+                    self.compile_seconds * 1_000.0
+                ),
+            ),
+            (
+                "Limits",
+                format!(
+                    "{:.0} ms a call, {:.0} ms to configure, {} % of a thread, {} MiB an instance, \
+                     {} MiB together",
+                    limits.call_seconds * 1_000.0,
+                    limits.configure_seconds * 1_000.0,
+                    limits.share_percent,
+                    limits.memory_bytes >> 20,
+                    limits.total_memory_bytes >> 20,
+                ),
+            ),
+            ("Verdict", "an agent would take it".to_owned()),
+        ];
+        rows.map(|(key, value)| format!("{key:<14}{value}\n"))
+            .concat()
+    }
+}
+
+fn admit(file: &Path) -> anyhow::Result<Subject> {
+    Subject::admit(file).with_context(|| format!("{}: an agent would refuse it", file.display()))
+}
+
+/// What `plugin test` prints with `-o json`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    /// The component, `name@version`.
+    plugin: String,
+    /// What it was compared with; absent if with what cases expect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    against: Option<String>,
+    /// Cases that are as they should be.
+    passed: usize,
+    /// Cases that are not.
+    failed: usize,
+    /// All cases.
+    cases: Vec<CaseReport>,
+}
+
+/// One case.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct CaseReport {
+    /// What it is called.
+    name: String,
+    /// Where it is written, `file:line`.
+    at: String,
+    /// What became of each message.
+    outcomes: Vec<String>,
+    /// What is not as it should be, with its place in the case.
+    differences: Vec<String>,
+}
+
+impl Test {
+    fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        if self.schema {
+            print_text(&format!("{:#}\n", cases::schema().to_value()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let file = match &self.file {
+            Some(file) => file.clone(),
+            None => of_project(Path::new("."))?,
+        };
+        let cases = match (&self.recorded, &self.cases) {
+            (Some(recorded), _) => {
+                serde_json::from_str::<serde_json::Value>(&self.config)
+                    .context("--config: not JSON")?;
+                recorded::read(recorded, &self.config)?
+            }
+            (None, Some(cases)) => cases::read(cases)?,
+            (None, None) => cases::read(&file.with_file_name("tests.yaml"))?,
+        };
+        let mut subject = admit(&file)?;
+        let mut against = self.against.as_deref().map(admit).transpose()?;
+        let mut report = Report {
+            plugin: label(&subject),
+            against: against.as_ref().map(label),
+            passed: 0,
+            failed: 0,
+            cases: Vec::new(),
+        };
+        for case in &cases.cases {
+            let case = try_case(&cases, case, &mut subject, against.as_mut())?;
+            match case.differences.is_empty() {
+                true => report.passed += 1,
+                false => report.failed += 1,
+            }
+            report.cases.push(case);
+        }
+        match output {
+            Output::Json => print_json(&report)?,
+            Output::Table => print_text(&report.text())?,
+        }
+        Ok(match report.failed {
+            0 => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        })
+    }
+}
+
+fn label(subject: &Subject) -> String {
+    format!(
+        "{}@{}",
+        subject.admitted.name, subject.admitted.info.version
+    )
+}
+
+fn try_case(
+    cases: &Cases,
+    case: &Case,
+    subject: &mut Subject,
+    against: Option<&mut Subject>,
+) -> anyhow::Result<CaseReport> {
+    let at = format!("{}:{}", cases.file, case.line);
+    let outcomes = subject.run(case).with_context(|| at.clone())?;
+    let differences = match against {
+        None => said(case.said.judge(&outcomes)),
+        Some(other) => {
+            let before = other.run(case).with_context(|| at.clone())?;
+            changed(&before, &outcomes)
+        }
+    };
+    let outcomes = outcomes.iter().map(|(_, outcome)| outcome.to_string());
+    Ok(CaseReport {
+        name: case.name.clone(),
+        at,
+        outcomes: outcomes.collect(),
+        differences,
+    })
+}
+
+fn said(differences: Vec<(Stage, String)>) -> Vec<String> {
+    let lines = differences.into_iter();
+    lines
+        .map(|(stage, text)| format!("{stage}: {text}"))
+        .collect()
+}
+
+/// What the other version did otherwise.
+fn changed(before: &[(Stage, Outcome)], after: &[(Stage, Outcome)]) -> Vec<String> {
+    let longest = before.len().max(after.len());
+    let pairs = (0..longest).map(|index| (before.get(index), after.get(index)));
+    let differs = pairs.filter(|(before, after)| before != after);
+    let text = |outcome: Option<&(Stage, Outcome)>| match outcome {
+        Some((_, outcome)) => outcome.to_string(),
+        None => "nothing".to_owned(),
+    };
+    differs
+        .map(|(before, after)| {
+            let stage = before.or(after).map(|(stage, _)| stage.to_string());
+            let stage = stage.unwrap_or_default();
+            format!("{stage}: was {}; is {}", text(before), text(after))
+        })
+        .collect()
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for case in &self.cases {
+            if case.differences.is_empty() {
+                text += &format!("ok      {}\n", case.name);
+                continue;
+            }
+            let word = match self.against {
+                Some(_) => "CHANGED",
+                None => "FAILED ",
+            };
+            text += &format!("{word} {} ({})\n", case.name, case.at);
+            for difference in &case.differences {
+                text += &format!("        {difference}\n");
+            }
+        }
+        text + &match &self.against {
+            None => format!(
+                "{}: {} passed, {} failed\n",
+                self.plugin, self.passed, self.failed
+            ),
+            Some(against) => format!(
+                "{} decides {} of {} cases otherwise than {against}\n",
+                self.plugin,
+                self.failed,
+                self.cases.len()
+            ),
+        }
+    }
+}
+
+/// The component that `build` makes in a folder.
+fn of_project(folder: &Path) -> anyhow::Result<PathBuf> {
+    let file = tidegate_authoring::component_of(folder)
+        .context("name a component, or go to the folder of a filter's project")?;
+    anyhow::ensure!(
+        file.is_file(),
+        "there is no {}; `tidegate plugin build` makes it",
+        file.display()
+    );
+    Ok(file)
+}
