@@ -14,7 +14,7 @@ use tidegate_observe::{
     explain::{self, ExplainQuery, InShadow, L7Answer, L7Question, RulePlace},
     record::FlowVerdict,
 };
-use tidegate_policy::compiled::{Direction, L7Protocol};
+use tidegate_policy::compiled::{Direction, L7Protocol, L7RuleSet};
 use tokio::time::timeout;
 
 use super::explain::{Explainer, place};
@@ -42,14 +42,22 @@ impl Explainer {
         let Some(asked) = asked else {
             return Ok(unread(answer, kernel, refusal));
         };
+        let sets = [asked.egress.0, asked.ingress.0];
+        let mut sets = sets.iter().filter_map(|id| view.compiled.l7.get(id));
+        let names = |set: &L7RuleSet| set.tls.as_ref().is_some_and(|tls| tls.in_clear);
+        let in_clear = sets.clone().any(names);
+        let speaks_tls = sets
+            .clone()
+            .any(|set| set.tls.is_some() || set.contexts.terminating.is_some());
         let wanted = match message {
+            // The host of a request is one of the names, or not.
+            L7Question::Http { .. } if in_clear => L7Protocol::Stream,
             L7Question::Http { .. } => L7Protocol::Http,
             L7Question::Dns { .. } => L7Protocol::Dns,
+            L7Question::Tls { .. } => L7Protocol::Stream,
         };
-        let read_as = [asked.egress.0, asked.ingress.0]
-            .iter()
-            .find_map(|id| view.compiled.l7.get(id))
-            .map(|set| set.protocol);
+        let read_as = sets.next().map(|set| set.protocol);
+        let read_as = read_as.filter(|_| !matches!(message, L7Question::Tls { .. }) || !speaks_tls);
         if read_as.is_some_and(|protocol| protocol != wanted) {
             return Ok(L7Answer {
                 verdict: FlowVerdict::Error,
@@ -69,7 +77,16 @@ impl Explainer {
             transport: query.protocol,
             egress: asked.egress,
             ingress: asked.ingress,
-            message: as_sent(message, SocketAddr::new(query.destination, query.port))?,
+            message: match as_sent(message, SocketAddr::new(query.destination, query.port))? {
+                Message::Http(_) if in_clear => Message::Tls {
+                    server_name: match message {
+                        L7Question::Http { host, .. } => host.clone().unwrap_or_default(),
+                        _ => String::new(),
+                    },
+                    in_clear,
+                },
+                message => message,
+            },
         };
         let unanswered = |why| L7Answer {
             verdict: FlowVerdict::Error,
@@ -210,6 +227,10 @@ fn as_sent(message: &L7Question, to: SocketAddr) -> anyhow::Result<Message> {
             head.push_str("\r\n");
             Ok(Message::Http(head))
         }
+        L7Question::Tls { server_name } => Ok(Message::Tls {
+            server_name: server_name.clone(),
+            in_clear: false,
+        }),
         L7Question::Dns { name, qtype } => Ok(Message::Dns {
             name: format!("{}.", name.trim_end_matches('.').to_ascii_lowercase()),
             qtype: explain::qtype(qtype).context("no such type of DNS record")?,

@@ -114,7 +114,7 @@ async fn settle(first: Nudge, nudges: &mut mpsc::Receiver<Nudge>, scanner: &mut 
 
 /// How often certificates and keys are looked at. Two looks have to agree: a chain and its
 /// key are seldom written in one moment.
-const SECRETS: Duration = Duration::from_millis(500);
+const SECRETS: Duration = Duration::from_millis(250);
 /// How often they are told of though nothing has changed: time passes for certificates.
 const TIME_PASSES: Duration = Duration::from_secs(3_600);
 

@@ -150,6 +150,8 @@ fn message(text: &str) -> Result<L7Question, String> {
                 None => Ok(message),
             }
         }
+        L7Question::Tls { server_name } if server_name.is_empty() => Ok(message),
+        L7Question::Tls { server_name } => word("name", server_name).map(|()| message),
         L7Question::Dns { name, qtype } => {
             word("name", name)?;
             match tidegate_observe::explain::qtype(qtype) {

@@ -155,6 +155,13 @@ pub struct Question {
 pub enum Message {
     /// A request head as HTTP/1.1 writes it, with the empty line.
     Http(String),
+    /// A client asks for a server.
+    Tls {
+        /// Its name; empty for none.
+        server_name: String,
+        /// It is the host of a request in the clear.
+        in_clear: bool,
+    },
     /// A DNS query.
     Dns {
         /// Name, lower case with final dot.

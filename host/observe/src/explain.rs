@@ -51,6 +51,12 @@ pub enum L7Question {
         #[serde(default)]
         headers: Vec<String>,
     },
+    /// A client's first word in TLS.
+    Tls {
+        /// Server it asks for; empty for none.
+        #[serde(default)]
+        server_name: String,
+    },
     /// A DNS query.
     Dns {
         /// Name asked for.
@@ -63,6 +69,9 @@ pub enum L7Question {
 
 /// What [`L7Answer::asked`] begins with if a call of gRPC was asked about.
 pub const CALL: &str = "gRPC ";
+
+/// What [`L7Answer::asked`] begins with if a hello of TLS was asked about.
+pub const HELLO: &str = "TLS ";
 
 impl L7Question {
     /// Is it a call of gRPC, as the proxy will see it?
@@ -90,6 +99,10 @@ impl fmt::Display for L7Question {
             Self::Http { target, .. } if self.is_call() => write!(f, "{CALL}{target}"),
             Self::Http { method, target, .. } => write!(f, "{method} {target}"),
             Self::Dns { name, qtype } => write!(f, "DNS {name} {qtype}"),
+            Self::Tls { server_name } => match server_name.is_empty() {
+                true => write!(f, "{HELLO}for no name"),
+                false => write!(f, "{HELLO}for {server_name}"),
+            },
         }
     }
 }
@@ -290,7 +303,11 @@ pub fn l7_in_words(set: &L7RuleSet) -> Vec<String> {
     if let Some(tls) = &set.tls {
         let name = |name: &FqdnSelector| match name {
             FqdnSelector::MatchName(name) | FqdnSelector::MatchPattern(name) => {
-                format!("tls: asks for {}", name.trim_end_matches('.'))
+                let how = match tls.in_clear {
+                    true => "tls or http",
+                    false => "tls",
+                };
+                format!("{how}: asks for {}", name.trim_end_matches('.'))
             }
         };
         let mut words: Vec<String> = tls.names.iter().map(name).collect();

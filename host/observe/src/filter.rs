@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tidegate_contract::L7Summary;
+use tidegate_policy::{compiled::FqdnSelector, fqdn::Matcher};
 
 use super::{
     record::{FlowRecord, FlowVerdict, Party},
@@ -32,6 +33,8 @@ pub struct FlowFilter {
     pub label: Vec<String>,
     /// Rules whose text contains this, those in shadow too.
     pub rule: Vec<String>,
+    /// Server that was asked for in TLS: a name, or a pattern as in `serverNames`.
+    pub server_name: Vec<String>,
     /// Not before this time, nanoseconds since 1970-01-01T00:00:00Z.
     pub since_ns: Option<u64>,
     /// Before this time, likewise.
@@ -153,6 +156,7 @@ impl FlowFilter {
             && any(&self.rule, |t| {
                 r.all_rules().any(|rule| rule.contains(t.as_str()))
             })
+            && any(&self.server_name, |name| asks_for(r, name))
     }
 }
 
@@ -267,6 +271,18 @@ fn is_protocol(r: &FlowRecord, wanted: &str) -> bool {
     }
 }
 
+/// Was this server asked for in TLS? `wanted` is a name or a pattern.
+fn asks_for(r: &FlowRecord, wanted: &str) -> bool {
+    let Some(L7Summary::Tls { server_name, .. }) = &r.l7 else {
+        return false;
+    };
+    let selector = match wanted.contains('*') {
+        true => FqdnSelector::MatchPattern(wanted.to_owned()),
+        false => FqdnSelector::MatchName(wanted.to_owned()),
+    };
+    Matcher::new(&selector).matches(server_name)
+}
+
 fn has_label(party: &Party, wanted: &str) -> bool {
     party.labels.iter().any(|label| is_label(label, wanted))
 }
@@ -311,6 +327,37 @@ mod tests {
         check(json!({"label": ["app=front"]}), false);
         check(json!({"rule": ["ingress[0]"]}), true);
         check(json!({"rule": ["egress"]}), false);
+    }
+
+    #[test]
+    fn servers_are_found_by_name_and_pattern() {
+        let mut asks = record(443);
+        asks.l7 = Some(L7Summary::Tls {
+            server_name: "api.shop.example".into(),
+            version: "TLS 1.3".into(),
+            alpn: Vec::new(),
+            ech: false,
+            status: "".into(),
+            alert: None,
+        });
+        let passes = |name: &str| {
+            let filter = FlowFilter {
+                server_name: vec![name.to_owned()],
+                ..FlowFilter::default()
+            };
+            (filter.matches(&asks), filter.matches(&record(443)))
+        };
+        for name in [
+            "api.shop.example",
+            "API.shop.example.",
+            "*.shop.example",
+            "**.example",
+        ] {
+            assert_eq!(passes(name), (true, false), "{name}");
+        }
+        for name in ["shop.example", "*.example"] {
+            assert_eq!(passes(name), (false, false), "{name}");
+        }
     }
 
     #[test]

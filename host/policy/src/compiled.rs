@@ -299,6 +299,9 @@ pub struct TlsNames {
     pub names: Vec<FqdnSelector>,
     /// The rule of each.
     pub rules: Vec<RuleId>,
+    /// Who speaks HTTP in the clear may ask for them, too: as the host of requests.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_clear: bool,
 }
 
 /// One plugin in a chain.

@@ -339,7 +339,7 @@ fn protocol_of(input: &Input, rules: &L7Rules) -> Option<L7Protocol> {
     match rules {
         L7Rules::Http(_) => Some(L7Protocol::Http),
         L7Rules::Dns(_) => Some(L7Protocol::Dns),
-        L7Rules::Kafka(_) | L7Rules::ServerNames(_) => Some(L7Protocol::Stream),
+        L7Rules::Kafka(_) | L7Rules::ServerNames(_) | L7Rules::Held(_) => Some(L7Protocol::Stream),
         L7Rules::Plugin { name, .. } => input.plugins.get(name).copied(),
     }
 }
@@ -370,7 +370,7 @@ fn union(allows: &[(String, Option<&L7Rules>, bool)]) -> Option<Option<Vec<Strin
                 texts.extend(list.iter().map(|(_, rule)| json(rule)));
                 "kafka"
             }
-            Some(L7Rules::ServerNames(list)) => {
+            Some(L7Rules::ServerNames(list) | L7Rules::Held(list)) => {
                 texts.extend(list.iter().map(|(_, name)| json(name)));
                 "tls"
             }

@@ -214,6 +214,9 @@ pub enum L7Rules {
     Kafka(Vec<(At, KafkaRule)>),
     /// `serverNames`: what a client may ask for before it encrypts.
     ServerNames(Vec<(At, FqdnSelector)>),
+    /// Names of `toFQDNs` that what is asked for is held to, in TLS or as the host of a
+    /// request of HTTP.
+    Held(Vec<(At, FqdnSelector)>),
     /// `rules.l7proto` with `rules.l7`.
     Plugin {
         /// Where its name was written.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::input::cilium::{APIS, ROLES};
 use crate::terms::Direction;
 use crate::{
-    input::{CILIUM, ENFORCEMENT, ENFORCEMENTS, FOREIGN_METADATA, TIDEGATE},
+    input::{CILIUM, ENFORCEMENT, ENFORCEMENTS, FOREIGN_METADATA, HOLD_NAMES, HOLDS, TIDEGATE},
     objects::MAX_WEIGHT,
 };
 
@@ -39,7 +39,7 @@ pub fn schema(kind: &str) -> Option<Value> {
     let mut properties = json!({
         "apiVersion": {"const": version},
         "kind": {"const": kind},
-        "metadata": metadata(namespaced, version == CILIUM || kind == "PluginBinding"),
+        "metadata": metadata(namespaced, (version == CILIUM, kind == "PluginBinding")),
         "spec": spec,
     });
     let mut required = vec!["apiVersion", "kind", "metadata"];
@@ -133,14 +133,14 @@ fn state() -> Value {
     )
 }
 
-fn metadata(namespaced: bool, has_shadow: bool) -> Value {
+fn metadata(namespaced: bool, (is_policy, is_binding): (bool, bool)) -> Value {
     let mut properties: Map<String, Value> = FOREIGN_METADATA
         .iter()
         .map(|key| ((*key).to_owned(), json!({})))
         .collect();
     properties.insert("name".into(), word());
     properties.insert("labels".into(), words());
-    properties.insert("annotations".into(), annotations(has_shadow));
+    properties.insert("annotations".into(), annotations(is_policy, is_binding));
     if namespaced {
         properties.insert("namespace".into(), text());
     }
@@ -148,14 +148,21 @@ fn metadata(namespaced: bool, has_shadow: bool) -> Value {
 }
 
 /// Anything, but ours have a meaning.
-fn annotations(has_shadow: bool) -> Value {
+fn annotations(is_policy: bool, is_binding: bool) -> Value {
     let mut annotations = json!({"type": ["object", "null"]});
-    if has_shadow {
+    if is_policy || is_binding {
         let words = ENFORCEMENTS.map(|(word, _)| word);
         annotations["properties"] = json!({ENFORCEMENT: about(
             "`shadow`: not enforced; what would come of it is told. Default: enforce.",
             json!({"enum": words}),
         )});
+    }
+    if is_policy {
+        let words = HOLDS.map(|(word, _)| word);
+        annotations["properties"][HOLD_NAMES] = about(
+            "`true`: egress rules by name are for who asks for that name, in TLS or HTTP. Default: false.",
+            json!({"enum": words}),
+        );
     }
     annotations
 }

@@ -15,16 +15,21 @@ use std::{
 use tidegate_contract::L7Summary;
 use tidegate_contract::{Judgement, Message, Question, ToAgent};
 use tidegate_policy::http_options::HttpOptions;
-use tidegate_wire::http::{HttpHead, ResponseHead};
+use tidegate_wire::{
+    http::{HttpHead, ResponseHead},
+    tls::{Asked, alert},
+};
 use tokio::sync::mpsc;
 
 use super::{
     decide::{self, Attribution, Facts, InShadow, Side, http::Decision},
     dns::boot_seconds,
+    flow::InClear,
     http::{self, Inspector},
     leg::Leg,
     outward::{self, Way},
     state::{Local, State},
+    tls,
 };
 
 /// Questions answered at a time; people ask them one by one.
@@ -163,6 +168,29 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
             let passes = http::would_pass(head.as_bytes(), &flow);
             let outcome = flow.outcome.into_inner();
             told(outcome.attribution, (!passes).then_some(outcome.status))
+        }
+        Message::Tls {
+            server_name,
+            in_clear,
+        } => {
+            let asked = tls::in_clear::asked_of(server_name);
+            let code = match asked {
+                Asked::Name(_) => alert::UNRECOGNIZED_NAME,
+                _ => alert::ACCESS_DENIED,
+            };
+            let sides = (&flow.sides[..], &flow.shadows[..]);
+            let decided = match in_clear {
+                true => {
+                    let listed = InClear::of(&local);
+                    decide::tls::hello(sides, &listed, flow.generation, Some(&asked))
+                }
+                false => decide::tls::hello(sides, &*local, flow.generation, Some(&asked)),
+            };
+            let code = match in_clear {
+                true => 403,
+                false => code.into(),
+            };
+            told(decided.1, (!decided.0).then_some(code))
         }
         Message::Dns { name, qtype } => {
             let asked = (name.as_str(), *qtype);

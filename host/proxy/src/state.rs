@@ -178,6 +178,12 @@ impl State {
         self.names.get(&set).or_else(before).map(AsRef::as_ref)
     }
 
+    /// The names of all rule sets that ask for some.
+    pub(super) fn all_server_names(&self) -> impl Iterator<Item = (L7Id, &ServerNames)> {
+        let all = self.names_before.iter().chain(&*self.names);
+        all.map(|(id, names)| (*id, &**names))
+    }
+
     /// The TLS that ends and begins here, if the rule set says so.
     pub(super) fn ended(&self, set: L7Id) -> Option<&TlsContexts> {
         self.ended.get(&set)

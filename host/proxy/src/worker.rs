@@ -241,6 +241,9 @@ async fn relay(client: TcpStream, flow: &FlowContext, activity: &Activity) {
         Reading::As(L7Protocol::Http) => http::serve(client, flow, activity).await,
         Reading::As(L7Protocol::Dns) => dns::serve(client, flow, activity.budget()).await,
         Reading::As(L7Protocol::Stream) => match flow.asks_for_server_name() {
+            Some(audit) if flow.asks_in_clear() => {
+                tls::in_clear::serve(client, flow, activity, audit).await;
+            }
             Some(audit) => tls::serve(client, flow, activity, audit).await,
             None => stream::serve(client, flow, activity, None).await,
         },

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use tidegate_api::client::{Client, ClientError, encode};
 use tidegate_contract::{GrpcCall, rcode_name};
 use tidegate_observe::{
-    explain::{CALL, Explanation, InShadow, L7Answer, L7Question},
+    explain::{CALL, Explanation, HELLO, InShadow, L7Answer, L7Question},
     record::{FlowDirection, FlowVerdict},
 };
 
@@ -57,6 +57,11 @@ enum Message {
         #[arg(short = 'H', long)]
         header: Vec<String>,
     },
+    /// A client's hello in TLS: would the proxy let it pass
+    Sni {
+        /// Server it asks for; none if absent
+        name: Option<String>,
+    },
     /// A DNS query: would the proxy let it pass
     Dns {
         /// Name asked for
@@ -89,6 +94,9 @@ impl From<Message> for L7Question {
                     .into_iter()
                     .chain(header)
                     .collect(),
+            },
+            Message::Sni { name } => Self::Tls {
+                server_name: name.unwrap_or_default(),
             },
             Message::Dns { name, qtype } => Self::Dns { name, qtype },
         }
@@ -276,6 +284,7 @@ fn render_l7(l7: &L7Answer) -> String {
     let code = |what: &str| match (l7.code, l7.asked.starts_with("DNS ")) {
         (None | Some(0), _) => what.to_owned(),
         (Some(code), true) => format!("{what}, {}", rcode_text(code)),
+        (Some(code), false) if l7.asked.starts_with(HELLO) => format!("{what}, alert {code}"),
         (Some(code), false) if l7.asked.starts_with(CALL) => {
             format!("{what}, {}", grpc_name(code))
         }

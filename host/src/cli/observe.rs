@@ -64,6 +64,9 @@ pub(super) struct Observe {
     /// Text of the rule that decided, or would in shadow
     #[arg(long)]
     rule: Vec<String>,
+    /// Server that was asked for in TLS: a name, or a pattern like *.example.com
+    #[arg(long, value_name = "NAME")]
+    server_name: Vec<String>,
 }
 
 pub(super) async fn run(args: Observe, client: &Client, output: Output) -> Result<(), ClientError> {
@@ -77,6 +80,7 @@ pub(super) async fn run(args: Observe, client: &Client, output: Output) -> Resul
         port: args.port,
         label: args.label,
         rule: args.rule,
+        server_name: args.server_name,
         since_ns: args.since,
         until_ns: args.until,
     };

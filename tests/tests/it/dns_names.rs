@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use tidegate_tests::harness::{
-    Capture, Curl, Place, Running, World, eventually, server, world::NODE_V4,
+    Capture, Curl, Place, Running, World, eventually, server, tls, world::NODE_V4,
 };
 
 use crate::shop::Shop;
@@ -424,5 +424,105 @@ fn without_agent_and_proxy_no_query_passes_uninspected() -> Result<()> {
     let answer = dig(&shop.frontend, V4, &["evil.example"])?;
     ensure!(answer.contains("status: REFUSED"), "{answer}");
     assert_eq!(capture.count(refused)?, 0);
+    Ok(())
+}
+
+/// What the frontend may ask of a name, and of nobody else at its address.
+const HELD: &str = r#"
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: held, namespace: shop, annotations: {tidegate.io/hold-names: "true"}}
+spec:
+  endpointSelector: {matchLabels: {app: frontend}}
+  egress:
+  - toCIDR: [192.0.2.100/32]
+    toPorts:
+    - ports: [{port: "53", protocol: ANY}]
+      rules:
+        dns: [{matchPattern: "*.partner.example"}]
+  - toFQDNs: [{matchName: api.partner.example}]
+    toPorts:
+    - ports: [{port: "80", protocol: TCP}, {port: "443", protocol: TCP}]
+    - ports: [{port: "8080", protocol: TCP}]
+      rules: {http: [{path: "/api/.*"}]}
+"#;
+
+/// Names share addresses: a rule by name opens its address to who asks for that name.
+#[test]
+fn a_shared_address_opens_no_neighbour() -> Result<()> {
+    const ADDRESS: &str = "198.51.100.10";
+    let (own, neighbour) = ("api.partner.example", "www.partner.example");
+    let mut shop = Shop::open()?;
+    let (outside, dir) = (&shop.world.outside, shop.world.dir());
+    shop.world.outside_address(ADDRESS.parse()?)?;
+    let _dns = server::dns(outside, &[(own, ADDRESS), (neighbour, ADDRESS)])?;
+    let _web = [80, 8080].map(|port| server::nginx(outside, port, &dir));
+    let _tls = tls::nginx(outside, 443, &dir)?;
+    shop.frontend.set_resolver(V4)?;
+    shop.world.node.write("policies/held.yaml", HELD)?;
+    shop.world.node.start()?;
+    let (node, frontend) = (&shop.world.node, &shop.frontend);
+    // Both names were asked for; the address is the same.
+    for name in [own, neighbour] {
+        let answer = dig(frontend, V4, &[name])?;
+        ensure!(answer.contains(ADDRESS), "{answer}");
+    }
+    let ask = |scheme: &str, name: &str, rest: &str| {
+        Curl::get(format!("{scheme}://{name}{rest}")).with(&["--insecure"])
+    };
+    ask("http", own, "/").expect(frontend, 200)?;
+    ask("http", own, ":8080/api/").expect(frontend, 200)?;
+    ask("https", own, "/").expect(frontend, 200)?;
+    ask("http", neighbour, "/").expect(frontend, 403)?;
+    ask("http", neighbour, ":8080/api/").expect(frontend, 403)?;
+    ask("http", own, ":8080/").expect(frontend, 403)?;
+    ask("http", ADDRESS, "/").expect(frontend, 403)?;
+    let refused = ask("https", neighbour, "/").from(frontend)?;
+    ensure!(refused.error.contains("unrecognized name"), "{refused:?}");
+    // One connection, asked for both in turn.
+    let url = format!("http://{own}/");
+    let turn = ask("http", own, "/").with(&["--next", "--silent", "--header"]);
+    let host = format!("Host: {neighbour}");
+    turn.with(&[&host, &url]).from(frontend)?;
+    let told = node.record(&["--verdict", "dropped", "--protocol", "http"], |record| {
+        record["l7"]["url"] == format!("http://{neighbour}/")
+    })?;
+    let rule = "shop/held egress[1].toFQDNs[0]";
+    ensure!(told["rules"] == serde_json::json!([rule]), "{told}");
+    let named = ["--server-name", "*.partner.example", "--verdict", "dropped"];
+    let told = node.record(&named, |_| true)?;
+    ensure!(told["l7"]["serverName"] == neighbour, "{told}");
+    // Neither TLS nor HTTP says whom it is for.
+    let mut raw = server::connect(frontend, (ADDRESS.parse::<Ipv4Addr>()?, 80))?;
+    std::io::Write::write_all(&mut raw, &[0, 1, 2, 3])?;
+    let ended = std::io::Read::read(&mut raw, &mut [0; 64]);
+    ensure!(matches!(ended, Err(_) | Ok(0)), "{ended:?}");
+
+    let explain = |port: u16, message: &[&str]| {
+        let to = format!("{ADDRESS}:{port}");
+        node.text(&[&["explain", "frontend", &to], message].concat())
+    };
+    for (port, message, said) in [
+        (
+            443,
+            &["sni", own][..],
+            "TLS for api.partner.example: ALLOWED",
+        ),
+        (
+            443,
+            &["sni", neighbour],
+            "TLS for www.partner.example: REFUSED, alert 112",
+        ),
+        (443, &["sni"], "TLS for no name: REFUSED, alert 49"),
+        (80, &["http", "GET", "/", "--host", own], "GET /: ALLOWED"),
+        (
+            80,
+            &["http", "GET", "/", "--host", neighbour],
+            "GET /: REFUSED, 403",
+        ),
+    ] {
+        let text = explain(port, message)?;
+        ensure!(text.contains(said) && text.contains(rule), "{said}: {text}");
+    }
     Ok(())
 }

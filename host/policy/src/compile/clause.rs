@@ -119,6 +119,7 @@ pub(super) enum L7Clause {
     Dns(Vec<(RuleId, FqdnSelector)>),
     Kafka(Vec<(RuleId, KafkaRule)>),
     ServerNames(Vec<(RuleId, FqdnSelector)>),
+    Held(Vec<(RuleId, FqdnSelector)>),
     Plugin {
         at: At,
         name: String,
@@ -384,6 +385,7 @@ fn flatten_l7(item: &PortRule, register: &mut Register<'_>) -> Result<Option<L7C
         Some(L7Rules::Dns(rules)) => Some(L7Clause::Dns(number(rules, register)?)),
         Some(L7Rules::Kafka(rules)) => Some(L7Clause::Kafka(number(rules, register)?)),
         Some(L7Rules::ServerNames(names)) => Some(L7Clause::ServerNames(number(names, register)?)),
+        Some(L7Rules::Held(names)) => Some(L7Clause::Held(number(names, register)?)),
         Some(L7Rules::Plugin { at, name, rules }) => Some(L7Clause::Plugin {
             at: at.clone(),
             name: name.clone(),

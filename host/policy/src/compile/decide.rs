@@ -318,6 +318,8 @@ struct Gathered<'p> {
     ends: Option<&'p Clause>,
     /// Rules of requests meet names of servers: only where TLS ends can both be asked.
     unless_ended: Option<Box<Problem>>,
+    /// Names may be asked for in the clear, too.
+    held: bool,
     http: Vec<(RuleId, &'p HttpRule)>,
     dns: Vec<(RuleId, &'p FqdnSelector)>,
     kafka: Vec<(RuleId, &'p KafkaRule)>,
@@ -350,7 +352,8 @@ impl<'p> Gathered<'p> {
                 self.open_port |= exact;
                 return Ok(());
             }
-            Some(L7Clause::ServerNames(names)) => {
+            Some(L7Clause::ServerNames(names) | L7Clause::Held(names)) => {
+                self.held |= matches!(clause.l7, Some(L7Clause::Held(_)));
                 self.rule.get_or_insert(clause.id);
                 extend(&mut self.names, names);
                 if let Some(reader) = self.reader {
@@ -384,7 +387,7 @@ impl<'p> Gathered<'p> {
             Some(L7Clause::Dns(rules)) => extend(&mut self.dns, rules),
             Some(L7Clause::Kafka(rules)) => extend(&mut self.kafka, rules),
             Some(L7Clause::Plugin { rules, .. }) => extend(&mut self.custom, rules),
-            Some(L7Clause::ServerNames(_)) | None => {}
+            Some(L7Clause::ServerNames(_) | L7Clause::Held(_)) | None => {}
         }
         Ok(())
     }
@@ -464,6 +467,7 @@ impl<'p> Gathered<'p> {
         asks.then(|| TlsNames {
             names: self.names.iter().map(|(_, name)| (*name).clone()).collect(),
             rules: numbers(&self.names),
+            in_clear: self.held,
         })
     }
 

@@ -19,6 +19,14 @@ pub(super) struct Heading<'a> {
 }
 
 impl Heading<'_> {
+    /// Does the kind have rules?
+    fn is_policy(&self) -> bool {
+        matches!(
+            self.kind,
+            "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy"
+        )
+    }
+
     /// Can the kind be rehearsed? What there is (endpoints, services) is there or not, and
     /// the deny list is asked before anything that could tell of a second verdict.
     fn has_shadow(&self) -> bool {
@@ -46,6 +54,10 @@ pub(crate) const ENFORCEMENTS: [(&str, Enforcement); 2] = [
     ("enforce", Enforcement::Enforce),
     ("shadow", Enforcement::Shadow),
 ];
+/// The annotation that says [`Meta::holds_names`].
+pub(crate) const HOLD_NAMES: &str = "tidegate.io/hold-names";
+/// How [`HOLD_NAMES`] is written; annotations are text.
+pub(crate) const HOLDS: [(&str, bool); 2] = [("true", true), ("false", false)];
 /// Prefix of annotations that are meant for us.
 const OWN_ANNOTATIONS: &str = "tidegate.io/";
 
@@ -90,26 +102,42 @@ pub(super) fn read_meta<'a>(
         name: name?.to_owned(),
         name_at: name_at?.at(),
         enforcement: Enforcement::default(),
+        holds_names: false,
     };
     root.name_document(meta.key());
-    let enforcement = match fields.get("annotations") {
-        Some(annotations) => read_enforcement(annotations, heading)?,
-        None => Enforcement::default(),
+    let (enforcement, holds_names) = match fields.get("annotations") {
+        Some(annotations) => read_annotations(annotations, heading)?,
+        None => (Enforcement::default(), false),
     };
     Some(Meta {
         enforcement,
+        holds_names,
         ..meta
     })
 }
 
 /// What our own annotations say. One that is mistyped is refused: it was to keep a
 /// document from being enforced. Those of others are of no meaning here.
-fn read_enforcement(annotations: &Cursor<'_>, heading: &Heading<'_>) -> Option<Enforcement> {
+fn read_annotations(
+    annotations: &Cursor<'_>,
+    heading: &Heading<'_>,
+) -> Option<(Enforcement, bool)> {
     let mut enforcement = Some(Enforcement::default());
+    let mut holds = Some(false);
     let own = annotations.entries()?.into_iter();
     for (key, value) in own.filter(|(key, _)| key.starts_with(OWN_ANNOTATIONS)) {
-        if key != ENFORCEMENT {
-            value.error("no such annotation", &format!("known here: {ENFORCEMENT}"));
+        if key == HOLD_NAMES {
+            if heading.is_policy() {
+                holds = value.one_of(&HOLDS);
+            } else {
+                value.error(
+                    format!("{} has no rules by name", heading.kind),
+                    "on CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy only",
+                );
+            }
+        } else if key != ENFORCEMENT {
+            let known = format!("known here: {ENFORCEMENT}, {HOLD_NAMES}");
+            value.error("no such annotation", &known);
         } else if heading.has_shadow() {
             enforcement = value.one_of(&ENFORCEMENTS);
         } else {
@@ -119,7 +147,7 @@ fn read_enforcement(annotations: &Cursor<'_>, heading: &Heading<'_>) -> Option<E
             );
         }
     }
-    enforcement
+    Some((enforcement?, holds?))
 }
 
 /// A namespace as written; the inner `None` if that is nothing.

@@ -13,7 +13,7 @@ mod values;
 use std::sync::Arc;
 
 pub(crate) use self::{
-    meta::{ENFORCEMENT, ENFORCEMENTS, FOREIGN_METADATA},
+    meta::{ENFORCEMENT, ENFORCEMENTS, FOREIGN_METADATA, HOLD_NAMES, HOLDS},
     values::parse_net,
 };
 use self::{

@@ -27,6 +27,8 @@ pub struct Meta {
     pub name_at: At,
     /// Is it in force, or only rehearsed?
     pub enforcement: Enforcement,
+    /// Egress rules by name are for who asks for that name alone.
+    pub holds_names: bool,
 }
 
 /// What becomes of what a document says.

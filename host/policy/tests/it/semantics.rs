@@ -1131,3 +1131,58 @@ fn ended_tls_unites_as_in_cilium() {
         assert!(found, "{rules:?}: {problems:?}");
     }
 }
+
+/// `tidegate.io/hold-names`: what is allowed of a name is allowed to who asks for it.
+#[test]
+fn rules_by_name_are_held_to_it() {
+    let to = |ports: &str, rest: &str| {
+        format!(
+            "egress: [{{toFQDNs: [{{matchName: api.example}}], toPorts: [{{ports: [{ports}]{rest}}}]}}]"
+        )
+    };
+    let read_both = |spec: &str| {
+        let text = policy("p", spec).replace(
+            "name: p",
+            "name: p, annotations: {tidegate.io/hold-names: 'true'}",
+        );
+        let mut input = Input::default();
+        read(&mut input, "t.yaml", &(endpoints() + &text));
+        compile(&input, &mut Ids::default()).expect("compiled")
+    };
+    let sets = |spec: &str| {
+        let compiled = read_both(spec);
+        let words = compiled.l7.values().map(|set| {
+            let names = set.tls.as_ref().map(|tls| (tls.names.len(), tls.in_clear));
+            let config = set.chain.first().map(|used| used.config.clone());
+            (set.protocol.name(), names, config.unwrap_or_default())
+        });
+        words.collect::<Vec<_>>()
+    };
+    let tcp = "{port: '443', protocol: TCP}";
+    assert_eq!(
+        sets(&to(tcp, "")),
+        [("stream", Some((1, true)), String::new())]
+    );
+    // Where it may be asked for over UDP, that stays open, and is told.
+    assert_eq!(
+        sets(&to("{port: '443'}", "")),
+        [("stream", Some((1, true)), String::new())]
+    );
+    let written = sets(&to(tcp, ", serverNames: [www.example]"));
+    assert_eq!(written, [("stream", Some((1, false)), String::new())]);
+    let http = sets(&to(
+        tcp,
+        ", rules: {http: [{path: /a}, {path: /b, host: own}]}",
+    ));
+    assert_eq!(http[0].0, "http");
+    assert!(
+        http[0].2.contains("api[.]example") && http[0].2.contains("own"),
+        "{http:?}"
+    );
+    let ended = sets(&to(tcp, ", terminatingTLS: {secret: {name: web}}"));
+    assert_eq!(ended, [("stream", Some((1, false)), String::new())]);
+    // Nobody else is meant.
+    let others =
+        "egress: [{toCIDR: [192.0.2.0/24], toPorts: [{ports: [{port: '443', protocol: TCP}]}]}]";
+    assert!(sets(others).is_empty());
+}

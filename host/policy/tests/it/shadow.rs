@@ -181,7 +181,7 @@ fn an_annotation_nobody_knows_is_refused() {
         ),
         (
             "tidegate.io/enforcment: shadow",
-            "enforcment: no such annotation (shadow); known here: tidegate.io/enforcement",
+            "enforcment: no such annotation (shadow); known here: tidegate.io/enforcement, tidegate.io/hold-names",
         ),
     ] {
         let text =

@@ -16,9 +16,21 @@ pub struct ServerNames {
     /// Addresses that are written like names, which no pattern means.
     addresses: Vec<(String, RuleId)>,
     rules: Vec<RuleId>,
+    /// Who speaks HTTP in the clear may ask for them, too.
+    pub in_clear: bool,
 }
 
 impl ServerNames {
+    /// No name at all, of a rule set that has these for others.
+    pub fn nobodys(&self) -> Self {
+        Self {
+            names: Vec::new(),
+            addresses: Vec::new(),
+            rules: self.rules.clone(),
+            in_clear: false,
+        }
+    }
+
     /// Prepares names for being asked.
     pub fn new(listed: &TlsNames) -> Self {
         let pairs = || listed.names.iter().zip(&listed.rules);
@@ -32,6 +44,7 @@ impl ServerNames {
                 .collect(),
             addresses: pairs().filter_map(address).collect(),
             rules: listed.rules.clone(),
+            in_clear: listed.in_clear,
         }
     }
 
@@ -229,6 +242,7 @@ mod tests {
             ServerNames::new(&TlsNames {
                 names: names.iter().map(|text| name(text)).collect(),
                 rules: (first..).take(names.len()).collect(),
+                in_clear: false,
             })
         };
         BTreeMap::from([

@@ -23,7 +23,7 @@ use tidegate_policy::compiled::{L7Protocol, RuleId};
 use tokio::net::TcpStream;
 
 use self::facts::{Asked, FlowFacts, Origin};
-pub(super) use self::tls::Ends;
+pub(super) use self::tls::{Ends, InClear};
 use super::{
     decide::{Attribution, Chain, Facts, InShadow, Side},
     dns::boot_seconds,

@@ -1,12 +1,14 @@
 //! A real flow, as a connection of TLS asks it.
 
+use std::collections::BTreeMap;
+
 use tidegate_contract::L7Summary;
 use tidegate_wire::tls::Asked;
 
 use super::FlowContext;
 use crate::{
     decide::{
-        Attribution,
+        Attribution, Side,
         tls::{self, Listed, ServerNames},
     },
     state::Local,
@@ -17,6 +19,39 @@ use tidegate_tls::{Originator, Terminator};
 impl Listed for Local {
     fn names_of(&self, set: L7Id) -> Option<&ServerNames> {
         self.state.server_names(set)
+    }
+}
+
+/// Does some rule set that has a say let a name be asked for in the clear?
+fn in_clear(local: &Local, sides: &[Side<'_>]) -> bool {
+    let mut ids = sides
+        .iter()
+        .filter(|side| !side.open)
+        .flat_map(Side::set_ids);
+    ids.any(|id| local.names_of(id).is_some_and(|names| names.in_clear))
+}
+
+/// The names that may be asked for in the clear; of rule sets that want TLS, none.
+pub(crate) struct InClear<'l> {
+    local: &'l Local,
+    strict: BTreeMap<L7Id, ServerNames>,
+}
+
+impl<'l> InClear<'l> {
+    pub(crate) fn of(local: &'l Local) -> Self {
+        let strict = local.state.all_server_names();
+        let strict = strict.filter(|(_, names)| !names.in_clear);
+        Self {
+            strict: strict.map(|(id, names)| (id, names.nobodys())).collect(),
+            local,
+        }
+    }
+}
+
+impl Listed for InClear<'_> {
+    fn names_of(&self, set: L7Id) -> Option<&ServerNames> {
+        let strict = self.strict.get(&set);
+        strict.or_else(|| self.local.names_of(set))
     }
 }
 
@@ -70,6 +105,33 @@ impl FlowContext {
             },
             // Whoever decides about it will say why it cannot.
             |_, _| None,
+        )
+    }
+
+    /// Do its rules let a client ask for a name in the clear, too?
+    pub(crate) fn asks_in_clear(&self) -> bool {
+        self.with_sides(|local, sides, _| in_clear(local, sides), |_, _| false)
+    }
+
+    /// Decides about whom a request in the clear is for; `None` if the rules do not ask that.
+    pub(crate) fn decide_in_clear(&self, asked: &Asked) -> Option<(bool, Attribution)> {
+        self.with_sides(
+            |local, sides, _| {
+                in_clear(local, sides).then(|| {
+                    let shadows = self.shadows(local, sides);
+                    let sides = (&sides[..], &shadows[..]);
+                    let generation = local.state.generation;
+                    tls::hello(sides, &InClear::of(local), generation, Some(asked))
+                })
+            },
+            |error, generation| {
+                let attribution = Attribution {
+                    error: Some(error),
+                    generation,
+                    ..Attribution::default()
+                };
+                Some((false, attribution))
+            },
         )
     }
 

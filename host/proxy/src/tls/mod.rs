@@ -2,6 +2,7 @@
 //! read and decided, and then the bytes pass unread, or to the filters of byte streams that
 //! are bound behind.
 
+pub(crate) mod in_clear;
 pub(crate) mod within;
 
 use std::{borrow::Cow, io, time::Duration};

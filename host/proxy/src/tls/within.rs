@@ -89,7 +89,7 @@ struct Within<'f> {
     host: RefCell<String>,
     speaks: Cell<Protocol>,
     /// The upstream leg, where it was opened before a request came.
-    upstream: RefCell<Option<io::Result<Leg>>>,
+    upstream: RefCell<Option<io::Result<(Leg, Protocol)>>>,
     ends_here: bool,
 }
 
@@ -165,7 +165,7 @@ impl Within<'_> {
             // Whoever asks is told why.
             Err(_) => first,
         };
-        *self.upstream.borrow_mut() = Some(opened.map(|(leg, _)| leg));
+        *self.upstream.borrow_mut() = Some(opened);
         chosen
     }
 
@@ -293,7 +293,7 @@ impl Within<'_> {
 }
 
 /// The host of an authority, without its port.
-fn host_of(authority: &str) -> &str {
+pub(super) fn host_of(authority: &str) -> &str {
     if let Some(rest) = authority.strip_prefix('[') {
         return rest.split(']').next().unwrap_or(rest);
     }
@@ -312,11 +312,17 @@ impl Inspector for Within<'_> {
     async fn connect_upstream(&self) -> io::Result<Leg> {
         let opened = self.upstream.borrow_mut().take();
         match opened {
-            // What was opened early may have waited for longer than the server did.
-            // A server of HTTP/2 has said its settings by now.
-            Some(Ok(leg)) if leg.unasked() != Some(Unasked::Ended) => return Ok(leg),
-            // The next one comes from the same port.
-            Some(Ok(leg)) => cut_off(&leg),
+            Some(Ok((leg, speaks))) => match (leg.unasked(), speaks) {
+                // A server of HTTP/2 has said its settings by now.
+                (None, _) | (Some(Unasked::Spoke), Protocol::Http2) => return Ok(leg),
+                // What it said cannot be the answer to what it was not asked.
+                (Some(Unasked::Spoke), Protocol::Http1) => {
+                    cut_off(&leg);
+                    return Err(io::Error::other("it spoke before it was asked"));
+                }
+                // The next one comes from the same port.
+                (Some(Unasked::Ended), _) => cut_off(&leg),
+            },
             Some(Err(error)) => return Err(error),
             None => {}
         }

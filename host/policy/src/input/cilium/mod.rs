@@ -3,6 +3,7 @@
 //! too, never skipped.
 
 mod headers;
+mod held;
 mod kafka;
 mod l7;
 mod peers;
@@ -39,7 +40,10 @@ pub(super) fn read(root: &Cursor<'_>, heading: &Heading<'_>) -> Option<Policy> {
             "a policy needs at least one rule",
         );
     }
-    let read = cursors.iter().map(|cursor| read_spec(cursor, namespace));
+    let holds = meta.as_ref().is_some_and(|meta| meta.holds_names);
+    let read = cursors
+        .iter()
+        .map(|cursor| read_spec(cursor, namespace, holds));
     let specs = all(read);
     Some(Policy {
         specs: specs?,
@@ -55,7 +59,7 @@ const SECTIONS: [(&str, Direction, bool); 4] = [
     ("egressDeny", Direction::Egress, true),
 ];
 
-fn read_spec(cursor: &Cursor<'_>, namespace: Option<&str>) -> Option<Spec> {
+fn read_spec(cursor: &Cursor<'_>, namespace: Option<&str>, holds: bool) -> Option<Spec> {
     let fields = cursor.fields(&[
         "endpointSelector",
         "nodeSelector",
@@ -92,7 +96,11 @@ fn read_spec(cursor: &Cursor<'_>, namespace: Option<&str>) -> Option<Spec> {
     for (name, direction, deny) in SECTIONS {
         for item in fields.items(name).unwrap_or_default() {
             items_in[index(direction)] += 1;
-            rules.extend(read_rule(&item, direction, deny, &scope));
+            let rule = read_rule(&item, direction, deny, &scope);
+            rules.extend(rule.map(|rule| match holds && !deny {
+                true => held(&item, rule),
+                false => rule,
+            }));
         }
     }
     let default_deny = read_default_deny(cursor, &fields, items_in);
@@ -190,6 +198,21 @@ fn read_rule(
         },
         traffic,
     })
+}
+
+/// The rule, for who asks for its names alone.
+fn held(cursor: &Cursor<'_>, rule: Rule) -> Rule {
+    let (traffic, unheld) = held::hold(&rule.peers, rule.traffic, &rule.at);
+    for held::Unheld(at) in unheld {
+        cursor.warn(
+            format!(
+                "{} is not held to the names of `toFQDNs`: only what is sent over TCP can be",
+                at.rule()
+            ),
+            "list TCP ports",
+        );
+    }
+    Rule { traffic, ..rule }
 }
 
 fn read_traffic(
