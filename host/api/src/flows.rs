@@ -14,6 +14,7 @@ use axum::{
 };
 use futures_util::stream;
 use serde::Deserialize;
+use tidegate_contract::World;
 use tidegate_observe::{
     filter::{FlowFilter, Known},
     record::{FlowRecord, Line},
@@ -80,6 +81,12 @@ fn known(readers: &Readers) -> Known {
         names: owned(learned.all_names()),
         labels: owned(labels.collect()),
         rules: owned(view.directory.rules()),
+        readers: view
+            .plugins
+            .iter()
+            .filter(|plugin| plugin.world == World::StreamFilter.name())
+            .map(|plugin| plugin.name.clone())
+            .collect(),
     }
 }
 

@@ -173,7 +173,8 @@ pub fn refusals<'a>(
                 && used.rules == row.rules
                 && config_id(&used.config) == row.config
         });
-        let rule = row.rules.first().and_then(|id| compiled.rules.get(id));
+        let index = blamed(reason, row.rules.len());
+        let rule = row.rules.get(index).and_then(|id| compiled.rules.get(id));
         let (Some(used), Some(rule)) = (uses.next(), rule) else {
             continue;
         };
@@ -196,12 +197,38 @@ pub fn refusals<'a>(
         };
         let message = format!("the plugin {} does not take this: {reason}", row.plugin);
         let problem = Problem {
-            value: Some(used.config.chars().take(SHOWN).collect()),
+            value: Some(shown(&used.config, index, row.rules.len())),
             ..of_rule(rule, at, message)
         };
         refusals.push((problem, row.state == BindingState::LastGood));
     }
     refusals
+}
+
+/// Which of its rules a plugin means: one that it names as `rules[1]: …`, else the first.
+fn blamed(reason: &str, rules: usize) -> usize {
+    let named = reason.strip_prefix("rules[").and_then(|rest| {
+        let (index, _) = rest.split_once("]:")?;
+        index.parse().ok()
+    });
+    named.filter(|index| *index < rules).unwrap_or(0)
+}
+
+/// What of a configuration is shown where it is refused: of a list of rules the one that is
+/// meant.
+fn shown(config: &str, index: usize, rules: usize) -> String {
+    let parsed: Option<serde_json::Value> = serde_json::from_str(config).ok();
+    let list = parsed.as_ref().and_then(|config| {
+        let list = config
+            .as_array()
+            .or_else(|| config.get("rules")?.as_array());
+        list.filter(|list| list.len() == rules)
+    });
+    let rule = list
+        .and_then(|list| list.get(index))
+        .map(ToString::to_string);
+    let whole = rule.as_deref().unwrap_or(config);
+    whole.chars().take(SHOWN).collect()
 }
 
 /// A plugin was removed, and rules go on naming it.
@@ -306,6 +333,29 @@ mod tests {
             shadow: None,
         };
         BTreeMap::from([(1, set)])
+    }
+
+    #[test]
+    fn the_rule_that_a_plugin_names_is_the_one_that_is_shown() {
+        for (reason, rules, index) in [
+            ("rules[1]: key: no", 2, 1),
+            ("rules[2]: key: no", 2, 0),
+            ("rules[-1]: no", 2, 0),
+            ("rules[1] no", 2, 0),
+            ("unknown field", 2, 0),
+        ] {
+            assert_eq!(blamed(reason, rules), index, "{reason}");
+        }
+        for (config, index, rules, said) in [
+            (r#"[{"a":1},{"b":2}]"#, 1, 2, r#"{"b":2}"#),
+            (r#"{"rules":[{"a":1},{"b":2}]}"#, 1, 2, r#"{"b":2}"#),
+            // Not a list with a place for each rule.
+            (r#"[{"a":1}]"#, 0, 2, r#"[{"a":1}]"#),
+            (r#"{"a":1}"#, 0, 1, r#"{"a":1}"#),
+            ("no json", 0, 1, "no json"),
+        ] {
+            assert_eq!(shown(config, index, rules), said, "{config}");
+        }
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub struct Known {
     pub labels: Vec<String>,
     /// Rules, short form.
     pub rules: Vec<String>,
+    /// Plugins that read protocols of their own.
+    pub readers: Vec<String>,
 }
 
 /// Entities that can be an end of a flow on a node that runs alone.
@@ -70,14 +72,16 @@ const LISTED: usize = 12;
 
 const VERDICTS: &str = "forwarded, dropped, redirected, translated, audit, error";
 const SHADOW_VERDICTS: &str = "forwarded, dropped, redirected, error";
-const PROTOCOLS: &str = "tcp, udp, icmp, icmpv6, sctp, http, grpc, dns, tls, stream, kafka";
+/// Those that every node knows; plugins bring others.
+const PROTOCOLS: [&str; 11] = [
+    "tcp", "udp", "icmp", "icmpv6", "sctp", "http", "grpc", "dns", "tls", "stream", "kafka",
+];
 
 impl FlowFilter {
     /// Refuses values that no record can ever have.
     pub fn check(&self) -> Result<(), UnknownValue> {
         known("verdict", &self.verdict, VERDICTS)?;
         known("shadowVerdict", &self.shadow_verdict, SHADOW_VERDICTS)?;
-        known("protocol", &self.protocol, PROTOCOLS)?;
         match (self.since_ns, self.until_ns) {
             (Some(since), Some(until)) if since >= until => Err(UnknownValue {
                 field: "until",
@@ -112,6 +116,20 @@ impl FlowFilter {
                 all.chain(known.names.iter().map(String::as_str)),
             )?;
         }
+        let reader = |record: &'r FlowRecord| match &record.l7 {
+            Some(L7Summary::Stream { reader, .. }) => Some(reader),
+            _ => None,
+        };
+        let spoken = || {
+            let readers = known.readers.iter().map(String::as_str);
+            PROTOCOLS.into_iter().chain(readers)
+        };
+        let exists = |wanted: &str| {
+            let mut recorded = kept.clone().filter_map(reader);
+            spoken().any(|name| name.eq_ignore_ascii_case(wanted))
+                || recorded.any(|name| name.eq_ignore_ascii_case(wanted))
+        };
+        first_unknown("protocol", &self.protocol, exists, spoken())?;
         let exists = |wanted: &str| {
             known.labels.iter().any(|label| is_label(label, wanted))
                 || parties().any(|party| has_label(party, wanted))
@@ -412,6 +430,7 @@ mod tests {
             names: vec!["db.example".into()],
             labels: vec!["k8s:app=web".into()],
             rules: vec!["shop/web ingress[0]".into()],
+            readers: vec!["redis".into()],
         };
         let kept = [record(80)];
         let check = |filter: serde_json::Value| {
@@ -426,6 +445,7 @@ mod tests {
             // Gone from the node, but still in the records.
             json!({"to": ["shop/backend"], "label": ["app=backend"], "rule": ["backend"]}),
             json!({"label": ["k8s:app=web"], "rule": ["ingress[0]"]}),
+            json!({"protocol": ["TCP", "redis"]}),
         ] {
             assert_eq!(check(good.clone()), Ok(()), "{good}");
         }
@@ -443,6 +463,7 @@ mod tests {
                 "did you mean \"k8s:app=web\"?",
             ),
             (json!({"rule": ["egres"]}), "rule: \"egres\" is not known"),
+            (json!({"protocol": ["rediss"]}), "did you mean \"redis\"?"),
         ] {
             let error = check(bad.clone()).expect_err("refused");
             assert!(error.contains(said), "{bad}: {error}");

@@ -52,7 +52,8 @@ pub(super) struct Observe {
     /// (error included), redirected, error
     #[arg(long)]
     shadow_verdict: Vec<String>,
-    /// tcp, udp, icmp, icmpv6, sctp, http, grpc, dns, tls, stream, kafka
+    /// tcp, udp, icmp, icmpv6, sctp, http, grpc, dns, tls, stream, kafka, or a plugin that reads
+    /// a protocol of its own, e.g. redis
     #[arg(short, long)]
     protocol: Vec<String>,
     /// Port at either end
