@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tidegate_config::Config;
+use tidegate_config::{Config, Place, Written};
 use tidegate_contract::{Concern, Note, Snapshot};
 use tidegate_control::{
     documents::Past,
@@ -19,7 +19,7 @@ use tidegate_control::{
     store::Store,
     view::{ProblemView, ProxyView, View},
 };
-use tidegate_datapath::{Survey, bridges, firewall_notes, pinned_otherwise};
+use tidegate_datapath::{DatapathError, Survey, bridges, firewall_notes, pinned_otherwise};
 use tidegate_plugin_host::{Catalog, PluginStore, Runtime, StoreOptions};
 use tidegate_policy::{NumbersInUse, compiled::Compiled};
 use tidegate_sources::folder::{Origins, QUIET, Scanner, Watched};
@@ -94,13 +94,11 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
     control.settle();
     let mut view = View::clone(&control.view().borrow());
     match pinned_otherwise(&config.node.bpffs, &table_limits(config)) {
-        Ok(refusals) => view
-            .problems
-            .extend(refusals.into_iter().map(|error| ProblemView {
-                severity: "error".to_owned(),
-                message: error.to_string(),
-                ..ProblemView::default()
-            })),
+        Ok(refusals) => view.problems.extend(
+            refusals
+                .iter()
+                .map(|error| of_limit(error, &config.written)),
+        ),
         Err(error) => notes.push(format!(
             "the tables in the kernel may not be read ({error}), so `limits` is not compared with \
              their sizes"
@@ -111,6 +109,22 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
         .notes
         .extend(notes.map(|note| Note::new(Concern::Node, note)));
     Ok(Arc::new(view))
+}
+
+/// A table has another size than the configuration asks for.
+fn of_limit(error: &DatapathError, written: &Written) -> ProblemView {
+    let Place { file, line, column } = match error {
+        DatapathError::Capacity { key, .. } => written.place(key),
+        _ => Place::default(),
+    };
+    ProblemView {
+        file,
+        line,
+        column,
+        severity: "error".to_owned(),
+        message: error.to_string(),
+        ..ProblemView::default()
+    }
 }
 
 /// What a source's folders hold, once nobody writes into them.

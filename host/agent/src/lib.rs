@@ -27,21 +27,22 @@ use std::{
 
 use anyhow::Context as _;
 use tidegate_api::Readers;
-use tidegate_config::{Config, PolicyMode, RejectResponseCode};
+use tidegate_config::{Config, Place, PolicyMode, RejectResponseCode, Written};
 use tidegate_contract::{ProxyStats, Reject, ToAgent};
 use tidegate_control::{
     event::Event,
+    problems::NamedAt,
     publication::Outcome,
     state::{Control, Settings},
     store::Store,
 };
-use tidegate_datapath::{Datapath, Options, Owner, TableLimits, watch_devices};
+use tidegate_datapath::{Datapath, DatapathError, Options, Owner, TableLimits, watch_devices};
 use tidegate_lifecycle::{OnlyAgent, Signal, Signals};
 use tidegate_observe::{directory::LearnedNames, store::FlowStore};
 use tidegate_plugin_host::{PluginStore, StoreOptions};
-use tidegate_policy::Mode;
+use tidegate_policy::{Mode, Origin, Source};
 use tidegate_proxy::Exits;
-use tidegate_sources::folder::Watched;
+use tidegate_sources::folder::{VENDOR, Watched};
 use tidegate_supervisor::{ProxyOptions, ProxyStatus, ProxySupervisor};
 use tokio::{
     sync::{mpsc, watch},
@@ -124,7 +125,8 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
         homes: store.homes(),
         ..datapath_options(&config)
     };
-    let mut datapath = Datapath::open(options).context("take over the kernel side")?;
+    let datapath = Datapath::open(options).map_err(|error| placed(error, &config.written));
+    let mut datapath = datapath.context("take over the kernel side")?;
     if let Some(lost) = datapath.lost_tables() {
         tracing::error!("{lost}");
     }
@@ -405,6 +407,45 @@ fn settings(config: &Config) -> Settings {
             RejectResponseCode::Refused => Reject::Refused,
             RejectResponseCode::NameError => Reject::NameError,
         },
+        folders: folders(&config.written),
+    }
+}
+
+/// Where it is written which folders there are, by what the folders are called in problems.
+fn folders(written: &Written) -> BTreeMap<Origin, NamedAt> {
+    let named = |origin: Origin, key: &'static str| {
+        let Place { file, line, column } = written.place(key);
+        let at = NamedAt {
+            file,
+            line,
+            column,
+            key,
+        };
+        (origin, at)
+    };
+    let own = [
+        ("endpoints", "folders.endpoints"),
+        ("services", "folders.services"),
+        ("policies", "folders.policies"),
+        ("plugins", "folders.plugins"),
+    ];
+    let own = own.map(|(label, key)| named(Origin::new(Source::folders(), label), key));
+    let vendor = ["", "endpoints", "services", "policies"];
+    let vendor =
+        vendor.map(|label| named(Origin::new(Source::named(VENDOR), label), "folders.vendor"));
+    own.into_iter().chain(vendor).collect()
+}
+
+/// An error of the datapath with the place of the key that is to blame for it.
+fn placed(error: DatapathError, written: &Written) -> anyhow::Error {
+    let place = match &error {
+        DatapathError::Capacity { key, .. } => Some(written.place(key)),
+        _ => None,
+    };
+    let error = anyhow::Error::from(error);
+    match place {
+        Some(place) => error.context(place),
+        None => error,
     }
 }
 

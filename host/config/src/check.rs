@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -10,10 +11,10 @@ use serde_saphyr::Location;
 use tidegate_ebpf_shared::limits;
 
 use super::{
-    Complaint, ConfigError,
+    Complaint, ConfigError, Looked,
     checked::{
-        Addresses, Config, Folders, Fqdn, Limits, Log, Metrics, Node, Policy, Proxy, ProxyUser,
-        Vendor,
+        Addresses, Config, Folders, Fqdn, Limits, Log, Metrics, Node, Place, Policy, Proxy,
+        ProxyUser, Vendor, Written,
     },
     defaults,
     raw::{Located, RawAddresses, RawConfig, RawFolders, RawLimits, RawNode, RawProxy},
@@ -22,19 +23,23 @@ use super::{
 /// Gives a raw configuration its meaning. `file` names it in errors; relative paths
 /// start at `folder`.
 ///
-/// # Errors
-///
-/// All that is wrong with it.
-pub(super) fn check(file: &str, raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
+/// All that is wrong with it is told together.
+pub(super) fn check(file: &str, raw: RawConfig, folder: &Path) -> Looked {
     let checker = Checker {
         file,
         folder,
         complaints: RefCell::default(),
+        places: RefCell::default(),
     };
-    let config = checker.config(raw);
-    match checker.complaints.into_inner() {
-        none if none.is_empty() => Ok(config),
-        complaints => Err(ConfigError::Invalid(complaints)),
+    let mut config = checker.config(raw);
+    config.written.places = checker.places.take();
+    let error = match checker.complaints.into_inner() {
+        none if none.is_empty() => None,
+        complaints => Some(ConfigError::Invalid(complaints)),
+    };
+    Looked {
+        config: Some(config),
+        error,
     }
 }
 
@@ -43,6 +48,8 @@ struct Checker<'a> {
     file: &'a str,
     folder: &'a Path,
     complaints: RefCell<Vec<Complaint>>,
+    /// Where what was written stands, of keys that somebody may still have to find wrong.
+    places: RefCell<BTreeMap<String, Place>>,
 }
 
 impl Checker<'_> {
@@ -67,6 +74,10 @@ impl Checker<'_> {
                 level: self.log_level(raw.log.level),
             },
             proxy: self.proxy(raw.proxy),
+            written: Written {
+                file: self.file.to_owned(),
+                places: BTreeMap::new(),
+            },
         }
     }
 
@@ -92,21 +103,72 @@ impl Checker<'_> {
     }
 
     fn folders(&self, raw: RawFolders) -> Folders {
-        let folder = |written: Option<PathBuf>, default: &str| {
+        let folder = |written: Option<Located<PathBuf>>, key: &str, default: &str| {
+            let written = written.map(|Located(path)| {
+                self.note(&format!("folders.{key}"), path.referenced);
+                path.value
+            });
             self.folder.join(written.unwrap_or_else(|| default.into()))
         };
-        Folders {
-            policies: folder(raw.policies, defaults::folder::POLICIES),
-            services: folder(raw.services, defaults::folder::SERVICES),
-            endpoints: folder(raw.endpoints, defaults::folder::ENDPOINTS),
-            plugins: folder(raw.plugins, defaults::folder::PLUGINS),
-            secrets: folder(raw.secrets, defaults::folder::SECRETS),
-            vendor: match raw.vendor {
+        let vendor = raw.vendor.map(|Located(path)| {
+            self.note("folders.vendor", path.referenced);
+            path.value
+        });
+        let folders = Folders {
+            policies: folder(raw.policies, "policies", defaults::folder::POLICIES),
+            services: folder(raw.services, "services", defaults::folder::SERVICES),
+            endpoints: folder(raw.endpoints, "endpoints", defaults::folder::ENDPOINTS),
+            plugins: folder(raw.plugins, "plugins", defaults::folder::PLUGINS),
+            secrets: folder(raw.secrets, "secrets", defaults::folder::SECRETS),
+            vendor: match vendor {
                 None => Vendor::Unsaid,
                 Some(path) if path == Path::new("none") => Vendor::None,
                 Some(path) => Vendor::At(self.folder.join(path)),
             },
+        };
+        self.each_its_own(&folders);
+        folders
+    }
+
+    /// A document that is read by two names exists twice, and neither could be told from the
+    /// other.
+    fn each_its_own(&self, folders: &Folders) {
+        let own = [
+            ("policies", &folders.policies),
+            ("services", &folders.services),
+            ("endpoints", &folders.endpoints),
+        ];
+        let mut all: Vec<(String, PathBuf)> = own
+            .iter()
+            .map(|(key, path)| (format!("folders.{key}"), path.to_path_buf()))
+            .collect();
+        if let Vendor::At(root) = &folders.vendor {
+            let of_vendor = own.iter().map(|(key, _)| root.join(key));
+            all.extend(of_vendor.map(|path| ("folders.vendor".to_owned(), path)));
         }
+        // Under whatever name, and through whatever links.
+        let real = |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        let mut seen: BTreeMap<PathBuf, String> = BTreeMap::new();
+        for (key, path) in all {
+            if let Some(first) = seen.insert(real(&path), key.clone()) {
+                let at = self.places.borrow().get(&key).cloned().unwrap_or_default();
+                let message = format!("the same folder as that of `{first}`:");
+                let hint = "give each a folder of its own";
+                let complaint = Complaint::at(at, self.file, &key, path.display(), &message, hint);
+                self.complaints.borrow_mut().push(complaint);
+            }
+        }
+    }
+
+    fn note(&self, key: &str, at: Location) {
+        // No file has so many lines.
+        let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let place = Place {
+            file: self.file.to_owned(),
+            line: number(at.line()),
+            column: number(at.column()),
+        };
+        self.places.borrow_mut().insert(key.to_owned(), place);
     }
 
     fn limits(&self, raw: RawLimits) -> Limits {
@@ -146,7 +208,10 @@ impl Checker<'_> {
     ) -> u32 {
         match written {
             None => default,
-            Some(Located(number)) if range.contains(&number.value) => number.value,
+            Some(Located(number)) if range.contains(&number.value) => {
+                self.note(field, number.referenced);
+                number.value
+            }
             Some(Located(number)) => {
                 self.refuse(
                     number.referenced,

@@ -2,6 +2,8 @@
 //! are a complete configuration file again (`tidegate config effective`).
 
 use std::{
+    collections::BTreeMap,
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -29,6 +31,54 @@ pub struct Config {
     pub log: Log,
     /// The proxy process.
     pub proxy: Proxy,
+    /// Where the file says so.
+    #[serde(skip)]
+    pub written: Written,
+}
+
+/// Where a file has its keys. Two files that say the same are the same, wherever they say it.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    pub(super) file: String,
+    pub(super) places: BTreeMap<String, Place>,
+}
+
+/// A place in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as it was named.
+    pub file: String,
+    /// Line, from 1; 0 where only the file is known.
+    pub line: u32,
+    /// Column, likewise.
+    pub column: u32,
+}
+
+impl Written {
+    /// Where the value of a key is. Where the default counts the file is all there is to name.
+    pub fn place(&self, key: &str) -> Place {
+        let place = self.places.get(key).cloned();
+        place.unwrap_or_else(|| Place {
+            file: self.file.clone(),
+            ..Place::default()
+        })
+    }
+}
+
+impl PartialEq for Written {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// `FILE:LINE:COLUMN`, as far as it is known.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}:{}", self.file, self.column),
+        }
+    }
 }
 
 /// This node.

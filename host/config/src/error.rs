@@ -5,6 +5,8 @@ use std::{fmt, path::PathBuf};
 use serde_path_to_error::Segment;
 use serde_saphyr::{Error as YamlError, Location};
 
+use super::Place;
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -68,6 +70,22 @@ fn lines(complaints: &[Complaint]) -> String {
 }
 
 impl Complaint {
+    /// The same, with a place that was noted before.
+    pub(super) fn at(
+        at: Place,
+        file: &str,
+        field: &str,
+        value: impl fmt::Display,
+        message: &str,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            line: at.line.into(),
+            column: at.column.into(),
+            ..Self::value(file, Location::UNKNOWN, field, value, message, hint)
+        }
+    }
+
     /// A value that has the right type and still makes no sense.
     pub(super) fn value(
         file: &str,
@@ -89,6 +107,17 @@ impl Complaint {
 }
 
 impl ConfigError {
+    /// Is it known all the same which folders are meant, and where the agent's own are?
+    pub fn spares_folders(&self) -> bool {
+        match self {
+            Self::Unreadable { .. } => false,
+            Self::Invalid(complaints) => complaints.iter().all(|complaint| {
+                let field = complaint.field.as_str();
+                !field.is_empty() && !field.starts_with("folders")
+            }),
+        }
+    }
+
     /// Turns the YAML library's error into one that names the key and offers a way out.
     pub(super) fn from_yaml(file: &str, text: &str, path: Option<&str>, error: &YamlError) -> Self {
         let error = error.without_snippet();

@@ -67,20 +67,20 @@ pub(super) enum RawAddresses {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct RawFolders {
     /// Policies, plugin bindings, deny lists. Default: `policies`.
-    pub(super) policies: Option<PathBuf>,
+    pub(super) policies: Option<Located<PathBuf>>,
     /// Services. Default: `services`.
-    pub(super) services: Option<PathBuf>,
+    pub(super) services: Option<Located<PathBuf>>,
     /// Endpoints. Default: `endpoints`.
-    pub(super) endpoints: Option<PathBuf>,
+    pub(super) endpoints: Option<Located<PathBuf>>,
     /// WASM plugins. Default: `plugins`.
-    pub(super) plugins: Option<PathBuf>,
+    pub(super) plugins: Option<Located<PathBuf>>,
     /// Certificates and keys that policies name: `NAMESPACE/NAME/` with `tls.crt`,
     /// `tls.key` and `ca.crt` in it, as far as they are needed. Default: `secrets`.
-    pub(super) secrets: Option<PathBuf>,
+    pub(super) secrets: Option<Located<PathBuf>>,
     /// A folder of whoever made this node's image, with `policies`, `services` and
     /// `endpoints` in it, each if there is any; read, never written. `none` removes what
     /// it said. Default: there is none, and what one said before stays.
-    pub(super) vendor: Option<PathBuf>,
+    pub(super) vendor: Option<Located<PathBuf>>,
 }
 
 /// How policies are enforced.

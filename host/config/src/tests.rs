@@ -189,3 +189,59 @@ fn the_schema_knows_every_section_and_refuses_others() {
     assert_eq!(known, sections);
     assert_eq!(schema["additionalProperties"], false);
 }
+
+#[test]
+fn a_folder_belongs_to_one_key() {
+    let root = tempfile::tempdir().expect("a folder");
+    let shared = root.path().join("shared");
+    std::fs::create_dir_all(shared.join("policies")).expect("made");
+    std::os::unix::fs::symlink("shared", root.path().join("link")).expect("made");
+    for (text, place) in [
+        (
+            "folders:\n  policies: shared\n  services: ./shared\n",
+            "t:3:13: folders.services: the same folder as that of `folders.policies`: `",
+        ),
+        // Through a link; and by its default.
+        (
+            "folders:\n  policies: shared\n  endpoints: link\n",
+            "t:3:14: folders.endpoints: the same folder as that of `folders.policies`: `",
+        ),
+        (
+            "folders:\n  services: policies\n",
+            "t:2:13: folders.services: the same folder as that of `folders.policies`: `",
+        ),
+        (
+            "folders:\n  policies: shared/policies\n  vendor: shared\n",
+            "t:3:11: folders.vendor: the same folder as that of `folders.policies`: `",
+        ),
+    ] {
+        let error = parse("t", text, root.path()).expect_err(text).to_string();
+        assert!(error.starts_with(place), "{error}");
+        assert!(
+            error.ends_with("; give each a folder of its own"),
+            "{error}"
+        );
+    }
+    let apart = "folders: {policies: shared/policies, services: shared, vendor: link/base}";
+    parse("t", apart, root.path()).expect("valid");
+}
+
+/// Who finds a value wrong later can say where it stands.
+#[test]
+fn keys_have_a_place_and_a_mistake_leaves_the_rest_readable() {
+    let text = "limits:\n  flows: 7\n  endpoints: 0\nfolders: {policies: p}\n";
+    let raw = crate::raw::parse("t", text).expect("readable");
+    let looked = crate::check::check("t", raw, Path::new("/etc/tidegate"));
+    let config = looked.config.expect("what can be known");
+    assert_eq!(config.folders.policies, Path::new("/etc/tidegate/p"));
+    let place = |key: &str| config.written.place(key).to_string();
+    assert_eq!(place("limits.flows"), "t:2:10");
+    assert_eq!(place("folders.policies"), "t:4:21");
+    assert_eq!(place("folders.services"), "t");
+    let error = looked.error.expect("endpoints");
+    assert!(
+        error.to_string().starts_with("t:3:14: limits.endpoints: "),
+        "{error}"
+    );
+    assert!(error.spares_folders());
+}

@@ -1,5 +1,7 @@
 //! Everything wrong with what was written, with the moment it was first seen.
 
+use std::collections::BTreeMap;
+
 use tidegate_policy::{Origin, Problem, Severity};
 
 use super::{
@@ -7,6 +9,19 @@ use super::{
     secrets::{Kind, Trouble},
     view::ProblemView,
 };
+
+/// Where a folder is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedAt {
+    /// The configuration file.
+    pub file: String,
+    /// Line, from 1; 0 if it does not say so, and the default counts.
+    pub line: u32,
+    /// Column, likewise.
+    pub column: u32,
+    /// The key.
+    pub key: &'static str,
+}
 
 /// Problems by where they come from; each source replaces its own.
 #[derive(Debug, Default)]
@@ -38,15 +53,29 @@ impl Problems {
 
     /// Files and folders that are not where they were and were not removed, and entries
     /// that are not read. `plugins`: why their folder cannot be listed.
-    pub fn folders(&mut self, documents: &Documents, plugins: Option<&String>, now_s: u64) {
+    /// `named`: where it is written which folders there are.
+    pub fn folders(
+        &mut self,
+        documents: &Documents,
+        plugins: Option<&String>,
+        named: &BTreeMap<Origin, NamedAt>,
+        now_s: u64,
+    ) {
         let held = documents.held().iter();
-        let held = held.map(|(origin, why)| (origin.to_string(), why));
+        let held = held.map(|(origin, why)| (origin.clone(), why));
         // Plugins are not documents, but their folder is one of ours.
-        let plugins = plugins.map(|why| ("plugins".to_owned(), why));
-        let held = held.chain(plugins).map(|(folder, message)| ProblemView {
+        let plugins = plugins.map(|why| (Origin::from("plugins"), why));
+        let held = held.chain(plugins).map(|(origin, why)| ProblemView {
             last_good: true,
             unready: true,
-            ..whole(&folder, message.clone(), now_s)
+            ..match named.get(&origin) {
+                Some(at) => ProblemView {
+                    line: at.line,
+                    column: at.column,
+                    ..whole(&at.file, format!("{}: {why}", at.key), now_s)
+                },
+                None => whole(&origin.to_string(), why.clone(), now_s),
+            }
         });
         let ignored = documents.ignored().iter();
         let ignored = ignored.map(|(origin, why)| ProblemView {

@@ -38,7 +38,7 @@ pub use self::{
     compile::{Compiler, compile},
     fuzz::fuzz_parse,
     ids::{Ids, NumbersInUse},
-    input::parse_file,
+    input::{parse_file, read_file},
     lint::{Linter, lint},
     lookup::{AnyOf, lookup, lookup_any, rehearse_any},
     objects::{Document, Enforcement, Input, Mode},

@@ -1,11 +1,11 @@
 //! `tidegate config check|effective|schema`.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use schemars::JsonSchema;
 use serde::Serialize;
-use tidegate_config::ConfigError;
+use tidegate_config::{ConfigError, Looked};
 use tidegate_control::view::{Note, PluginView, ProblemView, View};
 use tidegate_policy::KINDS;
 
@@ -113,13 +113,21 @@ pub(super) struct Checked {
 }
 
 fn check(file: &File, output: Output) -> anyhow::Result<ExitCode> {
-    let view = match (tidegate_config::load(&file.config), output) {
-        (Ok(config), _) => tidegate_agent::check(&config)?,
-        (Err(error), Output::Table) => return Err(error.into()),
-        (Err(error), Output::Json) => Arc::new(View {
-            problems: of_the_file(file, &error),
-            ..View::default()
-        }),
+    let Looked { config, error } = tidegate_config::look(&file.config);
+    let of_the_file: Vec<ProblemView> = error
+        .iter()
+        .flat_map(|error| of_the_file(file, error))
+        .collect();
+    // A mistake there hides nothing of what is in the folders, if it is known which they are.
+    let is_known = error.as_ref().is_none_or(ConfigError::spares_folders);
+    let view = match (config.filter(|_| is_known), error) {
+        (Some(config), _) => View::clone(&*tidegate_agent::check(&config)?),
+        (None, Some(error)) if output == Output::Table => return Err(error.into()),
+        (None, _) => View::default(),
+    };
+    let view = View {
+        problems: of_the_file.into_iter().chain(view.problems).collect(),
+        ..view
     };
     end_with_the_reader();
     let refused = view.plugins.iter().any(|plugin| plugin.reason.is_some());

@@ -1,7 +1,8 @@
 //! Files are the API: watched, applied as generations, never half.
 
 use anyhow::{Context, Result, ensure};
-use tidegate_tests::harness::{Curl, World, eventually};
+use serde_json::Value;
+use tidegate_tests::harness::{Curl, Node, World, eventually};
 
 use crate::shop::{PLAIN, POLICY, Shop, together};
 
@@ -90,10 +91,14 @@ fn config_check_knows_what_is_in_force(shop: &Shop) -> Result<()> {
     )?;
     let checked = check("smaller.yaml")?;
     for key in ["limits.flows", "limits.endpoints"] {
-        let said = format!("error: {key}: table ");
+        let said = format!("{key}: table ");
+        let lines = checked.lines().filter(|line| line.contains(&said));
+        let lines: Vec<&str> = lines.collect();
+        let line = 2 + text.lines().count();
+        let place = format!("error: smaller.yaml:{line}:");
         ensure!(
-            checked.matches(&said).count() == 1,
-            "no {said:?} in\n{checked}"
+            lines.len() == 1 && lines[0].starts_with(&place),
+            "no {said:?} at line {line} in\n{checked}"
         );
     }
     node.remove("smaller.yaml")
@@ -253,11 +258,61 @@ fn config_check_finds_the_same_without_an_agent() -> Result<()> {
     node.remove("endpoints/away.yaml")?;
 
     node.write("policies/backend.yaml", POLICY)?;
+    one_mistake_hides_nothing_else(node)?;
     let right = check()?;
     let said = String::from_utf8_lossy(&right.stdout);
     assert!(right.status.success(), "{said}");
     assert!(said.contains("policies 1"), "{said}");
     Ok(())
+}
+
+/// Everything that is wrong with any file is told at once, the configuration's own included, and
+/// what is wrong with a folder or a limit where the configuration says so.
+fn one_mistake_hides_nothing_else(node: &Node) -> Result<()> {
+    let idle = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: idle, \
+                namespace: shop}\nspec: {endpointSelector: {matchLabels: {app: nobody}}, ingress: \
+                [{}]}\n";
+    node.write("policies/idle.yaml", format!("{idle}---\nkind: Nothing\n"))?;
+    let text = std::fs::read_to_string(node.config_dir().join("tidegate.yaml"))?;
+    ensure!(
+        !["limits:", "proxy:", "folders:"]
+            .iter()
+            .any(|key| text.contains(key)),
+        "another way is needed: {text}"
+    );
+    let first = 1 + text.lines().count();
+    let wrong = "limits: {flows: 0}\nproxy: {hungAfterSeconds: 1}\nfolders: {services: gone}\n";
+    node.write("wrong.yaml", format!("{text}{wrong}"))?;
+    let said = node.tidegate(&["config", "check", "-c", "wrong.yaml"])?;
+    assert!(!said.status.success());
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    for part in [
+        format!("error: wrong.yaml:{first}:17: limits.flows: out of range: `0`; expected 1 to"),
+        format!(
+            "error: wrong.yaml:{}:27: proxy.hungAfterSeconds: out of range: `1`",
+            first + 1
+        ),
+        format!(
+            "error: wrong.yaml:{}:21: folders.services: there is no folder",
+            first + 2
+        ),
+        "error: policies/idle.yaml:6:1: `apiVersion` and `kind` must say".to_owned(),
+        "warning: policies/idle.yaml:4:".to_owned(),
+        "selects no endpoint of this node, and so does nothing here".to_owned(),
+    ] {
+        assert!(said.contains(&part), "no {part:?} in\n{said}");
+    }
+    let same = format!("{text}folders:\n  services: policies\n");
+    node.write("wrong.yaml", same)?;
+    let said = node.tidegate(&["config", "check", "-c", "wrong.yaml", "-o", "json"])?;
+    let said: Value = serde_json::from_slice(&said.stdout)?;
+    let problem = &said["problems"][0];
+    ensure!(
+        problem["file"] == "wrong.yaml" && problem["line"] == first + 1 && problem["column"] == 13,
+        "{said:#}"
+    );
+    node.remove("policies/idle.yaml")?;
+    node.remove("wrong.yaml")
 }
 
 /// A binding whose configuration has a mistake that only the plugin knows.
@@ -537,7 +592,8 @@ fn what_a_vendor_brought_along_counts_until_it_is_plainly_removed() -> Result<()
 
     with(&mut shop, "")?;
     let problem = shop.world.node.problem("folders.vendor: none")?;
-    assert_eq!(problem["file"], "vendor");
+    let config = shop.world.node.config_dir().join("tidegate.yaml");
+    assert_eq!(problem["file"], config.display().to_string());
     request.expect(&shop.stranger, 200)?;
 
     with(&mut shop, "folders: {vendor: none}\n")?;

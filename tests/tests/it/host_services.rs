@@ -189,6 +189,11 @@ for family, n in (socket.AF_INET, 4), (socket.AF_INET6, 6):
     attempt(f'raw-ping{n}', family, socket.SOCK_RAW, icmp, 0, echo)
     attempt(f'mptcp{n}', family, socket.SOCK_STREAM, MPTCP, 9000, None, True)
 attempt('own-header', socket.AF_INET, socket.SOCK_RAW, RAW, 0, ip)
+# The first fragment of a datagram to a port that is allowed: what it is of is not known.
+udp = struct.pack('!HHHH', 4000, 7000, 24, 0) + bytes(16)
+ip = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 44, 7, 0x2000, 64, 17, 0,
+                 bytes(4), socket.inet_aton(V4)) + udp
+attempt('own-fragment', socket.AF_INET, socket.SOCK_RAW, RAW, 0, ip)
 "#;
 
 #[test]
@@ -212,7 +217,7 @@ fn sockets_of_every_kind_are_held_to_its_policy() -> Result<()> {
         Ok(sent.map(str::to_owned).collect())
     };
     let others = sent(place)?;
-    assert_eq!(others.len(), 19, "the node's other processes: {others:?}");
+    assert_eq!(others.len(), 20, "the node's other processes: {others:?}");
     // Its policy opens UDP port 7000, and says nothing of other protocols.
     assert_eq!(sent(&reporter)?, ["raw-udp4-7000", "raw-udp6-7000"]);
     let policy = POLICY.replace(
@@ -233,5 +238,21 @@ fn sockets_of_every_kind_are_held_to_its_policy() -> Result<()> {
             "raw-ping6"
         ]
     );
+    // Of a fragment it is not known what it is of, also where everything is allowed; MPTCP's
+    // sockets are none of a service.
+    let policy = POLICY.replace("egress:", "egress:\n  - toEntities: [all]");
+    shop.world
+        .node
+        .change(|node| node.write("policies/reporter.yaml", policy))?;
+    let all = sent(&reporter)?;
+    let refused = ["own-fragment", "mptcp4", "mptcp6"];
+    let expected = others
+        .iter()
+        .filter(|sent| !refused.contains(&sent.as_str()));
+    assert!(all.iter().eq(expected), "{all:?}");
+    let of_reporter = ["--from", "reporter"];
+    shop.world.node.record(&of_reporter, |r| {
+        r["dropReasonText"] == "IP fragmentation not supported"
+    })?;
     Ok(())
 }

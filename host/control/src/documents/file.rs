@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use tidegate_policy::{
     Document, ObjectKey, Origin, Problem, Severity, objects::Body, origin::At, parse_file,
+    read_file,
 };
 use tidegate_sources::{
     Content,
@@ -25,6 +26,8 @@ pub(super) struct File {
     seen: Option<Arc<str>>,
     /// What is on disk, if it can be read as documents.
     pub(super) newest: Option<Version>,
+    /// Of a text with mistakes, the documents that have none. They do not count.
+    pub(super) aside: Arc<[Document]>,
     /// What was part of the last published generation.
     pub(super) good: Option<Version>,
     /// Problems of the newest version, found by itself.
@@ -81,6 +84,7 @@ impl File {
         Self {
             seen: None,
             newest: None,
+            aside: Arc::default(),
             good,
             own: Vec::new(),
             absent: false,
@@ -108,29 +112,40 @@ impl File {
             .good
             .as_ref()
             .is_some_and(|good| !good.documents.is_empty());
-        match Version::read(origin, text) {
+        let (documents, mistakes) = read_file(origin, text);
+        if !mistakes.is_empty() {
+            self.break_with(mistakes, false);
+            self.aside = documents.into();
+            return;
+        }
+        let version = Version {
+            text: text.clone(),
+            documents: documents.into(),
+        };
+        match version {
             // Editors truncate before they write, and what is commented out for an hour
             // is forgotten: more likely that than somebody's wish to lift every rule in it.
-            Ok(version) if version.documents.is_empty() && had_documents => {
+            version if version.documents.is_empty() && had_documents => {
                 let message = "the file says nothing any more (it is empty, or all comment); \
                                delete it to remove what it said";
                 self.break_with(vec![whole_file(origin, message)], true);
             }
-            Ok(version) => {
+            version => {
                 self.own = match *version.documents {
                     [] => vec![says_nothing(origin)],
                     _ => misfiled(origin, &version.documents),
                 };
                 let others = self.newest.iter().chain(&self.good);
                 self.newest = Some(version.sharing(others));
+                self.aside = Arc::default();
                 self.absent = false;
             }
-            Err(problems) => self.break_with(problems, false),
         }
     }
 
     pub(super) fn break_with(&mut self, problems: Vec<Problem>, absent: bool) {
         self.newest = None;
+        self.aside = Arc::default();
         self.own = problems;
         self.absent = absent;
     }
@@ -158,6 +173,15 @@ impl File {
             Choice::LastGood
         } else {
             Choice::Nothing
+        }
+    }
+
+    /// Documents on disk that are not in use.
+    pub(super) fn set_aside(&self) -> &[Document] {
+        match &self.newest {
+            Some(newest) if self.choice != Choice::Newest => &newest.documents,
+            Some(_) => &[],
+            None => &self.aside,
         }
     }
 

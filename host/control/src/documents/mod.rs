@@ -519,12 +519,19 @@ impl Documents {
         files.into_iter().flat_map(File::documents)
     }
 
+    /// Documents on disk that are not in use: of files that stepped back, and the sound ones of
+    /// those with mistakes.
+    pub fn set_aside(&self) -> impl Iterator<Item = &Document> {
+        self.files.values().flat_map(File::set_aside)
+    }
+
     /// Files with the version in use and the problems of the newest one.
     pub fn files(&self) -> impl Iterator<Item = FileView<'_>> {
         self.files.iter().map(|(name, file)| {
             let newest = file.newest.iter();
             let warnings = newest
                 .flat_map(|version| version.documents.iter())
+                .chain(&*file.aside)
                 .flat_map(|document| &document.warnings);
             FileView {
                 origin: name,

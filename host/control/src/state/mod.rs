@@ -25,7 +25,7 @@ use super::{
     documents::{Documents, Keep, Past},
     event::{Event, NodeDevices},
     plugins::{Candidate, Plugins, Request, printable},
-    problems::Problems,
+    problems::{NamedAt, Problems},
     publication::{ForProxy, InForce, Outcome, Publication},
     readers::Rows,
     secrets::Secrets,
@@ -47,6 +47,8 @@ pub struct Settings {
     pub fqdn_min_ttl: u32,
     /// How a query for a name that no rule allows is answered.
     pub reject: Reject,
+    /// Where it is written which folders there are; what is wrong with one is told there.
+    pub folders: BTreeMap<Origin, NamedAt>,
 }
 
 /// The owner of desired state.
@@ -57,6 +59,8 @@ pub struct Control<K> {
     ids: Ids,
     compiler: Compiler,
     linter: Linter,
+    /// For what is written and not in force.
+    set_aside: Linter,
     documents: Documents,
     /// Sources whose objects are files.
     folders: BTreeMap<Source, FolderSource>,
@@ -170,6 +174,7 @@ impl<K: Kernel> Control<K> {
             ids,
             compiler: Compiler::default(),
             linter: Linter::default(),
+            set_aside: Linter::default(),
             documents: Documents::new(&past),
             folders: folders(&past.origins),
             plugins: Plugins::new(built_in, past.plugins),
@@ -354,8 +359,12 @@ impl<K: Kernel> Control<K> {
         }
         let gone = self.documents.update(delta);
         let plugins = self.no_plugins.as_ref();
-        self.problems
-            .folders(&self.documents, plugins, seconds_now());
+        self.problems.folders(
+            &self.documents,
+            plugins,
+            &self.settings.folders,
+            seconds_now(),
+        );
         for (origin, now) in gone {
             match now {
                 Some(now) => tracing::info!(file = %origin, %now, "it has another name now"),

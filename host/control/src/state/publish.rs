@@ -9,7 +9,7 @@ use std::{
 use tidegate_contract::Snapshot;
 use tidegate_observe::directory::Directory;
 use tidegate_policy::{
-    Input, Mode, Origin, Problem, Severity,
+    Document, Input, Mode, Origin, Problem, Severity,
     compiled::{Compiled, EndpointId, Location},
 };
 use tidegate_sources::folder::folder_of;
@@ -125,11 +125,13 @@ impl<K: Kernel> Control<K> {
         let message = closed.then(|| self.why_closed());
         self.problems.unknown(message, now);
         match settled {
-            Ok((compiled, warnings)) => {
+            Ok(compiled) => {
+                let warnings = self.warnings();
                 self.problems.documents(&self.documents, &warnings, now);
                 Some(compiled)
             }
-            Err(problems) => {
+            Err(mut problems) => {
+                problems.extend(self.warnings());
                 self.problems.documents(&self.documents, &problems, now);
                 let origins: BTreeSet<&Origin> =
                     problems.iter().filter_map(|p| p.origin.as_ref()).collect();
@@ -151,9 +153,67 @@ impl<K: Kernel> Control<K> {
              effect; mend these or bring their files back, delete files to remove what they said, \
              or begin anew after `tidegate cleanup`"
         );
-        self.problems.documents(&self.documents, &[], now);
+        let warnings = self.warnings();
+        self.problems.documents(&self.documents, &warnings, now);
         self.problems.unknown(Some(message), now);
         None
+    }
+
+    /// What is valid and probably not meant: in what is in use, and in what is on disk and would
+    /// be, were it not for a mistake somewhere. One hides nothing of the others.
+    fn warnings(&mut self) -> Vec<Problem> {
+        let base = self.base(false);
+        let mut input = base.clone();
+        let in_use = self.documents.in_use();
+        in_use
+            .clone()
+            .for_each(|document| input.add(document.clone()));
+        let mut warnings = self.linter.lint(&input);
+        let devices = &self.node_devices;
+        warnings.extend(in_use.flat_map(|document| outside(document, devices)));
+
+        let aside: BTreeMap<_, &Document> = self
+            .documents
+            .set_aside()
+            .map(|document| (document.meta().key(), document))
+            .collect();
+        if aside.is_empty() {
+            return warnings;
+        }
+        let mut wanted = base;
+        let others = self.documents.in_use();
+        let others = others.filter(|document| !aside.contains_key(&document.meta().key()));
+        let documents = others.chain(aside.values().copied());
+        documents.for_each(|document| wanted.add(document.clone()));
+        let mut found = self.set_aside.lint(&wanted);
+        found.extend(
+            aside
+                .values()
+                .flat_map(|document| outside(document, devices)),
+        );
+        found.retain(|problem| {
+            let document = problem.document.as_ref();
+            document.is_some_and(|document| aside.contains_key(document))
+        });
+        // Of the last good version it says where that has it, which is on disk no more.
+        let same =
+            |a: &Problem, b: &Problem| (&a.document, &a.message) == (&b.document, &b.message);
+        warnings.retain(|warning| !found.iter().any(|found| same(warning, found)));
+        warnings.extend(found);
+        warnings
+    }
+
+    /// What everything is compiled on top of. `closed`: every endpoint is in default deny.
+    fn base(&self, closed: bool) -> Input {
+        Input {
+            node_addresses: self.node_addresses.clone(),
+            plugins: self.plugins.known(),
+            mode: match self.settings.mode {
+                Mode::Default if closed => Mode::Always,
+                mode => mode,
+            },
+            ..Input::default()
+        }
     }
 
     /// Why every endpoint is in default deny, though nobody has said so.
@@ -175,27 +235,18 @@ impl<K: Kernel> Control<K> {
 
     /// Lets files step back until the rest compiles and fits. `closed`: every endpoint is
     /// in default deny.
-    fn settle_documents(&mut self, closed: bool) -> Result<(Compiled, Vec<Problem>), Vec<Problem>> {
-        let base = Input {
-            node_addresses: self.node_addresses.clone(),
-            plugins: self.plugins.known(),
-            mode: match self.settings.mode {
-                Mode::Default if closed => Mode::Always,
-                mode => mode,
-            },
-            ..Input::default()
-        };
+    fn settle_documents(&mut self, closed: bool) -> Result<Compiled, Vec<Problem>> {
+        let base = self.base(closed);
         let (compiler, ids) = (&mut self.compiler, &mut self.ids);
         let kernel = &self.kernel;
         let devices = &self.node_devices;
-        let mut input = Input::default();
         // What runs in the kernel is not taken away for lack of understanding.
         let may_drop = self.published.is_none() && kernel.generation() == 0;
-        let compiled = self.documents.settle(
+        self.documents.settle(
             may_drop,
             |document| misplaced(document, devices, &base.node_addresses),
             |documents| {
-                input = base.clone();
+                let mut input = base.clone();
                 documents
                     .into_iter()
                     .for_each(|document| input.add(document));
@@ -207,11 +258,7 @@ impl<K: Kernel> Control<K> {
                 }
                 Ok(compiled)
             },
-        )?;
-        let mut warnings = self.linter.lint(&input);
-        let in_use = self.documents.in_use();
-        warnings.extend(in_use.flat_map(|document| outside(document, devices)));
-        Ok((compiled, warnings))
+        )
     }
 
     fn plugin_set(&self) -> (PluginSet, BTreeMap<String, std::path::PathBuf>) {

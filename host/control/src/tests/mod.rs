@@ -12,7 +12,7 @@ use std::{
 };
 
 use tidegate_contract::{Limits, PluginInfo, Reject, Snapshot, World};
-use tidegate_policy::{Mode, NumbersInUse, Source, compiled::Compiled};
+use tidegate_policy::{Mode, NumbersInUse, Origin, Source, compiled::Compiled};
 use tidegate_sources::{
     News,
     folder::{FormerFolder, Scan, VENDOR, testing},
@@ -21,6 +21,7 @@ use tidegate_sources::{
 use super::{
     event::Event,
     plugins::{Candidate, Examination, Request},
+    problems::NamedAt,
     sinks::{Kernel, KernelStatus, Sinks},
     state::{Control, Settings},
     store::Store,
@@ -134,12 +135,19 @@ impl Bench {
     }
 
     fn control(state: &tempfile::TempDir, sinks: &Recorder) -> Control<Recorder> {
+        let policies = NamedAt {
+            file: "tidegate.yaml".into(),
+            line: 7,
+            column: 13,
+            key: "folders.policies",
+        };
         let settings = Settings {
             node: "n1".into(),
             mode: Mode::Default,
             audit: false,
             fqdn_min_ttl: 0,
             reject: Reject::default(),
+            folders: [(Origin::from("policies"), policies)].into(),
         };
         let store = Store::open(state.path()).expect("opens");
         Control::new(settings, sinks.clone(), store, Vec::new()).expect("starts")

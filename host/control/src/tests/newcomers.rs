@@ -226,3 +226,95 @@ spec:
         }
     }
 }
+
+/// What is valid and does nothing is told whatever else is wrong: in the same file, in the same
+/// document's neighbours, or in a file that steps back.
+#[tokio::test]
+async fn one_mistake_hides_nothing_else() {
+    let idle = |name: &str| allow(name, 80).replace("app: web", "app: nobody");
+    let mut bench = Bench::new();
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("a", 80));
+    bench.settle().await;
+    bench
+        // A sound document beside one with a mistake.
+        .write(
+            "policies/b.yaml",
+            &format!("{}---{}", idle("b"), allow("x", 80).replace("80", "80000")),
+        )
+        // It steps back, and would do nothing.
+        .write("policies/c.yaml", &idle("a"))
+        // It is in force no more than the last good version is on disk.
+        .write(
+            "policies/a.yaml",
+            &format!("{}---{}", allow("a", 80), idle("d")),
+        )
+        .write("policies/e.yaml", &idle("e"));
+    bench.settle().await;
+    let view = bench.view();
+    let told = |severity: &str, part: &str| -> Vec<String> {
+        let problems = view.problems.iter();
+        let told = problems.filter(|p| p.severity == severity && p.message.contains(part));
+        told.map(|p| format!("{}:{}", p.file, p.line)).collect()
+    };
+    assert_eq!(
+        told("warning", "selects no endpoint"),
+        [
+            "policies/a.yaml:15",
+            "policies/b.yaml:6",
+            "policies/c.yaml:6",
+            "policies/e.yaml:6"
+        ],
+        "{:#?}",
+        view.problems
+    );
+    assert_eq!(told("error", "not a port number"), ["policies/b.yaml:18"]);
+    assert_eq!(told("error", "exists already"), ["policies/c.yaml:4"]);
+    assert_eq!(bench.rules(), ["a", "d", "e"]);
+
+    // Where the newest version is broken, what is said is said of it.
+    bench.write(
+        "policies/e.yaml",
+        &format!("\n\n{}---\nkind: [\n", idle("e")),
+    );
+    bench.settle().await;
+    bench.write(
+        "policies/e.yaml",
+        &format!("\n\n{}---\nkind: No\n", idle("e")),
+    );
+    bench.settle().await;
+    let view = bench.view();
+    let of_e = view.problems.iter().filter(|p| p.file == "policies/e.yaml");
+    let of_e: Vec<_> = of_e.map(|p| (&*p.severity, p.line)).collect();
+    assert_eq!(of_e, [("error", 13), ("warning", 8)]);
+}
+
+/// What is wrong with a folder is told where the configuration names it.
+#[tokio::test]
+async fn a_folder_is_named_by_its_key() {
+    let mut bench = Bench::new();
+    bench
+        .folder("policies", 1)
+        .write("policies/a.yaml", &allow("a", 80));
+    bench.settle().await;
+    bench.vanish("policies").settle().await;
+    let view = bench.view();
+    let problem = view
+        .problems
+        .iter()
+        .find(|p| p.message.contains("there is no folder"));
+    let problem = problem.expect("told");
+    assert_eq!(
+        (&*problem.file, problem.line, problem.column),
+        ("tidegate.yaml", 7, 13)
+    );
+    assert!(
+        problem
+            .message
+            .starts_with("folders.policies: there is no folder /etc/policies"),
+        "{}",
+        problem.message
+    );
+    assert!(problem.unready && problem.last_good);
+}

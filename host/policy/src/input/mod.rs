@@ -34,22 +34,32 @@ use crate::{
 /// Reads all documents of one origin. Any error refuses it as a whole; all
 /// errors that can be found are reported together.
 pub fn parse_file(origin: impl Into<Origin>, text: &str) -> Result<Vec<Document>, Vec<Problem>> {
+    match read_file(origin, text) {
+        (documents, errors) if errors.is_empty() => Ok(documents),
+        (_, errors) => Err(errors),
+    }
+}
+
+/// As [`parse_file`], and beside the errors those documents that have none: they do not count,
+/// but what else is wrong with them need not wait to be told.
+pub fn read_file(origin: impl Into<Origin>, text: &str) -> (Vec<Document>, Vec<Problem>) {
     let origin = &origin.into();
-    let nodes = yaml::parse(origin, text).map_err(|problem| vec![*problem])?;
+    let nodes = match yaml::parse(origin, text) {
+        Ok(nodes) => nodes,
+        Err(problem) => return (Vec::new(), vec![*problem]),
+    };
     let mut documents = Vec::new();
     let mut errors = Vec::new();
     for node in &nodes {
         let findings = Findings::new(origin);
         let body = read_document(origin, &Cursor::root(node, &findings));
         let (found, warnings) = findings.take();
+        // What was read around an error may say something else than was meant.
+        let body = body.filter(|_| found.is_empty());
         errors.extend(found);
         documents.extend(body.map(|body| Document { body, warnings }));
     }
-    if errors.is_empty() {
-        Ok(documents)
-    } else {
-        Err(errors)
-    }
+    (documents, errors)
 }
 
 pub(crate) const CILIUM: &str = "cilium.io/v2";
