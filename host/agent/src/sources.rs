@@ -13,6 +13,7 @@ use tidegate_control::event::{Event, NodeDevices};
 use tidegate_policy::Source;
 use tidegate_sources::{
     News,
+    burst::Burst,
     folder::{Origins, QUIET, Scanner, VENDOR, Watched},
     secrets::Secrets,
     watch::{Nudge, Watch},
@@ -27,7 +28,7 @@ use tokio::{
 const RESCAN: Duration = Duration::from_secs(3);
 
 /// Nudges that may wait. More are lost, which costs no more than a wait of [`QUIET`].
-const NUDGES: usize = 64;
+const NUDGES: usize = 1_024;
 
 /// What a vendor's folder says: folders to be looked at, or news of there being none.
 pub(super) fn vendor(vendor: &Vendor) -> Result<Watched, News> {
@@ -92,24 +93,23 @@ pub(super) async fn folders(
 }
 
 /// Lets a burst of notifications pass, so that files written together are seen
-/// together; a steady stream does not hold the scan up for longer than a moment. A
-/// complete plugin is not held up at all: nothing else belongs to it.
+/// together; a steady stream does not hold the scan up for longer than a moment.
 async fn settle(first: Nudge, nudges: &mut mpsc::Receiver<Nudge>, scanner: &mut Scanner) {
     let deadline = Instant::now() + 4 * QUIET;
-    let mut next = Some(first);
-    loop {
-        if let Some(Nudge::Complete(plugin)) = next {
-            return scanner.complete(plugin);
-        }
+    let mut burst = Burst::default();
+    burst.take(first);
+    while Instant::now() < deadline {
         tokio::select! {
+            // What is known already belongs to it.
+            biased;
             nudge = nudges.recv() => match nudge {
-                Some(nudge) => next = Some(nudge),
-                None => return,
+                Some(nudge) => burst.take(nudge),
+                None => break,
             },
-            () = sleep(QUIET) => return,
-            () = sleep_until(deadline) => return,
+            () = sleep_until(deadline.min(Instant::now() + burst.wait())) => break,
         }
     }
+    burst.complete().for_each(|file| scanner.complete(file));
 }
 
 /// How often certificates and keys are looked at. Two looks have to agree: a chain and its

@@ -12,8 +12,14 @@ use crate::folder::Watched;
 pub enum Nudge {
     /// Something may have changed.
     Changed,
-    /// This plugin file was moved here, or closed by its writer.
+    /// This file is being written.
+    Written(PathBuf),
+    /// This file was moved here, or closed by its writer.
     Complete(PathBuf),
+    /// This file was removed, or moved away.
+    Gone(PathBuf),
+    /// A file of a watched folder has another name now.
+    Renamed(PathBuf, PathBuf),
 }
 
 /// Watches the folders; every change sends a nudge. Keep it alive as long as nudges
@@ -30,7 +36,7 @@ impl Watch {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             for why in nudges(event) {
                 // A full channel already holds a nudge; what is lost with this one is
-                // the right not to wait.
+                // the right not to wait, or some of what would belong together.
                 let _ = nudge.try_send(why);
             }
         })?;
@@ -71,24 +77,26 @@ impl Watch {
 
 /// What an event means for us.
 fn nudges(event: notify::Result<notify::Event>) -> Vec<Nudge> {
-    use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
+    use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
     let Ok(event) = event else {
         return vec![Nudge::Changed];
     };
+    let each = |nudge: fn(PathBuf) -> Nudge| event.paths.iter().cloned().map(nudge).collect();
     match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write))
-        | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
-            event.paths.into_iter().map(complete).collect()
+        | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => each(Nudge::Complete),
+        EventKind::Modify(ModifyKind::Data(_)) | EventKind::Create(CreateKind::File) => {
+            each(Nudge::Written)
         }
+        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
+            each(Nudge::Gone)
+        }
+        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => match &*event.paths {
+            [from, to] => vec![Nudge::Renamed(from.clone(), to.clone())],
+            _ => vec![Nudge::Changed],
+        },
         // Reading a file is an event too, and not a change.
         EventKind::Access(_) => Vec::new(),
         _ => vec![Nudge::Changed],
-    }
-}
-
-fn complete(path: PathBuf) -> Nudge {
-    match path.extension() {
-        Some(extension) if extension == "wasm" => Nudge::Complete(path),
-        _ => Nudge::Changed,
     }
 }

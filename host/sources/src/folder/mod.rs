@@ -3,7 +3,7 @@
 //! A scan is the only truth; a notification ([`super::watch`]) merely says "scan soon", so a
 //! lost or doubled one does no harm. What is not there is told apart from what was removed:
 //! only a folder that could be listed says that a file is gone. A file still being written is seen once it has been
-//! quiet for [`QUIET`]; until then its previous content counts. A plugin whose writer
+//! quiet for [`QUIET`]; until then its previous content counts. One whose writer
 //! has closed it, or which was moved here, is complete and seen at once.
 
 mod absence;
@@ -35,7 +35,7 @@ pub use self::{
     watched::{LABELS, VENDOR, Watched},
 };
 
-/// How long a file must be unchanged before it counts as complete.
+/// How long a file must be unchanged before it counts as complete, unless somebody says that it is.
 pub const QUIET: Duration = Duration::from_millis(40);
 
 /// What the folders hold.

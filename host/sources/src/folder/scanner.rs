@@ -36,7 +36,7 @@ pub struct Scanner {
     known: BTreeMap<String, Known>,
     /// Files that are not read for their names, as they were when they were looked into.
     others: BTreeMap<PathBuf, (Stamp, SystemTime, Option<Unread>)>,
-    /// Plugin files as they were when somebody said that they are complete.
+    /// Files as they were when somebody said that they are complete.
     complete: BTreeMap<PathBuf, Stamp>,
     last: Scan,
 }
@@ -69,11 +69,11 @@ impl Scanner {
         }
     }
 
-    /// A plugin file is complete as it is now: the next scan need not wait.
-    pub fn complete(&mut self, plugin: PathBuf) {
+    /// A file is complete as it is now: the next scan need not wait.
+    pub fn complete(&mut self, file: PathBuf) {
         // One that is gone already is of no interest.
-        if let Ok(stamp) = Stamp::of(&plugin) {
-            self.complete.insert(plugin, stamp);
+        if let Ok(stamp) = Stamp::of(&file) {
+            self.complete.insert(file, stamp);
         }
     }
 
@@ -234,7 +234,8 @@ impl Scanner {
             scan.documents.insert(name, known.content.clone());
             return;
         }
-        if stamp.age(now) < QUIET {
+        let complete = self.complete.get(path) == Some(&stamp);
+        if !complete && stamp.age(now) < QUIET {
             scan.unsettled = true;
             if let Some(known) = known {
                 scan.documents.insert(name, known.content.clone());

@@ -218,6 +218,29 @@ fn a_file_being_written_keeps_its_previous_content() {
 }
 
 #[test]
+fn a_complete_document_is_seen_at_once_and_only_as_it_was() {
+    let root = tempfile::tempdir().expect("a folder");
+    let file = root.path().join("policies/a.yaml");
+    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
+    fs::write(&file, "one").expect("written");
+    let modified = || {
+        let meta = fs::metadata(&file).expect("a file");
+        meta.modified().expect("a time")
+    };
+    assert!(scanner.scan(modified()).documents.is_empty());
+    scanner.complete(file.clone());
+    let scan = scanner.scan(modified());
+    assert!(!scan.unsettled);
+    assert_eq!(scan.documents["policies/a.yaml"].as_deref(), Ok("one"));
+    // Somebody goes on writing before it is looked at.
+    scanner.complete(file.clone());
+    fs::write(&file, "another").expect("written");
+    let scan = scanner.scan(modified());
+    assert!(scan.unsettled);
+    assert_eq!(scan.documents["policies/a.yaml"].as_deref(), Ok("one"));
+}
+
+#[test]
 fn a_complete_plugin_is_seen_at_once_and_only_as_it_was() {
     let root = tempfile::tempdir().expect("a folder");
     let file = root.path().join("plugins/a.wasm");
