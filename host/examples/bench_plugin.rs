@@ -146,8 +146,8 @@ fn load(program: &str) -> anyhow::Result<Catalog> {
         }],
     };
     let mut snapshot = Snapshot {
-        l7: (1..)
-            .zip(CASES.map(|(_, config)| rule_set(config)))
+        l7: (1_u32..)
+            .zip(CASES.map(|(_, config)| Arc::new(rule_set(config))))
             .collect(),
         ..Snapshot::default()
     };

@@ -1,13 +1,16 @@
 //! What it costs to hand a generation to the proxy in which one endpoint's policy changed:
 //! whole or as a delta, in either form. `cargo run -p tidegate --example bench_snapshot`
 
-use std::{collections::BTreeMap, hint::black_box, time::Instant};
+use std::{hint::black_box, sync::Arc, time::Instant};
 
 use tidegate_channel::codec;
 use tidegate_contract::{Delta, Snapshot};
-use tidegate_policy::compiled::{
-    Decision, Direction, FailMode, FqdnSelector, L7Protocol, L7RuleSet, PluginUse, PolicyRow,
-    PortMatch, Verdict,
+use tidegate_policy::{
+    compiled::{
+        Decision, Direction, FailMode, FqdnSelector, L7Protocol, L7RuleSet, PluginUse, PolicyRow,
+        PortMatch, Verdict,
+    },
+    shared::Map,
 };
 
 /// Endpoints, each of an app of its own with an L7 rule and a name it may go to.
@@ -51,9 +54,9 @@ fn row(peer: u32, l7: u32) -> PolicyRow {
 }
 
 fn snapshot(generation: u32, changed: &str) -> Snapshot {
-    let sets = (1..=ENDPOINTS).map(|n| (n, rule_set(n, "/api/.*")));
-    let mut l7: BTreeMap<_, _> = sets.collect();
-    l7.insert(ENDPOINTS + 1, rule_set(1, changed));
+    let sets = (1..=ENDPOINTS).map(|n| (n, Arc::new(rule_set(n, "/api/.*"))));
+    let mut l7: Map<_, _> = sets.collect();
+    l7.insert(ENDPOINTS + 1, Arc::new(rule_set(1, changed)));
     let labels = |n: u32| {
         let of = |key: &str| format!("k8s:{key}=app-{n}");
         vec![of("app"), of("io.kubernetes.pod.namespace"), of("version")]
@@ -61,7 +64,9 @@ fn snapshot(generation: u32, changed: &str) -> Snapshot {
     Snapshot {
         generation,
         l7,
-        identities: (1..=ENDPOINTS).map(|n| (256 + n, labels(n))).collect(),
+        identities: (1..=ENDPOINTS)
+            .map(|n| (256 + n, Arc::from(labels(n))))
+            .collect(),
         fqdn: (1..=ENDPOINTS)
             .map(|n| {
                 (
@@ -71,7 +76,7 @@ fn snapshot(generation: u32, changed: &str) -> Snapshot {
             })
             .collect(),
         outward: (1..=ENDPOINTS)
-            .map(|n| (n, vec![row(1 << 24 | n, n), row(0, 0)]))
+            .map(|n| (n, Arc::from([row(1 << 24 | n, n), row(0, 0)])))
             .collect(),
         ..Snapshot::default()
     }

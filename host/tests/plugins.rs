@@ -84,26 +84,37 @@ impl Bench {
     }
 }
 
+/// Puts bindings of these rule sets in shadow, or takes them out of it.
+fn rehearse(wanted: &mut Snapshot, sets: &[u32], in_shadow: bool) {
+    for id in sets {
+        let set = wanted.l7.get_mut(id).expect("a rule set");
+        Arc::make_mut(set).chain[0].in_shadow = in_shadow;
+    }
+}
+
 /// A snapshot with one rule set, and one binding, per use, numbered from 1.
 fn snapshot(plugins: &[&Admitted], uses: &[(&str, &str)]) -> (Snapshot, BTreeMap<String, Vec<u8>>) {
-    let rule_set = |(n, (plugin, config)): (u32, &(&str, &str))| L7RuleSet {
-        tls: None,
-        contexts: Default::default(),
-        shadow: None,
-        http: Default::default(),
-        protocol: L7Protocol::Http,
-        chain: vec![PluginUse {
-            plugin: (*plugin).to_owned(),
-            config: (*config).to_owned(),
-            fail_mode: FailMode::Closed,
-            rules: vec![71 + 2 * n, 72 + 2 * n],
-            bound: false,
-            in_shadow: false,
-        }],
+    let rule_set = |(n, (plugin, config)): (u32, &(&str, &str))| {
+        let set = L7RuleSet {
+            tls: None,
+            contexts: Default::default(),
+            shadow: None,
+            http: Default::default(),
+            protocol: L7Protocol::Http,
+            chain: vec![PluginUse {
+                plugin: (*plugin).to_owned(),
+                config: (*config).to_owned(),
+                fail_mode: FailMode::Closed,
+                rules: vec![71 + 2 * n, 72 + 2 * n],
+                bound: false,
+                in_shadow: false,
+            }],
+        };
+        (n + 1, Arc::new(set))
     };
     let snapshot = Snapshot {
         generation: 1,
-        l7: (1..).zip((0..).zip(uses).map(rule_set)).collect(),
+        l7: (0..).zip(uses).map(rule_set).collect(),
         plugins: plugins
             .iter()
             .map(|plugin| (plugin.name.clone(), plugin.info.clone()))
@@ -613,7 +624,7 @@ fn failures_are_paid_by_the_binding_and_peer_that_cause_them() {
     // Fail mode open: every message is tried, or a peer could switch the plugin off.
     let (mut wanted, artifacts) = snapshot(&[&trap], &[("trap", "")]);
     if let Some(set) = wanted.l7.get_mut(&1) {
-        set.chain[0].fail_mode = FailMode::Open;
+        Arc::make_mut(set).chain[0].fail_mode = FailMode::Open;
     }
     let open = bindings_of(&next(&catalog, &wanted, &artifacts).0, 1);
     for _ in 0..20 {
@@ -780,13 +791,9 @@ fn what_is_in_shadow_takes_no_memory_from_what_is_enforced() {
     let mut trap = bench.admit_artifact("guests/trap.wasm");
     trap.info.limits.total_memory_bytes = 8 << 20;
     let (mut wanted, artifacts) = snapshot(&[&trap], &[("trap", ""); 10]);
-    let (enforced, in_shadow): (Vec<_>, Vec<_>) = wanted
-        .l7
-        .values_mut()
-        .partition(|set| set.chain[0].rules[0] > 85);
-    for set in in_shadow {
-        set.chain[0].in_shadow = true;
-    }
+    let (enforced, in_shadow): (Vec<u32>, Vec<u32>) =
+        (1..=10).partition(|id| wanted.l7[id].chain[0].rules[0] > 85);
+    rehearse(&mut wanted, &in_shadow, true);
     assert_eq!(enforced.len(), 2);
     let empty = Catalog::empty(Runtime::start().expect("an engine"));
     let (catalog, refused) = next(&empty, &wanted, &artifacts);
@@ -800,9 +807,7 @@ fn what_is_in_shadow_takes_no_memory_from_what_is_enforced() {
     let first = served(&catalog);
     assert_eq!(first[8..], [true; 2], "{first:?}");
     assert!(first[..8].contains(&false), "{first:?}");
-    for set in wanted.l7.values_mut() {
-        set.chain[0].in_shadow = false;
-    }
+    rehearse(&mut wanted, &in_shadow, false);
     let (catalog, _) = next(&catalog, &wanted, &artifacts);
     let now = served(&catalog);
     let count = |served: &[bool]| served.iter().filter(|served| **served).count();
@@ -818,9 +823,8 @@ fn what_is_in_shadow_takes_no_instance_from_what_is_enforced() {
     let mut gossip = bench.admit_artifact("guests/gossip.wasm");
     gossip.info.limits.total_memory_bytes = 4 << 30;
     let (mut wanted, artifacts) = snapshot(&[&gossip], &[("gossip", ""); 1 + IN_SHADOW]);
-    for set in wanted.l7.values_mut().skip(1) {
-        set.chain[0].in_shadow = true;
-    }
+    let in_shadow: Vec<u32> = (2..=1 + IN_SHADOW as u32).collect();
+    rehearse(&mut wanted, &in_shadow, true);
     let empty = Catalog::empty(Runtime::with_memory(4 << 30).expect("an engine"));
     let (catalog, refused) = next(&empty, &wanted, &artifacts);
     assert_eq!(refused, []);

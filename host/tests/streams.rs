@@ -7,7 +7,10 @@ use tidegate_plugin_host::{
     Binding, Catalog, Facts, Failure, PluginStore, Runtime, StoreOptions, StreamDirection,
     StreamOperation, StreamSession, Worker,
 };
-use tidegate_policy::compiled::{FailMode, L7Protocol, L7RuleSet, PluginUse};
+use tidegate_policy::{
+    compiled::{FailMode, L7Protocol, L7RuleSet, PluginUse},
+    shared::Map,
+};
 
 /// How long a trial may take on a machine with much to do.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,8 +49,8 @@ fn binding(guest: &str) -> (Catalog, Arc<Binding>) {
     };
     let snapshot = Snapshot {
         generation: 1,
-        l7: [(1, set)].into(),
-        plugins: [(admitted.name.clone(), admitted.info.clone())].into(),
+        l7: Map::unit(1, set.into()),
+        plugins: Map::unit(admitted.name.clone(), admitted.info.clone()),
         ..Snapshot::default()
     };
     let code = fs::read(&admitted.artifact).expect("compiled code");

@@ -45,7 +45,7 @@ impl Explainer {
         let sets = [asked.egress.0, asked.ingress.0];
         let mut sets = sets.iter().filter_map(|id| view.compiled.l7.get(id));
         let names = |set: &L7RuleSet| set.tls.as_ref().is_some_and(|tls| tls.in_clear);
-        let in_clear = sets.clone().any(names);
+        let in_clear = sets.clone().any(|set| names(set));
         let speaks_tls = sets
             .clone()
             .any(|set| set.tls.is_some() || set.contexts.terminating.is_some());

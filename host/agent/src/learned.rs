@@ -78,6 +78,8 @@ pub(super) fn of_query(
 mod tests {
     use tidegate_datapath::Learned;
 
+    use tidegate_policy::shared::Map;
+
     use super::*;
 
     #[test]
@@ -90,7 +92,7 @@ mod tests {
         }
         let pattern = FqdnSelector::MatchPattern("*.a.example.".to_owned());
         let compiled = Compiled {
-            fqdn: [(7, pattern)].into(),
+            fqdn: Map::unit(7, pattern),
             ..Compiled::default()
         };
         let party = Party {

@@ -125,7 +125,7 @@ fn tell(report: &AttachReport) {
 
 impl Kernel for SharedDatapath {
     fn too_much(&self, compiled: &Compiled) -> Option<String> {
-        let held = match self.datapath.try_lock() {
+        let mut held = match self.datapath.try_lock() {
             Ok(held) => held,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             // It attaches to something: that may take longer than control may wait.

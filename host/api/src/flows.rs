@@ -75,12 +75,16 @@ fn known(readers: &Readers) -> Known {
     let learned = readers.learned.lock();
     let learned = learned.unwrap_or_else(PoisonError::into_inner);
     let owned = |names: BTreeSet<&str>| names.into_iter().map(str::to_owned).collect();
-    let labels = view.identities.values().flatten().map(String::as_str);
+    let labels = view
+        .identities
+        .values()
+        .flat_map(|labels| &**labels)
+        .map(String::as_str);
     Known {
         endpoints: view.endpoints.iter().map(|e| e.name.clone()).collect(),
         names: owned(learned.all_names()),
         labels: owned(labels.collect()),
-        rules: owned(view.directory.rules()),
+        rules: view.directory.rules().into_iter().collect(),
         readers: view
             .plugins
             .iter()

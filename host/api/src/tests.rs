@@ -102,7 +102,7 @@ async fn start() -> Running {
                 identity,
                 endpoint: None,
             };
-            (net.parse().expect("literal prefix"), owner)
+            (net.parse::<ipnet::IpNet>().expect("literal prefix"), owner)
         })
         .collect(),
         ..Compiled::default()

@@ -289,8 +289,8 @@ impl Subject {
         };
         let snapshot = Snapshot {
             generation: 1,
-            l7: [(1, set)].into(),
-            plugins: [(name.clone(), info.clone())].into(),
+            l7: tidegate_policy::shared::Map::unit(1, set.into()),
+            plugins: tidegate_policy::shared::Map::unit(name.clone(), info.clone()),
             ..Snapshot::default()
         };
         let artifacts = [(info.artifact.clone(), self.code.clone())].into();

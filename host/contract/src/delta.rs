@@ -1,9 +1,15 @@
 //! What makes one snapshot of another: one changed policy must not cost what all of them do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
-use tidegate_policy::compiled::{EndpointId, FqdnSelector, IdentityId, L7Id, L7RuleSet, PolicyRow};
+use tidegate_policy::{
+    compiled::{EndpointId, FqdnSelector, IdentityId, L7Id, L7RuleSet, PolicyRow},
+    shared::{self, Map},
+};
 
 use crate::{Context, PluginInfo, Reject, Remembered, Snapshot};
 
@@ -12,9 +18,9 @@ use crate::{Context, PluginInfo, Reject, Remembered, Snapshot};
 pub struct Delta {
     generation: u32,
     #[serde(default, skip_serializing_if = "Changes::is_empty")]
-    l7: Changes<L7Id, L7RuleSet>,
+    l7: Changes<L7Id, Arc<L7RuleSet>>,
     #[serde(default, skip_serializing_if = "Changes::is_empty")]
-    identities: Changes<IdentityId, Vec<String>>,
+    identities: Changes<IdentityId, Arc<[String]>>,
     #[serde(default, skip_serializing_if = "Changes::is_empty")]
     fqdn: Changes<IdentityId, FqdnSelector>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,7 +33,7 @@ pub struct Delta {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     remembered: Option<Vec<Remembered>>,
     #[serde(default, skip_serializing_if = "Changes::is_empty")]
-    outward: Changes<EndpointId, Vec<PolicyRow>>,
+    outward: Changes<EndpointId, Arc<[PolicyRow]>>,
     #[serde(default, skip_serializing_if = "Changes::is_empty")]
     contexts: Changes<String, Context>,
 }
@@ -145,27 +151,25 @@ impl<K, V> Changes<K, V> {
 }
 
 impl<K: Ord + Clone, V: PartialEq + Clone> Changes<K, V> {
-    fn between(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> Self {
-        let put = new
-            .iter()
-            .filter(|(key, value)| old.get(key) != Some(value));
-        let gone = old.keys().filter(|key| !new.contains_key(key));
-        Self {
-            put: put
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
-            gone: gone.cloned().collect(),
+    fn between(old: &Map<K, V>, new: &Map<K, V>) -> Self {
+        let mut changes = Self::default();
+        for change in shared::changes(old, new) {
+            match change.now {
+                Some(now) => _ = changes.put.insert(change.key.clone(), now.clone()),
+                None => _ = changes.gone.insert(change.key.clone()),
+            }
         }
+        changes
     }
 
-    fn fits(&self, table: &BTreeMap<K, V>, name: &'static str) -> Result<(), Misfit> {
+    fn fits(&self, table: &Map<K, V>, name: &'static str) -> Result<(), Misfit> {
         match self.gone.iter().all(|key| table.contains_key(key)) {
             true => Ok(()),
             false => Err(Misfit(name)),
         }
     }
 
-    fn apply(self, table: &mut BTreeMap<K, V>) {
+    fn apply(self, table: &mut Map<K, V>) {
         for key in &self.gone {
             table.remove(key);
         }
@@ -208,19 +212,25 @@ mod tests {
                 };
                 Snapshot {
                     generation,
-                    l7: sets.into_iter().map(|(id, n)| (id, set(n))).collect(),
-                    identities: labels.into_iter().collect(),
+                    l7: sets
+                        .into_iter()
+                        .map(|(id, n)| (id, Arc::new(set(n))))
+                        .collect(),
+                    identities: labels
+                        .into_iter()
+                        .map(|(id, all)| (id, Arc::from(all)))
+                        .collect(),
                     fqdn: names
                         .into_iter()
                         .map(|(id, name)| (id, FqdnSelector::MatchName(name)))
                         .collect(),
                     fqdn_in_shadow: in_shadow.into_iter().collect(),
-                    plugins: BTreeMap::new(),
+                    plugins: Map::new(),
                     fqdn_min_ttl: ttl,
                     reject,
                     audit: flag,
                     remembered: Vec::new(),
-                    outward: outward.into_iter().map(|id| (id, Vec::new())).collect(),
+                    outward: outward.into_iter().map(|id| (id, Arc::from([]))).collect(),
                     contexts: contexts
                         .into_iter()
                         .map(|(key, text)| (key, Context::Broken(text)))
@@ -260,7 +270,7 @@ mod tests {
     #[test]
     fn what_is_for_another_snapshot_does_not_fit() {
         let old = Snapshot {
-            identities: BTreeMap::from([(1, Vec::new())]),
+            identities: Map::unit(1, Arc::from([])),
             ..Snapshot::default()
         };
         let delta = Delta::between(&old, &Snapshot::default());

@@ -1,11 +1,12 @@
 //! What TLS is spoken with. It travels in memory alone: in a sealed file that has no name,
 //! from the agent to the proxy. No log, record or answer shows it.
 
-use std::{collections::BTreeMap, fmt};
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tidegate_policy::{
     compiled::{L7Id, L7RuleSet},
+    shared::Map,
     tls::TlsContext,
 };
 use zeroize::Zeroizing;
@@ -124,7 +125,7 @@ pub fn context_key(end: TlsEnd, context: &TlsContext) -> String {
 }
 
 /// The contexts that rule sets use, each as often as it is used.
-pub fn contexts(sets: &BTreeMap<L7Id, L7RuleSet>) -> impl Iterator<Item = (TlsEnd, &TlsContext)> {
+pub fn contexts(sets: &Map<L7Id, Arc<L7RuleSet>>) -> impl Iterator<Item = (TlsEnd, &TlsContext)> {
     sets.values().flat_map(|set| {
         let terminating = set.contexts.terminating.iter();
         let originating = set.contexts.originating.iter();

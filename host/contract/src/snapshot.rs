@@ -1,9 +1,12 @@
 //! What the proxy decides with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use tidegate_policy::compiled::{EndpointId, FqdnSelector, IdentityId, L7Id, L7RuleSet, PolicyRow};
+use tidegate_policy::{
+    compiled::{EndpointId, FqdnSelector, IdentityId, L7Id, L7RuleSet, PolicyRow},
+    shared::Map,
+};
 use tidegate_wire::dns::rcode;
 
 use crate::{Context, PluginInfo};
@@ -14,17 +17,17 @@ pub struct Snapshot {
     /// Generation.
     pub generation: u32,
     /// L7 rule sets.
-    pub l7: BTreeMap<L7Id, L7RuleSet>,
+    pub l7: Map<L7Id, Arc<L7RuleSet>>,
     /// Labels by identity.
-    pub identities: BTreeMap<IdentityId, Vec<String>>,
+    pub identities: Map<IdentityId, Arc<[String]>>,
     /// FQDN selectors to match answers against, and the identity each one grants.
-    pub fqdn: BTreeMap<IdentityId, FqdnSelector>,
+    pub fqdn: Map<IdentityId, FqdnSelector>,
     /// Those of them that only documents in shadow ask for: what they would take of the
     /// table, the enforced ones take first.
     #[serde(default)]
     pub fqdn_in_shadow: BTreeSet<IdentityId>,
     /// Plugins by name.
-    pub plugins: BTreeMap<String, PluginInfo>,
+    pub plugins: Map<String, PluginInfo>,
     /// Lower bound of a learned address's life, seconds.
     pub fqdn_min_ttl: u32,
     /// How a query for a name that no rule allows is answered.
@@ -41,12 +44,12 @@ pub struct Snapshot {
     ///
     /// [`Compiled::outward`]: tidegate_policy::compiled::Compiled::outward
     #[serde(default)]
-    pub outward: BTreeMap<EndpointId, Vec<PolicyRow>>,
+    pub outward: Map<EndpointId, Arc<[PolicyRow]>>,
     /// What TLS is spoken with where it ends or begins here, by [`context_key`].
     ///
     /// [`context_key`]: crate::context_key
     #[serde(default)]
-    pub contexts: BTreeMap<String, Context>,
+    pub contexts: Map<String, Context>,
 }
 
 impl Snapshot {

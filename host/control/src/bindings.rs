@@ -16,6 +16,7 @@ use tidegate_policy::{
     compiled::{Compiled, FailMode, L7Id, L7RuleSet, PluginUse, RuleId, RuleInfo, plugin_uses},
     objects::{Body, PluginBinding},
     origin::At,
+    shared::Map,
 };
 
 use super::view::BindingView;
@@ -108,8 +109,8 @@ impl Bindings {
     /// else than what is wanted now. Adds the compiled code it needs.
     pub fn remembered(
         &self,
-        l7: &BTreeMap<L7Id, L7RuleSet>,
-        plugins: &BTreeMap<String, PluginInfo>,
+        l7: &Map<L7Id, Arc<L7RuleSet>>,
+        plugins: &Map<String, PluginInfo>,
         artifacts: &mut BTreeMap<String, PathBuf>,
     ) -> Vec<Remembered> {
         let mut remembered = BTreeMap::new();
@@ -316,7 +317,7 @@ mod tests {
         }
     }
 
-    fn sets(config: &str) -> BTreeMap<L7Id, L7RuleSet> {
+    fn sets(config: &str) -> Map<L7Id, Arc<L7RuleSet>> {
         let set = L7RuleSet {
             protocol: L7Protocol::Http,
             http: Default::default(),
@@ -332,7 +333,7 @@ mod tests {
             contexts: Default::default(),
             shadow: None,
         };
-        BTreeMap::from([(1, set)])
+        Map::unit(1, Arc::new(set))
     }
 
     #[test]
@@ -362,7 +363,7 @@ mod tests {
     fn what_was_accepted_is_remembered_where_something_else_is_wanted() {
         let published = Snapshot {
             l7: sets("good"),
-            plugins: BTreeMap::from([("p".to_owned(), info("a"))]),
+            plugins: Map::unit("p".to_owned(), info("a")),
             ..Snapshot::default()
         };
         let code = BTreeMap::from([("code of a".to_owned(), PathBuf::from("/a"))]);
@@ -388,7 +389,7 @@ mod tests {
         let mut bindings = Bindings::new(bindings.kept());
         let mut artifacts = BTreeMap::new();
         let mut check = |config: &str, digest: &str, expected: usize| {
-            let plugins = BTreeMap::from([("p".to_owned(), info(digest))]);
+            let plugins = Map::unit("p".to_owned(), info(digest));
             let told = bindings.remembered(&sets(config), &plugins, &mut artifacts);
             assert_eq!(told.len(), expected, "{config} {digest}");
             told

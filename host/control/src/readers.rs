@@ -14,6 +14,7 @@ use tidegate_policy::{
     http_options::HttpOptions,
     labels::Selector,
     objects::{Body, Document, Endpoint},
+    shared::Map,
 };
 
 use super::{
@@ -27,7 +28,7 @@ use super::{
 #[derive(Default)]
 pub(super) struct Rows {
     pub(super) endpoints: Arc<Vec<EndpointView>>,
-    pub(super) identities: Arc<BTreeMap<u32, Vec<String>>>,
+    pub(super) identities: Map<u32, Arc<[String]>>,
     pub(super) services: Arc<Vec<Arc<ServiceView>>>,
     pub(super) policies: Arc<Vec<PolicyView>>,
     /// What the rows are about.
@@ -49,10 +50,7 @@ impl Rows {
         if self.stale || self.not_ready != *not_ready {
             *self = Self {
                 endpoints: Arc::new(endpoints(compiled, documents, not_ready)),
-                identities: match compiled.identities == self.compiled.identities {
-                    true => self.identities.clone(),
-                    false => Arc::new(compiled.identities.clone()),
-                },
+                identities: compiled.identities.clone(),
                 services: Arc::new(self.services(compiled, not_ready)),
                 policies: Arc::new(policies(compiled, documents)),
                 compiled: compiled.clone(),
@@ -69,11 +67,11 @@ impl Rows {
         not_ready: &BTreeMap<String, String>,
     ) -> Vec<Arc<ServiceView>> {
         let same_place = self.not_ready == *not_ready;
-        let before = self.compiled.services.iter().zip(&*self.services);
+        let before = self.compiled.services.values().zip(&*self.services);
         let before: HashMap<*const CompiledService, &Arc<ServiceView>> = before
             .map(|(service, row)| (Arc::as_ptr(service), row))
             .collect();
-        let services = compiled.services.iter().map(|service| {
+        let services = compiled.services.values().map(|service| {
             // Whether a workload is there is not the service's to say.
             let of_workloads = || service.backends.iter().any(|b| b.workload.is_some());
             match before.get(&Arc::as_ptr(service)) {
@@ -100,7 +98,7 @@ fn endpoints(
         labels: compiled
             .identities
             .get(&endpoint.identity)
-            .cloned()
+            .map(|labels| labels.to_vec())
             .unwrap_or_default(),
         addresses: endpoint.addresses.clone(),
         ports: ports.get(&endpoint.name).cloned().unwrap_or_default(),
@@ -306,7 +304,7 @@ mod tests {
             table: Arc::default(),
         };
         let compiled = Compiled {
-            endpoints: BTreeMap::from([(7, Arc::new(endpoint))]),
+            endpoints: Map::unit(7, Arc::new(endpoint)),
             ..Compiled::default()
         };
         let missing = BTreeMap::from([("shop/web".to_owned(), "no device tg-web".to_owned())]);

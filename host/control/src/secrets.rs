@@ -1,11 +1,12 @@
 //! Which version of certificates and keys is used: what was good last goes on until
 //! something better is there. They are kept in memory alone.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidegate_contract::{Context, Credentials, Secret, TlsEnd, context_key, contexts};
 use tidegate_policy::{
     compiled::{L7Id, L7RuleSet},
+    shared::Map,
     tls::TlsContext,
 };
 use tidegate_sources::secrets::{Item, Secrets as Scan};
@@ -57,10 +58,10 @@ impl Secrets {
     /// The contexts of these rule sets. `now` since 1970.
     pub(crate) fn contexts(
         &mut self,
-        sets: &BTreeMap<L7Id, L7RuleSet>,
+        sets: &Map<L7Id, Arc<L7RuleSet>>,
         now: Duration,
-    ) -> BTreeMap<String, Context> {
-        let mut all = BTreeMap::new();
+    ) -> Map<String, Context> {
+        let mut all = Map::new();
         self.troubles.clear();
         let mut good = BTreeMap::new();
         for (end, context) in contexts(sets) {
@@ -226,7 +227,7 @@ mod tests {
     /// 2026-03-01.
     const NOW: Duration = Duration::from_secs(1_772_323_200);
 
-    fn sets(contexts: TlsContexts) -> BTreeMap<L7Id, L7RuleSet> {
+    fn sets(contexts: TlsContexts) -> Map<L7Id, Arc<L7RuleSet>> {
         let set = L7RuleSet {
             protocol: L7Protocol::Http,
             chain: Vec::new(),
@@ -235,7 +236,7 @@ mod tests {
             contexts,
             shadow: None,
         };
-        BTreeMap::from([(1, set)])
+        Map::unit(1, Arc::new(set))
     }
 
     fn context() -> TlsContext {
@@ -282,7 +283,7 @@ mod tests {
         let mut secrets = Secrets::default();
         let mut look = |scan: Scan| {
             secrets.look(scan);
-            let context = secrets.contexts(&ending, NOW).into_values().next();
+            let context = secrets.contexts(&ending, NOW).values().next().cloned();
             let told = secrets.troubles.first().cloned();
             (
                 context.expect("a context"),
@@ -360,8 +361,9 @@ mod tests {
             secrets.look(scan(items));
             secrets
                 .contexts(&beginning, NOW)
-                .into_values()
+                .values()
                 .next()
+                .cloned()
                 .expect("a context")
         };
         assert!(matches!(look(&[("ca.crt", &ca)]), Context::Usable(_)));

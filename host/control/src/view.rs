@@ -14,6 +14,7 @@ use tidegate_observe::directory::Directory;
 use tidegate_policy::{
     Enforcement,
     compiled::{Algorithm, BackendState, Compiled, DefaultDeny, Location},
+    shared::Map,
 };
 
 /// The agent at one moment.
@@ -40,9 +41,8 @@ pub struct View {
     #[schemars(with = "Vec<EndpointView>")]
     pub endpoints: Arc<Vec<EndpointView>>,
     /// Identities with their labels.
-    #[serde(with = "shared")]
     #[schemars(with = "BTreeMap<u32, Vec<String>>")]
-    pub identities: Arc<BTreeMap<u32, Vec<String>>>,
+    pub identities: Map<u32, Arc<[String]>>,
     /// Services, a row for each frontend.
     #[serde(with = "shared")]
     #[schemars(with = "Vec<ServiceView>")]

@@ -15,7 +15,10 @@ use tidegate_bpf::{
 };
 use tidegate_contract::{Concern, Family, Note};
 use tidegate_ebpf_shared::maps::program;
-use tidegate_policy::compiled::{CompiledEndpoint, EndpointId, Location};
+use tidegate_policy::{
+    compiled::{CompiledEndpoint, EndpointId, Location},
+    shared::{Map, changes},
+};
 
 use super::{
     DatapathError,
@@ -149,6 +152,8 @@ pub(super) struct Bindings {
     /// `None` until the first generation: nothing is taken away before it is known
     /// what should be there.
     homes: Option<BTreeMap<EndpointId, Home>>,
+    /// What they are the homes of.
+    declared: Map<EndpointId, Arc<CompiledEndpoint>>,
     /// Where endpoints were when the last agent ended: enough to give a device that was
     /// made anew its programs back before anything else is known.
     remembered: BTreeMap<EndpointId, Home>,
@@ -170,35 +175,11 @@ pub(super) struct Bindings {
 
 /// Devices and cgroups of endpoints that exist now.
 #[derive(Default)]
-pub(super) struct Found {
+struct Found {
     /// Device index by endpoint.
-    pub(super) devices: BTreeMap<EndpointId, u32>,
+    devices: BTreeMap<EndpointId, u32>,
     /// Cgroup id by endpoint.
-    pub(super) cgroups: BTreeMap<EndpointId, u64>,
-}
-
-impl Found {
-    /// Looks for the homes of these endpoints among the devices there were at the last look.
-    pub(super) fn at_last_look(
-        endpoints: &BTreeMap<EndpointId, Arc<CompiledEndpoint>>,
-        bindings: &Bindings,
-    ) -> Self {
-        let devices = bindings.devices();
-        let mut found = Self::default();
-        for (id, endpoint) in endpoints {
-            match &endpoint.location {
-                Location::Interface(device) => {
-                    let index = devices.of_workload(device).ok();
-                    found.devices.extend(index.map(|index| (*id, index)));
-                }
-                Location::Cgroup(path) => {
-                    let cgroup = Cgroup::find(path.as_ref()).ok();
-                    found.cgroups.extend(cgroup.map(|cgroup| (*id, cgroup.id)));
-                }
-            }
-        }
-        found
-    }
+    cgroups: BTreeMap<EndpointId, u64>,
 }
 
 impl Bindings {
@@ -325,19 +306,26 @@ impl Bindings {
 
     /// Declares the endpoints of a generation. Says whether their places may need programs
     /// or tables that they do not have yet, or have some that they need no more.
-    pub(super) fn declare(
-        &mut self,
-        endpoints: &BTreeMap<EndpointId, Arc<CompiledEndpoint>>,
-    ) -> bool {
-        let home = |endpoint: &CompiledEndpoint| Home {
+    pub(super) fn declare(&mut self, endpoints: &Map<EndpointId, Arc<CompiledEndpoint>>) -> bool {
+        let home = |endpoint: &Arc<CompiledEndpoint>| Home {
             name: endpoint.name.clone(),
             location: endpoint.location.clone(),
             addresses: endpoint.addresses.clone(),
         };
-        let homes = Some(endpoints.iter().map(|(id, e)| (*id, home(e))).collect());
-        let differ = self.homes != homes;
-        self.homes = homes;
-        self.name_outside();
+        let mut differ = self.homes.is_none();
+        let homes = self.homes.get_or_insert_default();
+        for change in changes(&self.declared, endpoints) {
+            let (id, now) = (*change.key, change.now.map(home));
+            differ |= homes.get(&id) != now.as_ref();
+            match now {
+                Some(now) => _ = homes.insert(id, now),
+                None => _ = homes.remove(&id),
+            }
+        }
+        self.declared = endpoints.clone();
+        if differ {
+            self.name_outside();
+        }
         differ || !self.last.waiting.is_empty() || !self.last.failed.is_empty()
     }
 
@@ -376,7 +364,7 @@ impl Bindings {
     }
 
     /// The same, and what is known of them.
-    fn devices(&self) -> NodeDevices {
+    pub(super) fn devices(&self) -> NodeDevices {
         self.knowing(self.seen.clone())
     }
 
@@ -386,19 +374,6 @@ impl Bindings {
             outside: self.outside_names.iter().cloned().collect(),
             bridges: self.bridges.all(),
         }
-    }
-
-    /// Endpoints whose device existed at the last look.
-    pub(super) fn present(&self) -> BTreeSet<EndpointId> {
-        let homes = self.homes.iter().flatten();
-        let devices = self.devices();
-        homes
-            .filter(|(_, home)| match &home.location {
-                Location::Interface(device) => devices.of_workload(device).is_ok(),
-                Location::Cgroup(_) => false,
-            })
-            .map(|(id, _)| *id)
-            .collect()
     }
 
     /// How the last round ended.
@@ -708,7 +683,7 @@ const TUNNEL: OwnPrograms = OwnPrograms {
 const OUTSIDE: [OwnPrograms; 2] = [ETHERNET, TUNNEL];
 
 /// The node's devices in one round.
-struct NodeDevices {
+pub(super) struct NodeDevices {
     all: Arc<place::Devices>,
     /// Names of those that lead outside, whether they exist or not.
     outside: BTreeSet<String>,
@@ -725,6 +700,14 @@ enum NoOutside {
 }
 
 impl NodeDevices {
+    /// Index of an endpoint's device, if it lives behind one that is there.
+    pub(super) fn of_endpoint(&self, endpoint: &CompiledEndpoint) -> Option<u32> {
+        match &endpoint.location {
+            Location::Interface(device) => self.of_workload(device).ok(),
+            Location::Cgroup(_) => None,
+        }
+    }
+
     /// Index of the device a workload is behind, or why there is none. The node's own ways
     /// out are nobody's: policing them as a workload would cut the node off.
     fn of_workload(&self, device: &str) -> Result<u32, String> {
@@ -769,7 +752,7 @@ pub struct Survey {
 
 impl Survey {
     /// Looks at this node for these endpoints. `outside` are the declared outside devices.
-    pub fn of(outside: &[String], endpoints: &BTreeMap<EndpointId, Arc<CompiledEndpoint>>) -> Self {
+    pub fn of(outside: &[String], endpoints: &Map<EndpointId, Arc<CompiledEndpoint>>) -> Self {
         let mut bindings = Bindings::new(outside.to_vec(), BTreeSet::new());
         let mut report = AttachReport::default();
         bindings.find_outside(&mut report);

@@ -37,6 +37,25 @@ impl<K: Copy + Eq + Hash, V: Copy + PartialEq> Change<K, V> {
         }
     }
 
+    /// Everything stays as it is.
+    pub(super) fn none(entries: usize) -> Self {
+        Self {
+            put: Vec::new(),
+            delete: Vec::new(),
+            peak: entries,
+        }
+    }
+
+    /// Compares a part of a table of `entries` with what that part should be. Everything else
+    /// stays, so neither is all of it.
+    pub(super) fn within(entries: usize, current: &HashMap<K, V>, desired: &HashMap<K, V>) -> Self {
+        let part = Self::between(current, desired);
+        Self {
+            peak: entries - current.len() + part.peak,
+            ..part
+        }
+    }
+
     /// Would the table hold the new content, and old and new at once?
     pub(super) fn check(&self, table: &Table<K, V>) -> Result<(), DatapathError>
     where
@@ -77,6 +96,31 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// What comes of a part alone is what comes of all of it.
+        #[test]
+        fn a_part_is_compared_as_the_whole_is(
+            rest: HashMap<u8, u8>,
+            current: HashMap<u8, u8>,
+            desired: HashMap<u8, u8>,
+        ) {
+            // The part has keys of its own.
+            let part = |of: &HashMap<u8, u8>| -> HashMap<u16, u8> {
+                of.iter().map(|(key, value)| (256 + u16::from(*key), *value)).collect()
+            };
+            let whole = |of: &HashMap<u8, u8>| -> HashMap<u16, u8> {
+                let rest = rest.iter().map(|(key, value)| (u16::from(*key), *value));
+                rest.chain(part(of)).collect()
+            };
+            let entries = whole(&current).len();
+            let mut of_part = Change::within(entries, &part(&current), &part(&desired));
+            let mut of_whole = Change::between(&whole(&current), &whole(&desired));
+            for change in [&mut of_part, &mut of_whole] {
+                change.put.sort_unstable();
+                change.delete.sort_unstable();
+            }
+            assert_eq!(of_part, of_whole);
+        }
+
         /// Writing and then deleting leads to what was asked for, and the table never
         /// holds more than was announced.
         #[test]

@@ -61,7 +61,7 @@ use tidegate_ebpf_shared::{
     limits,
     maps::{map, program},
 };
-use tidegate_policy::compiled::{CompiledService, EndpointId, Location};
+use tidegate_policy::compiled::{EndpointId, Location};
 
 use self::{
     attach::{CGROUP_PROGRAMS, Links, Place},
@@ -168,10 +168,9 @@ pub struct Datapath {
     /// Tables that somebody else wrote to since the last generation.
     changed_by_others: Vec<&'static str>,
     last_policy_id: u32,
-    /// Services of the generation in force, once this process has published one.
-    services: Vec<Arc<CompiledService>>,
-    /// Workloads that were there when the services were last brought in line with them.
-    served: Option<BTreeSet<EndpointId>>,
+    written: publish::Written,
+    /// The next generation, if it was asked whether it fits.
+    prepared: Option<publish::Prepared>,
     /// Identities of names, of the same generation and those before.
     names: expire::Names,
 }
@@ -213,8 +212,8 @@ impl Datapath {
             sysctls: routes::Sysctls::default(),
             changed_by_others: Vec::new(),
             last_policy_id: 0,
-            services: Vec::new(),
-            served: None,
+            written: publish::Written::default(),
+            prepared: None,
             names: expire::Names::default(),
         };
         datapath.configure(|config| {
@@ -290,6 +289,8 @@ impl Datapath {
     /// (network managers do: without them steered packets would leave the node as they
     /// are). For all news of [`watch_devices`], and when [`Datapath::audit`] says so.
     pub fn attach_pending(&mut self) -> Result<AttachReport, DatapathError> {
+        // What was prepared goes by devices and tables as they were.
+        self.prepared = None;
         // One that fails does not keep the other from being done.
         let routes = routes::ensure();
         self.audit();
@@ -322,7 +323,13 @@ impl Datapath {
     /// otherwise keeps in mind: names of those that somebody else has written to. The next
     /// generation puts them right.
     pub fn read_back(&mut self) -> Result<&[&'static str], DatapathError> {
-        self.changed_by_others.extend(self.tables.read_back()?);
+        // What was worked out goes by what was known.
+        self.prepared = None;
+        let changed = self.tables.read_back()?;
+        if !changed.is_empty() {
+            self.written.forget();
+        }
+        self.changed_by_others.extend(changed);
         self.changed_by_others.sort_unstable();
         self.changed_by_others.dedup();
         Ok(&self.changed_by_others)

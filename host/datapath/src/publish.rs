@@ -4,18 +4,19 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use tidegate_bpf::program::grace_period;
 use tidegate_ebpf_shared::{
     addr::AddrPrefix, event::Counter, identity::AddrInfo, service::algorithm,
 };
-use tidegate_policy::compiled::{Compiled, CompiledService, EndpointId};
+use tidegate_policy::{
+    compiled::{AddrIdentity, Compiled, CompiledEndpoint, CompiledService, EndpointId, Frontend},
+    shared::{Map, changes},
+};
 
 use super::{
-    AttachReport, Datapath, DatapathError,
-    binding::{Found, with_cause},
-    diff::Change,
-    encode, policy_tables, service_tables,
-    tables::Tables,
+    AttachReport, Datapath, DatapathError, binding::with_cause, diff::Change, encode,
+    policy_tables, service_tables, tables::Tables,
 };
 
 /// What publishing a generation changed.
@@ -48,6 +49,32 @@ struct Plan {
     deny_list: Change<AddrPrefix, u32>,
 }
 
+/// What a generation takes, worked out when it was asked whether it fits.
+pub(super) struct Prepared {
+    step: u32,
+    compiled: Compiled,
+    plan: Plan,
+}
+
+/// What the tables that only this process writes are known to say: the next generation is
+/// compared with that, at the price of what is different. Of a generation of which something
+/// could not be written, or that somebody else wrote to, nothing is known; then everything is
+/// compared with what the kernel has.
+#[derive(Default)]
+pub(super) struct Written {
+    /// The generation in force, once this process has published one.
+    compiled: Compiled,
+    /// What tables say of it.
+    known: Option<(policy_tables::State, service_tables::State)>,
+}
+
+impl Written {
+    /// Somebody else wrote to a table.
+    pub(super) fn forget(&mut self) {
+        self.known = None;
+    }
+}
+
 impl Datapath {
     /// Makes `compiled` the policy of this node, as generation `generation`.
     ///
@@ -72,26 +99,40 @@ impl Datapath {
         } else {
             generation
         };
-        // What has come or gone since is put right by the round that its news bring about.
-        let found = Found::at_last_look(&compiled.endpoints, &self.bindings);
-        let plan = self.plan(step, compiled, &found)?;
+        let prepared = self.prepared.take();
+        let as_is = prepared.filter(|it| {
+            policy_tables::slot(it.step) == policy_tables::slot(step) && it.compiled == *compiled
+        });
+        let plan = match as_is {
+            Some(prepared) => prepared.plan,
+            None => self.plan(step, compiled)?,
+        };
+        // Until all of it is written nothing is known.
+        self.written.forget();
         let is_settled = !self.write(&plan, compiled)?;
         self.tables.generation.put(&0, &step)?;
         self.last_policy_id = plan.policy.last_policy_id;
-        self.services.clone_from(&compiled.services);
+        self.written.compiled = compiled.clone();
         self.reach.expect(!compiled.l7.is_empty());
-        self.served = Some(found.devices.into_keys().collect());
         self.changed_by_others.clear();
         self.names.replace(compiled.fqdn.keys().copied());
+        let mut state = plan.policy.state.clone();
         if step != generation {
             self.copy_slots(step)?;
             self.tables.generation.put(&0, &generation)?;
+            // Both slots are other ones than planned.
+            state = None;
         }
         // It is in force. Only now do new endpoints get their programs: attaching to many
         // takes seconds, and one without a policy of the generation in force is closed.
         //
         // What goes wrong from here on leaves leftovers, which the next generation clears
         // away; it does not undo this one.
+        let deleted = self.delete(&plan);
+        if deleted.is_ok() {
+            let services = plan.services.state.clone();
+            self.written.known = state.map(|policy| (policy, services));
+        }
         let attached = match is_settled {
             true => Ok(AttachReport::default()),
             false => self.attach_pending(),
@@ -100,7 +141,7 @@ impl Datapath {
             failed: vec![with_cause(&error)],
             ..AttachReport::default()
         });
-        if let Err(error) = self.delete(&plan) {
+        if let Err(error) = deleted {
             attach.failed.push(with_cause(&error));
         }
         Ok(PublishReport {
@@ -110,86 +151,134 @@ impl Datapath {
         })
     }
 
-    /// Would the tables hold this as the next generation, next to the one in force?
-    pub fn fits(&self, compiled: &Compiled) -> Result<(), DatapathError> {
-        // What has come or gone since the last look at the devices changes no size much.
-        let found = Found::at_last_look(&compiled.endpoints, &self.bindings);
-        self.plan(self.generation() + 1, compiled, &found)
-            .map(|_| ())
+    /// Would the tables hold this as the next generation, next to the one in force? What was
+    /// found out is kept for [`Datapath::publish`].
+    pub fn fits(&mut self, compiled: &Compiled) -> Result<(), DatapathError> {
+        let step = self.generation() + 1;
+        let plan = self.plan(step, compiled)?;
+        self.prepared = Some(Prepared {
+            step,
+            compiled: compiled.clone(),
+            plan,
+        });
+        Ok(())
     }
 
     /// Compares what is with what should be; fails if it would not fit.
-    fn plan(
-        &self,
-        generation: u32,
-        compiled: &Compiled,
-        found: &Found,
-    ) -> Result<Plan, DatapathError> {
+    ///
+    /// Devices are those of the last look: what has come or gone since is put right by the
+    /// round that its news bring about.
+    fn plan(&mut self, generation: u32, compiled: &Compiled) -> Result<Plan, DatapathError> {
+        self.forget_what_tables_forgot();
         let tables = &self.tables;
         let (endpoints, rows) = (tables.endpoints.content()?, tables.policy.content()?);
-        let (addresses, denied) = (tables.ipcache.content()?, tables.deny_list.content()?);
         let current = policy_tables::Current {
             endpoints: &endpoints,
             rows: &rows,
             generation: self.generation(),
             last_policy_id: self.last_policy_id,
         };
-        let is_there = |workload| found.devices.contains_key(&workload);
-        let plan = Plan {
-            policy: policy_tables::plan(&compiled.endpoints, &found.devices, generation, &current),
-            services: self.plan_services(&compiled.services, &is_there)?,
-            ipcache: Change::between(&addresses, &ipcache(compiled)),
-            deny_list: deny_list(compiled, &denied, tables.deny_list.limit()),
+        let devices = self.bindings.devices();
+        let ifindex = |endpoint: &CompiledEndpoint| devices.of_endpoint(endpoint).unwrap_or(0);
+        let is_there = |workload: EndpointId| {
+            let endpoint = compiled.endpoints.get(&workload);
+            endpoint.is_some_and(|endpoint| devices.of_endpoint(endpoint).is_some())
         };
-        plan.policy.endpoints.check(&tables.endpoints)?;
-        plan.policy.rows.check(&tables.policy)?;
-        check_services(tables, &plan.services)?;
-        plan.ipcache.check(&tables.ipcache)?;
-        plan.deny_list.check(&tables.deny_list)?;
-        Ok(plan)
+        let before = &self.written.compiled;
+        let known = self.written.known.as_ref();
+        let stepped = known.and_then(|(state, _)| {
+            let both = (&before.endpoints, &compiled.endpoints);
+            policy_tables::step(state, both, &ifindex, generation, &current)
+        });
+        let policy = match stepped {
+            Some(plan) => plan,
+            None => policy_tables::plan(&compiled.endpoints, &ifindex, generation, &current),
+        };
+        policy.endpoints.check(&tables.endpoints)?;
+        policy.rows.check(&tables.policy)?;
+        drop((endpoints, rows));
+        let moved = changes(&before.endpoints, &compiled.endpoints).map(|change| *change.key);
+        let services = self.plan_services(&compiled.services, &mut { moved }, &is_there)?;
+        let addresses = tables.ipcache.content()?;
+        let ipcache = match known {
+            Some(_) => changed_addresses(addresses.len(), before, compiled),
+            None => Change::between(&addresses, &encoded(compiled.ipcache.iter())),
+        };
+        drop(addresses);
+        ipcache.check(&tables.ipcache)?;
+        let denied = tables.deny_list.content()?;
+        let deny_list = match known {
+            Some(_) if before.deny_list.ptr_eq(&compiled.deny_list) => Change::none(denied.len()),
+            _ => deny_list(compiled, &denied, tables.deny_list.limit()),
+        };
+        drop(denied);
+        deny_list.check(&tables.deny_list)?;
+        Ok(Plan {
+            policy,
+            services,
+            ipcache,
+            deny_list,
+        })
+    }
+
+    /// After a failed write nothing is known of a table, and so nothing of what it says.
+    fn forget_what_tables_forgot(&mut self) {
+        if !self.tables.are_known() {
+            self.written.forget();
+        }
     }
 
     /// Brings the services in line with the workloads that are there: one that has no
     /// device any more is not chosen, one that has got it is.
     pub(super) fn refresh_services(&mut self) -> Result<(), DatapathError> {
-        let workloads = self.services.iter().flat_map(|service| &service.backends);
-        if workloads
-            .filter_map(|backend| backend.workload)
-            .next()
-            .is_none()
-        {
-            return Ok(());
-        }
-        let present = self.bindings.present();
-        if self.served.as_ref() == Some(&present) {
-            return Ok(());
-        }
-        let is_there = |workload| present.contains(&workload);
-        let plan = self.plan_services(&self.services, &is_there)?;
+        self.forget_what_tables_forgot();
+        let compiled = self.written.compiled.clone();
+        let devices = self.bindings.devices();
+        let is_there = |workload: EndpointId| {
+            let endpoint = compiled.endpoints.get(&workload);
+            endpoint.is_some_and(|endpoint| devices.of_endpoint(endpoint).is_some())
+        };
+        let workloads: Vec<EndpointId> = match &self.written.known {
+            Some((_, services)) => services.workloads().collect(),
+            None if leads_to_workloads(&compiled) => Vec::new(),
+            None => return Ok(()),
+        };
+        let plan = self.plan_services(&compiled.services, &mut workloads.into_iter(), &is_there)?;
         if !plan.is_empty() {
-            check_services(&self.tables, &plan)?;
+            // What was prepared goes by the tables as they were.
+            self.prepared = None;
+            let known = self.written.known.take();
             write_services(&self.tables, &plan)?;
             wait_for_readers();
             self.tables.slots.delete_all(&plan.slots.delete)?;
             self.tables.backends.delete_all(&plan.backends.delete)?;
+            self.written.known = known.map(|(policy, _)| (policy, plan.state));
         }
-        self.served = Some(present);
         Ok(())
     }
 
+    /// Plans the services of `compiled`, known to fit. `may_have_moved` are workloads that
+    /// may be there now and were not, or the other way round.
     fn plan_services(
         &self,
-        desired: &[Arc<CompiledService>],
+        desired: &Map<Frontend, Arc<CompiledService>>,
+        may_have_moved: &mut dyn Iterator<Item = EndpointId>,
         is_there: &dyn Fn(EndpointId) -> bool,
     ) -> Result<service_tables::Plan, DatapathError> {
         let tables = &self.tables;
+        let known = self.written.known.as_ref();
         let (slots, backends) = (tables.slots.content()?, tables.backends.content()?);
         let services = tables.services.content()?;
-        let in_use = services
-            .values()
-            .filter(|entry| entry.algorithm == algorithm::MAGLEV)
-            .map(|entry| entry.maglev);
-        let maglev = tables.maglev.in_use(in_use)?;
+        let maglev = match known {
+            Some(_) => tables.maglev.known(),
+            None => {
+                let in_use = services
+                    .values()
+                    .filter(|entry| entry.algorithm == algorithm::MAGLEV)
+                    .map(|entry| entry.maglev);
+                tables.maglev.in_use(in_use)?
+            }
+        };
         let current = service_tables::Current {
             services: &services,
             slots: &slots,
@@ -197,7 +286,16 @@ impl Datapath {
             maglev: &maglev,
             maglev_limit: tables.maglev.limit(),
         };
-        service_tables::plan(desired, is_there, &current)
+        let plan = match known {
+            Some((_, state)) => {
+                let both = (&self.written.compiled.services, desired);
+                service_tables::step(state, both, may_have_moved, is_there, &current)?
+            }
+            None => service_tables::plan(desired, is_there, &current)?,
+        };
+        drop((services, slots, backends, maglev));
+        check_services(tables, &plan)?;
+        Ok(plan)
     }
 
     /// Writes all that is new. Ordered so that nothing points at something that is
@@ -289,10 +387,29 @@ fn write_services(tables: &Tables, plan: &service_tables::Plan) -> Result<(), Da
     tables.services.put_all(&plan.services.put)
 }
 
-fn ipcache(compiled: &Compiled) -> HashMap<AddrPrefix, AddrInfo> {
-    compiled
-        .ipcache
-        .iter()
+fn leads_to_workloads(compiled: &Compiled) -> bool {
+    let services = compiled.services.values();
+    services
+        .flat_map(|service| &service.backends)
+        .any(|backend| backend.workload.is_some())
+}
+
+/// Changes of `IPCACHE`, which has what `before` says.
+fn changed_addresses(
+    entries: usize,
+    before: &Compiled,
+    now: &Compiled,
+) -> Change<AddrPrefix, AddrInfo> {
+    let changed = || changes(&before.ipcache, &now.ipcache);
+    let had = changed().filter_map(|change| Some((change.key, change.before?)));
+    let wanted = changed().filter_map(|change| Some((change.key, change.now?)));
+    Change::within(entries, &encoded(had), &encoded(wanted))
+}
+
+fn encoded<'c>(
+    lines: impl Iterator<Item = (&'c IpNet, &'c AddrIdentity)>,
+) -> HashMap<AddrPrefix, AddrInfo> {
+    lines
         .map(|(net, info)| {
             let info = AddrInfo {
                 identity: info.identity,

@@ -114,6 +114,11 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
         self.map.get(key).map_err(self.error("read"))
     }
 
+    /// Is it known what is in it, without asking the kernel?
+    pub(super) fn is_known(&self) -> bool {
+        self.known().is_known
+    }
+
     fn known(&self) -> MutexGuard<'_, Known<K, V>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -292,7 +297,8 @@ impl MaglevTables {
         self.places.limit() / MAGLEV_TABLE
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<u32, Vec<u32>>> {
+    /// What this process knows of their content. Nobody writes meanwhile.
+    pub(super) fn known(&self) -> MutexGuard<'_, HashMap<u32, Vec<u32>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

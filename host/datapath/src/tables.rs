@@ -217,6 +217,19 @@ impl Tables {
         })
     }
 
+    /// Is it known what is in each of the tables that only this process writes?
+    pub(super) fn are_known(&self) -> bool {
+        /// Of the named tables.
+        macro_rules! are_known {
+            ($($table:ident),+) => {
+                $(self.$table.is_known())&&+
+            };
+        }
+        are_known!(
+            endpoints, ipcache, policy, services, slots, backends, deny_list
+        )
+    }
+
     /// Reads back what is known of the tables that only this process writes: names of those
     /// that somebody else has written to.
     pub(super) fn read_back(&self) -> Result<Vec<&'static str>, DatapathError> {

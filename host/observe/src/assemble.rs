@@ -263,7 +263,7 @@ mod tests {
         let mut compiled = Compiled::default();
         compiled
             .identities
-            .insert(256, vec!["k8s:app=frontend".into()]);
+            .insert(256, ["k8s:app=frontend".to_owned()].into());
         compiled.rules.insert(
             7,
             std::sync::Arc::new(RuleInfo {

@@ -1,46 +1,62 @@
 //! Who is who: names for the numbers that kernel and proxy report.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tidegate_policy::compiled::{Compiled, EndpointId, IdentityId, RuleId};
+use tidegate_policy::{
+    compiled::{
+        Compiled, CompiledEndpoint, CompiledService, EndpointId, Frontend, IdentityId, RuleId,
+        RuleInfo,
+    },
+    shared::{Map, changes},
+};
 
 /// Names of one generation, immutable once built.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    identities: BTreeMap<IdentityId, Vec<String>>,
-    endpoints: BTreeMap<EndpointId, String>,
-    rules: BTreeMap<RuleId, String>,
-    services: HashMap<(IpAddr, u16, u8), String>,
-    deny_list: BTreeMap<IpNet, RuleId>,
+    identities: Map<IdentityId, Arc<[String]>>,
+    endpoints: Map<EndpointId, Arc<CompiledEndpoint>>,
+    /// Of this generation and of those before it.
+    rules: Map<RuleId, Arc<RuleInfo>>,
+    services: Map<(IpAddr, u16, u8), Arc<CompiledService>>,
+    deny_list: Map<IpNet, RuleId>,
+    /// What the names were taken from.
+    frontends: Map<Frontend, Arc<CompiledService>>,
+    now: Map<RuleId, Arc<RuleInfo>>,
 }
 
 impl Directory {
     /// Names of a compiled generation. Rules of `before` are kept, so that a record
     /// of a flow admitted under an earlier generation still finds its rule.
     pub fn new(compiled: &Compiled, before: Option<&Directory>) -> Self {
-        let mut rules = before.map(|d| d.rules.clone()).unwrap_or_default();
-        rules.extend(compiled.rules.iter().map(|(id, rule)| (*id, rule.short())));
+        let mut directory = before.cloned().unwrap_or_default();
+        for change in changes(&directory.now, &compiled.rules) {
+            let rule = change.now.cloned();
+            directory.rules.extend(rule.map(|rule| (*change.key, rule)));
+        }
+        let frontends = std::mem::take(&mut directory.frontends);
+        let different = || changes(&frontends, &compiled.services);
+        for service in different().filter_map(|change| change.before) {
+            directory.services.remove(&frontend(service));
+        }
+        for service in different().filter_map(|change| change.now) {
+            let name = frontend(service);
+            directory.services.insert(name, service.clone());
+        }
         Self {
             identities: compiled.identities.clone(),
-            endpoints: compiled
-                .endpoints
-                .iter()
-                .map(|(id, e)| (*id, e.name.clone()))
-                .collect(),
-            rules,
-            services: compiled
-                .services
-                .iter()
-                .map(|s| ((s.addr, s.port, s.protocol), s.name.clone()))
-                .collect(),
+            endpoints: compiled.endpoints.clone(),
             deny_list: compiled.deny_list.clone(),
+            frontends: compiled.services.clone(),
+            now: compiled.rules.clone(),
+            ..directory
         }
     }
 
@@ -48,18 +64,18 @@ impl Directory {
     pub fn labels(&self, identity: IdentityId) -> &[String] {
         self.identities
             .get(&identity)
-            .map(Vec::as_slice)
+            .map(|labels| &**labels)
             .unwrap_or_default()
     }
 
     /// `namespace/name` of a local endpoint.
     pub fn endpoint(&self, id: EndpointId) -> Option<&str> {
-        self.endpoints.get(&id).map(String::as_str)
+        self.endpoints.get(&id).map(|endpoint| &*endpoint.name)
     }
 
     /// Short texts of all rules, each once.
-    pub fn rules(&self) -> std::collections::BTreeSet<&str> {
-        self.rules.values().map(String::as_str).collect()
+    pub fn rules(&self) -> std::collections::BTreeSet<String> {
+        self.rules.values().map(|rule| rule.short()).collect()
     }
 
     /// Short text of a rule; a bare `rule N` if it is older than this agent remembers.
@@ -67,8 +83,7 @@ impl Directory {
         (id != 0).then(|| {
             self.rules
                 .get(&id)
-                .cloned()
-                .unwrap_or_else(|| format!("rule {id}"))
+                .map_or_else(|| format!("rule {id}"), |rule| rule.short())
         })
     }
 
@@ -88,8 +103,13 @@ impl Directory {
     pub fn service(&self, addr: IpAddr, port: u16, protocol: u8) -> Option<&str> {
         self.services
             .get(&(addr, port, protocol))
-            .map(String::as_str)
+            .map(|service| &*service.name)
     }
+}
+
+/// What a client asks for.
+fn frontend(service: &CompiledService) -> (IpAddr, u16, u8) {
+    (service.addr, service.port, service.protocol)
 }
 
 /// A name learned for an address.

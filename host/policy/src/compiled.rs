@@ -1,10 +1,6 @@
 //! What the compiler produces: one generation of everything, ready to publish.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -13,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     http_options::HttpOptions,
     origin::{At, Origin},
-    peer::reserved,
+    shared::Map,
     tls::TlsContexts,
 };
 
@@ -26,50 +22,40 @@ pub use crate::{
 };
 
 /// One generation: everything that kernel, proxy and `explain` need. What is the same in
-/// successive generations is shared by them.
+/// successive generations is shared by them: a copy costs nothing, and what is different
+/// between two is found at the price of the difference ([`crate::shared`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compiled {
     /// Label sets by identity, reserved ones included. Labels as `source:key=value`, sorted.
-    pub identities: BTreeMap<IdentityId, Vec<String>>,
+    pub identities: Map<IdentityId, Arc<[String]>>,
     /// Longest-prefix-match table from address to identity.
-    pub ipcache: BTreeMap<IpNet, AddrIdentity>,
+    pub ipcache: Map<IpNet, AddrIdentity>,
     /// Endpoints with the policy that applies to them.
-    pub endpoints: BTreeMap<EndpointId, Arc<CompiledEndpoint>>,
+    pub endpoints: Map<EndpointId, Arc<CompiledEndpoint>>,
     /// Rule texts for every id that appears in a table.
-    pub rules: BTreeMap<RuleId, Arc<RuleInfo>>,
+    pub rules: Map<RuleId, Arc<RuleInfo>>,
     /// L7 rule sets for every id that appears in a table.
-    pub l7: BTreeMap<L7Id, L7RuleSet>,
+    pub l7: Map<L7Id, Arc<L7RuleSet>>,
     /// FQDN selectors, which the proxy matches against every answer it relays.
-    pub fqdn: BTreeMap<IdentityId, FqdnSelector>,
+    pub fqdn: Map<IdentityId, FqdnSelector>,
     /// Those of them that only documents in shadow ask for.
     pub fqdn_in_shadow: BTreeSet<IdentityId>,
-    /// Prefixes refused on outside devices, with the rule that says so.
-    pub deny_list: BTreeMap<IpNet, RuleId>,
-    /// Service frontends with their usable backends.
-    pub services: Vec<Arc<CompiledService>>,
-}
-
-impl Compiled {
     /// Egress rows about the world outside, of every endpoint for which an address that
     /// a name resolved to may have several rule sets: what the proxy unites them by.
-    pub fn outward(&self) -> BTreeMap<EndpointId, Vec<PolicyRow>> {
-        let is_outward = |row: &&PolicyRow| {
-            row.direction == Direction::Egress
-                && (row.identity == reserved::ANY || reserved::is_outside(row.identity))
-        };
-        let mut outward = BTreeMap::new();
-        for (id, endpoint) in &self.endpoints {
-            let rows: Vec<PolicyRow> = endpoint.table.iter().filter(is_outward).copied().collect();
-            let names = rows.iter().any(|row| self.fqdn.contains_key(&row.identity));
-            let asks = rows
-                .iter()
-                .any(|row| row.decision.verdict == Verdict::Redirect);
-            if names && asks {
-                outward.insert(*id, rows);
-            }
-        }
-        outward
-    }
+    pub outward: Map<EndpointId, Arc<[PolicyRow]>>,
+    /// Prefixes refused on outside devices, with the rule that says so.
+    pub deny_list: Map<IpNet, RuleId>,
+    /// Service frontends with their usable backends.
+    pub services: Map<Frontend, Arc<CompiledService>>,
+}
+
+/// Tells one frontend from another, and in which order they are listed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frontend {
+    /// `namespace/name` of the service.
+    pub service: Arc<str>,
+    /// Which of its frontends it is, as the service lists ports and addresses.
+    pub nth: u32,
 }
 
 /// Identity of an address.
@@ -274,7 +260,7 @@ pub struct L7RuleSet {
 }
 
 /// What rule sets use of plugins, set by set in the order of their ids.
-pub fn plugin_uses(sets: &BTreeMap<L7Id, L7RuleSet>) -> impl Iterator<Item = &PluginUse> {
+pub fn plugin_uses(sets: &Map<L7Id, Arc<L7RuleSet>>) -> impl Iterator<Item = &PluginUse> {
     sets.values().flat_map(|set| &set.chain)
 }
 

@@ -1,6 +1,14 @@
 //! Which objects are new, and which are gone, since the last look.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use crate::{
+    objects::{Listed, Objects},
+    shared::changes,
+};
 
 /// The objects of one kind that were there at the last look.
 ///
@@ -48,8 +56,19 @@ impl<T> Default for Delta<T> {
 }
 
 impl<T> Delta<T> {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.come.is_empty() && self.gone.is_empty()
+    /// What is different between two states, at the price of the difference. An object that is
+    /// in another place is there as it was.
+    pub(crate) fn between(before: &Objects<T>, now: &Objects<T>) -> Self {
+        let mut delta = Self::default();
+        for change in changes(before, now) {
+            delta.gone.extend(change.before.map(|it| Arc::clone(it)));
+            delta.come.extend(change.now.map(|it| Arc::clone(it)));
+        }
+        let gone: HashSet<usize> = delta.gone.iter().map(address).collect();
+        let come: HashSet<usize> = delta.come.iter().map(address).collect();
+        delta.gone.retain(|object| !come.contains(&address(object)));
+        delta.come.retain(|object| !gone.contains(&address(object)));
+        delta
     }
 
     /// Objects that came or went.
@@ -65,7 +84,10 @@ pub(crate) fn address<T>(object: &Arc<T>) -> usize {
 
 impl<T> Followed<T> {
     /// Looks at all objects there are. One that is in the list twice came once more.
-    pub(crate) fn look(&mut self, all: &[Arc<T>]) -> Delta<T> {
+    pub(crate) fn look<'a>(&mut self, all: impl Iterator<Item = &'a Listed<T>>) -> Delta<T>
+    where
+        T: 'a,
+    {
         self.look += 1;
         let mut delta = Delta::default();
         let mut stayed = 0;
@@ -75,7 +97,7 @@ impl<T> Followed<T> {
                     held.seen = self.look;
                     stayed += 1;
                 }
-                _ => delta.come.push(object.clone()),
+                _ => delta.come.push(Arc::clone(object)),
             }
         }
         if stayed < self.held.len() {
@@ -110,8 +132,8 @@ mod tests {
         let [a, b, c] = ["a", "b", "b"].map(Arc::new);
         let mut followed = Followed::default();
         let mut look = |all: &[&Arc<&'static str>], accept: bool| {
-            let all: Vec<_> = all.iter().map(|object| Arc::clone(object)).collect();
-            let delta = followed.look(&all);
+            let all: Vec<_> = all.iter().map(|object| Listed::from(*object)).collect();
+            let delta = followed.look(all.iter());
             if accept {
                 followed.accept(&delta);
             }

@@ -29,6 +29,7 @@ mod problem;
 pub mod protocol;
 pub mod rule;
 mod schema;
+pub mod shared;
 mod terms;
 pub mod tls;
 mod unite;

@@ -57,7 +57,7 @@ pub struct L7 {
 pub fn verdict(input: &Input, query: &Query<'_>) -> Option<Answer> {
     let subject = input
         .endpoints
-        .iter()
+        .values()
         .find(|e| e.meta.full_name() == query.endpoint)?;
     let mut deny = None;
     let mut allows: Vec<(String, Option<&L7Rules>, bool)> = Vec::new();
@@ -137,7 +137,7 @@ pub fn verdict(input: &Input, query: &Query<'_>) -> Option<Answer> {
 
 /// All specs, sorted by the name of their document.
 fn specs(input: &Input) -> Vec<(&Policy, &crate::rule::Spec)> {
-    let mut policies: Vec<&Policy> = input.policies.iter().map(|policy| &**policy).collect();
+    let mut policies: Vec<&Policy> = input.policies.values().map(|policy| &***policy).collect();
     policies.sort_by_key(|policy| policy.meta.key());
     let specs = policies
         .into_iter()
@@ -161,7 +161,7 @@ enum Who<'a> {
 fn who(input: &Input, address: IpAddr) -> Who<'_> {
     let owner = input
         .endpoints
-        .iter()
+        .values()
         .rev()
         .find(|e| e.addresses.contains(&address));
     match owner {
@@ -288,7 +288,7 @@ fn matching<'a>(
 fn names_of_peer(input: &Input, peer: IpAddr) -> PortNames {
     let mut names = PortNames::new();
     if let Who::Endpoint(peer) = who(input, peer) {
-        for endpoint in input.endpoints.iter().filter(|e| e.labels == peer.labels) {
+        for endpoint in input.endpoints.values().filter(|e| e.labels == peer.labels) {
             for (name, numbers) in endpoint.port_names() {
                 names.entry(name).or_default().extend(numbers);
             }
@@ -319,7 +319,7 @@ fn bindings(
     subject: &Endpoint,
     query: &Query<'_>,
 ) -> Vec<(String, Option<String>, L7Protocol)> {
-    let mut all: Vec<_> = input.bindings.iter().collect();
+    let mut all: Vec<_> = input.bindings.values().collect();
     all.sort_by_key(|binding| binding.meta.key());
     let labels = labels(&who(input, query.peer), query.peer);
     all.into_iter()

@@ -151,7 +151,7 @@ mod tests {
             shadow: None,
         };
         let snapshot = |says: Option<Context>| Snapshot {
-            l7: BTreeMap::from([(1, set.clone())]),
+            l7: tidegate_policy::shared::Map::unit(1, Arc::new(set.clone())),
             contexts: says
                 .map(|says| (context_key(TlsEnd::Terminating, &context), says))
                 .into_iter()

@@ -15,6 +15,7 @@ use tidegate_policy::{
     compiled::{EndpointId, IdentityId, L7Id, PolicyRow, Rehearsed},
     fqdn::Matcher,
     http_options::HttpOptions,
+    shared::Map,
     tls::TlsContexts,
 };
 
@@ -45,7 +46,7 @@ type Names = BTreeMap<L7Id, Arc<ServerNames>>;
 pub(super) struct State {
     pub(super) generation: u32,
     /// Labels by identity.
-    pub(super) identities: BTreeMap<IdentityId, Arc<[String]>>,
+    pub(super) identities: Map<IdentityId, Arc<[String]>>,
     /// FQDN selectors, and the identity each grants.
     pub(super) fqdn: Vec<(IdentityId, Matcher)>,
     /// Those of them that only documents in shadow ask for.
@@ -57,7 +58,7 @@ pub(super) struct State {
     /// Denials are only reported.
     pub(super) audit: bool,
     /// Egress rows about the world outside, by endpoint.
-    pub(super) outward: Arc<BTreeMap<EndpointId, Vec<PolicyRow>>>,
+    pub(super) outward: Map<EndpointId, Arc<[PolicyRow]>>,
     pub(super) plugins: Arc<dyn Plugins>,
     /// Rule sets with a rule that plainly allows CONNECT; see `L7RuleSet::allows_connect`.
     pub(super) tunnels: BTreeSet<L7Id>,
@@ -88,19 +89,6 @@ impl State {
         tables: Arc<Tables>,
         before: Option<&State>,
     ) -> Self {
-        let identities = snapshot.identities.iter().map(|(id, labels)| {
-            let known = before.and_then(|before| before.identities.get(id));
-            let labels = match known.filter(|known| known[..] == labels[..]) {
-                Some(known) => known.clone(),
-                None => labels.clone().into(),
-            };
-            (*id, labels)
-        });
-        let known = before.map(|before| &before.outward);
-        let outward = match known.filter(|known| ***known == snapshot.outward) {
-            Some(known) => known.clone(),
-            None => Arc::new(snapshot.outward.clone()),
-        };
         let fqdn = snapshot.fqdn.iter();
         let sets = snapshot.l7.iter();
         let tunnels = sets.filter(|(_, set)| set.allows_connect());
@@ -142,7 +130,7 @@ impl State {
             ended: ended_before.chain(ended).collect(),
             contexts: Contexts::new(snapshot, before.map(|before| &before.contexts)),
             generation: snapshot.generation,
-            identities: identities.collect(),
+            identities: snapshot.identities.clone(),
             fqdn: fqdn
                 .map(|(id, selector)| (*id, Matcher::new(selector)))
                 .collect(),
@@ -150,7 +138,7 @@ impl State {
             fqdn_min_ttl: snapshot.fqdn_min_ttl,
             reject: snapshot.reject,
             audit: snapshot.audit,
-            outward,
+            outward: snapshot.outward.clone(),
             plugins,
             before: before.map(|before| before.plugins.clone()),
             tables,

@@ -9,7 +9,10 @@ use tidegate_ebpf_shared::{
     policy::verdict,
     steer::SteerOrigin,
 };
-use tidegate_policy::compiled::{FailMode, FqdnSelector, L7Id, L7Protocol};
+use tidegate_policy::{
+    compiled::{FailMode, FqdnSelector, L7Id, L7Protocol},
+    shared::Map,
+};
 
 use super::{
     control::{Artifacts, Loader},
@@ -76,7 +79,7 @@ pub(super) fn snapshot(generation: u32) -> Snapshot {
     let selector = FqdnSelector::MatchPattern("*.example.".to_owned());
     Snapshot {
         generation,
-        fqdn: BTreeMap::from([(77, selector)]),
+        fqdn: Map::unit(77, selector),
         ..Snapshot::default()
     }
 }

@@ -84,7 +84,7 @@ pub(super) async fn run(command: ClientCommand, options: ClientOptions) -> Resul
             show(&client, output, |v| &*v.endpoints, endpoint::render).await
         }
         ClientCommand::Identity(ListVerb::List) => {
-            show(&client, output, |v| &*v.identities, identity::render).await
+            show(&client, output, |v| &v.identities, identity::render).await
         }
         ClientCommand::Service(ListVerb::List) => {
             show(&client, output, |v| &*v.services, service::render).await

@@ -118,7 +118,7 @@ impl Names<'_> {
             verdict: becomes(shadow.verdict),
             reason: None,
             rule: self.rule_place(shadow.rule),
-            l7: set.map(l7_in_words).unwrap_or_default(),
+            l7: set.map(|set| l7_in_words(set)).unwrap_or_default(),
         })
     }
 
@@ -148,7 +148,7 @@ impl Names<'_> {
                     .compiled
                     .l7
                     .get(&step.entry.l7)
-                    .map(l7_in_words)
+                    .map(|set| l7_in_words(set))
                     .unwrap_or_default(),
             }
         };

@@ -13,7 +13,9 @@ use std::{
 use anyhow::Context as _;
 use tidegate_contract::Reject;
 use tidegate_observe::directory::Directory;
-use tidegate_policy::{Compiler, Document, Ids, Linter, Mode, Origin, Source, compiled::Compiled};
+use tidegate_policy::{
+    Compiler, Document, Ids, Linter, Mode, Origin, Source, compiled::Compiled, shared::Map,
+};
 use tidegate_sources::{
     Delta,
     folder::{FolderId, FolderSource, Origins, VENDOR},
@@ -560,7 +562,7 @@ fn folders(origins: &Origins) -> BTreeMap<Source, FolderSource> {
         .collect()
 }
 
-type PluginSet = BTreeMap<String, tidegate_contract::PluginInfo>;
+type PluginSet = Map<String, tidegate_contract::PluginInfo>;
 
 fn seconds_now() -> u64 {
     SystemTime::now()

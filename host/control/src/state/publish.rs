@@ -11,6 +11,7 @@ use tidegate_observe::directory::Directory;
 use tidegate_policy::{
     Document, Input, Mode, Origin, Problem, Severity,
     compiled::{Compiled, EndpointId, Location},
+    shared::changes,
 };
 use tidegate_sources::folder::folder_of;
 
@@ -68,15 +69,17 @@ impl<K: Kernel> Control<K> {
             fqdn_min_ttl: self.settings.fqdn_min_ttl,
             reject: self.settings.reject,
             audit: self.settings.audit,
-            outward: compiled.outward(),
+            outward: compiled.outward.clone(),
             contexts,
             ..Snapshot::default()
         };
         // Until the kernel flips, flows still carry rule sets of the generation before;
         // ids are content-addressed, so both can be known at once.
         if let Some(before) = before {
-            for (id, set) in &before.compiled.l7 {
-                snapshot.l7.entry(*id).or_insert_with(|| set.clone());
+            let gone = changes(&before.compiled.l7, &compiled.l7);
+            for change in gone.filter(|change| change.now.is_none()) {
+                let set = change.before.cloned();
+                snapshot.l7.extend(set.map(|set| (*change.key, set)));
             }
         }
         snapshot.remembered =

@@ -10,11 +10,15 @@ mod services;
 mod verdicts;
 mod world;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
-use tidegate_policy::compiled::{
-    AddrIdentity, Compiled, CompiledEndpoint, Decision, DefaultDeny, Direction, Location,
-    PolicyRow, PortMatch, Verdict,
+use ipnet::IpNet;
+use tidegate_policy::{
+    compiled::{
+        AddrIdentity, Compiled, CompiledEndpoint, Decision, DefaultDeny, Direction, Location,
+        PolicyRow, PortMatch, Verdict,
+    },
+    shared::Map,
 };
 
 use self::world::{NODE, WORKLOAD, WORKLOAD_DEVICE};
@@ -28,13 +32,16 @@ const RULE: u32 = 42;
 
 /// One workload whose policy is these rows.
 fn compiled(rows: Vec<PolicyRow>) -> Compiled {
-    let address = |ip: IpAddr, identity, endpoint| (ip.into(), AddrIdentity { identity, endpoint });
+    let address =
+        |ip: IpAddr, identity, endpoint| (IpNet::from(ip), AddrIdentity { identity, endpoint });
     Compiled {
-        ipcache: BTreeMap::from([
+        ipcache: [
             address(WORKLOAD.into(), IDENTITY, Some(ENDPOINT)),
             address(NODE.into(), 1, None),
-        ]),
-        endpoints: BTreeMap::from([(
+        ]
+        .into_iter()
+        .collect(),
+        endpoints: Map::unit(
             ENDPOINT,
             Arc::new(CompiledEndpoint {
                 name: "default/workload".into(),
@@ -45,7 +52,7 @@ fn compiled(rows: Vec<PolicyRow>) -> Compiled {
                 default_deny: DefaultDeny::default(),
                 table: rows.into(),
             }),
-        )]),
+        ),
         ..Compiled::default()
     }
 }

@@ -3,8 +3,11 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use tidegate_ebpf_shared::addr::proto;
-use tidegate_policy::compiled::{
-    Algorithm, BackendState, Compiled, CompiledBackend, CompiledService, Verdict,
+use tidegate_policy::{
+    compiled::{
+        Algorithm, BackendState, Compiled, CompiledBackend, CompiledService, Frontend, Verdict,
+    },
+    shared::Map,
 };
 
 use super::{ENDPOINT, compiled, policy, world};
@@ -22,18 +25,28 @@ fn backend(last: u8, weight: u32, state: BackendState) -> CompiledBackend {
     }
 }
 
+fn frontend() -> Frontend {
+    Frontend {
+        service: "default/web".into(),
+        nth: 0,
+    }
+}
+
 fn service(algorithm: Algorithm, backends: Vec<CompiledBackend>) -> Compiled {
     Compiled {
-        services: vec![std::sync::Arc::new(CompiledService {
-            port_name: None,
-            name: "default/web".into(),
-            id: 3,
-            addr: FRONTEND.into(),
-            port: 80,
-            protocol: proto::TCP,
-            algorithm,
-            backends,
-        })],
+        services: Map::unit(
+            frontend(),
+            std::sync::Arc::new(CompiledService {
+                port_name: None,
+                name: "default/web".into(),
+                id: 3,
+                addr: FRONTEND.into(),
+                port: 80,
+                protocol: proto::TCP,
+                algorithm,
+                backends,
+            }),
+        ),
         ..Compiled::default()
     }
 }
@@ -117,7 +130,7 @@ fn what_is_not_there_or_weighs_nothing_is_not_chosen() {
             world.unplug();
             datapath.attach_pending().unwrap();
             assert_eq!(chosen(&datapath), ["10.0.0.3"], "the device is gone");
-            std::sync::Arc::make_mut(&mut content.services[0]).backends =
+            std::sync::Arc::make_mut(&mut content.services[&frontend()]).backends =
                 vec![backend(1, 0, Active), workload(2, Terminating)];
             datapath.publish(generation + 1, &content).unwrap();
             assert_eq!(chosen(&datapath), [""; 0]);

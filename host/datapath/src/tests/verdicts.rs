@@ -216,7 +216,7 @@ fn time_ends_flows_and_learned_addresses() {
         // Both stand for a name that a policy has.
         let name = |text: &str| FqdnSelector::MatchName(text.to_owned());
         let mut content = compiled(policy(Verdict::Allow));
-        content.fqdn = [(8, name("a.")), (9, name("b."))].into();
+        content.fqdn.extend([(8_u32, name("a.")), (9, name("b."))]);
         datapath.publish(2, &content).unwrap();
         let now = Clocks::now();
         let later = now.boot_s + 100;

@@ -18,7 +18,10 @@ use std::{
 };
 
 use tidegate_contract::{BUILT_IN, Snapshot};
-use tidegate_policy::compiled::{L7Id, L7RuleSet, PluginUse, plugin_uses};
+use tidegate_policy::{
+    compiled::{L7Id, L7RuleSet, PluginUse, plugin_uses},
+    shared::Map,
+};
 use wasmtime::component::Component;
 
 pub use self::rule_set::{Binding, RuleSet};
@@ -38,7 +41,7 @@ pub struct Catalog {
     code: BTreeMap<String, Result<Component, String>>,
     /// By name; the reason if its code cannot be used.
     versions: BTreeMap<String, Result<Arc<Version>, String>>,
-    wanted: Arc<BTreeMap<L7Id, L7RuleSet>>,
+    wanted: Map<L7Id, Arc<L7RuleSet>>,
     attempts: HashMap<Use, Arc<Attempt>>,
     /// What the agent remembers of bindings this process has not seen at work.
     remembered: HashMap<Place, Arc<Attempt>>,
@@ -54,7 +57,7 @@ impl Catalog {
             runtime,
             code: BTreeMap::new(),
             versions: BTreeMap::new(),
-            wanted: Arc::default(),
+            wanted: Map::new(),
             attempts: HashMap::new(),
             remembered: HashMap::new(),
             good: HashMap::new(),
@@ -67,7 +70,7 @@ impl Catalog {
     /// need not be among them.
     pub fn next(&self, snapshot: &Snapshot, artifacts: &BTreeMap<String, Vec<u8>>) -> Self {
         let mut next = Self::empty(self.runtime.clone());
-        next.wanted = Arc::new(snapshot.l7.clone());
+        next.wanted = snapshot.l7.clone();
         for digest in snapshot.artifacts() {
             if !next.code.contains_key(digest) {
                 let code = self.code(digest, artifacts);

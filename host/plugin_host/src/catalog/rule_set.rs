@@ -1,12 +1,13 @@
 //! Rule sets with their plugins found, and what each wants of them.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use tidegate_policy::compiled::{
-    FailMode, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId, plugin_uses,
+use tidegate_policy::{
+    compiled::{FailMode, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId, plugin_uses},
+    shared::Map,
 };
 
 use crate::{
@@ -64,7 +65,7 @@ pub(super) fn use_of(used: &PluginUse) -> Use {
 
 /// Bindings, and what they are to be configured with, each once. What only documents in
 /// shadow ask for is for them alone.
-pub(super) fn uses(wanted: &BTreeMap<L7Id, L7RuleSet>) -> (HashSet<Place>, HashMap<Use, Purpose>) {
+pub(super) fn uses(wanted: &Map<L7Id, Arc<L7RuleSet>>) -> (HashSet<Place>, HashMap<Use, Purpose>) {
     let mut uses: HashMap<Use, Purpose> = HashMap::new();
     for used in plugin_uses(wanted) {
         let purpose = match used.in_shadow {

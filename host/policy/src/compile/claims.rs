@@ -138,11 +138,11 @@ const EXISTS: &str = "exists already in";
 
 fn check_documents(input: &Input, problems: &mut Vec<Problem>) {
     let mut metas: Vec<&Meta> = Vec::new();
-    metas.extend(input.endpoints.iter().map(|d| &d.meta));
-    metas.extend(input.policies.iter().map(|d| &d.meta));
-    metas.extend(input.services.iter().map(|d| &d.meta));
-    metas.extend(input.deny_lists.iter().map(|d| &d.meta));
-    metas.extend(input.bindings.iter().map(|d| &d.meta));
+    metas.extend(input.endpoints.values().map(|d| &d.meta));
+    metas.extend(input.policies.values().map(|d| &d.meta));
+    metas.extend(input.services.values().map(|d| &d.meta));
+    metas.extend(input.deny_lists.values().map(|d| &d.meta));
+    metas.extend(input.bindings.values().map(|d| &d.meta));
     let mut seen: BTreeMap<ObjectKey, &Meta> = BTreeMap::new();
     for meta in metas {
         if let Some(first) = seen.get(&meta.key().claim()) {
@@ -165,7 +165,7 @@ fn check_documents(input: &Input, problems: &mut Vec<Problem>) {
 
 fn check_locations(input: &Input, problems: &mut Vec<Problem>) {
     let mut seen: HashMap<&Location, &Meta> = HashMap::new();
-    for endpoint in &input.endpoints {
+    for endpoint in input.endpoints.values() {
         let at = &endpoint.location_at;
         if let Some(first) = seen.get(&endpoint.location) {
             let (Location::Interface(place) | Location::Cgroup(place)) = &endpoint.location;
@@ -182,7 +182,7 @@ fn check_locations(input: &Input, problems: &mut Vec<Problem>) {
 
 fn check_addresses(input: &Input, problems: &mut Vec<Problem>) {
     let mut owners: HashMap<IpAddr, &Endpoint> = HashMap::new();
-    for endpoint in &input.endpoints {
+    for endpoint in input.endpoints.values() {
         for (address, at) in endpoint.addresses() {
             if let Some(owner) = owners.get(&address) {
                 problems.push(endpoint.meta.problem(
@@ -199,7 +199,7 @@ fn check_addresses(input: &Input, problems: &mut Vec<Problem>) {
 
 fn check_frontends(input: &Input, problems: &mut Vec<Problem>) {
     let mut owners: HashMap<(SocketAddr, u8), String> = HashMap::new();
-    for service in &input.services {
+    for service in input.services.values() {
         for (frontend, transport, port) in frontends(service) {
             if let Some(owner) = owners.get(&(frontend, transport)) {
                 problems.push(service.meta.problem(

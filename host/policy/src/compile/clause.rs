@@ -164,38 +164,44 @@ impl FlatSpec {
         self.peers[clause.rule].as_ref()
     }
 
-    fn follow(&mut self, moves: &Moves, everybody: &Everybody, stamps: &mut Stamps) {
+    /// Takes in identities that came and went. Whose tables are others now?
+    fn follow(
+        &mut self,
+        moves: &Moves,
+        everybody: &Everybody,
+        stamps: &mut Stamps,
+    ) -> BTreeSet<IdentityId> {
         let policy = self.policy.clone();
         let spec = &policy.specs[self.index];
-        revise(&mut self.subjects, moves, everybody, &|peer| {
+        let mut touched = revise(&mut self.subjects, moves, everybody, &|peer| {
             is_subject(peer) && spec.subject.matches(&peer.labels)
         });
         let mut changed = false;
         for (rule, peers) in spec.rules.iter().zip(&mut self.peers) {
             if let Some(peers) = peers {
                 let selects = |peer: &Peer| peer.is_among(&rule.peers);
-                changed |= revise(peers, moves, everybody, &selects);
+                changed |= !revise(peers, moves, everybody, &selects).is_empty();
             }
         }
         if changed {
             self.stamp = stamps.next();
+            touched.extend(&self.subjects);
         }
+        touched
     }
 }
 
 /// A policy, flattened.
 #[derive(Debug)]
 pub(super) struct FlatPolicy {
-    pub(super) policy: Arc<Policy>,
     pub(super) specs: Vec<FlatSpec>,
     pub(super) texts: Texts,
 }
 
 impl FlatPolicy {
     /// One whose rules are not applied at all.
-    pub(super) fn idle(policy: &Arc<Policy>) -> Self {
+    pub(super) fn idle() -> Self {
         Self {
-            policy: policy.clone(),
             specs: Vec::new(),
             texts: Vec::new(),
         }
@@ -228,18 +234,26 @@ impl FlatPolicy {
             specs.push(flat);
         }
         let texts = register.texts;
-        Ok(Self {
-            policy: policy.clone(),
-            specs,
-            texts,
-        })
+        Ok(Self { specs, texts })
     }
 
-    /// Identities came and went.
-    pub(super) fn follow(&mut self, moves: &Moves, everybody: &Everybody, stamps: &mut Stamps) {
-        for spec in &mut self.specs {
-            spec.follow(moves, everybody, stamps);
-        }
+    /// Identities came and went. Whose tables are others now?
+    pub(super) fn follow(
+        &mut self,
+        moves: &Moves,
+        everybody: &Everybody,
+        stamps: &mut Stamps,
+    ) -> BTreeSet<IdentityId> {
+        let specs = self.specs.iter_mut();
+        specs
+            .flat_map(|spec| spec.follow(moves, everybody, stamps))
+            .collect()
+    }
+
+    /// Label sets it applies to.
+    pub(super) fn subjects(&self) -> BTreeSet<IdentityId> {
+        let specs = self.specs.iter();
+        specs.flat_map(|spec| &spec.subjects).copied().collect()
     }
 }
 
@@ -269,20 +283,22 @@ fn is_subject(peer: &Peer) -> bool {
     peer.kind == PeerKind::Endpoint
 }
 
-/// Brings a selection up to date. True if it has changed.
+/// Brings a selection up to date. Who came into it, or left it?
 fn revise(
     selected: &mut BTreeSet<IdentityId>,
     moves: &Moves,
     everybody: &Everybody,
     selects: &dyn Fn(&Peer) -> bool,
-) -> bool {
-    let mut changed = false;
+) -> BTreeSet<IdentityId> {
+    let mut changed = BTreeSet::new();
     for identity in &moves.gone {
-        changed |= selected.remove(identity);
+        if selected.remove(identity) {
+            changed.insert(*identity);
+        }
     }
     for identity in &moves.come {
-        if everybody.get(identity).is_some_and(selects) {
-            changed |= selected.insert(*identity);
+        if everybody.get(identity).is_some_and(selects) && selected.insert(*identity) {
+            changed.insert(*identity);
         }
     }
     changed
@@ -323,10 +339,15 @@ impl FlatBinding {
         Ok(flat)
     }
 
-    /// Identities came and went.
-    pub(super) fn follow(&mut self, moves: &Moves, everybody: &Everybody, stamps: &mut Stamps) {
+    /// Identities came and went. Whose tables are others now?
+    pub(super) fn follow(
+        &mut self,
+        moves: &Moves,
+        everybody: &Everybody,
+        stamps: &mut Stamps,
+    ) -> BTreeSet<IdentityId> {
         let binding = self.binding.clone();
-        revise(&mut self.subjects, moves, everybody, &|peer| {
+        let mut touched = revise(&mut self.subjects, moves, everybody, &|peer| {
             is_subject(peer) && binding.subject.matches(&peer.labels)
         });
         if let (Some(selected), Some(selectors)) = (&mut self.peers, &binding.peers) {
@@ -335,10 +356,12 @@ impl FlatBinding {
                 peer.kind != PeerKind::Unknown
                     && selectors.iter().any(|(_, s)| s.matches(&peer.labels))
             };
-            if revise(selected, moves, everybody, &selects) {
+            if !revise(selected, moves, everybody, &selects).is_empty() {
                 self.stamp = stamps.next();
+                touched.extend(&self.subjects);
             }
         }
+        touched
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is decided where several clauses and bindings meet.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
@@ -34,7 +34,7 @@ const TLS: &str = "tls";
 #[derive(Debug)]
 pub(super) struct RuleSets<'i> {
     numbers: &'i mut Interner,
-    pub(super) sets: BTreeMap<L7Id, (Number, L7RuleSet)>,
+    pub(super) sets: BTreeMap<L7Id, (Number, Arc<L7RuleSet>)>,
 }
 
 impl<'i> RuleSets<'i> {
@@ -54,7 +54,7 @@ impl<'i> RuleSets<'i> {
         let key: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         let number = self.numbers.get(&key)?;
         let id = number.get();
-        self.sets.insert(id, (number, set));
+        self.sets.insert(id, (number, Arc::new(set)));
         Ok(id)
     }
 }

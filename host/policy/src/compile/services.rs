@@ -8,35 +8,37 @@ use std::{
 
 use super::universe::Universe;
 use crate::{
-    compiled::{CompiledBackend, CompiledService},
+    compiled::{CompiledBackend, CompiledService, Frontend},
     follow::Delta,
     ids::{Exhausted, Interner, Number},
     objects::{Endpoint, Service, ServicePort, TargetPort},
+    shared::{Map, set},
     terms::{EndpointId, Location},
 };
 
-/// Frontends of all services, by the services' names.
+/// Frontends of all services.
 #[derive(Debug, Default)]
 pub(super) struct Services {
+    /// What each service made, by its name.
     made: BTreeMap<String, Made>,
+    /// All frontends.
+    pub(super) all: Map<Frontend, Arc<CompiledService>>,
+    /// Services that select endpoints.
+    selecting: BTreeSet<String>,
+    /// Services that name an address as a backend.
+    naming: HashMap<IpAddr, BTreeSet<String>>,
     /// Workloads of this node by address: those that live behind a device.
     workloads: HashMap<IpAddr, EndpointId>,
 }
 
-/// A service and its frontends: one per address and port.
+/// A service and the numbers of its frontends: one per address and port.
 #[derive(Debug)]
 struct Made {
     service: Arc<Service>,
-    frontends: Vec<(Number, Arc<CompiledService>)>,
+    frontends: Vec<(Number, Frontend)>,
 }
 
 impl Services {
-    /// All frontends.
-    pub(super) fn all(&self) -> Vec<Arc<CompiledService>> {
-        let frontends = self.made.values().flat_map(|made| &made.frontends);
-        frontends.map(|(_, frontend)| frontend.clone()).collect()
-    }
-
     /// Takes in what came and went. `universe` has the endpoints as they are by now.
     pub(super) fn follow(
         &mut self,
@@ -45,34 +47,108 @@ impl Services {
         universe: &Universe,
         numbers: &mut Interner,
     ) -> Result<(), Exhausted> {
+        let coming: BTreeMap<String, &Arc<Service>> = news
+            .come
+            .iter()
+            .map(|service| (service.meta.full_name(), service))
+            .collect();
         for service in &news.gone {
-            self.made.remove(&service.meta.full_name());
-        }
-        let moved = self.follow_workloads(endpoints, universe);
-        let touched = |service: &Service| {
-            let by_selector = service.selector.as_ref().is_some_and(|selector| {
-                let mut changed = endpoints.all();
-                changed.any(|endpoint| selector.matches(&endpoint.labels))
-            });
-            let mut backends = service.backends.iter();
-            by_selector
-                || (!moved.is_empty() && backends.any(|backend| moved.contains(&backend.address)))
-        };
-        for made in self.made.values_mut() {
-            if !endpoints.is_empty() && touched(&made.service) {
-                made.frontends = frontends(&made.service, universe, &self.workloads, numbers)?;
+            let name = service.meta.full_name();
+            if let Some(made) = self.made.remove(&name) {
+                self.forget(&name, &made.service);
+                // One that comes again takes their place.
+                if !coming.contains_key(&name) {
+                    self.replace(&made.frontends, Vec::new());
+                } else {
+                    self.made.insert(name, made);
+                }
             }
         }
-        let mut come: Vec<&Arc<Service>> = news.come.iter().collect();
-        come.sort_by_cached_key(|service| service.meta.full_name());
-        for service in come {
-            let made = Made {
-                service: service.clone(),
-                frontends: frontends(service, universe, &self.workloads, numbers)?,
-            };
-            self.made.insert(service.meta.full_name(), made);
+        let moved = self.follow_workloads(endpoints, universe);
+        for name in self.touched(endpoints, &moved) {
+            let made = self.made.get(&name).map(|made| made.service.clone());
+            if let Some(service) = made.filter(|_| !coming.contains_key(&name)) {
+                self.make(name, &service, universe, numbers)?;
+            }
+        }
+        for (name, service) in coming {
+            self.note(&name, service);
+            self.make(name, service, universe, numbers)?;
         }
         Ok(())
+    }
+
+    /// Services whose backends may be others now.
+    fn touched(&self, endpoints: &Delta<Endpoint>, moved: &BTreeSet<IpAddr>) -> BTreeSet<String> {
+        let selects = |name: &&String| {
+            let selector = self
+                .made
+                .get(*name)
+                .and_then(|m| m.service.selector.as_ref());
+            let mut changed = endpoints.all();
+            selector.is_some_and(|s| changed.any(|endpoint| s.matches(&endpoint.labels)))
+        };
+        let selecting = self.selecting.iter().filter(selects);
+        let naming = moved.iter().filter_map(|address| self.naming.get(address));
+        selecting.chain(naming.flatten()).cloned().collect()
+    }
+
+    fn note(&mut self, name: &str, service: &Service) {
+        if service.selector.is_some() {
+            self.selecting.insert(name.to_owned());
+        }
+        for backend in &service.backends {
+            let naming = self.naming.entry(backend.address).or_default();
+            naming.insert(name.to_owned());
+        }
+    }
+
+    fn forget(&mut self, name: &str, service: &Service) {
+        self.selecting.remove(name);
+        for backend in &service.backends {
+            if let Some(naming) = self.naming.get_mut(&backend.address) {
+                naming.remove(name);
+                if naming.is_empty() {
+                    self.naming.remove(&backend.address);
+                }
+            }
+        }
+    }
+
+    fn make(
+        &mut self,
+        name: String,
+        service: &Arc<Service>,
+        universe: &Universe,
+        numbers: &mut Interner,
+    ) -> Result<(), Exhausted> {
+        let frontends = frontends(service, universe, &self.workloads, numbers)?;
+        let before = self.made.remove(&name).map(|made| made.frontends);
+        let frontends = self.replace(&before.unwrap_or_default(), frontends);
+        let made = Made {
+            service: service.clone(),
+            frontends,
+        };
+        self.made.insert(name, made);
+        Ok(())
+    }
+
+    /// Puts frontends in the place of others.
+    fn replace(
+        &mut self,
+        before: &[(Number, Frontend)],
+        now: Vec<(Number, Frontend, Arc<CompiledService>)>,
+    ) -> Vec<(Number, Frontend)> {
+        for (_, frontend) in before {
+            if !now.iter().any(|(_, stays, _)| stays == frontend) {
+                self.all.remove(frontend);
+            }
+        }
+        let now = now.into_iter().map(|(number, frontend, compiled)| {
+            set(&mut self.all, frontend.clone(), Some(compiled));
+            (number, frontend)
+        });
+        now.collect()
     }
 
     /// Addresses that are another workload's than before.
@@ -109,13 +185,15 @@ fn frontends(
     universe: &Universe,
     workloads: &HashMap<IpAddr, EndpointId>,
     numbers: &mut Interner,
-) -> Result<Vec<(Number, Arc<CompiledService>)>, Exhausted> {
+) -> Result<Vec<(Number, Frontend, Arc<CompiledService>)>, Exhausted> {
     let selected = selected(service, universe);
+    let name: Arc<str> = service.meta.full_name().into();
     let mut frontends = Vec::new();
+    let mut nth = 0;
     for port in &service.ports {
         for (_, address) in &service.addresses {
             let frontend = SocketAddr::new(*address, port.port);
-            let key = format!("{} {frontend}/{}", service.meta.full_name(), port.protocol);
+            let key = format!("{name} {frontend}/{}", port.protocol);
             let number = numbers.get(&key)?;
             let compiled = CompiledService {
                 port_name: port.name.clone(),
@@ -127,7 +205,12 @@ fn frontends(
                 algorithm: service.algorithm,
                 backends: backends(&selected, workloads, service, port, *address),
             };
-            frontends.push((number, Arc::new(compiled)));
+            let frontend = Frontend {
+                service: name.clone(),
+                nth,
+            };
+            nth += 1;
+            frontends.push((number, frontend, Arc::new(compiled)));
         }
     }
     Ok(frontends)

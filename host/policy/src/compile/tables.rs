@@ -17,23 +17,29 @@ use crate::{
     ids::{Exhausted, Interner, Number},
     l7::L7Protocol,
     objects::{Mode, PluginBinding},
-    peer::Peer,
+    peer::{Peer, PeerKind, reserved},
     problem::Problem,
     rule::{PortNames, PortRange, Ports},
     terms::{Direction, IdentityId, L7Id},
 };
 
-/// Tables made so far, by everything they follow from: whoever agrees in it shares one, and
-/// the same one goes on until something of it changes.
+/// Tables in use, by everything they follow from: whoever agrees in it shares one, and the
+/// same one goes on until something of it changes.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    made: HashMap<Key, Table>,
-    round: u64,
+    made: HashMap<Arc<Key>, Shared>,
+}
+
+/// A table and how many endpoints use it.
+#[derive(Debug)]
+struct Shared {
+    table: Table,
+    users: usize,
 }
 
 /// What a table follows from. A stamp stands for what was written and for who is selected.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Key {
+pub(super) struct Key {
     specs: Vec<u64>,
     bindings: Vec<u64>,
     /// Ports of the subject.
@@ -48,8 +54,9 @@ pub(super) struct Table {
     pub(super) default_deny: DefaultDeny,
     pub(super) rows: Arc<[PolicyRow]>,
     /// L7 rule sets that its rows name.
-    pub(super) sets: Arc<BTreeMap<L7Id, (Number, L7RuleSet)>>,
-    round: u64,
+    pub(super) sets: Arc<BTreeMap<L7Id, (Number, Arc<L7RuleSet>)>>,
+    /// What the proxy unites of it, see [`crate::compiled::Compiled::outward`].
+    pub(super) outward: Option<Arc<[PolicyRow]>>,
 }
 
 /// What applies to a label set, in the order of the documents' names.
@@ -70,25 +77,16 @@ pub(super) struct Node<'s> {
 }
 
 impl Tables {
-    /// Tables that are not asked for from now on are forgotten at the end.
-    pub(super) fn begin(&mut self) {
-        self.round += 1;
-    }
-
-    pub(super) fn end(&mut self) {
-        let round = self.round;
-        self.made.retain(|_, table| table.round == round);
-    }
-
-    /// The table of endpoints with these ports, to which this applies.
+    /// The table of endpoints with these ports, to which this applies, and what it goes by.
+    /// Without that it is no table: it contradicts itself, and has to be told of again.
     pub(super) fn of(
-        &mut self,
+        &self,
         applying: &Applying<'_>,
         ports: &PortNames,
         node: &Node<'_>,
         numbers: &mut Interner,
         problems: &mut Vec<Problem>,
-    ) -> Result<Table, Exhausted> {
+    ) -> Result<Option<(Arc<Key>, Table)>, Exhausted> {
         let mut clauses = applying.specs.iter().flat_map(|spec| &spec.clauses);
         let key = Key {
             specs: applying.specs.iter().map(|spec| spec.stamp).collect(),
@@ -99,9 +97,8 @@ impl Tables {
                 false => 0,
             },
         };
-        if let Some(table) = self.made.get_mut(&key) {
-            table.round = self.round;
-            return Ok(table.clone());
+        if let Some((key, known)) = self.made.get_key_value(&key) {
+            return Ok(Some((key.clone(), known.table.clone())));
         }
         let mut made = Made {
             sets: RuleSets::new(numbers),
@@ -113,20 +110,55 @@ impl Tables {
             node,
         };
         let (default_deny, rows) = maker.make(&mut made)?;
-        let sets = Arc::new(made.sets.sets);
+        if !made.problems.is_empty() {
+            problems.append(&mut made.problems);
+            return Ok(None);
+        }
         let table = Table {
             default_deny,
+            outward: outward(&rows, node.everybody),
             rows: rows.into(),
-            sets,
-            round: self.round,
+            sets: Arc::new(made.sets.sets),
         };
-        // One with contradictions in it is no table, and has to tell of them again.
-        if made.problems.is_empty() {
-            self.made.insert(key, table.clone());
-        }
-        problems.append(&mut made.problems);
-        Ok(table)
+        Ok(Some((Arc::new(key), table)))
     }
+
+    /// One more endpoint uses a table. Is it the first?
+    pub(super) fn hold(&mut self, key: &Arc<Key>, table: &Table) -> bool {
+        let shared = self.made.entry(key.clone()).or_insert_with(|| Shared {
+            table: table.clone(),
+            users: 0,
+        });
+        shared.users += 1;
+        shared.users == 1
+    }
+
+    /// One endpoint less uses a table. It comes back if it was the last.
+    pub(super) fn release(&mut self, key: &Arc<Key>) -> Option<Table> {
+        let shared = self.made.get_mut(key)?;
+        shared.users -= 1;
+        match shared.users {
+            0 => self.made.remove(key).map(|shared| shared.table),
+            _ => None,
+        }
+    }
+}
+
+/// Egress rows about the world outside, where an address that a name resolved to may have
+/// several rule sets.
+fn outward(rows: &[PolicyRow], everybody: &Everybody) -> Option<Arc<[PolicyRow]>> {
+    let is_outward = |row: &&PolicyRow| {
+        row.direction == Direction::Egress
+            && (row.identity == reserved::ANY || reserved::is_outside(row.identity))
+    };
+    let is_name = |row: &PolicyRow| {
+        let peer = everybody.get(&row.identity);
+        peer.is_some_and(|peer| matches!(peer.kind, PeerKind::Fqdn(_)))
+    };
+    let rows: Vec<PolicyRow> = rows.iter().filter(is_outward).copied().collect();
+    let mut asks = rows.iter();
+    let asks = asks.any(|row| row.decision.verdict == Verdict::Redirect);
+    (asks && rows.iter().any(is_name)).then(|| rows.into())
 }
 
 /// Makes one table.
@@ -288,7 +320,7 @@ impl<'m> Maker<'m> {
             let with_ports = everybody.values().filter(|peer| !peer.ports.is_empty());
             ids.extend(with_ports.map(|peer| peer.id));
         }
-        ids.insert(crate::peer::reserved::ANY);
+        ids.insert(reserved::ANY);
         ids.iter().filter_map(|id| everybody.get(id)).collect()
     }
 }

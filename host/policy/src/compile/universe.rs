@@ -1,7 +1,7 @@
 //! Everybody there is: identities, and the addresses that carry them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -17,6 +17,7 @@ use crate::{
     objects::{Endpoint, Policy},
     peer::{Peer, PeerKind, everything, reserved},
     rule::{PeerSelector, Peers, PortNames},
+    shared::{Map, set},
     terms::IdentityId,
 };
 
@@ -26,15 +27,52 @@ pub(super) struct Universe {
     /// Every identity, and the wildcard.
     pub(super) peers: BTreeMap<IdentityId, Peer>,
     /// Labels of each but the wildcard, as readers see them.
-    pub(super) labels: BTreeMap<IdentityId, Vec<String>>,
+    pub(super) labels: Map<IdentityId, Arc<[String]>>,
+    /// Selectors of names.
+    pub(super) fqdn: Map<IdentityId, FqdnSelector>,
     /// Selectors of names that only documents in shadow have.
     pub(super) in_shadow: BTreeSet<IdentityId>,
+    /// Longest-prefix-match table.
+    pub(super) ipcache: Map<IpNet, AddrIdentity>,
     /// Endpoints by full name: the order of files never matters.
     pub(super) endpoints: BTreeMap<String, Placed>,
     /// Endpoints of each label set.
     pub(super) sets: BTreeMap<IdentityId, LabelSet>,
-    prefixes: BTreeMap<IpNet, Number>,
-    names: BTreeMap<FqdnSelector, Number>,
+    /// Outside, loopback and the node's own addresses.
+    fixed: BTreeMap<IpNet, AddrIdentity>,
+    /// The node's own addresses.
+    node: Vec<IpAddr>,
+    /// Addresses of endpoints.
+    owned: HashMap<IpNet, AddrIdentity>,
+    prefixes: BTreeMap<IpNet, Named>,
+    names: BTreeMap<FqdnSelector, Named>,
+}
+
+/// A prefix or a selector of names, and who asks for it.
+#[derive(Debug, Default)]
+struct Named {
+    /// Held as long as somebody asks.
+    number: Option<Number>,
+    /// Policies that name it, and those of them that are enforced.
+    asked: usize,
+    enforced: usize,
+}
+
+impl Named {
+    fn count(&mut self, policy: &Policy, came: bool) {
+        let change = |times: &mut usize| match came {
+            true => *times += 1,
+            false => *times -= 1,
+        };
+        change(&mut self.asked);
+        if !policy.meta.is_shadow() {
+            change(&mut self.enforced);
+        }
+    }
+
+    fn get(&self) -> Option<IdentityId> {
+        self.number.as_ref().map(Number::get)
+    }
 }
 
 /// An endpoint with its numbers.
@@ -93,13 +131,23 @@ impl Default for Universe {
     fn default() -> Self {
         let mut universe = Self {
             peers: BTreeMap::new(),
-            labels: BTreeMap::new(),
+            labels: Map::new(),
+            fqdn: Map::new(),
             in_shadow: BTreeSet::new(),
+            ipcache: Map::new(),
             endpoints: BTreeMap::new(),
             sets: BTreeMap::new(),
+            fixed: fixed_addresses(&[]),
+            node: Vec::new(),
+            owned: HashMap::new(),
             prefixes: BTreeMap::new(),
             names: BTreeMap::new(),
         };
+        universe.ipcache = universe
+            .fixed
+            .iter()
+            .map(|(net, info)| (*net, *info))
+            .collect();
         let wildcard = Peer {
             id: reserved::ANY,
             labels: Vec::new(),
@@ -126,6 +174,9 @@ impl Universe {
         let mut touched = BTreeSet::new();
         for endpoint in &news.gone {
             let name = endpoint.meta.full_name();
+            for address in &endpoint.addresses {
+                self.owned.remove(&IpNet::from(*address));
+            }
             if let Some(placed) = self.endpoints.remove(&name) {
                 touched.insert(placed.identity);
                 if let Some(set) = self.sets.get_mut(&placed.identity) {
@@ -148,6 +199,13 @@ impl Universe {
                 members: BTreeMap::new(),
             });
             set.members.insert(name.clone(), endpoint.clone());
+            for address in &endpoint.addresses {
+                let info = AddrIdentity {
+                    identity,
+                    endpoint: Some(id.get()),
+                };
+                self.owned.insert(IpNet::from(*address), info);
+            }
             let placed = Placed {
                 endpoint: endpoint.clone(),
                 id,
@@ -173,27 +231,74 @@ impl Universe {
                 peer.ports = ports;
             }
         }
+        for address in news.all().flat_map(|endpoint| &endpoint.addresses) {
+            self.settle(IpNet::from(*address));
+        }
         Ok(())
     }
 
-    /// Takes in the prefixes and names of all policies there are.
-    pub(super) fn follow_policies<'p>(
+    /// Takes in the node's own addresses.
+    pub(super) fn follow_node(&mut self, node: &[IpAddr]) {
+        if self.node == node {
+            return;
+        }
+        self.node = node.to_vec();
+        let before = std::mem::replace(&mut self.fixed, fixed_addresses(node));
+        let nets: BTreeSet<IpNet> = before.keys().chain(self.fixed.keys()).copied().collect();
+        for net in nets {
+            self.settle(net);
+        }
+    }
+
+    /// Brings one line of the longest-prefix-match table up to date. An endpoint's or node's
+    /// own address stays what it is: prefixes are about outside.
+    fn settle(&mut self, net: IpNet) {
+        let of_prefix = || {
+            let identity = self.prefixes.get(&net)?.get()?;
+            Some(AddrIdentity {
+                identity,
+                endpoint: None,
+            })
+        };
+        let known = self.owned.get(&net).or_else(|| self.fixed.get(&net));
+        let info = known.copied().or_else(of_prefix);
+        set(&mut self.ipcache, net, info);
+    }
+
+    /// Takes in prefixes and names of policies that came and went.
+    pub(super) fn follow_policies(
         &mut self,
-        policies: impl Iterator<Item = &'p Policy> + Clone,
+        news: &Delta<Policy>,
         ids: &mut Ids,
         moves: &mut Moves,
     ) -> Result<(), Exhausted> {
-        let wanted = prefixes_of(policies.clone());
-        let known = self.prefixes.keys();
-        let gone: Vec<IpNet> = known.filter(|net| !wanted.contains(net)).copied().collect();
-        for net in gone {
-            if let Some(number) = self.prefixes.remove(&net) {
-                self.remove(number.get());
-                moves.is_gone(number.get());
+        // Sorted, so that numbers do not depend on the order of files.
+        let mut nets: BTreeSet<IpNet> = BTreeSet::new();
+        let mut names: BTreeSet<FqdnSelector> = BTreeSet::new();
+        for (policies, came) in [(&news.come, true), (&news.gone, false)] {
+            for policy in policies {
+                for net in prefixes_of(policy) {
+                    self.prefixes.entry(net).or_default().count(policy, came);
+                    nets.insert(net);
+                }
+                for name in names_of(policy) {
+                    let named = self.names.entry(name.clone()).or_default();
+                    named.count(policy, came);
+                    names.insert(name);
+                }
             }
         }
-        for net in wanted {
-            if self.prefixes.contains_key(&net) {
+        nets.retain(|net| {
+            let asked = self.prefixes.get(net).is_some_and(|named| named.asked > 0);
+            if !asked && let Some(number) = self.prefixes.remove(net).and_then(|n| n.number) {
+                self.remove(number.get());
+                moves.is_gone(number.get());
+                self.settle(*net);
+            }
+            asked
+        });
+        for net in nets {
+            if self.prefixes.get(&net).and_then(Named::get).is_some() {
                 continue;
             }
             let number = ids.local.get(&format!("cidr:{net}"))?;
@@ -207,42 +312,53 @@ impl Universe {
             ];
             self.add(number.get(), labels, PeerKind::Cidr(net));
             moves.is_there(number.get());
-            self.prefixes.insert(net, number);
+            self.prefixes.entry(net).or_default().number = Some(number);
+            self.settle(net);
         }
 
-        let wanted = names_of(policies.clone());
-        let known = self.names.keys();
-        let gone: Vec<FqdnSelector> = known
-            .filter(|name| !wanted.contains(*name))
-            .cloned()
-            .collect();
-        for name in gone {
-            if let Some(number) = self.names.remove(&name) {
-                self.remove(number.get());
-                moves.is_gone(number.get());
+        names.retain(|name| {
+            let asked = self.names.get(name).is_some_and(|named| named.asked > 0);
+            if !asked && let Some(number) = self.names.remove(name).and_then(|n| n.number) {
+                let identity = number.get();
+                self.remove(identity);
+                self.fqdn.remove(&identity);
+                self.in_shadow.remove(&identity);
+                moves.is_gone(identity);
+            }
+            asked
+        });
+        for selector in names {
+            let identity = match self.names.get(&selector).and_then(Named::get) {
+                Some(identity) => identity,
+                None => self.add_name(&selector, ids, moves)?,
+            };
+            let enforced = self.names.get(&selector).is_some_and(|n| n.enforced > 0);
+            match enforced {
+                true => _ = self.in_shadow.remove(&identity),
+                false => _ = self.in_shadow.insert(identity),
             }
         }
-        for selector in wanted {
-            if self.names.contains_key(&selector) {
-                continue;
-            }
-            let (FqdnSelector::MatchName(text) | FqdnSelector::MatchPattern(text)) = &selector;
-            let number = ids.local.get(&fqdn_key(&selector))?;
-            let labels = vec![
-                Label::new("fqdn", text, ""),
-                Label::new("reserved", "world", ""),
-            ];
-            self.add(number.get(), labels, PeerKind::Fqdn(selector.clone()));
-            moves.is_there(number.get());
-            self.names.insert(selector, number);
-        }
-        let enforced = names_of(policies.filter(|policy| !policy.meta.is_shadow()));
-        let names = self.names.iter();
-        self.in_shadow = names
-            .filter(|(name, _)| !enforced.contains(*name))
-            .map(|(_, number)| number.get())
-            .collect();
         Ok(())
+    }
+
+    fn add_name(
+        &mut self,
+        selector: &FqdnSelector,
+        ids: &mut Ids,
+        moves: &mut Moves,
+    ) -> Result<IdentityId, Exhausted> {
+        let (FqdnSelector::MatchName(text) | FqdnSelector::MatchPattern(text)) = selector;
+        let number = ids.local.get(&fqdn_key(selector))?;
+        let identity = number.get();
+        let labels = vec![
+            Label::new("fqdn", text, ""),
+            Label::new("reserved", "world", ""),
+        ];
+        self.add(identity, labels, PeerKind::Fqdn(selector.clone()));
+        self.fqdn.insert(identity, selector.clone());
+        moves.is_there(identity);
+        self.names.entry(selector.clone()).or_default().number = Some(number);
+        Ok(identity)
     }
 
     fn add(&mut self, id: IdentityId, labels: Vec<Label>, kind: PeerKind) {
@@ -262,35 +378,6 @@ impl Universe {
         self.labels.remove(&id);
         let peer = self.peers.remove(&id);
         peer.is_some_and(|peer| !peer.ports.is_empty())
-    }
-
-    /// Longest-prefix-match table.
-    pub(super) fn ipcache(&self, node_addresses: &[IpAddr]) -> BTreeMap<IpNet, AddrIdentity> {
-        let mut ipcache = fixed_addresses(node_addresses);
-        for placed in self.endpoints.values() {
-            let info = AddrIdentity {
-                identity: placed.identity,
-                endpoint: Some(placed.id.get()),
-            };
-            let nets = placed.endpoint.addresses.iter().copied().map(IpNet::from);
-            ipcache.extend(nets.map(|net| (net, info)));
-        }
-        for (net, number) in &self.prefixes {
-            // An endpoint's or node's own address stays what it is: prefixes are about outside.
-            ipcache.entry(*net).or_insert(AddrIdentity {
-                identity: number.get(),
-                endpoint: None,
-            });
-        }
-        ipcache
-    }
-
-    /// Selectors of names.
-    pub(super) fn fqdn(&self) -> BTreeMap<IdentityId, FqdnSelector> {
-        let names = self.names.iter();
-        names
-            .map(|(selector, number)| (number.get(), selector.clone()))
-            .collect()
     }
 }
 
@@ -341,11 +428,8 @@ fn add_ports(names: &mut PortNames, endpoint: &Endpoint) {
     }
 }
 
-fn selectors_of<'p>(
-    policies: impl IntoIterator<Item = &'p Policy>,
-) -> impl Iterator<Item = &'p PeerSelector> {
-    let specs = policies.into_iter().flat_map(|p| &p.specs);
-    let rules = specs.flat_map(|s| &s.rules);
+fn selectors_of(policy: &Policy) -> impl Iterator<Item = &PeerSelector> {
+    let rules = policy.specs.iter().flat_map(|spec| &spec.rules);
     let placed = rules.flat_map(|rule| match &rule.peers {
         Peers::Any => &[][..],
         Peers::Of(selectors) => selectors,
@@ -355,8 +439,8 @@ fn selectors_of<'p>(
 
 /// Every prefix a rule names, the excepted ones too: so that the longest match of any
 /// address lies either inside or outside of every prefix of every rule.
-fn prefixes_of<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> BTreeSet<IpNet> {
-    selectors_of(policies)
+fn prefixes_of(policy: &Policy) -> BTreeSet<IpNet> {
+    selectors_of(policy)
         .filter_map(|selector| match selector {
             PeerSelector::Cidr { net, except } => Some((net, except)),
             _ => None,
@@ -367,8 +451,8 @@ fn prefixes_of<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> BTreeSet<I
         .collect()
 }
 
-fn names_of<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> BTreeSet<FqdnSelector> {
-    selectors_of(policies)
+fn names_of(policy: &Policy) -> BTreeSet<FqdnSelector> {
+    selectors_of(policy)
         .filter_map(|selector| match selector {
             PeerSelector::Fqdn(fqdn) => Some(fqdn.clone()),
             _ => None,

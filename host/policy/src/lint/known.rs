@@ -39,7 +39,7 @@ pub(super) enum Owner {
 
 impl Known {
     pub(super) fn of(input: &Input) -> Self {
-        let mut endpoints: Vec<&Arc<Endpoint>> = input.endpoints.iter().collect();
+        let mut endpoints: Vec<&Arc<Endpoint>> = input.endpoints.values().map(|it| &**it).collect();
         endpoints.sort_by_cached_key(|endpoint| {
             let meta = &endpoint.meta;
             (meta.full_name(), meta.origin.clone(), meta.at.line)

@@ -78,22 +78,22 @@ impl Linter {
             });
             warnings.extend_from_slice(found);
         };
-        for policy in &input.policies {
+        for policy in input.policies.values() {
             tell(address(policy), &mut |found| {
                 of_policy(input, policy, known, found)
             });
         }
-        for binding in &input.bindings {
+        for binding in input.bindings.values() {
             tell(address(binding), &mut |found| {
                 of_binding(input, binding, known, found)
             });
         }
-        for service in &input.services {
+        for service in input.services.values() {
             tell(address(service), &mut |found| {
                 of_service(service, known, found)
             });
         }
-        for endpoint in &input.endpoints {
+        for endpoint in input.endpoints.values() {
             tell(address(endpoint), &mut |found| {
                 of_endpoint(input, endpoint, found)
             });
@@ -104,13 +104,13 @@ impl Linter {
     /// Forgets what was found in documents that are gone, and in those that what has changed
     /// may be about.
     fn follow(&mut self, input: &Input) {
-        let endpoints = self.endpoints.look(&input.endpoints);
+        let endpoints = self.endpoints.look(input.endpoints.values());
         self.endpoints.accept(&endpoints);
-        let policies = self.policies.look(&input.policies);
+        let policies = self.policies.look(input.policies.values());
         self.policies.accept(&policies);
-        let services = self.services.look(&input.services);
+        let services = self.services.look(input.services.values());
         self.services.accept(&services);
-        let bindings = self.bindings.look(&input.bindings);
+        let bindings = self.bindings.look(input.bindings.values());
         self.bindings.accept(&bindings);
 
         forget(&mut self.found, &endpoints);
@@ -123,17 +123,17 @@ impl Linter {
         }
         let about = |is: &dyn Fn(&Endpoint) -> bool| changed.iter().any(|endpoint| is(endpoint));
         if !changed.is_empty() {
-            for policy in &input.policies {
+            for policy in input.policies.values() {
                 if about(&|endpoint| touches::policy(policy, endpoint)) {
                     self.found.remove(&address(policy));
                 }
             }
-            for binding in &input.bindings {
+            for binding in input.bindings.values() {
                 if about(&|endpoint| touches::binding(binding, endpoint)) {
                     self.found.remove(&address(binding));
                 }
             }
-            for service in &input.services {
+            for service in input.services.values() {
                 if about(&|endpoint| touches::service(service, endpoint)) {
                     self.found.remove(&address(service));
                 }
@@ -143,7 +143,7 @@ impl Linter {
         if !changed.is_empty() {
             let known = self.known.get_or_insert_with(|| Known::of(input));
             let shared = known.subjects_of(&changed);
-            for policy in &input.policies {
+            for policy in input.policies.values() {
                 if names::depend_on_others(policy) && known.applies_to(policy, &shared) {
                     self.found.remove(&address(policy));
                 }

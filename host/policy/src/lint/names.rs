@@ -91,7 +91,7 @@ impl<'i> Lookups<'i> {
     fn of(input: &'i Input, endpoint: &Endpoint) -> Self {
         let specs = || {
             // What is in shadow steers and refuses nothing, so nothing is learned by it.
-            let enforced = input.policies.iter().filter(|p| !p.meta.is_shadow());
+            let enforced = input.policies.values().filter(|p| !p.meta.is_shadow());
             let all = enforced.flat_map(|policy| &policy.specs);
             all.filter(|spec| spec.subject.matches(&endpoint.labels))
         };

@@ -4,6 +4,7 @@
 mod binding;
 mod deny_list;
 mod endpoint;
+mod listed;
 mod meta;
 mod service;
 
@@ -16,6 +17,7 @@ pub use self::{
     binding::PluginBinding,
     deny_list::DenyList,
     endpoint::{Endpoint, NamedPort},
+    listed::{Listed, Objects, Place},
     meta::{Enforcement, Meta},
     service::{Backend, Service, ServicePort, TargetPort},
 };
@@ -26,19 +28,19 @@ use crate::{
 };
 
 /// Everything that is compiled into one generation. Documents are shared: the same one, not
-/// an equal one, is what tells a compiler that nothing of it has changed.
+/// an equal one, is what tells a compiler that nothing of it has changed. A copy costs nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Input {
     /// Workloads and host services on this node.
-    pub endpoints: Vec<Arc<Endpoint>>,
+    pub endpoints: Objects<Endpoint>,
     /// Network policies.
-    pub policies: Vec<Arc<Policy>>,
+    pub policies: Objects<Policy>,
     /// Service frontends.
-    pub services: Vec<Arc<Service>>,
+    pub services: Objects<Service>,
     /// Prefixes refused on outside devices.
-    pub deny_lists: Vec<Arc<DenyList>>,
+    pub deny_lists: Objects<DenyList>,
     /// Plugins bound to ports.
-    pub bindings: Vec<Arc<PluginBinding>>,
+    pub bindings: Objects<PluginBinding>,
     /// Addresses of the node itself.
     pub node_addresses: Vec<IpAddr>,
     /// Installed plugins by name, and what they read; what `l7proto` may name.
@@ -48,14 +50,42 @@ pub struct Input {
 }
 
 impl Input {
-    /// Adds a document to its kind.
+    /// Adds a document to its kind, behind those that were added before.
     pub fn add(&mut self, document: Document) {
-        match document.body {
-            Body::Endpoint(endpoint) => self.endpoints.push(endpoint),
-            Body::Policy(policy) => self.policies.push(policy),
-            Body::Service(service) => self.services.push(service),
-            Body::DenyList(list) => self.deny_lists.push(list),
-            Body::PluginBinding(binding) => self.bindings.push(binding),
+        let kinds = [
+            self.endpoints.len(),
+            self.policies.len(),
+            self.services.len(),
+            self.deny_lists.len(),
+            self.bindings.len(),
+        ];
+        let nth = kinds.iter().sum::<usize>() as u32;
+        let place = Place {
+            nth,
+            ..Place::default()
+        };
+        self.put(place, &document);
+    }
+
+    /// Puts a document into a place.
+    pub fn put(&mut self, place: Place, document: &Document) {
+        match &document.body {
+            Body::Endpoint(endpoint) => _ = self.endpoints.insert(place, endpoint.into()),
+            Body::Policy(policy) => _ = self.policies.insert(place, policy.into()),
+            Body::Service(service) => _ = self.services.insert(place, service.into()),
+            Body::DenyList(list) => _ = self.deny_lists.insert(place, list.into()),
+            Body::PluginBinding(binding) => _ = self.bindings.insert(place, binding.into()),
+        }
+    }
+
+    /// Takes a document out of the place where it was put.
+    pub fn take(&mut self, place: &Place, document: &Document) {
+        match &document.body {
+            Body::Endpoint(_) => _ = self.endpoints.remove(place),
+            Body::Policy(_) => _ = self.policies.remove(place),
+            Body::Service(_) => _ = self.services.remove(place),
+            Body::DenyList(_) => _ = self.deny_lists.remove(place),
+            Body::PluginBinding(_) => _ = self.bindings.remove(place),
         }
     }
 }

@@ -113,7 +113,7 @@ impl Question {
 
     /// Is the proxy told rows of the subject about the world outside?
     pub(crate) fn has_several_rows(&self, compiled: &Compiled) -> bool {
-        let outward = compiled.outward();
+        let outward = &compiled.outward;
         let mut told = outward.keys().filter_map(|id| compiled.endpoints.get(id));
         self.direction == Direction::Egress && told.any(|endpoint| endpoint.name == self.subject)
     }
@@ -121,7 +121,7 @@ impl Question {
     /// What the proxy unites for the peer: the L7 rules, each as JSON and sorted; `None`
     /// if all requests are allowed.
     pub(crate) fn ask_proxy(&self, compiled: &Compiled) -> Option<Vec<String>> {
-        let outward = compiled.outward();
+        let outward = &compiled.outward;
         let subject = compiled
             .endpoints
             .iter()
@@ -172,7 +172,7 @@ impl Question {
                 chain,
                 tls,
                 ..
-            } = &compiled.l7[id];
+            } = &*compiled.l7[id];
             let used = chain.iter().map(|used| {
                 let rules: Vec<_> = used
                     .rules
@@ -244,7 +244,10 @@ impl Question {
 
 fn address(input: &Input, peer: &str) -> IpAddr {
     peer.parse().unwrap_or_else(|_| {
-        let endpoint = input.endpoints.iter().find(|e| e.meta.full_name() == peer);
+        let endpoint = input
+            .endpoints
+            .values()
+            .find(|e| e.meta.full_name() == peer);
         endpoint
             .unwrap_or_else(|| panic!("no endpoint {peer}"))
             .addresses[0]

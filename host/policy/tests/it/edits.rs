@@ -328,15 +328,15 @@ fn what_a_change_has_no_influence_on_is_the_same() {
 /// What of a generation is not the very thing it was.
 fn others(before: &Compiled, now: &Compiled) -> String {
     let endpoints = now.endpoints.iter().filter(|(id, endpoint)| {
-        let before = before.endpoints.get(id);
+        let before = before.endpoints.get(*id);
         before.is_none_or(|before| !Arc::ptr_eq(before, endpoint))
     });
-    let services = now.services.iter().filter(|service| {
-        let mut before = before.services.iter();
+    let services = now.services.values().filter(|service| {
+        let mut before = before.services.values();
         !before.any(|before| Arc::ptr_eq(before, service))
     });
     let rules = now.rules.iter().filter(|(id, rule)| {
-        let before = before.rules.get(id);
+        let before = before.rules.get(*id);
         before.is_none_or(|before| !Arc::ptr_eq(before, rule))
     });
     let lists: [(&str, BTreeSet<&str>); 3] = [

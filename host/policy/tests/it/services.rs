@@ -27,7 +27,7 @@ fn check(spec: &str, expected: &[&str]) {
     );
     let said: Vec<String> = compiled(&input)
         .services
-        .iter()
+        .values()
         .map(|s| {
             let backends: Vec<String> = s
                 .backends
@@ -71,12 +71,10 @@ fn states_and_algorithms() {
                 backends: [{address: 10.0.0.2, state: maintenance}]}";
     read(&mut input, "t.yaml", &service(spec));
     let compiled = compiled(&input);
-    assert_eq!(compiled.services[0].algorithm, Algorithm::Maglev);
-    assert_eq!(
-        compiled.services[0].backends[0].state,
-        BackendState::Maintenance
-    );
-    assert_ne!(compiled.services[0].id, 0);
+    let (_, service) = compiled.services.get_min().expect("a service");
+    assert_eq!(service.algorithm, Algorithm::Maglev);
+    assert_eq!(service.backends[0].state, BackendState::Maintenance);
+    assert_ne!(service.id, 0);
 }
 
 /// An endpoint says itself what services may do with it, and is known to be a workload
@@ -101,7 +99,7 @@ fn endpoints_are_drained_by_their_own_file() {
     let compiled = compiled(&input);
     let said: Vec<Vec<(String, u32, BackendState, bool)>> = compiled
         .services
-        .iter()
+        .values()
         .map(|service| {
             let backends = service.backends.iter();
             backends
@@ -213,10 +211,13 @@ fn numbers_stay_when_others_come_and_go() {
     };
     assert_eq!(id_of(&first), id_of(&second));
     assert_eq!(id_of(&first).1, 257);
-    assert_eq!(first.ipcache[&"0.0.0.0/0".parse().unwrap()].identity, 9);
-    assert_eq!(first.identities[&1], ["reserved:host"]);
     assert_eq!(
-        first.identities[&257],
+        first.ipcache[&"0.0.0.0/0".parse::<ipnet::IpNet>().unwrap()].identity,
+        9
+    );
+    assert_eq!(*first.identities[&1], ["reserved:host"]);
+    assert_eq!(
+        *first.identities[&257],
         [
             "k8s:app=two",
             "k8s:io.cilium.k8s.policy.cluster=default",

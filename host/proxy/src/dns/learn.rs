@@ -172,11 +172,11 @@ pub(crate) fn boot_seconds() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, rc::Rc, sync::atomic::Ordering::Relaxed};
+    use std::{rc::Rc, sync::atomic::Ordering::Relaxed};
 
     use tidegate_contract::Snapshot;
     use tidegate_ebpf_shared::limits::FQDN_GRACE;
-    use tidegate_policy::compiled::FqdnSelector;
+    use tidegate_policy::{compiled::FqdnSelector, shared::Map};
 
     use super::*;
     use crate::testing::{snapshot, view_with};
@@ -267,7 +267,7 @@ mod tests {
     fn view(addresses: u32) -> Rc<View> {
         let in_shadow = 100..117;
         let any = |id| (id, FqdnSelector::MatchPattern("*.example.".to_owned()));
-        let mut fqdn: BTreeMap<_, _> = in_shadow.clone().map(any).collect();
+        let mut fqdn: Map<_, _> = in_shadow.clone().map(any).collect();
         fqdn.insert(200, FqdnSelector::MatchName("api.example.".to_owned()));
         let snapshot = Snapshot {
             fqdn,

@@ -101,13 +101,15 @@ fn what_is_in_shadow_is_told_of_a_request_that_is_read() {
         rule: 90,
         l7,
     };
-    let set = |shadow| L7RuleSet {
-        protocol: HTTP,
-        http: Default::default(),
-        chain: Vec::new(),
-        tls: None,
-        contexts: Default::default(),
-        shadow: Some(shadow),
+    let set = |shadow| {
+        std::sync::Arc::new(L7RuleSet {
+            protocol: HTTP,
+            http: Default::default(),
+            chain: Vec::new(),
+            tls: None,
+            contexts: Default::default(),
+            shadow: Some(shadow),
+        })
     };
     let mut snapshot = snapshot(1);
     snapshot.l7.insert(5, set(beside(Said::Redirect, 6)));
@@ -125,7 +127,7 @@ fn what_is_in_shadow_is_told_of_a_request_that_is_read() {
             shadow: Some(beside(Said::Deny, 0)),
         },
     };
-    snapshot.outward.insert(3, vec![row]);
+    snapshot.outward.insert(3, [row].into());
     let sets = vec![
         (5, HTTP, "allow"),
         (6, HTTP, "deny"),
