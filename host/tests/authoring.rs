@@ -92,6 +92,16 @@ fn a_filter_of_each_kind_is_made_built_and_tried() {
             assert!(said.contains(part), "{part}: {said}");
         }
     }
+    let said = desk.prints("own-http", "plugin bench -o json");
+    let costs: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(costs.as_array().map(Vec::len), Some(3), "{said}");
+    for cost in costs.as_array().into_iter().flatten() {
+        for key in ["p50Seconds", "p99Seconds", "baselineP50Seconds"] {
+            assert!(cost[key].as_f64() > Some(0.0), "{key}: {said}");
+        }
+    }
+    let said = desk.complains("own-stream", "plugin bench");
+    assert!(said.contains("measure it with traffic"), "{said}");
     // What is not as the cases say, and what another version decides otherwise.
     desk.change("own-http/tests.yaml", "status: 405", "status: 403");
     let said = desk.complains("own-http", "plugin test");

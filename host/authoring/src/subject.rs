@@ -111,13 +111,32 @@ impl Subject {
     ///
     /// Why an agent would refuse it.
     pub fn admit(file: &Path) -> anyhow::Result<Self> {
+        Self::of(async |store| Ok(store.admit(file).await?))
+    }
+
+    /// The built-in matcher of this protocol, to compare with.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be compiled here.
+    pub fn built_in(name: &str) -> anyhow::Result<Self> {
+        Self::of(async |store| {
+            let all = store.builtin().await?.into_iter();
+            let found = all.into_iter().find(|admitted| admitted.name == name);
+            found.with_context(|| format!("there is no built-in plugin {name}"))
+        })
+    }
+
+    fn of(
+        admit: impl AsyncFnOnce(&PluginStore) -> anyhow::Result<Admitted>,
+    ) -> anyhow::Result<Self> {
         let cache = tempfile::tempdir().context("cannot make a folder for compiled code")?;
         let store = PluginStore::new(StoreOptions::new(cache.path().join("cache")))?;
         let began = Instant::now();
         let admitted = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?
-            .block_on(store.admit(file))?;
+            .block_on(admit(&store))?;
         let compiled_in = began.elapsed();
         let code = fs::read(&admitted.artifact).context("cannot read the compiled code")?;
         Ok(Self {
@@ -180,6 +199,47 @@ impl Subject {
                 vec![(Stage::Asked, of_dns(decided))]
             }
             Said::Stream(steps) => self.stream(&binding, &facts, steps),
+        })
+    }
+
+    /// How long it takes to answer the first message of a case, so many times over; of
+    /// streams nothing, since each message is another.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`], and if it refuses the configuration.
+    pub fn time(&mut self, case: &Case, calls: usize) -> anyhow::Result<Vec<Duration>> {
+        let binding = self
+            .binding(&case.config)
+            .map_err(|reason| anyhow::anyhow!("it refuses the configuration: {reason}"))?;
+        let facts = Arc::new(facts(&case.connection));
+        let mut worker = self.worker.borrow_mut();
+        let mut timed = |ask: &mut dyn FnMut(&mut Worker)| {
+            (0..calls)
+                .map(|_| {
+                    let began = Instant::now();
+                    ask(&mut worker);
+                    began.elapsed()
+                })
+                .collect()
+        };
+        Ok(match &case.said {
+            Said::Http { request, .. } => {
+                let (authority, path) = request.parts();
+                let headers = fields(&request.headers);
+                let head = HttpHead {
+                    version: Version::Http11,
+                    method: &request.method,
+                    path,
+                    authority,
+                    headers: &headers,
+                };
+                timed(&mut |worker| drop(worker.http_request(&binding, &head, &facts)))
+            }
+            Said::Dns { name, qtype, .. } => {
+                timed(&mut |worker| drop(worker.dns_query(&binding, name, *qtype, &facts)))
+            }
+            Said::Stream(_) => Vec::new(),
         })
     }
 

@@ -1,9 +1,10 @@
-//! `tidegate plugin new|wit|build|inspect|test`: for authors of filters. None of them asks an
+//! `tidegate plugin new|wit|build|inspect|test|bench`: for authors of filters. None of them asks an
 //! agent.
 
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -15,9 +16,12 @@ use tidegate_authoring::{
     cases::{self, Case, Cases},
     contract, project, recorded,
 };
-use tidegate_contract::Limits;
+use tidegate_contract::{Limits, World};
 
-use super::ask::{Output, print_json, print_text};
+use super::{
+    ask::{Output, print_json, print_text},
+    table::Table,
+};
 
 /// What authors do.
 #[derive(Debug, Subcommand)]
@@ -40,6 +44,9 @@ pub(super) enum Command {
     /// Ask a component what its cases say, as the proxy would. Exit code: 0 if all is as
     /// they say (or both versions decide alike), 1 if not
     Test(Test),
+    /// Say what a component's answers cost, beside those of the built-in matcher in the same
+    /// run
+    Bench(Bench),
 }
 
 /// A new filter.
@@ -96,6 +103,16 @@ pub(super) struct Test {
     schema: bool,
 }
 
+/// What is measured.
+#[derive(Debug, Args)]
+pub(super) struct Bench {
+    /// The component; without it the one that `build` made here
+    file: Option<PathBuf>,
+    /// What it is asked; without it `tests.yaml` beside the component
+    #[arg(long, value_name = "FILE")]
+    cases: Option<PathBuf>,
+}
+
 impl Command {
     pub(super) fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self {
@@ -109,6 +126,7 @@ impl Command {
             Self::Build(args) => args.run()?,
             Self::Inspect { file } => inspect(&file, output)?,
             Self::Test(args) => return args.run(output),
+            Self::Bench(args) => args.run(output)?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -434,6 +452,110 @@ impl Report {
             ),
         }
     }
+}
+
+/// What `plugin bench` prints with `-o json`, for each case.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Cost {
+    /// The case.
+    name: String,
+    /// Answers that were timed.
+    calls: usize,
+    /// Half of them took no longer.
+    p50_seconds: f64,
+    /// All but one of a hundred took no longer.
+    p99_seconds: f64,
+    /// What half of the built-in matcher's answers take to the same message, asked in turn.
+    baseline_p50_seconds: f64,
+}
+
+/// Answers in a row, and how often the two take turns. The first row is not counted.
+const ROW: usize = 2_000;
+const ROWS: usize = 20;
+
+impl Bench {
+    fn run(self, output: Output) -> anyhow::Result<()> {
+        let file = match self.file {
+            Some(file) => file,
+            None => of_project(Path::new("."))?,
+        };
+        let cases = match &self.cases {
+            Some(cases) => cases::read(cases)?,
+            None => cases::read(&file.with_file_name("tests.yaml"))?,
+        };
+        let mut subject = admit(&file)?;
+        let (name, config) = match subject.admitted.info.world {
+            World::HttpFilter => ("http", r#"{"rules":[{"method":"NONE"},{}]}"#),
+            World::DnsFilter => ("dns", r#"{"patterns":[{"matchPattern":"*"}]}"#),
+            World::StreamFilter => anyhow::bail!(
+                "a stream filter's answers depend on all that was said before; measure it with \
+                 traffic: `tidegate plugin list` shows what its calls cost"
+            ),
+        };
+        let mut baseline = Subject::built_in(name)?;
+        let mut costs = Vec::new();
+        for case in &cases.cases {
+            subject
+                .run(case)
+                .with_context(|| format!("{}:{}", cases.file, case.line))?;
+            let plain = Case {
+                config: config.to_owned(),
+                ..case.clone()
+            };
+            costs.push(cost(&mut subject, case, &mut baseline, &plain)?);
+        }
+        match output {
+            Output::Json => print_json(&costs)?,
+            Output::Table => print_text(&costs_table(name, &costs))?,
+        }
+        Ok(())
+    }
+}
+
+fn cost(
+    subject: &mut Subject,
+    case: &Case,
+    baseline: &mut Subject,
+    plain: &Case,
+) -> anyhow::Result<Cost> {
+    let (mut own, mut others) = (Vec::new(), Vec::new());
+    for row in 0..=ROWS {
+        let timed = (subject.time(case, ROW)?, baseline.time(plain, ROW)?);
+        if row > 0 {
+            own.extend(timed.0);
+            others.extend(timed.1);
+        }
+    }
+    own.sort_unstable();
+    others.sort_unstable();
+    let at = |times: &[Duration], percent: usize| {
+        let time = times.get(times.len() * percent / 100);
+        time.map_or(0.0, Duration::as_secs_f64)
+    };
+    Ok(Cost {
+        name: case.name.clone(),
+        calls: own.len(),
+        p50_seconds: at(&own, 50),
+        p99_seconds: at(&own, 99),
+        baseline_p50_seconds: at(&others, 50),
+    })
+}
+
+fn costs_table(baseline: &str, costs: &[Cost]) -> String {
+    let ratio = format!("P50 / BUILT-IN {}", baseline.to_uppercase());
+    let mut table = Table::new(&["CASE", "CALLS", "P50 US", "P99 US", &ratio]);
+    let micros = |seconds: f64| format!("{:.2}", seconds * 1e6);
+    for cost in costs {
+        table.row([
+            cost.name.clone(),
+            cost.calls.to_string(),
+            micros(cost.p50_seconds),
+            micros(cost.p99_seconds),
+            format!("{:.2}", cost.p50_seconds / cost.baseline_p50_seconds),
+        ]);
+    }
+    table.text()
 }
 
 /// The component that `build` makes in a folder.

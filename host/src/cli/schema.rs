@@ -11,7 +11,7 @@ use tidegate_control::view::{
 use tidegate_observe::{directory::LearnedName, explain::Explanation, record::Line};
 
 use super::{
-    author::{Inspected, Report},
+    author::{Cost, Inspected, Report},
     config::Checked,
     version::Facts,
 };
@@ -40,6 +40,7 @@ fn outputs() -> Vec<(&'static str, Value)> {
             "plugin-list-bindings",
             of::<Vec<BindingView>>("tidegate plugin list --bindings"),
         ),
+        ("plugin-bench", of::<Vec<Cost>>("tidegate plugin bench")),
         ("plugin-inspect", of::<Inspected>("tidegate plugin inspect")),
         ("plugin-test", of::<Report>("tidegate plugin test")),
         ("fqdn-list", of::<Vec<LearnedName>>("tidegate fqdn list")),

@@ -77,7 +77,7 @@ fn commands(shop: &Shop) -> Result<()> {
     let of = ["--protocol", "stream", "--verdict", "dropped"];
     let refused = node.record(&of, |record| record["l7"]["command"] == "SET")?;
     ensure!(refused["l7"]["targets"] == json!(["orders:1"]), "{refused}");
-    let of = ["--protocol", "stream", "--verdict", "forwarded"];
+    let of = ["--protocol", "redis", "--verdict", "forwarded"];
     let passed = node.record(&of, |record| record["l7"]["command"] == "INCR")?;
     let rules = json!(["shop/redis ingress[0].toPorts[0].rules.l7[1]"]);
     ensure!(passed["rules"] == rules, "{passed}");
