@@ -19,7 +19,9 @@ use tidegate_control::{
     store::Store,
     view::{ProblemView, ProxyView, View},
 };
-use tidegate_datapath::{DatapathError, Survey, bridges, firewall_notes, pinned_otherwise};
+use tidegate_datapath::{
+    DatapathError, Survey, bridges, firewall_notes, pinned_generation, pinned_otherwise,
+};
 use tidegate_plugin_host::{Catalog, PluginStore, Runtime, StoreOptions};
 use tidegate_policy::{NumbersInUse, compiled::Compiled};
 use tidegate_sources::folder::{Origins, QUIET, Scanner, Watched};
@@ -160,6 +162,8 @@ const OTHERS: Duration = Duration::from_secs(30);
 struct Nowhere {
     catalog: Arc<Mutex<Catalog>>,
     outside: Vec<String>,
+    /// What the kernel enforces now.
+    generation: u32,
 }
 
 impl Nowhere {
@@ -168,6 +172,8 @@ impl Nowhere {
         Ok(Self {
             catalog: Arc::new(Mutex::new(Catalog::empty(runtime))),
             outside: config.node.outside_devices.clone(),
+            // Who may not look is told so where limits are compared.
+            generation: pinned_generation(&config.node.bpffs).unwrap_or(0),
         })
     }
 
@@ -217,7 +223,7 @@ impl Kernel for Nowhere {
     }
 
     fn generation(&self) -> u32 {
-        0
+        self.generation
     }
 
     fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {
