@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tidegate_tests::harness::{
-    Curl, Running, eventually, server,
+    Curl, Place, Running, eventually, server,
     tls::{self, Certificate},
 };
 
@@ -24,8 +24,10 @@ const MISSING: u16 = 9445;
 const STRANGE: u16 = 9446;
 /// Both, and nobody reads what is inside.
 const OPAQUE: u16 = 9447;
-/// Clients have to show a certificate; the server speaks HTTP/1.1 only.
+/// Clients have to show a certificate, and so does the proxy.
 const MUTUAL: u16 = 9448;
+/// The server has never heard of ALPN.
+const OLD: u16 = 9449;
 
 const INGRESS: &str = r#"
   ingress:
@@ -56,11 +58,31 @@ const INGRESS: &str = r#"
       terminatingTLS: {secret: {name: web}, trustedCA: clients.crt}
       originatingTLS: {secret: {name: servers}, certificate: own.crt, privateKey: own.key}
       rules: {http: [{}]}
+    - ports: [{port: "9449", protocol: TCP}]
+      terminatingTLS: {secret: {name: web}}
+      originatingTLS: {secret: {name: servers}}
+      rules: {http: [{}]}
   - fromEndpoints: [{matchLabels: {app: stranger}}]
+  - fromEntities: [host]
 "#;
 
 /// Strangers meet the policy of their own end.
 const EGRESS: &str = r#"
+  egress:
+  - toPorts:
+    - ports: [{port: "9443", protocol: TCP}]
+      terminatingTLS: {secret: {namespace: shop, name: web}}
+      originatingTLS: {secret: {namespace: shop, name: servers}}
+      rules: {http: [{path: "/open"}]}
+"#;
+
+/// So does a service of the node.
+const REPORTER: &str = r#"
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: reporter, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: reporter}}
   egress:
   - toPorts:
     - ports: [{port: "9443", protocol: TCP}]
@@ -76,6 +98,8 @@ const NEW: &str = "ssl_protocols TLSv1.2 TLSv1.3;";
 struct Ended {
     shop: Shop,
     authority: Certificate,
+    /// A service of the node.
+    reporter: Place,
     _servers: Vec<Running>,
 }
 
@@ -96,7 +120,22 @@ fn what_is_inside_tls_is_decided() -> Result<()> {
         authority.certificate.display()
     );
     let backend = &shop.backend;
+    let [certificate, key] = [&own.certificate, &own.key].map(|file| file.display().to_string());
+    let accept = OLD.to_string();
+    let old = [
+        "s_server",
+        "-4",
+        "-quiet",
+        "-www",
+        "-accept",
+        &accept,
+        "-cert",
+        &certificate,
+        "-key",
+        &key,
+    ];
     let servers = vec![
+        backend.spawn("s_server", "openssl", &old)?,
         server::nginx(backend, ENDED, &dir)?,
         tls::nginx_with(backend, BOTH, &dir, (&own, NEW))?,
         tls::nginx_with(&shop.other, BOTH, &dir, (&own, NEW))?,
@@ -136,10 +175,14 @@ fn what_is_inside_tls_is_decided() -> Result<()> {
     )?;
     node.write("policies/in.yaml", policy("ended", "backend", INGRESS))?;
     node.write("policies/out.yaml", policy("out", "stranger", EGRESS))?;
+    let reporter = node.place().group("reporter")?;
+    node.host_service("reporter", &reporter, &[("app", "reporter")])?;
+    node.write("policies/reporter.yaml", REPORTER)?;
     shop.world.node.start()?;
     let ended = Ended {
         shop,
         authority,
+        reporter,
         _servers: servers,
     };
     while_everything_runs(&ended)?;
@@ -260,6 +303,9 @@ fn both_ends_speak_what_both_can(ended: &Ended) -> Result<()> {
         let refused = ended.ask("api.example", BOTH, "/", arguments);
         refused.method("DELETE").expect(frontend, 403)?;
     }
+    let old = ended.ask("api.example", OLD, "/", &["--http2", "-4"]);
+    let old = old.expect(frontend, 200)?;
+    ensure!(old.headers.starts_with("HTTP/1.0 200"), "{old:?}");
     // A client that shows who it is, to a server that asks us.
     let own = ended.shop.world.dir().join("own");
     let [certificate, key] =
@@ -329,6 +375,9 @@ fn the_clients_own_policy_reads_it_too(ended: &Ended) -> Result<()> {
     let answer = to("/open").expect(stranger, 200)?;
     ensure!(answer.body.starts_with("www.example"), "{answer:?}");
     to("/closed").expect(stranger, 403)?;
+    let of_node = |path: &str| ended.ask("api.example", BOTH, path, &[]);
+    of_node("/open").expect(&ended.reporter, 200)?;
+    of_node("/closed").expect(&ended.reporter, 403)?;
     let told = ended.record("dropped", |record| {
         record["l7"]["url"] == format!("https://www.example:{BOTH}/closed")
     })?;

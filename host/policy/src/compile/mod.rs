@@ -8,6 +8,7 @@ mod claims;
 mod clause;
 mod decide;
 mod denied;
+mod gathered;
 mod rows;
 mod server_names;
 mod services;
