@@ -87,7 +87,7 @@ pub use self::{
     publish::{PublishReport, TableChange},
     reader::Reader,
     status::{DatapathStatus, ProgramStatus},
-    tables::{TableGauge, TableLimits, pinned_generation, pinned_otherwise},
+    tables::{TableGauge, TableLimits, pinned_otherwise},
 };
 
 /// What an audit came to.

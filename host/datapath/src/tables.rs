@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, io, os::fd::AsFd as _, path::Path};
 
 use serde::Serialize;
-use tidegate_bpf::{
-    map::{Map, MapInfo},
-    pin,
-};
+use tidegate_bpf::{map::MapInfo, pin};
 use tidegate_ebpf_shared::{
     addr::{Addr, AddrPrefix},
     bridge::BridgePort,
@@ -146,21 +143,6 @@ pub fn pinned_otherwise(bpffs: &Path, limits: &TableLimits) -> io::Result<Vec<Da
         }
     }
     Ok(differing.into_values().collect())
-}
-
-/// The generation that the tables pinned below `bpffs` hold; 0 if there are none.
-///
-/// # Errors
-///
-/// If they may not be looked at.
-pub fn pinned_generation(bpffs: &Path) -> io::Result<u32> {
-    let map = match pin::open(&Pins::below(bpffs).maps.join(map::GENERATION)) {
-        Ok(map) => map,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    let map = Map::<u32, u32>::new(map).map_err(|_| io::Error::other("another layout"))?;
-    Ok(map.get(&0)?.unwrap_or(0))
 }
 
 /// How many generations a table has room for at once. A changed endpoint gets complete new
