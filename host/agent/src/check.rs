@@ -19,9 +19,7 @@ use tidegate_control::{
     store::Store,
     view::{ProblemView, ProxyView, View},
 };
-use tidegate_datapath::{
-    DatapathError, Survey, bridges, firewall_notes, pinned_generation, pinned_otherwise,
-};
+use tidegate_datapath::{DatapathError, Survey, bridges, firewall_notes, pinned_otherwise};
 use tidegate_plugin_host::{Catalog, PluginStore, Runtime, StoreOptions};
 use tidegate_policy::{NumbersInUse, compiled::Compiled};
 use tidegate_sources::folder::{Origins, QUIET, Scanner, Watched};
@@ -94,6 +92,7 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
     proxy.stats.bindings = nowhere.catalog().bindings();
     control.apply(Event::Proxy(proxy));
     control.settle();
+    control.tell();
     let mut view = View::clone(&control.view().borrow());
     match pinned_otherwise(&config.node.bpffs, &table_limits(config)) {
         Ok(refusals) => view.problems.extend(
@@ -162,8 +161,6 @@ const OTHERS: Duration = Duration::from_secs(30);
 struct Nowhere {
     catalog: Arc<Mutex<Catalog>>,
     outside: Vec<String>,
-    /// What the kernel enforces now.
-    generation: u32,
 }
 
 impl Nowhere {
@@ -172,8 +169,6 @@ impl Nowhere {
         Ok(Self {
             catalog: Arc::new(Mutex::new(Catalog::empty(runtime))),
             outside: config.node.outside_devices.clone(),
-            // Who may not look is told so where limits are compared.
-            generation: pinned_generation(&config.node.bpffs).unwrap_or(0),
         })
     }
 
@@ -223,7 +218,7 @@ impl Kernel for Nowhere {
     }
 
     fn generation(&self) -> u32 {
-        self.generation
+        0
     }
 
     fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {

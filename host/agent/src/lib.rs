@@ -323,6 +323,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
         if let Some(publication) = control.settle() {
             publishing.spawn(publication.run(node.clone()));
         }
+        control.tell();
         plugins.keep(control.artifacts());
     };
 

@@ -10,6 +10,7 @@
 pub mod bindings;
 pub mod documents;
 pub mod event;
+pub mod identities;
 mod misplaced;
 pub mod plugins;
 pub mod problems;

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 /// Keys kept per kind beyond those in use; more are forgotten, oldest first.
 const REMEMBERED: usize = 16_384;
+/// One look at all numbers for each of this part of them that was given: what is out of use is
+/// known as that much later at most.
+const LOOK_EACH: usize = 16;
 
 /// All numbers ever given. Kept in the state folder; the same key gets the same
 /// number for as long as it is remembered, and a forgotten number is the last to
@@ -30,9 +33,42 @@ pub struct Ids {
     pub(crate) endpoints: Interner,
     /// Compilations so far.
     clock: u64,
-    /// Was a number given or forgotten since [`Ids::saved`]?
+    /// Is it kept at all, so that steps are enough from now on?
     #[serde(skip)]
-    unsaved: bool,
+    is_kept: bool,
+    /// Since [`Ids::saved`].
+    #[serde(skip)]
+    steps: Vec<Step>,
+}
+
+/// A number was given to a key, or the key was forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    kind: Kind,
+    key: String,
+    /// `None`: it was forgotten.
+    number: Option<u32>,
+}
+
+/// What is numbered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Kind {
+    Identities,
+    Local,
+    Rules,
+    L7,
+    Services,
+    Endpoints,
+}
+
+/// What is to be written so that nothing of a numbering is lost.
+#[derive(Debug)]
+pub enum Unsaved<'i> {
+    /// All of it: nothing is kept yet.
+    All,
+    /// What was given and forgotten since.
+    Steps(&'i [Step]),
 }
 
 /// First and last number of an interner.
@@ -54,35 +90,80 @@ impl Default for Ids {
             services: Interner::new(ANY_NUMBER),
             endpoints: Interner::new(ANY_NUMBER),
             clock: 0,
-            // That there is a numbering is worth keeping, too.
-            unsaved: true,
+            is_kept: false,
+            steps: Vec::new(),
         }
     }
 }
 
 impl Ids {
+    /// Gives these label sets numbers of this node's own choice.
+    ///
+    /// # Errors
+    ///
+    /// If there is none left.
+    pub fn number(&mut self, sets: &BTreeSet<String>) -> Result<(), NoNumber> {
+        for set in sets {
+            self.identities.get(set)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a label set this number, which somebody else has chosen.
+    ///
+    /// # Errors
+    ///
+    /// If another label set has it on this node, or it is no number of label sets.
+    pub fn assign(&mut self, set: &str, number: u32) -> Result<(), NoNumber> {
+        self.identities.assign(set, number)
+    }
+
+    /// Has this label set a number?
+    pub(crate) fn knows(&self, set: &str) -> bool {
+        self.identities.numbers.contains_key(set)
+    }
+
     /// Ends a compilation: what is held now was in use until now, and what has been out of
     /// use the longest is forgotten.
     pub(crate) fn end(&mut self) {
         self.clock += 1;
         let clock = self.clock;
-        let mut changed = false;
-        for interner in self.all() {
-            interner.settle(clock);
-            changed |= std::mem::take(&mut interner.changed);
+        let mut steps = Vec::new();
+        for (kind, interner) in self.all() {
+            interner.settle_if_due(clock);
+            let news = std::mem::take(&mut interner.news).into_iter();
+            steps.extend(news.map(|(key, number)| Step { kind, key, number }));
         }
-        self.unsaved |= changed;
+        self.steps.append(&mut steps);
     }
 
-    /// Is there something to be kept that [`Ids::saved`] does not know of? Numbers must be
+    /// What is to be kept that [`Ids::saved`] does not know of, if anything. Numbers must be
     /// kept before anything that uses them is published.
-    pub fn is_unsaved(&self) -> bool {
-        self.unsaved
+    pub fn unsaved(&self) -> Option<Unsaved<'_>> {
+        match (self.is_kept, &*self.steps) {
+            (false, _) => Some(Unsaved::All),
+            (true, []) => None,
+            (true, steps) => Some(Unsaved::Steps(steps)),
+        }
     }
 
     /// Everything is kept.
     pub fn saved(&mut self) {
-        self.unsaved = false;
+        self.is_kept = true;
+        self.steps.clear();
+    }
+
+    /// What is kept may be damaged: all of it is to be written again.
+    pub fn not_saved(&mut self) {
+        self.is_kept = false;
+    }
+
+    /// Takes in a step that was kept.
+    pub fn replay(&mut self, step: Step) {
+        let mut all = self.all().into_iter();
+        if let Some((_, interner)) = all.find(|(kind, _)| *kind == step.kind) {
+            interner.replay(step.key, step.number);
+        }
     }
 
     /// Gives no number again that somebody goes by and this does not know: it was lost, or
@@ -96,14 +177,14 @@ impl Ids {
         self.endpoints.pass(seen.endpoints);
     }
 
-    fn all(&mut self) -> [&mut Interner; 6] {
+    fn all(&mut self) -> [(Kind, &mut Interner); 6] {
         [
-            &mut self.identities,
-            &mut self.local,
-            &mut self.rules,
-            &mut self.l7,
-            &mut self.services,
-            &mut self.endpoints,
+            (Kind::Identities, &mut self.identities),
+            (Kind::Local, &mut self.local),
+            (Kind::Rules, &mut self.rules),
+            (Kind::L7, &mut self.l7),
+            (Kind::Services, &mut self.services),
+            (Kind::Endpoints, &mut self.endpoints),
         ]
     }
 }
@@ -193,9 +274,12 @@ pub(crate) struct Interner {
     /// Has the last number of the range been given once?
     wrapped: bool,
     numbers: BTreeMap<String, Given>,
-    /// Was a number given or forgotten since this was last asked?
+    /// Keys that were given a number or forgotten since this was last asked.
     #[serde(skip)]
-    changed: bool,
+    news: Vec<(String, Option<u32>)>,
+    /// Numbers given since it was last looked who holds them.
+    #[serde(skip)]
+    given: usize,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -215,10 +299,19 @@ impl Clone for Given {
     }
 }
 
-/// Every number of a range is in use.
+/// Something has no number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("all numbers from {0} to {1} are in use")]
-pub(crate) struct Exhausted(u32, u32);
+pub enum NoNumber {
+    /// Every number of a range is in use.
+    #[error("all numbers from {0} to {1} are in use")]
+    Exhausted(u32, u32),
+    /// Numbers of label sets are given before anything is compiled.
+    #[error("a label set was given no number")]
+    NotGiven,
+    /// Another label set has it.
+    #[error("the number {0} is another label set's")]
+    Taken(u32),
+}
 
 impl Interner {
     fn new(range: Range) -> Self {
@@ -227,12 +320,13 @@ impl Interner {
             next: range.0,
             wrapped: false,
             numbers: BTreeMap::new(),
-            changed: false,
+            news: Vec::new(),
+            given: 0,
         }
     }
 
     /// The number of a key, a new one if it has none.
-    pub(crate) fn get(&mut self, key: &str) -> Result<Number, Exhausted> {
+    pub(crate) fn get(&mut self, key: &str) -> Result<Number, NoNumber> {
         if let Some(given) = self.numbers.get(key) {
             return Ok(given.number.clone());
         }
@@ -242,19 +336,63 @@ impl Interner {
             seen: 0,
         };
         self.numbers.insert(key.to_owned(), given);
-        self.changed = true;
+        self.news.push((key.to_owned(), Some(number.get())));
+        self.given += 1;
         Ok(number)
+    }
+
+    /// The number that a key was given.
+    pub(crate) fn given(&self, key: &str) -> Result<Number, NoNumber> {
+        let given = self.numbers.get(key).ok_or(NoNumber::NotGiven)?;
+        Ok(given.number.clone())
+    }
+
+    fn assign(&mut self, key: &str, number: u32) -> Result<(), NoNumber> {
+        let (first, last) = self.range;
+        if !(first..=last).contains(&number) {
+            return Err(NoNumber::Exhausted(first, last));
+        }
+        let mut all = self.numbers.iter();
+        let taken = all.find(|(_, given)| given.number.get() == number);
+        match taken.map(|(known, given)| (known.clone(), given.number.is_held())) {
+            Some((known, _)) if known == key => return Ok(()),
+            Some((_, true)) => return Err(NoNumber::Taken(number)),
+            // Nobody here uses it any more.
+            Some((known, false)) => {
+                self.numbers.remove(&known);
+                self.news.push((known, None));
+            }
+            None => {}
+        }
+        self.replay(key.to_owned(), Some(number));
+        self.news.push((key.to_owned(), Some(number)));
+        self.given += 1;
+        Ok(())
+    }
+
+    /// As it was given, or forgotten.
+    fn replay(&mut self, key: String, number: Option<u32>) {
+        let Some(number) = number else {
+            self.numbers.remove(&key);
+            return;
+        };
+        let given = Given {
+            number: number.into(),
+            seen: 0,
+        };
+        self.numbers.insert(key, given);
+        self.went_past(number);
     }
 
     /// The next number nobody has. Numbers go round: one that was given up comes
     /// back only after all others.
-    fn free(&mut self) -> Result<u32, Exhausted> {
+    fn free(&mut self) -> Result<u32, NoNumber> {
         let (first, last) = self.range;
         let size = u64::from(last - first) + 1;
         if self.numbers.len() as u64 >= size {
             self.evict(1);
             if self.numbers.len() as u64 >= size {
-                return Err(Exhausted(first, last));
+                return Err(NoNumber::Exhausted(first, last));
             }
         }
         // In the first round every number ahead is free.
@@ -266,12 +404,18 @@ impl Interner {
         };
         loop {
             let number = self.next;
-            self.wrapped |= number == last;
-            self.next = if number == last { first } else { number + 1 };
+            self.went_past(number);
             if !taken.contains(&number) {
                 return Ok(number);
             }
         }
+    }
+
+    /// Numbers go on behind this one, and begin again behind the last.
+    fn went_past(&mut self, number: u32) {
+        let (first, last) = self.range;
+        self.wrapped |= number == last;
+        self.next = if number == last { first } else { number + 1 };
     }
 
     /// Goes on after a number. Once they have gone round there is no after.
@@ -287,7 +431,16 @@ impl Interner {
         }
     }
 
+    /// Looks who holds numbers, once so many were given that a look at all of them costs no
+    /// more than they did: a number costs what it costs, however many there are.
+    fn settle_if_due(&mut self, clock: u64) {
+        if self.given > self.numbers.len() / LOOK_EACH {
+            self.settle(clock);
+        }
+    }
+
     fn settle(&mut self, clock: u64) {
+        self.given = 0;
         let mut unused = 0usize;
         for given in self.numbers.values_mut() {
             if given.number.is_held() {
@@ -312,7 +465,7 @@ impl Interner {
         unused.sort();
         for (_, key) in unused.into_iter().take(count) {
             self.numbers.remove(&key);
-            self.changed = true;
+            self.news.push((key, None));
         }
     }
 }
@@ -346,14 +499,56 @@ mod tests {
         let mut ids = Ids::default();
         let held = ids.rules.get("a").unwrap();
         ids.end();
-        assert!(ids.is_unsaved());
+        assert!(matches!(ids.unsaved(), Some(Unsaved::All)));
         ids.saved();
         assert_eq!(ids.rules.get("a").unwrap(), held);
         ids.end();
-        assert!(!ids.is_unsaved(), "a known key is nothing new");
+        assert!(ids.unsaved().is_none(), "a known key is nothing new");
         number(&mut ids.services, "a");
         ids.end();
-        assert!(ids.is_unsaved());
+        let Some(Unsaved::Steps([step])) = ids.unsaved() else {
+            panic!("{:?}", ids.unsaved());
+        };
+        assert_eq!((&*step.key, step.number), ("a", Some(1)));
+        // What may be damaged is written as a whole.
+        ids.not_saved();
+        assert!(matches!(ids.unsaved(), Some(Unsaved::All)));
+    }
+
+    proptest::proptest! {
+        /// Whoever kept a numbering once and then its steps has the numbering.
+        #[test]
+        fn steps_lead_to_the_same_numbering(
+            asked in proptest::collection::vec((0..6_usize, 0..40_u8, proptest::bool::ANY), 0..200),
+        ) {
+            let mut ids = Ids::default();
+            for (_, interner) in ids.all() {
+                // So few that numbers go round, and keys are forgotten.
+                interner.range = (interner.range.0, interner.range.0 + 6);
+            }
+            let text = serde_json::to_string(&ids).unwrap();
+            let mut kept: Ids = serde_json::from_str(&text).unwrap();
+            ids.saved();
+            let mut held = Vec::new();
+            for (kind, key, holds) in asked {
+                let (_, interner) = ids.all().into_iter().nth(kind).unwrap();
+                let number = interner.get(&key.to_string());
+                held.extend(number.ok().filter(|_| holds && kind < 3));
+                ids.end();
+                if let Some(Unsaved::Steps(steps)) = ids.unsaved() {
+                    steps.iter().cloned().for_each(|step| kept.replay(step));
+                    ids.saved();
+                }
+                for ((_, is), (_, was)) in kept.all().into_iter().zip(ids.all()) {
+                    let numbers = |of: &Interner| -> Vec<(String, u32)> {
+                        let all = of.numbers.iter();
+                        all.map(|(key, given)| (key.clone(), given.number.get())).collect()
+                    };
+                    proptest::prop_assert_eq!(numbers(is), numbers(was));
+                    proptest::prop_assert_eq!((is.next, is.wrapped), (was.next, was.wrapped));
+                }
+            }
+        }
     }
 
     #[test]
@@ -380,6 +575,29 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_others_chose_is_nobody_elses() {
+        let mut ids = Ids::default();
+        ids.assign("a", 300).unwrap();
+        assert_eq!(number(&mut ids.identities, "a"), 300);
+        assert_eq!(
+            number(&mut ids.identities, "b"),
+            301,
+            "own ones go on behind it"
+        );
+        let held = ids.identities.given("a").unwrap();
+        assert_eq!(ids.assign("c", 300), Err(NoNumber::Taken(300)));
+        assert_eq!(ids.assign("a", 300), Ok(()));
+        drop(held);
+        // Whoever gives numbers has given it anew.
+        ids.assign("c", 300).unwrap();
+        assert_eq!(
+            ids.identities.given("a").map(|a| a.get()),
+            Err(NoNumber::NotGiven)
+        );
+        assert!(ids.assign("d", 7).is_err(), "reserved");
+    }
+
+    #[test]
     fn a_full_range_reuses_the_longest_unseen() {
         let mut interner = Interner::new((1, 3));
         for (clock, key) in ["a", "b", "c"].into_iter().enumerate() {
@@ -389,7 +607,7 @@ mod tests {
         let held = ["c", "d", "e"].map(|key| interner.get(key).unwrap());
         let numbers = held.each_ref().map(Number::get);
         assert_eq!(numbers, [3, 1, 2], "a was unseen the longest");
-        assert_eq!(interner.get("f"), Err(Exhausted(1, 3)));
+        assert_eq!(interner.get("f"), Err(NoNumber::Exhausted(1, 3)));
         // A copy does not count who holds numbers of the original.
         assert_eq!(interner.clone().get("f").map(|f| f.get()), Ok(1));
     }

@@ -38,7 +38,7 @@ mod yaml;
 pub use self::{
     compile::{Compiler, compile},
     fuzz::fuzz_parse,
-    ids::{Ids, NumbersInUse},
+    ids::{Ids, NoNumber, NumbersInUse, Step, Unsaved},
     input::{parse_file, read_file},
     lint::{Linter, lint},
     lookup::{AnyOf, lookup, lookup_any, rehearse_any},

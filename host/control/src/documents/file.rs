@@ -11,7 +11,7 @@ use tidegate_sources::{
     folder::{LABELS, folder_of},
 };
 
-use super::Choice;
+use super::{Choice, placed::Placed};
 
 /// A text and what it says.
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ pub(super) struct File {
     pub(super) at_odds: bool,
     /// Its newest version counts as if it were in force: what is at odds with it steps back.
     pub(super) firm: bool,
+    /// What of it was last put together with the others.
+    pub(super) placed: Option<Placed>,
 }
 
 impl Version {
@@ -91,6 +93,7 @@ impl File {
             together: Vec::new(),
             choice: Choice::Nothing,
             without_shadow: false,
+            placed: None,
             at_odds: false,
             firm: false,
         }

@@ -9,6 +9,7 @@
 //! come in, a choice comes out.
 
 mod file;
+mod placed;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,7 +17,9 @@ use std::{
     sync::Arc,
 };
 
-use tidegate_policy::{Document, Ids, Origin, Problem, Severity, Source, compiled::Compiled};
+use tidegate_policy::{
+    Document, Ids, Input, Origin, Problem, Severity, Source, compiled::Compiled,
+};
 use tidegate_sources::{
     Delta, News,
     folder::{FolderSource, Origins, Scan, TextId, folder_of},
@@ -46,6 +49,9 @@ pub struct Documents {
     past_is_lost: bool,
     /// Sources that have spoken.
     heard: BTreeSet<Source>,
+    /// The documents in use, as of the last time they were put together: what is in force, what
+    /// changed, newcomers.
+    together: Input,
 }
 
 /// On a node that remembers nothing, so many files at odds with others are asked which others.
@@ -170,7 +176,10 @@ impl Documents {
         }
         let mut gone = Vec::new();
         for removed in delta.removed.iter().map(origin) {
-            let file = self.files.remove(&removed);
+            let mut file = self.files.remove(&removed);
+            if let Some(file) = &mut file {
+                file.leave(&removed, &mut self.together);
+            }
             let said = file.and_then(|file| file.newest.or(file.good));
             let now = said.and_then(|said| changed.get(&*said.text));
             gone.push((removed, now.map(|name| origin(name))));
@@ -297,7 +306,7 @@ impl Documents {
         &mut self,
         may_drop: bool,
         refuse: impl Fn(&Document) -> Option<Problem>,
-        mut compile: impl FnMut(Vec<Document>) -> Result<Compiled, Vec<Problem>>,
+        mut compile: impl FnMut(&Input) -> Result<Compiled, Vec<Problem>>,
     ) -> Result<Compiled, Vec<Problem>> {
         self.begin(&refuse);
         let settled = self.settle_in_order(may_drop, &mut compile);
@@ -373,10 +382,10 @@ impl Documents {
     fn settle_in_order(
         &mut self,
         may_drop: bool,
-        compile: &mut impl FnMut(Vec<Document>) -> Result<Compiled, Vec<Problem>>,
+        compile: &mut impl FnMut(&Input) -> Result<Compiled, Vec<Problem>>,
     ) -> Result<Compiled, Vec<Problem>> {
         loop {
-            let problems = match compile(self.in_use().cloned().collect()) {
+            let problems = match compile(self.put_together()) {
                 Ok(compiled) => return Ok(compiled),
                 Err(problems) => problems,
             };
@@ -386,7 +395,7 @@ impl Documents {
             let changed = self.changed();
             if !changed.is_empty() {
                 self.set_back(&changed);
-                if compile(self.in_use().cloned().collect()).is_ok() {
+                if compile(self.put_together()).is_ok() {
                     self.admit(&changed, compile);
                 }
                 continue;
@@ -395,6 +404,30 @@ impl Documents {
                 return Err(problems);
             }
         }
+    }
+
+    /// The documents in use, brought up to date file by file.
+    fn put_together(&mut self) -> &Input {
+        for (origin, file) in &mut self.files {
+            file.take_place(origin, &mut self.together);
+        }
+        &self.together
+    }
+
+    /// The documents in use, as they were put together last. A copy costs nothing.
+    pub fn together(&self) -> &Input {
+        &self.together
+    }
+
+    /// Does a document of these files, in any version, fulfil this?
+    pub fn some_of(&self, delta: &Delta, is: impl Fn(&Document) -> bool) -> bool {
+        let names = delta.changed.keys();
+        let files = names.filter_map(|name| {
+            let origin = Origin::new(delta.source.clone(), name);
+            self.files.get(&origin)
+        });
+        let mut versions = files.flat_map(|file| file.newest.iter().chain(&file.good));
+        versions.any(|version| version.documents.iter().any(&is))
     }
 
     /// Leaves documents in shadow out where they stand in the way of what is enforced, also
@@ -423,7 +456,7 @@ impl Documents {
     fn admit(
         &mut self,
         names: &[Origin],
-        compile: &mut impl FnMut(Vec<Document>) -> Result<Compiled, Vec<Problem>>,
+        compile: &mut impl FnMut(&Input) -> Result<Compiled, Vec<Problem>>,
     ) {
         for name in names {
             if let Some(file) = self.files.get_mut(name) {
@@ -431,7 +464,7 @@ impl Documents {
                 file.choice = Choice::Newest;
             }
         }
-        let Err(problems) = compile(self.in_use().cloned().collect()) else {
+        let Err(problems) = compile(self.put_together()) else {
             return;
         };
         self.set_back(names);

@@ -26,6 +26,7 @@ use super::{
     bindings::{self, Bindings},
     documents::{Documents, Keep, Past},
     event::{Event, NodeDevices},
+    identities::{Allocator, Local},
     plugins::{Candidate, Plugins, Request, printable},
     problems::{NamedAt, Problems},
     publication::{ForProxy, InForce, Outcome, Publication},
@@ -59,6 +60,9 @@ pub struct Control<K> {
     kernel: K,
     store: Store,
     ids: Ids,
+    identities: Box<dyn Allocator>,
+    /// Why label sets have no number, if so.
+    unnumbered: Option<anyhow::Error>,
     compiler: Compiler,
     linter: Linter,
     /// For what is written and not in force.
@@ -93,6 +97,8 @@ pub struct Control<K> {
     kernel_status: KernelStatus,
     proxy: ProxyView,
     rows: Rows,
+    /// What was compiled last was looked at for mistakes.
+    is_looked_through: bool,
     /// Readers have not been told of what changed.
     untold: bool,
     view: watch::Sender<Arc<View>>,
@@ -174,6 +180,8 @@ impl<K: Kernel> Control<K> {
         );
         Ok(Self {
             ids,
+            identities: Box::new(Local),
+            unnumbered: None,
             compiler: Compiler::default(),
             linter: Linter::default(),
             set_aside: Linter::default(),
@@ -200,11 +208,21 @@ impl<K: Kernel> Control<K> {
             kernel_status: KernelStatus::default(),
             proxy: ProxyView::default(),
             rows: Rows::default(),
+            is_looked_through: true,
             untold: true,
             view,
             started_s,
             kept: Kept::default(),
         })
+    }
+
+    /// Numbers of label sets are somebody else's to give.
+    #[must_use]
+    pub fn numbered_by(self, identities: impl Allocator + 'static) -> Self {
+        Self {
+            identities: Box::new(identities),
+            ..self
+        }
     }
 
     /// What readers see, always the newest.
@@ -375,7 +393,11 @@ impl<K: Kernel> Control<K> {
             self.keep(Keep::Forget(origin));
         }
         self.dirty = true;
-        let kafka = self.documents.candidates().any(Document::reads_kafka);
+        // Those of an earlier run are not among what changed.
+        let kafka = match &self.published {
+            Some(_) => self.documents.some_of(delta, Document::reads_kafka),
+            None => self.documents.candidates().any(Document::reads_kafka),
+        };
         let needed = kafka.then(|| self.plugins.need(KAFKA)).flatten();
         if needed.is_some() {
             tracing::info!(
@@ -390,13 +412,16 @@ impl<K: Kernel> Control<K> {
     /// Publishes until nothing is left to publish, for those who have nothing to do meanwhile.
     pub async fn publish_all(&mut self, sinks: impl Sinks + Clone) {
         while let Some(publication) = self.settle() {
+            self.tell();
             let outcome = publication.run(sinks.clone()).await;
             self.apply(Event::Published(outcome));
         }
+        self.tell();
     }
 
-    /// Tells the readers what changed. What is to be published, as one generation, comes
-    /// back; nothing else does until its outcome is here ([`Event::Published`]).
+    /// What is to be published, as one generation, comes back; nothing else does until its
+    /// outcome is here ([`Event::Published`]). When that is on its way, readers are told what
+    /// changed: [`Control::tell`].
     pub fn settle(&mut self) -> Option<Publication> {
         // A first generation without the plugins of the last run would refuse their traffic.
         let patient = self.first_wait.is_some_and(|until| Instant::now() < until);
@@ -420,10 +445,15 @@ impl<K: Kernel> Control<K> {
                 for_proxy: next.next.clone(),
             });
         }
+        next
+    }
+
+    /// Tells the readers what changed.
+    pub fn tell(&mut self) {
+        self.look_for_mistakes();
         if std::mem::take(&mut self.untold) {
             self.refresh();
         }
-        next
     }
 
     /// Compiled code that must not be lost: what is in force, what bindings may have to

@@ -10,7 +10,7 @@ use tidegate_contract::Snapshot;
 use tidegate_observe::directory::Directory;
 use tidegate_policy::{
     Document, Input, Mode, Origin, Problem, Severity,
-    compiled::{Compiled, EndpointId, Location},
+    compiled::{Compiled, CompiledEndpoint, EndpointId, Location},
     shared::changes,
 };
 use tidegate_sources::folder::folder_of;
@@ -26,7 +26,11 @@ use crate::{
 impl<K: Kernel> Control<K> {
     /// The next generation, if there is something new that can be published.
     pub(super) fn next_generation(&mut self) -> anyhow::Result<Option<Publication>> {
-        let Some(compiled) = self.compile() else {
+        let compiled = self.compile();
+        if let Some(why) = self.unnumbered.take() {
+            return Err(why.context("get numbers for new label sets"));
+        }
+        let Some(compiled) = compiled else {
             return Ok(None);
         };
         let (plugins, mut artifacts) = self.plugin_set();
@@ -49,10 +53,7 @@ impl<K: Kernel> Control<K> {
             self.kept.doubtful = Some(doubtful);
         }
         // Before anything that uses the numbers is published.
-        if self.ids.is_unsaved() {
-            self.store.save_ids(&self.ids)?;
-            self.ids.saved();
-        }
+        self.store.save_ids(&mut self.ids)?;
 
         let before = self.published.as_ref();
         let generation = 1 + self
@@ -111,6 +112,10 @@ impl<K: Kernel> Control<K> {
         }
         let mut closed = self.documents.unknown(false).into_iter().any(is_policy);
         let mut settled = self.settle_documents(closed);
+        if self.unnumbered.is_some() {
+            // What stepped back did so for want of numbers: that says nothing of documents.
+            return None;
+        }
         let contested = self.documents.contested(true);
         if of_others && settled.is_ok() && !contested.is_empty() {
             let contested = joined(contested);
@@ -129,11 +134,11 @@ impl<K: Kernel> Control<K> {
         self.problems.unknown(message, now);
         match settled {
             Ok(compiled) => {
-                let warnings = self.warnings();
-                self.problems.documents(&self.documents, &warnings, now);
+                self.is_looked_through = false;
                 Some(compiled)
             }
             Err(mut problems) => {
+                self.is_looked_through = true;
                 problems.extend(self.warnings());
                 self.problems.documents(&self.documents, &problems, now);
                 let origins: BTreeSet<&Origin> =
@@ -156,22 +161,30 @@ impl<K: Kernel> Control<K> {
              effect; mend these or bring their files back, delete files to remove what they said, \
              or begin anew after `tidegate cleanup`"
         );
+        self.is_looked_through = true;
         let warnings = self.warnings();
         self.problems.documents(&self.documents, &warnings, now);
         self.problems.unknown(Some(message), now);
         None
     }
 
+    /// Looks at what was compiled for what its authors may not have meant. Nobody waits for
+    /// that: it is done when what was compiled is on its way, or need not go.
+    pub(super) fn look_for_mistakes(&mut self) {
+        if !std::mem::replace(&mut self.is_looked_through, true) {
+            let warnings = self.warnings();
+            self.problems
+                .documents(&self.documents, &warnings, seconds_now());
+        }
+    }
+
     /// What is valid and probably not meant: in what is in use, and in what is on disk and would
     /// be, were it not for a mistake somewhere. One hides nothing of the others.
     fn warnings(&mut self) -> Vec<Problem> {
         let base = self.base(false);
-        let mut input = base.clone();
-        let in_use = self.documents.in_use();
-        in_use
-            .clone()
-            .for_each(|document| input.add(document.clone()));
+        let input = base.clone().of(self.documents.together());
         let mut warnings = self.linter.lint(&input);
+        let in_use = self.documents.in_use();
         let devices = &self.node_devices;
         warnings.extend(in_use.flat_map(|document| outside(document, devices)));
 
@@ -241,6 +254,7 @@ impl<K: Kernel> Control<K> {
     fn settle_documents(&mut self, closed: bool) -> Result<Compiled, Vec<Problem>> {
         let base = self.base(closed);
         let (compiler, ids) = (&mut self.compiler, &mut self.ids);
+        let (identities, unnumbered) = (&mut self.identities, &mut self.unnumbered);
         let kernel = &self.kernel;
         let devices = &self.node_devices;
         // What runs in the kernel is not taken away for lack of understanding.
@@ -249,10 +263,15 @@ impl<K: Kernel> Control<K> {
             may_drop,
             |document| misplaced(document, devices, &base.node_addresses),
             |documents| {
-                let mut input = base.clone();
-                documents
-                    .into_iter()
-                    .for_each(|document| input.add(document));
+                let input = base.clone().of(documents);
+                let sets = compiler.unnumbered(&input, ids);
+                if !sets.is_empty()
+                    && let Err(why) = identities.number(&sets, ids)
+                {
+                    let problem = of_no_file(format!("{why:#}"));
+                    *unnumbered = Some(why);
+                    return Err(vec![problem]);
+                }
                 // Numbers that a failed attempt was given are kept for whom they were given
                 // to, like those of documents that are gone.
                 let compiled = compiler.compile(&input, ids)?;
@@ -277,9 +296,16 @@ impl<K: Kernel> Control<K> {
     }
 
     fn keep_homes(&self, compiled: &Compiled) {
-        let before = self.published.as_ref();
-        let before = before.map(|published| homes(&published.compiled));
-        if before.is_some_and(|before| before.eq(homes(compiled))) {
+        let is_as_before = |before: &Published| {
+            let mut changed = changes(&before.compiled.endpoints, &compiled.endpoints);
+            changed.all(|change| {
+                let home = |endpoint: &Arc<CompiledEndpoint>| {
+                    (endpoint.name.clone(), endpoint.location.clone())
+                };
+                change.before.map(home) == change.now.map(home)
+            })
+        };
+        if self.published.as_ref().is_some_and(is_as_before) {
             return;
         }
         let homes = homes(compiled);

@@ -5,6 +5,7 @@
 //! Every write is a new file moved over the old one, so a crash leaves either.
 
 mod last_good;
+mod numbers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +17,7 @@ use std::{
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tidegate_policy::{
-    Ids, Origin,
+    Origin,
     compiled::{EndpointId, Location},
 };
 
@@ -47,36 +48,13 @@ impl Store {
         }
     }
 
-    /// The numbering so far; empty on first start. Damage is an error: starting over
-    /// would give old numbers, still in kernel tables, a new meaning.
-    fn ids(&self) -> anyhow::Result<Ids> {
-        let path = self.folder.join(IDS);
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
-                format!(
-                    "{} is damaged; run `tidegate cleanup` and remove the file to number anew",
-                    path.display()
-                )
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ids::default()),
-            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
-        }
-    }
-
-    /// Keeps the numbering. Must succeed before anything that uses it is published.
-    pub fn save_ids(&self, ids: &Ids) -> anyhow::Result<()> {
-        let path = self.folder.join(IDS);
-        let bytes = serde_json::to_vec(ids).context("encode the numbering")?;
-        replace(&path, &bytes).with_context(|| format!("write {}", path.display()))
-    }
-
     /// What the last run left.
     pub fn past(&self) -> anyhow::Result<Past> {
         Ok(Past {
             texts: self.last_good()?,
             origins: self.origins()?,
             // It is written before the first generation is in force.
-            lost: !self.folder.join(IDS).exists(),
+            lost: !self.has_ids(),
             doubtful: self.doubtful()?,
             ids: self.ids()?,
             plugins: self.plugins()?,
@@ -237,7 +215,6 @@ impl Store {
     }
 }
 
-const IDS: &str = "ids.json";
 const HOMES: &str = "homes.json";
 const NAMES: &str = "names.json";
 const PLUGINS: &str = "plugins.json";

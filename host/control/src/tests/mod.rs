@@ -1,6 +1,7 @@
 //! Control driven by made-up events, with sinks that only write down what they get.
 
 mod built_in;
+mod identities;
 mod in_force;
 mod newcomers;
 mod sources;

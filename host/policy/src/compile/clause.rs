@@ -8,7 +8,7 @@ use std::{
 use super::universe::Moves;
 use crate::{
     compiled::RuleInfo,
-    ids::{Exhausted, Interner, Number},
+    ids::{Interner, NoNumber, Number},
     l7::{FqdnSelector, HttpRule, KafkaRule},
     objects::{Meta, PluginBinding, Policy},
     origin::At,
@@ -39,7 +39,7 @@ impl<'i> Register<'i> {
     }
 
     /// The number of a rule.
-    pub(super) fn id(&mut self, at: &At) -> Result<RuleId, Exhausted> {
+    pub(super) fn id(&mut self, at: &At) -> Result<RuleId, NoNumber> {
         let meta = self.meta;
         let number = self.numbers.get(&format!("{} {}", meta.key(), at.rule()))?;
         let id = number.get();
@@ -212,7 +212,7 @@ impl FlatPolicy {
         numbers: &mut Interner,
         everybody: &Everybody,
         stamps: &mut Stamps,
-    ) -> Result<Self, Exhausted> {
+    ) -> Result<Self, NoNumber> {
         let mut register = Register::new(numbers, &policy.meta);
         let mut specs = Vec::new();
         for (index, spec) in policy.specs.iter().enumerate() {
@@ -324,7 +324,7 @@ impl FlatBinding {
         numbers: &mut Interner,
         everybody: &Everybody,
         stamps: &mut Stamps,
-    ) -> Result<Self, Exhausted> {
+    ) -> Result<Self, NoNumber> {
         let mut register = Register::new(numbers, &binding.meta);
         let rule = register.id(&binding.meta.at)?;
         let mut flat = Self {
@@ -369,7 +369,7 @@ fn flatten(
     policy: &Arc<Policy>,
     index: usize,
     register: &mut Register<'_>,
-) -> Result<Vec<Clause>, Exhausted> {
+) -> Result<Vec<Clause>, NoNumber> {
     let mut clauses = Vec::new();
     for (position, rule) in policy.specs[index].rules.iter().enumerate() {
         let clause = |id, at: &At, ports, (l7, tls)| Clause {
@@ -401,7 +401,7 @@ fn flatten(
     Ok(clauses)
 }
 
-fn flatten_l7(item: &PortRule, register: &mut Register<'_>) -> Result<Option<L7Clause>, Exhausted> {
+fn flatten_l7(item: &PortRule, register: &mut Register<'_>) -> Result<Option<L7Clause>, NoNumber> {
     Ok(match &item.l7 {
         None => None,
         Some(L7Rules::Http(rules)) => Some(L7Clause::Http(number(rules, register)?)),
@@ -420,7 +420,7 @@ fn flatten_l7(item: &PortRule, register: &mut Register<'_>) -> Result<Option<L7C
 fn flatten_tls(
     item: &PortRule,
     register: &mut Register<'_>,
-) -> Result<Option<TlsClause>, Exhausted> {
+) -> Result<Option<TlsClause>, NoNumber> {
     let Some(tls) = &item.tls else {
         return Ok(None);
     };
@@ -433,7 +433,7 @@ fn flatten_tls(
 fn number<T: Clone>(
     rules: &[(At, T)],
     register: &mut Register<'_>,
-) -> Result<Vec<(RuleId, T)>, Exhausted> {
+) -> Result<Vec<(RuleId, T)>, NoNumber> {
     let numbered = rules
         .iter()
         .map(|(at, rule)| Ok((register.id(at)?, rule.clone())));

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     compiled::{Decision, L7RuleSet, PluginUse, Rehearsed, Verdict},
     http_options::HttpOptions,
-    ids::{Exhausted, Interner, Number},
+    ids::{Interner, NoNumber, Number},
     l7::L7Protocol,
     problem::Problem,
     terms::{L7Id, RuleId},
@@ -35,7 +35,7 @@ impl<'i> RuleSets<'i> {
     }
 
     /// The number of a rule set, 0 for none: same content, same number.
-    fn number(&mut self, set: Option<L7RuleSet>) -> Result<L7Id, Exhausted> {
+    fn number(&mut self, set: Option<L7RuleSet>) -> Result<L7Id, NoNumber> {
         let Some(set) = set else {
             return Ok(0);
         };
@@ -78,12 +78,12 @@ pub(super) enum Refusal {
     /// in shadow.
     Conflict(Box<Problem>),
     /// No number is left for a rule set.
-    Exhausted(Exhausted),
+    NoNumber(NoNumber),
 }
 
-impl From<Exhausted> for Refusal {
-    fn from(error: Exhausted) -> Self {
-        Refusal::Exhausted(error)
+impl From<NoNumber> for Refusal {
+    fn from(error: NoNumber) -> Self {
+        Refusal::NoNumber(error)
     }
 }
 

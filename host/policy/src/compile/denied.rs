@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::clause::{Register, Texts};
 use crate::{
     follow::Delta,
-    ids::{Exhausted, Interner},
+    ids::{Interner, NoNumber},
     objects::DenyList,
     origin::ObjectKey,
     shared::{Map, set},
@@ -33,7 +33,7 @@ impl Denied {
         &mut self,
         news: &Delta<DenyList>,
         numbers: &mut Interner,
-    ) -> Result<(Texts, Texts), Exhausted> {
+    ) -> Result<(Texts, Texts), NoNumber> {
         let (mut gone, mut come) = (Texts::new(), Texts::new());
         for list in &news.gone {
             let key = list.meta.key();

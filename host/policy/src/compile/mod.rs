@@ -18,13 +18,16 @@ mod universe;
 
 pub(crate) use self::services::target_port;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use self::{claims::Claims, state::State};
+use self::{claims::Claims, state::State, universe::joined};
 use crate::{
     compiled::{Compiled, Decision, Verdict},
     follow::Delta,
-    ids::{Exhausted, Ids},
+    ids::{Ids, NoNumber},
     l7::L7Protocol,
     objects::{DenyList, Endpoint, Input, Mode, PluginBinding, Policy, Service},
     origin::ObjectKey,
@@ -46,9 +49,14 @@ const ALLOW_ALL: Decision = Decision {
     shadow: None,
 };
 
-/// Compiles everything from scratch: see [`Compiler::compile`].
+/// Compiles everything from scratch, with numbers of this node's own choice for label sets that
+/// have none: see [`Compiler::compile`].
 pub fn compile(input: &Input, ids: &mut Ids) -> Result<Compiled, Vec<Problem>> {
-    Compiler::default().compile(input, ids)
+    let mut compiler = Compiler::default();
+    let sets = compiler.unnumbered(input, ids);
+    ids.number(&sets)
+        .map_err(|error| vec![out_of_numbers(error)])?;
+    compiler.compile(input, ids)
 }
 
 /// Compiles one state of the documents after the other. What follows from objects that are
@@ -94,6 +102,13 @@ impl News {
 }
 
 impl Compiler {
+    /// Label sets that need a number before this is compiled, and have none.
+    pub fn unnumbered(&self, input: &Input, ids: &Ids) -> BTreeSet<String> {
+        let news = Delta::between(&self.before.endpoints, &input.endpoints);
+        let sets = news.come.iter().map(|endpoint| joined(&endpoint.labels));
+        sets.filter(|set| !ids.knows(set)).collect()
+    }
+
     /// Compiles everything. Errors name the document they belong to
     /// ([`Problem::document`]): without it, or with its last good version, the rest compiles.
     /// If something exists twice, that is all that is told.
@@ -139,7 +154,7 @@ impl Compiler {
     }
 }
 
-fn out_of_numbers(exhausted: Exhausted) -> Problem {
+fn out_of_numbers(exhausted: NoNumber) -> Problem {
     Problem {
         origin: None,
         document: None,

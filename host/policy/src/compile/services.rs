@@ -10,7 +10,7 @@ use super::universe::Universe;
 use crate::{
     compiled::{CompiledBackend, CompiledService, Frontend},
     follow::Delta,
-    ids::{Exhausted, Interner, Number},
+    ids::{Interner, NoNumber, Number},
     objects::{Endpoint, Service, ServicePort, TargetPort},
     shared::{Map, set},
     terms::{EndpointId, Location},
@@ -46,7 +46,7 @@ impl Services {
         endpoints: &Delta<Endpoint>,
         universe: &Universe,
         numbers: &mut Interner,
-    ) -> Result<(), Exhausted> {
+    ) -> Result<(), NoNumber> {
         let coming: BTreeMap<String, &Arc<Service>> = news
             .come
             .iter()
@@ -121,7 +121,7 @@ impl Services {
         service: &Arc<Service>,
         universe: &Universe,
         numbers: &mut Interner,
-    ) -> Result<(), Exhausted> {
+    ) -> Result<(), NoNumber> {
         let frontends = frontends(service, universe, &self.workloads, numbers)?;
         let before = self.made.remove(&name).map(|made| made.frontends);
         let frontends = self.replace(&before.unwrap_or_default(), frontends);
@@ -185,7 +185,7 @@ fn frontends(
     universe: &Universe,
     workloads: &HashMap<IpAddr, EndpointId>,
     numbers: &mut Interner,
-) -> Result<Vec<(Number, Frontend, Arc<CompiledService>)>, Exhausted> {
+) -> Result<Vec<(Number, Frontend, Arc<CompiledService>)>, NoNumber> {
     let selected = selected(service, universe);
     let name: Arc<str> = service.meta.full_name().into();
     let mut frontends = Vec::new();

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     compiled::{Compiled, CompiledEndpoint, L7RuleSet, PolicyRow, RuleInfo},
-    ids::{Exhausted, Ids, Interner},
+    ids::{Ids, Interner, NoNumber},
     objects::Mode,
     origin::ObjectKey,
     problem::Problem,
@@ -66,7 +66,7 @@ impl State {
         news: &News,
         footing: &Footing,
         ids: &mut Ids,
-    ) -> Result<(), Exhausted> {
+    ) -> Result<(), NoNumber> {
         let mut touched: BTreeSet<IdentityId> = BTreeSet::new();
         for policy in &news.policies.gone {
             let key = policy.meta.key();
@@ -182,7 +182,7 @@ impl State {
         footing: &Footing,
         l7: &mut Interner,
         problems: &mut Vec<Problem>,
-    ) -> Result<(), Exhausted> {
+    ) -> Result<(), NoNumber> {
         let mut contradicted = BTreeSet::new();
         for name in std::mem::take(&mut self.unsettled) {
             let Some(placed) = self.universe.endpoints.get(&name) else {

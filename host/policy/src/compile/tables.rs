@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     compiled::{Decision, DefaultDeny, L7RuleSet, PolicyRow, PortMatch, Verdict},
-    ids::{Exhausted, Interner, Number},
+    ids::{Interner, NoNumber, Number},
     l7::L7Protocol,
     objects::{Mode, PluginBinding},
     peer::{Peer, PeerKind, reserved},
@@ -86,7 +86,7 @@ impl Tables {
         node: &Node<'_>,
         numbers: &mut Interner,
         problems: &mut Vec<Problem>,
-    ) -> Result<Option<(Arc<Key>, Table)>, Exhausted> {
+    ) -> Result<Option<(Arc<Key>, Table)>, NoNumber> {
         let mut clauses = applying.specs.iter().flat_map(|spec| &spec.clauses);
         let key = Key {
             specs: applying.specs.iter().map(|spec| spec.stamp).collect(),
@@ -178,7 +178,7 @@ struct Made<'i> {
 type Entries = Rc<[(PortMatch, Decision)]>;
 
 impl<'m> Maker<'m> {
-    fn make(self, made: &mut Made<'_>) -> Result<(DefaultDeny, Vec<PolicyRow>), Exhausted> {
+    fn make(self, made: &mut Made<'_>) -> Result<(DefaultDeny, Vec<PolicyRow>), NoNumber> {
         let mut rows = Vec::new();
         let mut deny = DefaultDeny::default();
         for direction in [Direction::Ingress, Direction::Egress] {
@@ -219,7 +219,7 @@ impl<'m> Maker<'m> {
         otherwise: Otherwise,
         made: &mut Made<'_>,
         rows: &mut Vec<PolicyRow>,
-    ) -> Result<(), Exhausted> {
+    ) -> Result<(), NoNumber> {
         let specs = self.applying.specs.iter();
         let clauses: Vec<(&Clause, Option<&BTreeSet<IdentityId>>)> = specs
             .flat_map(|spec| {
@@ -270,7 +270,7 @@ impl<'m> Maker<'m> {
                         let decision = decision.unwrap_or_else(|refusal| {
                             match refusal {
                                 Refusal::Conflict(problem) => made.problems.push(*problem),
-                                Refusal::Exhausted(error) => failure = Some(error),
+                                Refusal::NoNumber(error) => failure = Some(error),
                             }
                             DENY_ALL
                         });

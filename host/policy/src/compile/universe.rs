@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::{
     compiled::AddrIdentity,
     follow::Delta,
-    ids::{Exhausted, Ids, Number},
+    ids::{Ids, NoNumber, Number},
     l7::FqdnSelector,
     labels::Label,
     objects::{Endpoint, Policy},
@@ -170,7 +170,7 @@ impl Universe {
         news: &Delta<Endpoint>,
         ids: &mut Ids,
         moves: &mut Moves,
-    ) -> Result<(), Exhausted> {
+    ) -> Result<(), NoNumber> {
         let mut touched = BTreeSet::new();
         for endpoint in &news.gone {
             let name = endpoint.meta.full_name();
@@ -187,7 +187,7 @@ impl Universe {
         for endpoint in &news.come {
             let name = endpoint.meta.full_name();
             let id = ids.endpoints.get(&name)?;
-            let number = ids.identities.get(&joined(&endpoint.labels))?;
+            let number = ids.identities.given(&joined(&endpoint.labels))?;
             let identity = number.get();
             touched.insert(identity);
             if !self.peers.contains_key(&identity) {
@@ -271,7 +271,7 @@ impl Universe {
         news: &Delta<Policy>,
         ids: &mut Ids,
         moves: &mut Moves,
-    ) -> Result<(), Exhausted> {
+    ) -> Result<(), NoNumber> {
         // Sorted, so that numbers do not depend on the order of files.
         let mut nets: BTreeSet<IpNet> = BTreeSet::new();
         let mut names: BTreeSet<FqdnSelector> = BTreeSet::new();
@@ -346,7 +346,7 @@ impl Universe {
         selector: &FqdnSelector,
         ids: &mut Ids,
         moves: &mut Moves,
-    ) -> Result<IdentityId, Exhausted> {
+    ) -> Result<IdentityId, NoNumber> {
         let (FqdnSelector::MatchName(text) | FqdnSelector::MatchPattern(text)) = selector;
         let number = ids.local.get(&fqdn_key(selector))?;
         let identity = number.get();
@@ -413,7 +413,8 @@ fn loopback_v4() -> IpNet {
     IpNet::new_assert(IpAddr::from([127, 0, 0, 0]), 8)
 }
 
-fn joined(labels: &[Label]) -> String {
+/// A label set as a key.
+pub(super) fn joined(labels: &[Label]) -> String {
     let labels: Vec<String> = labels.iter().map(Label::to_string).collect();
     labels.join(",")
 }

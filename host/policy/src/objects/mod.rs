@@ -67,6 +67,17 @@ impl Input {
         self.put(place, &document);
     }
 
+    /// The same with the objects of another one.
+    #[must_use]
+    pub fn of(self, objects: &Input) -> Self {
+        Self {
+            node_addresses: self.node_addresses,
+            plugins: self.plugins,
+            mode: self.mode,
+            ..objects.clone()
+        }
+    }
+
     /// Puts a document into a place.
     pub fn put(&mut self, place: Place, document: &Document) {
         match &document.body {

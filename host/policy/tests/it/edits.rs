@@ -235,6 +235,8 @@ proptest! {
             let mut input = base.clone();
             documents.into_iter().cloned().for_each(|document| input.add(document));
             let from_scratch = compile(&input, &mut ids.clone());
+            let sets = compiler.unnumbered(&input, &ids);
+            ids.number(&sets).expect("numbers");
             let after_edits = compiler.compile(&input, &mut ids);
             prop_assert_eq!(after_edits, from_scratch, "{:?}", edit);
             prop_assert_eq!(linter.lint(&input), lint(&input), "{:?}", edit);
@@ -283,6 +285,8 @@ fn what_a_change_has_no_influence_on_is_the_same() {
             .iter()
             .cloned()
             .for_each(|document| input.add(document));
+        let sets = compiler.unnumbered(&input, &ids);
+        ids.number(&sets).expect("numbers");
         compiler.compile(&input, &mut ids).expect("compiles")
     };
     let put = |documents: &[Document], text: &str| -> Vec<Document> {
