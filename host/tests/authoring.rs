@@ -137,7 +137,13 @@ fn a_filter_of_each_kind_is_made_built_and_tried() {
             r#"{{"time":"2026-01-01T00:00:00Z","event":"l7","verdict":"FORWARDED","protocol":"tcp","source":{{"address":"10.0.0.1","port":1,"identity":9}},"destination":{{"address":"10.0.0.2","port":80,"identity":8}},"l7":{{"protocol":"http","version":"HTTP/1.1","method":"{method}","url":"http://shop.example/cart","status":200,"latencySeconds":0.001}},"generation":1}}"#
         )
     };
-    let lines = [record("PUT"), record("GET"), record("PUT")].join("\n");
+    // What policy refused is no case: a filter never saw it; nor is what others read.
+    let refused = record("POST").replace("FORWARDED", "DROPPED");
+    let query = record("x").replace(
+        r#""protocol":"http","version":"HTTP/1.1","method":"x","url":"http://shop.example/cart","status":200"#,
+        r#""protocol":"dns","query":"a.example.","qtype":"A""#,
+    );
+    let lines = [record("PUT"), record("GET"), record("PUT"), refused, query].join("\n");
     fs::write(desk.path("own-http/flows"), lines).expect("records");
     let said = desk.complains(
         "own-http",
@@ -145,7 +151,8 @@ fn a_filter_of_each_kind_is_made_built_and_tried() {
     );
     assert!(
         said.contains("ok      GET http://shop.example/cart\n")
-            && said.contains("expected allowed, but it is denied with 403"),
+            && said.contains("expected allowed, but it is denied with 403")
+            && said.ends_with("1 passed, 1 failed\n"),
         "{said}"
     );
 }

@@ -91,6 +91,28 @@ fn get() -> String {
 }
 
 impl Request {
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            is_token(&self.method),
+            "request.method: `{}` is no method; e.g. GET",
+            self.method
+        );
+        let plain = |byte: u8| byte.is_ascii_graphic();
+        let placed = self.url.starts_with('/') || self.url.contains("://");
+        anyhow::ensure!(
+            placed && self.url.bytes().all(plain),
+            "request.url: `{}` is none; e.g. http://shop.example/cart, or /cart",
+            self.url
+        );
+        for name in self.headers.keys() {
+            anyhow::ensure!(
+                is_token(name),
+                "request.headers: `{name}` is no name of a field"
+            );
+        }
+        Ok(())
+    }
+
     /// Authority and path.
     pub fn parts(&self) -> (&str, &str) {
         let Some((_, rest)) = self.url.split_once("://") else {
@@ -113,6 +135,12 @@ pub struct Response {
     /// Fields.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+}
+
+/// A token of RFC 9110 §5.6.2.
+fn is_token(text: &str) -> bool {
+    let of_tokens = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(of_tokens)
 }
 
 fn ok() -> u16 {
@@ -300,6 +328,14 @@ impl RawCase {
             Value::Null => "{}".to_owned(),
             config => config.to_string(),
         };
+        for label in &self.connection.labels {
+            anyhow::ensure!(
+                label
+                    .split_once(':')
+                    .is_some_and(|(source, _)| !source.is_empty()),
+                "connection.labels: `{label}` has no source; e.g. k8s:app=frontend"
+            );
+        }
         let name = self.name.clone();
         Ok(Case {
             name: name.unwrap_or_else(|| format!("case {}", index + 1)),
@@ -322,6 +358,7 @@ impl RawCase {
                     self.expect.is_some() || self.expect_response.is_some(),
                     "nothing is expected; write `expect: {{verdict: allowed}}`"
                 );
+                request.check()?;
                 for expected in self.expect.iter().chain(&self.expect_response) {
                     expected.is_of_http()?;
                 }
@@ -483,6 +520,18 @@ mod tests {
             (
                 "cases:\n- {stream: [{client: a}]}",
                 "stream[0]: nothing is expected",
+            ),
+            (
+                "cases:\n- {request: {url: a b}, expect: {verdict: allowed}}",
+                "request.url: `a b` is none",
+            ),
+            (
+                "cases:\n- {request: {url: /, method: G T}, expect: {verdict: allowed}}",
+                "is no method",
+            ),
+            (
+                "cases:\n- connection: {labels: [app=a]}\n  request: {url: /}\n  expect: {verdict: allowed}",
+                "has no source",
             ),
             ("cases:\n- {stream: [{toServer: a}]}", "who speaks"),
         ] {

@@ -111,7 +111,13 @@ impl Subject {
     ///
     /// Why an agent would refuse it.
     pub fn admit(file: &Path) -> anyhow::Result<Self> {
-        Self::of(async |store| Ok(store.admit(file).await?))
+        Self::of(async |store| {
+            let admitted = store.admit(file).await;
+            admitted.map_err(|refusal| match refusal.is_final() {
+                true => anyhow::anyhow!("{}: an agent would refuse it: {refusal}", file.display()),
+                false => anyhow::anyhow!("{refusal}"),
+            })
+        })
     }
 
     /// The built-in matcher of this protocol, to compare with.

@@ -138,7 +138,10 @@ mod tests {
         assert_eq!(key.content.bytes(), b"key");
         assert!(key.exposed && items["tls.crt"].is_err());
         let shown = format!("{key:?}");
-        assert!(!shown.contains("key") && shown.contains("3 bytes"), "{shown}");
+        assert!(
+            !shown.contains("key") && shown.contains("3 bytes"),
+            "{shown}"
+        );
         let private = fs::Permissions::from_mode(0o600);
         fs::set_permissions(web.join("..2026/tls.key"), private).expect("changed");
         let found = scan(&root);

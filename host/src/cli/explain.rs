@@ -37,9 +37,10 @@ enum Message {
     Http {
         /// Method, e.g. `GET`
         method: String,
-        /// Path and query
+        /// Path and query, or a URL as records show it
         path: String,
-        /// `Host`; address and port of the destination if absent
+        /// `Host`; if absent that of the URL, else the destination if it is a DNS name, else
+        /// its address and port
         #[arg(long)]
         host: Option<String>,
         /// Further fields, `name: value`
@@ -50,7 +51,8 @@ enum Message {
     Grpc {
         /// What is called: `package.Service/Method`
         call: String,
-        /// `:authority`; address and port of the destination if absent
+        /// `:authority`; if absent the destination if it is a DNS name, else its address and
+        /// port
         #[arg(long)]
         host: Option<String>,
         /// Metadata, `name: value`
@@ -70,6 +72,39 @@ enum Message {
         #[arg(short = 't', long = "type", default_value = "A")]
         qtype: String,
     },
+}
+
+impl Message {
+    /// As a client would send it that was told this destination.
+    fn towards(mut self, to: &str, port: Option<&str>) -> Self {
+        let (host, path) = match &mut self {
+            Self::Http { host, path, .. } => (host, Some(path)),
+            Self::Grpc { host, .. } => (host, None),
+            Self::Sni { .. } | Self::Dns { .. } => return self,
+        };
+        let url = path.and_then(|path| {
+            let (_, rest) = path.split_once("://")?;
+            let at = rest.find(['/', '?']).unwrap_or(rest.len());
+            let (authority, target) = (rest[..at].to_owned(), rest[at..].to_owned());
+            *path = match target.starts_with('/') {
+                true => target,
+                false => format!("/{target}"),
+            };
+            Some(authority)
+        });
+        let named = is_dns_name(to).then(|| match port {
+            None | Some("80" | "443") => to.to_owned(),
+            Some(port) => format!("{to}:{port}"),
+        });
+        *host = host.take().or(url).or(named);
+        self
+    }
+}
+
+/// `api.example.com`, and neither an address nor one of this node's own names.
+fn is_dns_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    text.contains('.') && text.bytes().all(plain) && text.parse::<std::net::IpAddr>().is_err()
 }
 
 impl From<Message> for L7Question {
@@ -112,6 +147,7 @@ pub(super) async fn run(args: Explain, client: &Client, output: Output) -> Resul
         }
     }
     if let Some(message) = args.message {
+        let message = message.towards(to, port);
         let message = serde_json::to_string(&L7Question::from(message))
             .map_err(|e| ClientError::Answer(format!("cannot be asked for: {e}")))?;
         path.push_str(&format!("&message={}", encode(&message)));
@@ -334,6 +370,62 @@ fn rcode_text(code: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_has_the_host_that_a_client_would_write() {
+        let http = |path: &str, host: Option<&str>| Message::Http {
+            method: "GET".into(),
+            path: path.into(),
+            host: host.map(str::to_owned),
+            header: Vec::new(),
+        };
+        for (to, port, path, host, asked) in [
+            (
+                "api.example",
+                Some("443"),
+                "/a",
+                None,
+                (Some("api.example"), "/a"),
+            ),
+            (
+                "api.example",
+                Some("81"),
+                "/a",
+                None,
+                (Some("api.example:81"), "/a"),
+            ),
+            ("10.0.0.1", Some("80"), "/a", None, (None, "/a")),
+            ("shop/web", Some("80"), "/a", None, (None, "/a")),
+            (
+                "web",
+                None,
+                "https://b.example/c?d",
+                None,
+                (Some("b.example"), "/c?d"),
+            ),
+            (
+                "web",
+                None,
+                "http://b.example?d",
+                None,
+                (Some("b.example"), "/?d"),
+            ),
+            (
+                "a.example",
+                None,
+                "http://b.example",
+                Some("x"),
+                (Some("x"), "/"),
+            ),
+        ] {
+            let L7Question::Http { target, host, .. } =
+                L7Question::from(http(path, host).towards(to, port))
+            else {
+                panic!("{to}");
+            };
+            assert_eq!((host.as_deref(), target.as_str()), asked, "{to} {path}");
+        }
+    }
 
     #[test]
     fn a_refused_request_names_code_plugin_rule_and_place() {

@@ -104,8 +104,8 @@ fn core_module(bytes: &[u8]) -> String {
          converted, write it anew with `tidegate-sdk`"
             .to_owned()
     } else {
-        "it is a core module, not a component: build it with `cargo xtask build` or encode it \
-         with the crate `wit-component`, as docs/plugins.md says"
+        "it is a core module, not a component: `tidegate plugin build` makes one of a crate, \
+         `wasm-tools component new` one of a module"
             .to_owned()
     }
 }
