@@ -97,13 +97,17 @@ pub(super) async fn folders(
 async fn settle(first: Nudge, nudges: &mut mpsc::Receiver<Nudge>, scanner: &mut Scanner) {
     let deadline = Instant::now() + 4 * QUIET;
     let mut burst = Burst::default();
+    scanner.hear(&first);
     burst.take(first);
     while Instant::now() < deadline {
         tokio::select! {
             // What is known already belongs to it.
             biased;
             nudge = nudges.recv() => match nudge {
-                Some(nudge) => burst.take(nudge),
+                Some(nudge) => {
+                    scanner.hear(&nudge);
+                    burst.take(nudge);
+                }
                 None => break,
             },
             () = sleep_until(deadline.min(Instant::now() + burst.wait())) => break,

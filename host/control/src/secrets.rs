@@ -70,7 +70,7 @@ impl Secrets {
                 continue;
             }
             let before = self.good.get(&key);
-            let now_is = match self.read(end, context, now) {
+            let now_is = match self.read(end, context, now, before) {
                 Ok((credentials, concerns)) => {
                     self.troubles.extend(concerns);
                     Context::Usable(credentials)
@@ -117,6 +117,7 @@ impl Secrets {
         end: TlsEnd,
         context: &TlsContext,
         now: Duration,
+        before: Option<&Credentials>,
     ) -> Result<(Credentials, Vec<Trouble>), Unusable> {
         let secret = context.secret();
         let Some(items) = self.scan.secrets.get(&secret) else {
@@ -142,6 +143,15 @@ impl Secrets {
         };
         let terminates = end == TlsEnd::Terminating;
         let authorities = get(ca, !terminates)?;
+        if authorities.is_none() && before.is_some_and(|before| before.authorities.is_some()) {
+            // Nobody opens a door by taking away a file.
+            return Err(Unusable::Broken(
+                place(context, Some(ca.0)),
+                "was there and is gone, so that clients would have to show no certificate any \
+                 more; put it back, or make the secret's folder anew without it"
+                    .to_owned(),
+            ));
+        }
         let certificate = get(chain, terminates)?;
         // One without the other is of no use.
         let private = get(key, certificate.is_some())?;
@@ -339,6 +349,22 @@ mod tests {
         assert_eq!(told.expect("told").2, Kind::Refused);
         let (now, _) = look(scan(&[("tls.crt", &chain), ("tls.key", &renewed_key)]));
         assert!(matches!(now, Context::Broken(_)), "{now:?}");
+        // Clients had to show a certificate.
+        let (authority, _) = pair(2090);
+        let own = [("tls.crt", &*chain), ("tls.key", &*key)];
+        let (now, told) = look(scan(&[own[0], own[1], ("ca.crt", &authority)]));
+        assert!(
+            matches!(now, Context::Usable(_)) && told.is_none(),
+            "{told:?}"
+        );
+        let (now, told) = look(scan(&own));
+        assert!(matches!(&now, Context::Usable(all) if all.authorities.is_some()));
+        let (place, _, kind) = told.expect("told");
+        assert_eq!((&*place, kind), ("secrets/shop/web/ca.crt", Kind::LastGood));
+        look(Scan::default());
+        let (now, told) = look(scan(&own));
+        assert!(matches!(&now, Context::Usable(all) if all.authorities.is_none()));
+        assert_eq!(told, None);
         let (late, late_key) = pair(2025);
         let (now, told) = look(scan(&[("tls.crt", &late), ("tls.key", &late_key)]));
         let (place, message, kind) = told.expect("told");

@@ -26,11 +26,12 @@ pub struct Burst {
 }
 
 impl Burst {
-    /// Takes in one more notification.
+    /// Takes in one more notification. A file is complete that was moved into place: one that
+    /// was closed may be gone on with (`>` and then `>>`), and half of a policy may well be one.
     pub fn take(&mut self, nudge: Nudge) {
         match nudge {
             Nudge::Changed => {}
-            Nudge::Written(path) | Nudge::Gone(path) => {
+            Nudge::Written(path) | Nudge::Closed(path) | Nudge::Gone(path) => {
                 if is_read(&path) {
                     self.complete.remove(&path);
                     self.unfinished.insert(path);
@@ -82,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_complete_file_does_not_wait_and_an_unfinished_one_does() {
-        use Nudge::{Changed, Complete, Gone, Renamed, Written};
+        use Nudge::{Changed, Closed, Complete, Gone, Renamed, Written};
         let path = |name: &str| PathBuf::from("/policies").join(name);
         let (a, b, aside) = (path("a.yaml"), path("b.yml"), path("a.yaml~"));
         for (nudges, wait, complete) in [
@@ -90,23 +91,19 @@ mod tests {
             (vec![Changed], QUIET, vec![]),
             // Written in place.
             (vec![Written(a.clone())], QUIET, vec![]),
-            (
-                vec![Written(a.clone()), Complete(a.clone())],
-                TOGETHER,
-                vec![&a],
-            ),
+            (vec![Written(a.clone()), Closed(a.clone())], QUIET, vec![]),
             // And again.
             (vec![Complete(a.clone()), Written(a.clone())], QUIET, vec![]),
             // Written beside it, and moved over it.
             (
-                vec![Written(aside.clone()), Complete(aside.clone())],
+                vec![Written(aside.clone()), Closed(aside.clone())],
                 QUIET,
                 vec![],
             ),
             (
                 vec![
                     Written(aside.clone()),
-                    Complete(aside.clone()),
+                    Closed(aside.clone()),
                     Gone(aside.clone()),
                     Complete(a.clone()),
                     Renamed(aside, a.clone()),

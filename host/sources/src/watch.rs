@@ -12,9 +12,11 @@ use crate::folder::Watched;
 pub enum Nudge {
     /// Something may have changed.
     Changed,
-    /// This file is being written.
+    /// Somebody writes into this file.
     Written(PathBuf),
-    /// This file was moved here, or closed by its writer.
+    /// Who wrote into this file has closed it; more may follow.
+    Closed(PathBuf),
+    /// This file was moved here.
     Complete(PathBuf),
     /// This file was removed, or moved away.
     Gone(PathBuf),
@@ -84,10 +86,9 @@ fn nudges(event: notify::Result<notify::Event>) -> Vec<Nudge> {
     let each = |nudge: fn(PathBuf) -> Nudge| event.paths.iter().cloned().map(nudge).collect();
     match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write))
-        | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => each(Nudge::Complete),
-        EventKind::Modify(ModifyKind::Data(_)) | EventKind::Create(CreateKind::File) => {
-            each(Nudge::Written)
-        }
+        | EventKind::Create(CreateKind::File) => each(Nudge::Closed),
+        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => each(Nudge::Complete),
+        EventKind::Modify(ModifyKind::Data(_)) => each(Nudge::Written),
         EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
             each(Nudge::Gone)
         }

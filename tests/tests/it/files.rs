@@ -1,5 +1,7 @@
 //! Files are the API: watched, applied as generations, never half.
 
+use std::{fs::File, io::Write as _, thread, time::Duration};
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tidegate_tests::harness::{Curl, Node, World, eventually};
@@ -12,6 +14,7 @@ fn on_a_running_node() -> Result<()> {
     together!(&shop;
         what_somebody_detaches_is_attached_again,
         changes_that_come_together_are_one_generation,
+        half_of_a_file_says_nothing,
         config_check_knows_what_is_in_force,
         each_mistake_is_named_with_its_place_and_what_would_be_right,
     )
@@ -355,6 +358,30 @@ fn changes_that_come_together_are_one_generation(shop: &Shop) -> Result<()> {
     })?;
     assert_eq!(generation()?, before + 1);
     Ok(())
+}
+
+/// A policy cut off in front of its ports is one that allows all ports.
+fn half_of_a_file_says_nothing(shop: &Shop) -> Result<()> {
+    let node = &shop.world.node;
+    let generation = || Ok::<_, anyhow::Error>(node.status()?["generation"].clone());
+    let text = POLICY.replace("name: backend,", "name: half,");
+    let (half, rest) = text.split_at(text.find("toPorts").context("a policy has ports")?);
+    let half = half.trim_end_matches([' ', '-']);
+    let rest = text.strip_prefix(half).unwrap_or(rest);
+    let before = generation()?;
+    let mut file = File::create(node.config_dir().join("policies/half.yaml"))?;
+    file.write_all(half.as_bytes())?;
+    file.sync_all()?;
+    // Longer than a file has to be quiet that nobody has open.
+    thread::sleep(Duration::from_millis(400));
+    ensure!(generation()? == before, "half of a policy is in force");
+    file.write_all(rest.as_bytes())?;
+    drop(file);
+    eventually("the whole policy in force", || {
+        ensure!(generation()? != before, "the whole of it is not");
+        Ok(())
+    })?;
+    node.change(|node| node.remove("policies/half.yaml"))
 }
 
 #[test]

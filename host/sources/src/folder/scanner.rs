@@ -14,10 +14,14 @@ use super::{
     stem,
     watched::{Watched, key},
 };
+use crate::watch::Nudge;
 
 /// A file's clock must have moved on by this much before its time stamp alone proves
 /// that nothing changed: time stamps are as coarse as the kernel's tick.
 const STAMP_TRUST: Duration = Duration::from_secs(1);
+
+/// How long a file is waited for whose writer has it open and writes nothing.
+const STALLED: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Known {
@@ -38,6 +42,8 @@ pub struct Scanner {
     others: BTreeMap<PathBuf, (Stamp, SystemTime, Option<Unread>)>,
     /// Files as they were when somebody said that they are complete.
     complete: BTreeMap<PathBuf, Stamp>,
+    /// Files that somebody writes into and has not closed, as far as is heard.
+    open: BTreeSet<PathBuf>,
     last: Scan,
 }
 
@@ -65,8 +71,29 @@ impl Scanner {
             known: BTreeMap::new(),
             others: BTreeMap::new(),
             complete: BTreeMap::new(),
+            open: BTreeSet::new(),
             last: Scan::default(),
         }
+    }
+
+    /// Takes in what happens to files. Half of a policy may well be one, so a file is not read
+    /// while its writer has it open.
+    pub fn hear(&mut self, nudge: &Nudge) {
+        match nudge {
+            Nudge::Written(path) => drop(self.open.insert(path.clone())),
+            Nudge::Closed(path) | Nudge::Gone(path) => drop(self.open.remove(path)),
+            Nudge::Renamed(from, to) => {
+                if self.open.remove(from) {
+                    self.open.insert(to.clone());
+                }
+            }
+            Nudge::Changed | Nudge::Complete(_) => {}
+        }
+    }
+
+    /// Is somebody writing into it? Not if nothing came for long: what is heard may be lost.
+    fn is_open(&self, path: &Path, stamp: Stamp, now: SystemTime) -> bool {
+        self.open.contains(path) && stamp.age(now) < STALLED
     }
 
     /// A file is complete as it is now: the next scan need not wait.
@@ -235,8 +262,10 @@ impl Scanner {
             return;
         }
         let complete = self.complete.get(path) == Some(&stamp);
-        if !complete && stamp.age(now) < QUIET {
-            scan.unsettled = true;
+        let open = self.is_open(path, stamp, now);
+        if open || (!complete && stamp.age(now) < QUIET) {
+            // Its end will be heard; until then there is no use in looking again and again.
+            scan.unsettled |= !open;
             if let Some(known) = known {
                 scan.documents.insert(name, known.content.clone());
             }
@@ -260,11 +289,12 @@ impl Scanner {
         let stamp = PluginStamp { module, manifest };
         let quiet = |stamp: Stamp| stamp.age(now) >= QUIET;
         let complete = self.complete.get(&path) == Some(&module);
-        if (complete || quiet(module)) && manifest.is_none_or(quiet) {
+        let open = self.is_open(&path, module, now);
+        if !open && (complete || quiet(module)) && manifest.is_none_or(quiet) {
             scan.plugins.insert(path, stamp);
             return;
         }
-        scan.unsettled = true;
+        scan.unsettled |= !open;
         if let Some(before) = self.last.plugins.get(&path) {
             scan.plugins.insert(path, *before);
         }

@@ -3,6 +3,8 @@
 use super::{listing::MAX_DOCUMENT_BYTES, *};
 use tidegate_config::{Folders, Vendor};
 
+use crate::watch::Nudge;
+
 fn folders(root: &Path) -> Folders {
     let folder = |name| {
         let path = root.join(name);
@@ -215,6 +217,37 @@ fn a_file_being_written_keeps_its_previous_content() {
     let scan = scanner.scan(modified + QUIET);
     assert!(!scan.unsettled);
     assert_eq!(content(scan).as_deref(), Ok("new"));
+}
+
+#[test]
+fn a_file_that_somebody_has_open_is_not_read_however_quiet_it_is() {
+    let root = tempfile::tempdir().expect("a folder");
+    let file = root.path().join("policies/a.yaml");
+    fs::create_dir_all(file.parent().expect("a parent")).expect("made");
+    fs::write(&file, "old").expect("written");
+    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
+    let content = |scan: &Scan| scan.documents["policies/a.yaml"].clone();
+    assert_eq!(content(scanner.scan(later(1))).as_deref(), Ok("old"));
+    fs::write(&file, "half").expect("written");
+    let aside = root.path().join("aside.yaml");
+    scanner.hear(&Nudge::Written(aside.clone()));
+    for (nudge, read) in [
+        (Nudge::Renamed(aside, file.clone()), false),
+        (Nudge::Complete(file.clone()), false),
+        (Nudge::Changed, false),
+        (Nudge::Closed(file.clone()), true),
+    ] {
+        scanner.hear(&nudge);
+        let scan = scanner.scan(later(10));
+        let expected = if read { "half" } else { "old" };
+        assert_eq!(content(scan).as_deref(), Ok(expected), "{nudge:?}");
+        assert!(!scan.unsettled);
+    }
+    // What is heard may be lost.
+    fs::write(&file, "more").expect("written");
+    scanner.hear(&Nudge::Written(file.clone()));
+    assert_eq!(content(scanner.scan(later(10))).as_deref(), Ok("half"));
+    assert_eq!(content(scanner.scan(later(100))).as_deref(), Ok("more"));
 }
 
 #[test]
