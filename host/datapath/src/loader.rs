@@ -78,8 +78,23 @@ pub(super) fn load(pins: &Pins, limits: &TableLimits) -> Result<Programs, Datapa
     Ok(Programs(programs))
 }
 
-/// The verifier's turn. aya keeps the kinds apart; all of ours load without arguments.
+/// The verifier's turn. It gives up with `EAGAIN` where a signal waits for this thread, and has
+/// said nothing of the program then (`do_check` of `kernel/bpf/verifier.c`; libbpf tries as
+/// often).
 fn load_program(program: &mut Program) -> Result<(), ProgramError> {
+    const TRIES: usize = 5;
+    for _ in 1..TRIES {
+        match load_once(program) {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            outcome => return outcome,
+        }
+    }
+    load_once(program)
+}
+
+/// aya keeps the kinds apart; all of ours load without arguments.
+fn load_once(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::SchedClassifier(program) => program.load(),
         Program::Xdp(program) => program.load(),
