@@ -22,12 +22,14 @@ const BEGUN: u16 = 9444;
 const MISSING: u16 = 9445;
 /// A server that nobody believes.
 const STRANGE: u16 = 9446;
-/// Both, and nobody reads what is inside.
-const OPAQUE: u16 = 9447;
+/// Both, and no rule about what is inside.
+const RULELESS: u16 = 9447;
 /// Clients have to show a certificate, and so does the proxy.
 const MUTUAL: u16 = 9448;
 /// The server has never heard of ALPN.
 const OLD: u16 = 9449;
+/// TLS begins, and no rule is about what the client says.
+const BEGUN_RULELESS: u16 = 9450;
 
 const INGRESS: &str = r#"
   ingress:
@@ -51,7 +53,10 @@ const INGRESS: &str = r#"
       terminatingTLS: {secret: {name: web}}
       originatingTLS: {secret: {name: servers}}
       rules: {http: [{}]}
+    - ports: [{port: "9450", protocol: TCP}]
+      originatingTLS: {secret: {name: servers}}
     - ports: [{port: "9447", protocol: TCP}]
+      serverNames: [api.example, www.example]
       terminatingTLS: {secret: {name: web}}
       originatingTLS: {secret: {name: servers}}
     - ports: [{port: "9448", protocol: TCP}]
@@ -141,7 +146,8 @@ fn what_is_inside_tls_is_decided() -> Result<()> {
         tls::nginx_with(&shop.other, BOTH, &dir, (&own, NEW))?,
         tls::nginx_with(backend, BEGUN, &dir, (&own, NEW))?,
         tls::nginx_with(backend, STRANGE, &dir, (&strange, NEW))?,
-        tls::nginx_with(backend, OPAQUE, &dir, (&own, NEW))?,
+        tls::nginx_with(backend, RULELESS, &dir, (&own, NEW))?,
+        tls::nginx_with(backend, BEGUN_RULELESS, &dir, (&own, NEW))?,
         tls::nginx_with(backend, MUTUAL, &dir, (&own, &believes))?,
     ];
     let node = &shop.world.node;
@@ -198,7 +204,7 @@ fn while_everything_runs(ended: &Ended) -> Result<()> {
         the_clients_own_policy_reads_it_too,
         who_is_not_believed_is_not_spoken_to,
         what_has_no_secret_is_refused,
-        what_nobody_reads_passes_between_both_ends,
+        what_has_no_rules_is_read_all_the_same,
         explain_and_metrics_tell_of_it,
         keys_are_nowhere_else,
         files_are_taken_up_and_connections_live_on,
@@ -424,13 +430,29 @@ fn what_has_no_secret_is_refused(ended: &Ended) -> Result<()> {
     Ok(())
 }
 
-fn what_nobody_reads_passes_between_both_ends(ended: &Ended) -> Result<()> {
-    let answer = ended.ask("www.example", OPAQUE, "/", &["--http1.1"]);
-    let answer = answer.expect(&ended.shop.frontend, 200)?;
-    ensure!(
-        answer.body.trim() == "www.example TLSv1.3 HTTP/1.1",
-        "{answer:?}"
-    );
+fn what_has_no_rules_is_read_all_the_same(ended: &Ended) -> Result<()> {
+    let (frontend, backend) = (&ended.shop.frontend, &ended.shop.backend);
+    for (version, seen) in [("--http1.1", "HTTP/1.1"), ("--http2", "HTTP/2.0")] {
+        let to = || ended.ask("www.example", RULELESS, "/ruleless", &[version]);
+        let answer = to().method("PUT").from(frontend)?;
+        ensure!(answer.status != 403 && answer.status != 0, "{answer:?}");
+        let answer = ended.ask("www.example", RULELESS, "/", &[version]);
+        let answer = answer.expect(frontend, 200)?;
+        let seen = format!("www.example TLSv1.3 {seen}");
+        ensure!(answer.body.trim() == seen, "{version}: {answer:?}");
+        // The name leads to no neighbour here either.
+        to().header("Host: api.example").expect(frontend, 421)?;
+    }
+    ended.record("forwarded", |record| {
+        record["l7"]["url"] == format!("https://www.example:{RULELESS}/ruleless")
+    })?;
+    let to = |host: &str| {
+        let resolve = format!("{host}:{BEGUN_RULELESS}:{},[{}]", backend.v4, backend.v6);
+        Curl::get(format!("http://{host}:{BEGUN_RULELESS}/")).with(&["--resolve", &resolve])
+    };
+    to("api.example").expect(frontend, 200)?;
+    let refused = to("elsewhere.example").expect(frontend, 502)?;
+    ensure!(refused.body.contains("elsewhere.example"), "{refused:?}");
     Ok(())
 }
 

@@ -246,7 +246,7 @@ impl Context<'_> {
         found.agree()?;
         let tls = found.server_names();
         let of_bindings = bound.first().map(|b| b.binding.protocol);
-        let Some(protocol) = found.protocol().or(of_bindings).or(found.opaque()) else {
+        let Some(protocol) = found.protocol().or(of_bindings).or(found.inside()) else {
             return Ok(Settled::plain(Verdict::Allow, allowed));
         };
         let mut chain: Vec<PluginUse> = found.plugin().into_iter().collect();

@@ -179,9 +179,10 @@ impl<'p> Gathered<'p> {
         self.protocol.or(asks.then_some(L7Protocol::Stream))
     }
 
-    /// Nothing reads the bytes, but they do not pass as they are.
-    pub(super) fn opaque(&self) -> Option<L7Protocol> {
-        self.ends.map(|_| L7Protocol::Stream)
+    /// What is read where TLS ends or begins here and no rule says what: who both ends are,
+    /// and whom requests are for, is HTTP's to say.
+    pub(super) fn inside(&self) -> Option<L7Protocol> {
+        self.ends.map(|_| L7Protocol::Http)
     }
 
     /// Does some rule change headers?

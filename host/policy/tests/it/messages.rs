@@ -631,3 +631,38 @@ fn server_names() {
         ],
     );
 }
+
+/// What a policy asks to be held to names is, or the policy is refused.
+#[test]
+fn held_names() {
+    let held =
+        |rest: &str| {
+            policy(&format!(
+            "  endpointSelector: {{}}\n  egress:\n  - toFQDNs: [{{matchName: api.example}}]\n    \
+             toPorts:\n    - ports: [{{port: '443', protocol: TCP}}]\n      {rest}\n"
+        ))
+        .replace("name: p,", "name: p, annotations: {tidegate.io/hold-names: 'true'},")
+        };
+    let refused = |protocol: &str| {
+        format!(
+            "p.yaml:10:14: spec.egress[0].toPorts[0].rules: names cannot be held to in this \
+             protocol ({protocol}), as `tidegate.io/hold-names` asks: only in TLS and HTTP; write \
+             it into a policy without that annotation, or take `rules` out, or write http rules"
+        )
+    };
+    for (rules, protocol) in [
+        ("rules: {kafka: [{topic: a}]}", "kafka"),
+        ("rules: {l7proto: lines, l7: [{}]}", "lines"),
+        ("rules: {dns: [{matchName: a.example}]}", "dns"),
+    ] {
+        check(&held(rules), &[&refused(protocol)]);
+    }
+    for rest in [
+        "originatingTLS: {secret: {name: ca}}",
+        "terminatingTLS: {secret: {name: web}}",
+        "serverNames: [api.example]",
+        "rules: {http: [{path: /}]}",
+    ] {
+        check(&held(rest), &[]);
+    }
+}

@@ -1062,7 +1062,12 @@ fn ended_tls_unites_as_in_cilium() {
     let ended = [Some("a/web".to_owned()), None];
     let one = |rest: &str| rule(client, rest);
     for (rules, expected) in [
-        (vec![one(web)], ("stream", 0, 0, ended.clone())),
+        // Without rules it is read, and anything may be asked for.
+        (vec![one(web)], ("http", 0, 0, ended.clone())),
+        (
+            vec![one(", originatingTLS: {secret: {name: ca}}")],
+            ("http", 0, 0, [None, Some("a/ca".to_owned())]),
+        ),
         (
             vec![one(&[web, http].concat())],
             ("http", 0, 1, ended.clone()),
@@ -1073,7 +1078,7 @@ fn ended_tls_unites_as_in_cilium() {
         ),
         (
             vec![one(&[web, names].concat())],
-            ("stream", 1, 0, ended.clone()),
+            ("http", 1, 0, ended.clone()),
         ),
         // Several rules about the same peer.
         (vec![one(web), one(http)], ("http", 0, 0, ended.clone())),
@@ -1180,7 +1185,11 @@ fn rules_by_name_are_held_to_it() {
         "{http:?}"
     );
     let ended = sets(&to(tcp, ", terminatingTLS: {secret: {name: web}}"));
-    assert_eq!(ended, [("stream", Some((1, false)), String::new())]);
+    assert_eq!(ended, [("http", Some((1, false)), String::new())]);
+    // Who speaks in the clear asks with each request.
+    let begun = sets(&to(tcp, ", originatingTLS: {secret: {name: ca}}"));
+    assert_eq!((begun[0].0, begun[0].1), ("http", None), "{begun:?}");
+    assert!(begun[0].2.contains("api[.]example"), "{begun:?}");
     // Nobody else is meant.
     let others =
         "egress: [{toCIDR: [192.0.2.0/24], toPorts: [{ports: [{port: '443', protocol: TCP}]}]}]";

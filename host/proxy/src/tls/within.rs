@@ -27,8 +27,8 @@ use crate::{
         Attribution,
         http::{self as decide, Decision, Verdict},
     },
-    flow::{Ends, FlowContext, Reading, Settled},
-    http::{self, Activity, Inspector, Phase, cut_off},
+    flow::{Ends, FlowContext},
+    http::{self, Activity, Inspector, cut_off},
     leg::{Leg, Replayed, Unasked},
 };
 
@@ -55,6 +55,10 @@ pub(crate) async fn serve(
         upstream: RefCell::default(),
         ends_here: ends.terminator.is_some(),
     };
+    if inside != L7Protocol::Http {
+        flow.stream_failed("of what is inside of TLS only HTTP is read".to_owned());
+        return cut_off(&client);
+    }
     let client = match ends.terminator {
         None => Leg::from(client),
         Some(terminator) => {
@@ -62,7 +66,7 @@ pub(crate) async fn serve(
                 return;
             };
             let ended = tokio::select! {
-                ended = within.end(client, greeted, terminator, inside) => ended,
+                ended = within.end(client, greeted, terminator) => ended,
                 () = activity.evicted() => return,
             };
             match ended {
@@ -71,10 +75,7 @@ pub(crate) async fn serve(
             }
         }
     };
-    match inside {
-        L7Protocol::Http => http::serve(client, &within, activity).await,
-        L7Protocol::Dns | L7Protocol::Stream => within.carry(client).await,
-    }
+    http::serve(client, &within, activity).await;
 }
 
 /// The flow, as what is within its TLS asks it.
@@ -100,7 +101,6 @@ impl Within<'_> {
         client: TcpStream,
         greeted: Greeted,
         terminator: Result<tidegate_tls::Terminator, String>,
-        inside: L7Protocol,
     ) -> Option<Leg> {
         let Greeted {
             hello,
@@ -124,10 +124,9 @@ impl Within<'_> {
         let Some(session) = self.activity.budget().take(SESSION) else {
             return refuse(client, NO_MEMORY.to_owned(), alert::INTERNAL_ERROR).await;
         };
-        let http = inside == L7Protocol::Http;
-        let chosen = match http && !offered.is_empty() {
-            false => None,
-            true => Some(self.choose(&offered).await),
+        let chosen = match offered.is_empty() {
+            true => None,
+            false => Some(self.choose(&offered).await),
         };
         let config = terminator.config(chosen);
         let accept = TlsAcceptor::from(config).accept(Replayed::new(held, client));
@@ -215,46 +214,6 @@ impl Within<'_> {
             let address: IpAddr = self.flow.destination.ip();
             ServerName::IpAddress(address.into())
         })
-    }
-
-    /// Passes what nobody reads.
-    async fn carry(&self, client: Leg) {
-        self.activity.enter(Phase::Tunnel);
-        let upstream = tokio::select! {
-            opened = self.open(&[]) => opened,
-            () = self.activity.evicted() => return cut_off(&client),
-        };
-        match upstream {
-            Ok((upstream, _)) => {
-                let settled = Settled::default();
-                let passes = || self.still_passes(&settled);
-                tokio::select! {
-                    () = http::carry(client, upstream, self.activity.budget(), passes) => {}
-                    () = self.activity.evicted() => {}
-                }
-            }
-            Err(error) => {
-                self.flow
-                    .stream_failed(format!("upstream unreachable: {error}"));
-                cut_off(&client);
-            }
-        }
-    }
-
-    /// Do the rules still list what was asked for, and let what is inside pass unread?
-    fn still_passes(&self, settled: &Settled) -> bool {
-        if settled.is(self.flow) {
-            return true;
-        }
-        let reading = self.flow.reading();
-        let unread = matches!(reading, Reading::As(L7Protocol::Stream) | Reading::Opaque);
-        let asked = self.asked.borrow();
-        let listed = !self.ends_here || self.flow.decide_hello(asked.as_ref()).0;
-        settled.settle(self.flow);
-        if !(unread && listed) {
-            self.flow.stream_failed("its rules have changed".to_owned());
-        }
-        unread && listed
     }
 
     /// What is wrong with a request on this connection, before any rule is asked about it.

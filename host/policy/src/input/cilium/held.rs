@@ -3,10 +3,10 @@
 
 use crate::{
     fqdn,
-    l7::FqdnSelector,
+    l7::{FqdnSelector, HttpRule},
     origin::At,
     protocol,
-    rule::{L7Rules, PeerSelector, Peers, PortRule, Traffic},
+    rule::{L7Rules, PeerSelector, Peers, PortRule, PortTls, Traffic},
 };
 
 /// The names of `toFQDNs`, each with its place; `None` if the peers are others.
@@ -23,8 +23,14 @@ fn names_of(peers: &Peers) -> Option<Vec<(At, FqdnSelector)>> {
         .filter(|names| !names.is_empty())
 }
 
-/// What can be asked for a name and is not held to those of the rule.
-pub(super) struct Unheld(pub(super) At);
+/// What is not held to the names of the rule.
+pub(super) enum Unheld {
+    /// It may be asked for over something that nobody can read a name of, and passes.
+    Open(At),
+    /// Nobody looks for names in this protocol, that of the item of `toPorts` with this
+    /// index: the rule cannot be what its document says.
+    Unreadable(usize, String),
+}
 
 /// Holds what is allowed of the peers to their names: in TLS the server name, in HTTP the
 /// host. What is about names by its own words stays as it is written.
@@ -33,14 +39,27 @@ pub(super) fn hold(peers: &Peers, traffic: Traffic, rule: &At) -> (Traffic, Vec<
         return (traffic, Vec::new());
     };
     let Traffic::Of(items) = traffic else {
-        return (traffic, vec![Unheld(rule.clone())]);
+        return (traffic, vec![Unheld::Open(rule.clone())]);
     };
     let mut unheld = Vec::new();
     let mut held = Vec::new();
-    for item in items {
-        hold_item(&names, item, &mut held, &mut unheld);
+    for (index, item) in items.into_iter().enumerate() {
+        match protocol_without_names(&item) {
+            Some(protocol) => unheld.push(Unheld::Unreadable(index, protocol.to_owned())),
+            None => hold_item(&names, item, &mut held, &mut unheld),
+        }
     }
     (Traffic::Of(held), unheld)
+}
+
+/// The protocol that the item has read, if that is one whose names nobody compares.
+fn protocol_without_names(item: &PortRule) -> Option<&str> {
+    match item.l7.as_ref()? {
+        L7Rules::Http(_) | L7Rules::ServerNames(_) | L7Rules::Held(_) => None,
+        L7Rules::Dns(_) => Some("dns"),
+        L7Rules::Kafka(_) => Some("kafka"),
+        L7Rules::Plugin { name, .. } => Some(name),
+    }
 }
 
 fn hold_item(
@@ -62,7 +81,14 @@ fn hold_item(
             }
         }
         Some(_) => {}
-        None if item.tls.is_some() => {}
+        // What is inside is read as HTTP. Where the client's TLS ends, its name was compared,
+        // and requests are held to that.
+        None if item.tls.is_some() => {
+            let ends = |tls: &PortTls| tls.contexts.terminating.is_some();
+            if !item.tls.as_ref().is_some_and(ends) {
+                item.l7 = Some(L7Rules::Http(requests_to(names)));
+            }
+        }
         None => {
             // Of what is no TCP nobody can read a name.
             let mut rest = item.clone();
@@ -75,7 +101,7 @@ fn hold_item(
             }
             item.ports.retain(|ports| !ports.protocols.is_empty());
             if !rest.ports.is_empty() {
-                unheld.push(Unheld(rest.at.clone()));
+                unheld.push(Unheld::Open(rest.at.clone()));
                 held.push(rest);
             }
             item.l7 = Some(L7Rules::Held(names.to_vec()));
@@ -84,6 +110,18 @@ fn hold_item(
     if !item.ports.is_empty() {
         held.push(item);
     }
+}
+
+/// Any request to one of these, by the name it is for.
+fn requests_to(names: &[(At, FqdnSelector)]) -> Vec<(At, HttpRule)> {
+    let one = |name: &(At, FqdnSelector)| HttpRule {
+        host: Some(host_of(std::slice::from_ref(name))),
+        ..HttpRule::default()
+    };
+    names
+        .iter()
+        .map(|name| (name.0.clone(), one(name)))
+        .collect()
 }
 
 /// Some name.

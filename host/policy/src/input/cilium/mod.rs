@@ -13,6 +13,7 @@ mod tls;
 
 use super::{
     Heading,
+    meta::HOLD_NAMES,
     reader::{Cursor, Fields, all},
 };
 use crate::{
@@ -203,16 +204,37 @@ fn read_rule(
 /// The rule, for who asks for its names alone.
 fn held(cursor: &Cursor<'_>, rule: Rule) -> Rule {
     let (traffic, unheld) = held::hold(&rule.peers, rule.traffic, &rule.at);
-    for held::Unheld(at) in unheld {
-        cursor.warn(
-            format!(
-                "{} is not held to the names of `toFQDNs`: only what is sent over TCP can be",
-                at.rule()
+    for unheld in unheld {
+        match unheld {
+            held::Unheld::Open(at) => cursor.warn(
+                format!(
+                    "{} is not held to the names of `toFQDNs`: only what is sent over TCP can be",
+                    at.rule()
+                ),
+                "list TCP ports",
             ),
-            "list TCP ports",
-        );
+            held::Unheld::Unreadable(index, protocol) => {
+                let items = entry(cursor, "toPorts").and_then(|items| items.items());
+                let item = items.and_then(|items| items.into_iter().nth(index));
+                let rules = item.and_then(|item| entry(&item, "rules"));
+                rules.as_ref().unwrap_or(cursor).error(
+                    format!(
+                        "names cannot be held to in this protocol ({protocol}), as `{HOLD_NAMES}` asks: \
+                         only in TLS and HTTP"
+                    ),
+                    "write it into a policy without that annotation, or take `rules` out, or write \
+                     http rules",
+                );
+            }
+        }
     }
     Rule { traffic, ..rule }
+}
+
+/// What stands at a key of it.
+fn entry<'a>(cursor: &Cursor<'a>, key: &str) -> Option<Cursor<'a>> {
+    let mut entries = cursor.entries()?.into_iter();
+    entries.find_map(|(name, cursor)| (name == key).then_some(cursor))
 }
 
 fn read_traffic(
