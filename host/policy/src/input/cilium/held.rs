@@ -76,8 +76,13 @@ fn hold_item(
     }
     match &mut item.l7 {
         Some(L7Rules::Http(rules)) => {
-            for (_, rule) in rules.iter_mut().filter(|(_, rule)| rule.host.is_none()) {
-                rule.host = Some(host_of(names));
+            for (_, rule) in rules {
+                // A rule about CONNECT opens a tunnel for the host it names (see
+                // `HttpRule::allows_connect`): it is not for us to name one.
+                let tunnels = rule.method.as_deref() == Some("CONNECT");
+                if rule.host.is_none() && !tunnels {
+                    rule.host = Some(host_of(names));
+                }
             }
         }
         Some(_) => {}
@@ -153,6 +158,43 @@ mod tests {
     fn allows(rule: &HttpRule, host: &str) -> bool {
         let pattern = Pattern::new(rule.host.as_deref().unwrap_or_default());
         pattern.is_ok_and(|pattern| pattern.matches(host.as_bytes()))
+    }
+
+    #[test]
+    fn holding_to_names_opens_no_tunnel() {
+        let at = || At {
+            path: String::new(),
+            line: 1,
+            column: 1,
+        };
+        let rule = |method: Option<&str>| {
+            let rule = HttpRule {
+                method: method.map(str::to_owned),
+                ..HttpRule::default()
+            };
+            (at(), rule)
+        };
+        let item = PortRule {
+            at: at(),
+            ports: vec![crate::rule::Ports {
+                at: at(),
+                protocols: vec![protocol::TCP],
+                range: crate::rule::PortRange::Numbers(80, 80),
+            }],
+            tls: None,
+            l7: Some(L7Rules::Http(vec![rule(Some("CONNECT")), rule(None)])),
+        };
+        let names = [(at(), FqdnSelector::MatchName("api.example.".into()))];
+        let mut held = Vec::new();
+        hold_item(&names, item, &mut held, &mut Vec::new());
+        let Some(L7Rules::Http(rules)) = &held[0].l7 else {
+            panic!("{held:?}");
+        };
+        let of: Vec<_> = rules
+            .iter()
+            .map(|(_, rule)| (rule.host.is_some(), rule.allows_connect()))
+            .collect();
+        assert_eq!(of, [(false, false), (true, false)]);
     }
 
     #[test]
