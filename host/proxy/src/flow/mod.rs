@@ -8,7 +8,7 @@ mod tests;
 mod tls;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     io,
     net::SocketAddr,
     os::fd::BorrowedFd,
@@ -19,7 +19,10 @@ use std::{
 
 use tidegate_contract::{L7Record, L7Summary};
 use tidegate_ebpf_shared::{addr::proto, steer::SteerOrigin};
-use tidegate_policy::compiled::{L7Protocol, RuleId};
+use tidegate_policy::{
+    compiled::{L7Protocol, RuleId},
+    tls::TlsContexts,
+};
 use tokio::net::TcpStream;
 
 use self::facts::{Asked, FlowFacts, Origin};
@@ -51,7 +54,12 @@ pub(super) struct FlowContext {
     /// What all names and prefixes of the destination allow, found out once and again
     /// with a new generation.
     outward: RefCell<Option<(u32, Option<Rc<United>>)>>,
+    /// What its TLS was made with, both ends, since it was found out; none of them twice.
+    made_with: OnceCell<Vec<TlsContexts>>,
 }
+
+/// Why a connection ends that goes on as it was made.
+const OTHER_TLS: &str = "its rules want other TLS by now than it was made with";
 
 /// How the flow's bytes are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +131,7 @@ impl FlowContext {
             facts: Cell::new(FlowFacts::from(&entry)),
             told: RefCell::default(),
             outward: RefCell::default(),
+            made_with: OnceCell::new(),
         }))
     }
 
@@ -141,6 +150,7 @@ impl FlowContext {
             facts: Cell::new(FlowFacts::from(origin)),
             told: RefCell::default(),
             outward: RefCell::default(),
+            made_with: OnceCell::new(),
         }
     }
 
@@ -271,6 +281,9 @@ impl FlowContext {
             })
         };
         let facts = self.facts.get();
+        if self.wants_other_tls(local) {
+            return Err(OTHER_TLS.to_owned());
+        }
         let mut egress = side(facts.egress, false)?;
         if egress.chain.is_some()
             && let Some(any) = self.outward(local)?

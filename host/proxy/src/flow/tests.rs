@@ -229,3 +229,65 @@ async fn the_upstream_leg_has_the_clients_address() {
     accepted.read_exact(&mut text).await.unwrap();
     assert_eq!(&text, b"hello");
 }
+
+/// A connection goes on with the TLS it was made with, so it ends when that is not what its
+/// rules want.
+#[test]
+fn a_connection_is_held_to_the_tls_its_rules_want() {
+    use tidegate_policy::{
+        compiled::L7RuleSet,
+        tls::{TlsContext, TlsContexts},
+    };
+    let secret = |name: &str, trusted_ca: Option<&str>| {
+        Some(TlsContext {
+            namespace: "shop".into(),
+            name: name.into(),
+            trusted_ca: trusted_ca.map(Into::into),
+            certificate: None,
+            private_key: None,
+        })
+    };
+    let ends_with = |terminating, originating| TlsContexts {
+        terminating,
+        originating,
+    };
+    let contexts = [
+        (5, ends_with(None, None)),
+        (6, ends_with(secret("web", None), None)),
+        (7, ends_with(secret("web", Some("clients.crt")), None)),
+        (8, ends_with(None, secret("web", None))),
+        (9, ends_with(secret("nowhere", None), None)),
+        (10, ends_with(secret("web", None), None)),
+    ];
+    let mut snapshot = snapshot(1);
+    for (id, contexts) in &contexts {
+        let set = L7RuleSet {
+            protocol: HTTP,
+            http: Default::default(),
+            chain: Vec::new(),
+            tls: None,
+            contexts: contexts.clone(),
+            shadow: None,
+        };
+        snapshot.l7.insert(*id, std::sync::Arc::new(set));
+    }
+    let sets = contexts.iter().map(|(id, _)| (*id, HTTP, "allow"));
+    let view = view_of(snapshot, sets.collect());
+    for (before, _) in &contexts {
+        for (after, _) in &contexts {
+            view.admit((proto::TCP, 0), ends(), (0, *before));
+            let flow = flow(&view).unwrap();
+            flow.ends();
+            assert_eq!(get(&flow).verdict, Verdict::Allow);
+            view.admit((proto::TCP, 0), ends(), (0, *after));
+            let same = contexts.iter().find(|(id, _)| id == before).map(|c| &c.1)
+                == contexts.iter().find(|(id, _)| id == after).map(|c| &c.1);
+            let decision = get(&flow);
+            let passes = decision.verdict == Verdict::Allow;
+            assert_eq!((passes, flow.is_over()), (same, !same), "{before} {after}");
+            let told = decision.attribution.error;
+            assert_eq!(told.as_deref(), (!same).then_some(OTHER_TLS));
+            assert_eq!(flow.reading() == Reading::Unknown, !same);
+        }
+    }
+}

@@ -13,7 +13,7 @@ use crate::{
     },
     state::Local,
 };
-use tidegate_policy::compiled::L7Id;
+use tidegate_policy::{compiled::L7Id, tls::TlsContexts};
 use tidegate_tls::{Originator, Terminator};
 
 impl Listed for Local {
@@ -64,10 +64,36 @@ pub(crate) struct Ends {
 }
 
 impl FlowContext {
-    /// Does its TLS end or begin here? `None`: it does not.
+    /// What its rules want its TLS to end and begin with, none of them twice.
+    fn wanted_tls(&self, local: &Local) -> Vec<TlsContexts> {
+        let facts = self.facts.get();
+        let sets = [facts.egress.l7, facts.ingress.l7];
+        let said = sets.into_iter().filter_map(|set| local.state.ended(set));
+        let mut wanted: Vec<_> = said.cloned().collect();
+        wanted.dedup();
+        wanted
+    }
+
+    /// Do its rules want other secrets or ends by now than the connection was made with?
+    /// Other files of the same secret are for new connections.
+    pub(super) fn wants_other_tls(&self, local: &Local) -> bool {
+        let made_with = self.made_with.get();
+        made_with.is_some_and(|made_with| *made_with != self.wanted_tls(local))
+    }
+
+    /// Shall no further request pass, because its TLS is not what its rules want any more?
+    pub(crate) fn is_over(&self) -> bool {
+        let local = self.view.current();
+        // Whoever decides will say that the kernel's decision cannot be read.
+        self.refresh(&local).is_ok() && self.wants_other_tls(&local)
+    }
+
+    /// Does its TLS end or begin here? `None`: it does not. From now on the connection is
+    /// held to this: once its rules want another secret, or another end, nothing is decided.
     pub(crate) fn ends(&self) -> Option<Ends> {
         self.with_sides(
             |local, sides, _| {
+                self.made_with.get_or_init(|| self.wanted_tls(local));
                 let chains = sides.iter().filter_map(|side| side.chain);
                 let mut said = chains.filter_map(|chain| local.state.ended(chain.id));
                 let (first, second) = (said.next()?, said.next());

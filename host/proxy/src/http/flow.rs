@@ -28,6 +28,10 @@ impl Inspector for FlowContext {
         )
     }
 
+    fn is_over(&self) -> bool {
+        self.is_over()
+    }
+
     fn decide_request(&self, head: &HttpHead<'_>) -> Decision {
         self.with_sides(
             |local, sides, facts| {

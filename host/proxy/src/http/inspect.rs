@@ -26,6 +26,11 @@ pub trait Inspector {
     /// How HTTP is carried on this flow, as its rules say at present.
     fn options(&self) -> HttpOptions;
 
+    /// Shall the connection end, because it cannot be what its rules want by now?
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// Passes a request head through the flow's plugin chains. Fail modes are
     /// applied already: there is always an answer.
     fn decide_request(&self, head: &HttpHead<'_>) -> Decision;

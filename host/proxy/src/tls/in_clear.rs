@@ -58,6 +58,10 @@ impl Inspector for InClear<'_> {
         self.0.options()
     }
 
+    fn is_over(&self) -> bool {
+        self.0.is_over()
+    }
+
     fn decide_request(&self, head: &HttpHead<'_>) -> Decision {
         let asked = asked_of(head.authority);
         let Some((allowed, attribution)) = self.0.decide_in_clear(&asked) else {

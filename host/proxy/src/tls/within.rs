@@ -299,6 +299,10 @@ impl Inspector for Within<'_> {
         self.flow.options()
     }
 
+    fn is_over(&self) -> bool {
+        self.flow.is_over()
+    }
+
     fn decide_request(&self, head: &HttpHead<'_>) -> Decision {
         if self.upstream.borrow().is_none() {
             self.speaks.set(match head.version {

@@ -98,7 +98,10 @@ fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector)
     };
     let passed = match request::decide(head, began, inspector) {
         Ok(passed) => passed,
-        Err(reply) => return refuse(request, &reply, Asker::of(&head)),
+        Err(reply) => {
+            let over = inspector.is_over();
+            return refuse(request, &reply, Asker::of(&head), over);
+        }
     };
     let rewrite = Rewrite {
         path: passed.path.as_deref(),
@@ -116,8 +119,8 @@ fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector)
     }))
 }
 
-fn refuse(request: &Request<'_, '_>, reply: &Reply, asker: Asker) -> Plan {
-    let keep = kept_framing(request);
+fn refuse(request: &Request<'_, '_>, reply: &Reply, asker: Asker, over: bool) -> Plan {
+    let keep = kept_framing(request).filter(|_| !over);
     let answer = Answer {
         reply,
         close: keep.is_none(),

@@ -294,7 +294,7 @@ impl<I: Inspector> Pair<'_, I> {
         if let Some(limit) = self.activity.response_timeout() {
             self.relay.give_up_overdue(limit);
         }
-        if self.activity.is_old() {
+        if self.activity.is_old() || self.relay.is_over() {
             self.relay.retire();
         }
     }

@@ -262,6 +262,11 @@ impl<'a, I: Inspector> Relay<'a, I> {
         self.upstream = Upstream::Asked(self.to_upstream.unsent().len());
     }
 
+    /// Is it not what its rules want any more?
+    pub(in crate::http::h2) fn is_over(&self) -> bool {
+        self.inspector.is_over()
+    }
+
     /// How HTTP is carried on this flow.
     pub(super) fn options(&self) -> HttpOptions {
         self.inspector.options()
