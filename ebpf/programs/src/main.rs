@@ -45,6 +45,7 @@ mod to_socket;
 mod translate;
 mod verdict;
 
+use attempt::Call;
 use aya_ebpf::{
     bindings::sk_action::SK_PASS,
     macros::{
@@ -57,7 +58,6 @@ use aya_ebpf::{
 };
 use packet::{ETHERNET, HEADERLESS};
 use socket_addr::{V4, V6};
-use attempt::Call;
 
 /// tcx ingress on what stands above workloads' devices.
 #[classifier]

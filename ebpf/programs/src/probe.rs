@@ -8,12 +8,8 @@ use tidegate_ebpf_shared::{
 };
 
 use crate::{
-    counters::count,
-    maps::STEER_BY_TUPLE,
-    packet::Kind,
-    parse_apart::parse_apart,
-    scratch::scratch,
-    verdict::Outcome,
+    counters::count, maps::STEER_BY_TUPLE, packet::Kind, parse_apart::parse_apart,
+    scratch::scratch, verdict::Outcome,
 };
 
 /// Answers a probe, which ends here. A packet that only has its mark is somebody else's.

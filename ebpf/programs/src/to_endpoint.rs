@@ -129,7 +129,13 @@ enum Known {
 }
 
 #[inline(always)]
-fn known(ctx: &TcContext, work: &mut Scratch, checked: Option<u16>, seen: Seen, endpoint: u32) -> Known {
+fn known(
+    ctx: &TcContext,
+    work: &mut Scratch,
+    checked: Option<u16>,
+    seen: Seen,
+    endpoint: u32,
+) -> Known {
     if work.packet.problem != 0 || !work.packet.tuple.is_tracked() {
         note_sender(ctx, &mut work.packet);
         // Decided by itself where it entered, and nothing is remembered of it. Its
