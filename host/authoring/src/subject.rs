@@ -126,11 +126,7 @@ impl Subject {
     ///
     /// If it cannot be compiled here.
     pub fn built_in(name: &str) -> anyhow::Result<Self> {
-        Self::of(async |store| {
-            let all = store.builtin().await?.into_iter();
-            let found = all.into_iter().find(|admitted| admitted.name == name);
-            found.with_context(|| format!("there is no built-in plugin {name}"))
-        })
+        Self::of(async |store| Ok(store.on_demand(name).await?))
     }
 
     fn of(
@@ -231,15 +227,8 @@ impl Subject {
         };
         Ok(match &case.said {
             Said::Http { request, .. } => {
-                let (authority, path) = request.parts();
                 let headers = fields(&request.headers);
-                let head = HttpHead {
-                    version: Version::Http11,
-                    method: &request.method,
-                    path,
-                    authority,
-                    headers: &headers,
-                };
+                let head = head(request, &headers);
                 timed(&mut |worker| drop(worker.http_request(&binding, &head, &facts)))
             }
             Said::Dns { name, qtype, .. } => {
@@ -256,15 +245,8 @@ impl Subject {
         request: &Request,
         response: Option<&Response>,
     ) -> Vec<(Stage, Outcome)> {
-        let (authority, path) = request.parts();
         let headers = fields(&request.headers);
-        let head = HttpHead {
-            version: Version::Http11,
-            method: &request.method,
-            path,
-            authority,
-            headers: &headers,
-        };
+        let head = head(request, &headers);
         let decided = patient(|| self.worker.borrow_mut().http_request(binding, &head, facts));
         let mut outcomes = vec![(Stage::Asked, of_http(decided))];
         let passed = matches!(outcomes[0].1, Outcome::Allowed { .. });
@@ -391,6 +373,17 @@ fn facts(connection: &Connection) -> Facts {
         source_identity: connection.identity,
         source_labels: connection.labels.clone().into(),
         imagined: false,
+    }
+}
+
+fn head<'a>(request: &'a Request, headers: &'a [Header<'a>]) -> HttpHead<'a> {
+    let (authority, path) = request.parts();
+    HttpHead {
+        version: Version::Http11,
+        method: &request.method,
+        path,
+        authority,
+        headers,
     }
 }
 

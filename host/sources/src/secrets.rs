@@ -90,15 +90,15 @@ fn entries(folder: &Path) -> Result<Vec<(String, std::path::PathBuf)>, Trouble> 
 }
 
 fn read(path: &Path) -> io::Result<Item> {
-    if !fs::metadata(path)?.is_file() {
+    let meta = fs::metadata(path)?;
+    if !meta.is_file() {
         // Opening a pipe would wait for somebody to write into it.
         return Err(io::Error::other("not a regular file"));
     }
-    let file = File::open(path)?;
-    let meta = file.metadata()?;
     if meta.len() > LONGEST {
         return Err(io::Error::other("longer than 1 MiB"));
     }
+    let file = File::open(path)?;
     // In full before it is read: what a vector grows out of is not overwritten.
     let mut content = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or_default() + 1);
     file.take(LONGEST).read_to_end(&mut content)?;

@@ -324,10 +324,7 @@ impl Test {
             print_text(&format!("{:#}\n", cases::schema().to_value()))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let file = match &self.file {
-            Some(file) => file.clone(),
-            None => of_project(Path::new("."))?,
-        };
+        let file = component(self.file)?;
         let mut subject = Subject::admit(&file)?;
         let cases = match (&self.recorded, &self.cases) {
             (Some(recorded), _) => {
@@ -335,8 +332,7 @@ impl Test {
                     .context("--config: not JSON")?;
                 recorded::read(recorded, &self.config, &subject.admitted)?
             }
-            (None, Some(cases)) => cases::read(cases)?,
-            (None, None) => cases::read(&file.with_file_name("tests.yaml"))?,
+            (None, cases) => read_cases(cases.as_deref(), &file)?,
         };
         let mut against = self.against.as_deref().map(Subject::admit).transpose()?;
         let mut report = Report {
@@ -475,14 +471,8 @@ const ROWS: usize = 20;
 
 impl Bench {
     fn run(self, output: Output) -> anyhow::Result<()> {
-        let file = match self.file {
-            Some(file) => file,
-            None => of_project(Path::new("."))?,
-        };
-        let cases = match &self.cases {
-            Some(cases) => cases::read(cases)?,
-            None => cases::read(&file.with_file_name("tests.yaml"))?,
-        };
+        let file = component(self.file)?;
+        let cases = read_cases(self.cases.as_deref(), &file)?;
         let mut subject = Subject::admit(&file)?;
         let (name, config) = match subject.admitted.info.world {
             World::HttpFilter => ("http", r#"{"rules":[{"method":"NONE"},{}]}"#),
@@ -560,9 +550,20 @@ fn costs_table(baseline: &str, costs: &[Cost]) -> String {
     table.text()
 }
 
-/// The component that `build` makes in a folder.
-fn of_project(folder: &Path) -> anyhow::Result<PathBuf> {
-    let file = tidegate_authoring::component_of(folder)
+/// The cases that were named, or those beside the component.
+fn read_cases(named: Option<&Path>, component: &Path) -> anyhow::Result<Cases> {
+    match named {
+        Some(cases) => cases::read(cases),
+        None => cases::read(&component.with_file_name("tests.yaml")),
+    }
+}
+
+/// The component that was named, or the one that `build` makes here.
+fn component(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(file) = named {
+        return Ok(file);
+    }
+    let file = tidegate_authoring::component_of(Path::new("."))
         .context("name a component, or go to the folder of a filter's project")?;
     anyhow::ensure!(
         file.is_file(),

@@ -197,15 +197,23 @@ fn a_scan_sees_documents_and_plugins_and_nothing_else() {
     assert!(scan.unreadable.is_empty(), "{scan:?}");
 }
 
-#[test]
-fn a_file_being_written_keeps_its_previous_content() {
+/// A folder with a policy of this content, and a scanner that has read it.
+fn with_a_policy(text: &str) -> (tempfile::TempDir, PathBuf, Scanner) {
     let root = tempfile::tempdir().expect("a folder");
     let file = root.path().join("policies/a.yaml");
-    fs::create_dir_all(file.parent().expect("a parent")).expect("made");
-    fs::write(&file, "old").expect("written");
     let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
-    let content = |scan: &Scan| scan.documents["policies/a.yaml"].clone();
-    assert_eq!(content(scanner.scan(later(1))).as_deref(), Ok("old"));
+    fs::write(&file, text).expect("written");
+    assert_eq!(content(scanner.scan(later(1))).as_deref(), Ok(text));
+    (root, file, scanner)
+}
+
+fn content(scan: &Scan) -> Result<Arc<str>, String> {
+    scan.documents["policies/a.yaml"].clone()
+}
+
+#[test]
+fn a_file_being_written_keeps_its_previous_content() {
+    let (_root, file, mut scanner) = with_a_policy("old");
 
     fs::write(&file, "new").expect("written");
     let modified = fs::metadata(&file)
@@ -221,13 +229,7 @@ fn a_file_being_written_keeps_its_previous_content() {
 
 #[test]
 fn a_file_that_somebody_has_open_is_not_read_however_quiet_it_is() {
-    let root = tempfile::tempdir().expect("a folder");
-    let file = root.path().join("policies/a.yaml");
-    fs::create_dir_all(file.parent().expect("a parent")).expect("made");
-    fs::write(&file, "old").expect("written");
-    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
-    let content = |scan: &Scan| scan.documents["policies/a.yaml"].clone();
-    assert_eq!(content(scanner.scan(later(1))).as_deref(), Ok("old"));
+    let (root, file, mut scanner) = with_a_policy("old");
     fs::write(&file, "half").expect("written");
     let aside = root.path().join("aside.yaml");
     scanner.hear(&Nudge::Written(aside.clone()));
