@@ -11,6 +11,7 @@ use std::{
 };
 
 use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt::Linger};
+use tidegate_tls::Protocol;
 use tokio::{
     io::{AsyncBufRead as _, AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, tcp},
@@ -166,6 +167,18 @@ impl Leg {
             stream,
             _memory: memory,
         })))
+    }
+
+    /// What both ends agreed to speak within TLS, if they agreed on something (RFC 7301).
+    pub(crate) fn agreed(&self) -> Option<Protocol> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Within(within) => {
+                let within = within.borrow();
+                let (_, session) = within.stream.get_ref();
+                session.alpn_protocol().and_then(Protocol::named)
+            }
+        }
     }
 
     /// Both directions, to be used at once.

@@ -6,6 +6,7 @@ use tidegate_contract::L7Summary;
 use tidegate_policy::http_options::HttpOptions;
 use tidegate_wire::http::{HttpHead, ResponseHead};
 
+use super::reply::Reply;
 use crate::{
     decide::{Attribution, http::Decision},
     leg::Leg,
@@ -45,11 +46,41 @@ pub trait Inspector {
     fn record(&self, attribution: Attribution, allowed: bool, summary: L7Summary);
 }
 
-/// Status and reason for a client whose upstream leg could not be opened.
-pub(super) fn no_upstream(error: &io::Error) -> (u16, String) {
-    if error.kind() == io::ErrorKind::TimedOut {
-        (504, "upstream timed out".to_owned())
-    } else {
-        (502, format!("upstream unreachable: {error}"))
+/// What is said where the upstream leg could not be opened.
+pub(super) struct NoUpstream {
+    pub(super) status: u16,
+    /// To the client, which may be anybody: that it is so, and no more than it would have
+    /// learned from the kernel without us.
+    told: String,
+    /// In the record: the names a certificate holds, the secret that is not there.
+    pub(super) error: String,
+}
+
+impl NoUpstream {
+    /// What the client is told.
+    pub(super) fn reply(&self) -> Reply {
+        Reply::error(self.status, &self.told)
+    }
+}
+
+impl From<io::Error> for NoUpstream {
+    fn from(error: io::Error) -> Self {
+        let (status, told) = match error.kind() {
+            io::ErrorKind::TimedOut => (504, "upstream timed out"),
+            _ => (502, "upstream unreachable"),
+        };
+        let of_the_kernel = error.raw_os_error().is_some();
+        let error = match status {
+            504 => told.to_owned(),
+            _ => format!("{told}: {error}"),
+        };
+        Self {
+            status,
+            told: match of_the_kernel {
+                true => error.clone(),
+                false => told.to_owned(),
+            },
+            error,
+        }
     }
 }

@@ -19,6 +19,7 @@ mod watchdog;
 
 use std::{io, time::Duration};
 
+use tidegate_tls::Protocol;
 use tidegate_wire::http2::frame::PREFACE;
 
 use self::buffer::Buffer;
@@ -40,6 +41,7 @@ pub(super) async fn serve(client: impl Into<Leg>, inspector: &impl Inspector, ac
         speaks = speaks => speaks,
         () = activity.evicted() => return,
     };
+    let speaks = speaks.map(|speaks| speaks.map(|speaks| speaks.as_agreed(client.agreed())));
     match speaks {
         Ok(Ok(Speaks::Http2)) => h2::serve(&mut client, buffer, inspector, activity).await,
         Ok(Ok(Speaks::BrokenHttp2)) => h2::reject_preface(&mut client).await,
@@ -64,6 +66,18 @@ enum Speaks {
     Http2,
     /// The first line of HTTP/2's preface, and not the rest.
     BrokenHttp2,
+}
+
+impl Speaks {
+    /// Who agreed on a version within TLS is held to it: a server that was chosen for the
+    /// one would be told the other by what somebody else may read differently.
+    fn as_agreed(self, agreed: Option<Protocol>) -> Self {
+        match (agreed, self) {
+            (Some(Protocol::Http1), _) => Self::Http1,
+            (Some(Protocol::Http2), Self::Http1) => Self::BrokenHttp2,
+            (_, speaks) => speaks,
+        }
+    }
 }
 
 /// Bytes of the preface that begin no request of HTTP/1: its version is not one.

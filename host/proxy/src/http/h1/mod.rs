@@ -21,7 +21,7 @@ use self::{
 use super::{
     buffer::Buffer,
     ending::{cut_off, last_words},
-    inspect::{Inspector, no_upstream},
+    inspect::{Inspector, NoUpstream},
     pump::{Pump, PumpError},
     reply::Reply,
     tunnel,
@@ -234,8 +234,8 @@ impl<I: Inspector> Connection<'_, I> {
             none => match self.inspector.connect_upstream().await {
                 Ok(stream) => none.insert(stream),
                 Err(error) => {
-                    let (status, reason) = no_upstream(&error);
-                    return self.fail(status, &reason).await;
+                    let because = NoUpstream::from(error);
+                    return self.give_up(&because.reply(), &because.error).await;
                 }
             },
         };
@@ -321,10 +321,14 @@ impl<I: Inspector> Connection<'_, I> {
 
     /// Tells the client that its request came to nothing.
     async fn fail(&mut self, status: u16, error: &str) -> Next {
+        self.give_up(&Reply::error(status, error), error).await
+    }
+
+    /// Says and records something that is not the same.
+    async fn give_up(&mut self, reply: &Reply, error: &str) -> Next {
         let asker = self.underway.asker();
-        self.underway.failed(status, error);
-        let reply = Reply::error(status, error);
-        let answer = Answer::last(&reply).to(asker).encode();
+        self.underway.failed(reply.status, error);
+        let answer = Answer::last(reply).to(asker).encode();
         self.say(&answer).await
     }
 

@@ -32,7 +32,7 @@ use self::{outbox::Outbox, relay::Relay};
 use super::{
     buffer::Buffer,
     ending::{cut_off, last_words},
-    inspect::{Inspector, no_upstream},
+    inspect::Inspector,
     watchdog::{Activity, Phase},
 };
 use crate::{
@@ -110,8 +110,7 @@ pub(super) async fn serve(
                 pair.run().await
             }
             Err(error) => {
-                let (status, reason) = no_upstream(&error);
-                pair.relay.give_up(status, &reason);
+                pair.relay.give_up(error.into());
                 // What came along is answered too; the next ones come on a connection
                 // for which upstream is tried again.
                 Err(pair

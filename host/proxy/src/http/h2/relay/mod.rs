@@ -44,7 +44,7 @@ use super::{
 };
 use crate::http::{
     exchange::Exchange,
-    inspect::Inspector,
+    inspect::{Inspector, NoUpstream},
     reply::{Asker, Reply},
 };
 
@@ -94,8 +94,8 @@ enum Upstream {
     /// be sent before upstream has greeted too, in HTTP/2.
     Asked(usize),
     Open,
-    /// There is none: status and reason for every request that may pass.
-    Absent(u16, String),
+    /// There is none: what every request that may pass is answered.
+    Absent(NoUpstream),
 }
 
 /// A stream that upstream knows of.
@@ -230,18 +230,18 @@ impl<'a, I: Inspector> Relay<'a, I> {
 
     /// There is no upstream, or none that speaks HTTP/2: what may pass is answered with
     /// `status` instead.
-    pub(super) fn give_up(&mut self, status: u16, error: &str) {
+    pub(super) fn give_up(&mut self, because: NoUpstream) {
         self.to_upstream.clear();
-        self.upstream = Upstream::Absent(status, error.to_owned());
-        let reply = Reply::error(status, error);
+        let reply = because.reply();
         let streams: Vec<_> = self.streams.drain().collect();
         for (id, stream) in streams {
             let asker = asker(stream.exchange.as_ref());
             self.answer((id, stream.client_done), &reply, asker);
             if let Some(exchange) = stream.exchange {
-                exchange.failed(status, error, self.inspector);
+                exchange.failed(because.status, &because.error, self.inspector);
             }
         }
+        self.upstream = Upstream::Absent(because);
     }
 
     /// Begins the other leg. Upstream is told the sum of what the client said so far.

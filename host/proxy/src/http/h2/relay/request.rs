@@ -89,11 +89,10 @@ impl<I: Inspector> Relay<'_, I> {
             }
         };
         let exchange = passed.exchange;
-        if let Upstream::Absent(status, error) = &self.upstream {
-            let (status, error) = (*status, error.clone());
-            let reply = Reply::error(status, &error);
+        if let Upstream::Absent(because) = &self.upstream {
+            let reply = because.reply();
+            exchange.failed(because.status, &because.error, self.inspector);
             self.answer((block.stream, block.end_stream), &reply, asker);
-            exchange.failed(status, &error, self.inspector);
             return Ok(());
         }
         let Some(held) = self.share.take(size_of::<Stream>() + exchange.memory()) else {
