@@ -10,7 +10,7 @@ use anyhow::Context;
 use nix::time::{ClockId, clock_gettime};
 use tidegate_contract::Snapshot;
 use tidegate_plugin_host::{Catalog, Facts, PluginStore, Runtime, StoreOptions, Worker};
-use tidegate_policy::compiled::{FailMode, L7Protocol, L7RuleSet, PluginUse};
+use tidegate_policy::compiled::{FailMode, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId};
 use tidegate_sdk::{HttpFilter as _, Request};
 use tidegate_wire::http::{Header, HttpHead, Version};
 
@@ -51,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     println!("| --- | ---: | ---: | ---: | --- |");
     for (index, (name, config)) in CASES.iter().enumerate() {
         let id = u32::try_from(index)? + 1;
-        let set = catalog.rule_set(id).context("a rule set")?;
+        let set = catalog.rule_set(L7Id(id)).context("a rule set")?;
         let binding = set.chain[0].clone();
         let mut native = Native::new(config)?;
         let (mut worker, facts) = (Worker::new(), Arc::new(Facts::default()));
@@ -140,13 +140,14 @@ fn load(program: &str) -> anyhow::Result<Catalog> {
             plugin: "http".to_owned(),
             config: config.to_owned(),
             fail_mode: FailMode::Closed,
-            rules: vec![1],
+            rules: vec![RuleId(1)],
             bound: false,
             in_shadow: false,
         }],
     };
     let mut snapshot = Snapshot {
-        l7: (1_u32..)
+        l7: (1..)
+            .map(L7Id)
             .zip(CASES.map(|(_, config)| Arc::new(rule_set(config))))
             .collect(),
         ..Snapshot::default()

@@ -7,8 +7,8 @@ use tidegate_channel::codec;
 use tidegate_contract::{Delta, Snapshot};
 use tidegate_policy::{
     compiled::{
-        Decision, Direction, FailMode, FqdnSelector, L7Protocol, L7RuleSet, PluginUse, PolicyRow,
-        PortMatch, Verdict,
+        Decision, Direction, EndpointId, FailMode, FqdnSelector, Generation, IdentityId, L7Id,
+        L7Protocol, L7RuleSet, PluginUse, PolicyRow, PortMatch, RuleId, Verdict,
     },
     shared::Map,
 };
@@ -25,7 +25,7 @@ fn rule_set(endpoint: u32, path: &str) -> L7RuleSet {
             plugin: "http".to_owned(),
             config: format!(r#"{{"rules":[{{"method":"GET","path":"{path}"}}]}}"#),
             fail_mode: FailMode::Closed,
-            rules: vec![endpoint],
+            rules: vec![RuleId(endpoint)],
             bound: false,
             in_shadow: false,
         }],
@@ -37,7 +37,7 @@ fn rule_set(endpoint: u32, path: &str) -> L7RuleSet {
 
 fn row(peer: u32, l7: u32) -> PolicyRow {
     PolicyRow {
-        identity: peer,
+        identity: IdentityId(peer),
         direction: Direction::Egress,
         ports: PortMatch::Ports {
             protocol: 6,
@@ -46,17 +46,17 @@ fn row(peer: u32, l7: u32) -> PolicyRow {
         },
         decision: Decision {
             verdict: Verdict::Redirect,
-            rule: l7,
-            l7,
+            rule: RuleId(l7),
+            l7: L7Id(l7),
             shadow: None,
         },
     }
 }
 
-fn snapshot(generation: u32, changed: &str) -> Snapshot {
-    let sets = (1..=ENDPOINTS).map(|n| (n, Arc::new(rule_set(n, "/api/.*"))));
+fn snapshot(generation: Generation, changed: &str) -> Snapshot {
+    let sets = (1..=ENDPOINTS).map(|n| (L7Id(n), Arc::new(rule_set(n, "/api/.*"))));
     let mut l7: Map<_, _> = sets.collect();
-    l7.insert(ENDPOINTS + 1, Arc::new(rule_set(1, changed)));
+    l7.insert(L7Id(ENDPOINTS + 1), Arc::new(rule_set(1, changed)));
     let labels = |n: u32| {
         let of = |key: &str| format!("k8s:{key}=app-{n}");
         vec![of("app"), of("io.kubernetes.pod.namespace"), of("version")]
@@ -65,18 +65,18 @@ fn snapshot(generation: u32, changed: &str) -> Snapshot {
         generation,
         l7,
         identities: (1..=ENDPOINTS)
-            .map(|n| (256 + n, Arc::from(labels(n))))
+            .map(|n| (IdentityId(256 + n), Arc::from(labels(n))))
             .collect(),
         fqdn: (1..=ENDPOINTS)
             .map(|n| {
                 (
-                    1 << 24 | n,
+                    IdentityId(1 << 24 | n),
                     FqdnSelector::MatchName(format!("app-{n}.example.")),
                 )
             })
             .collect(),
         outward: (1..=ENDPOINTS)
-            .map(|n| (n, Arc::from([row(1 << 24 | n, n), row(0, 0)])))
+            .map(|n| (EndpointId(n), Arc::from([row(1 << 24 | n, n), row(0, 0)])))
             .collect(),
         ..Snapshot::default()
     }
@@ -92,7 +92,10 @@ fn measure<T>(what: &str, bytes: usize, run: impl Fn() -> T) {
 }
 
 fn main() {
-    let (old, new) = (snapshot(1, "/old"), snapshot(2, "/new"));
+    let (old, new) = (
+        snapshot(Generation(1), "/old"),
+        snapshot(Generation(2), "/new"),
+    );
     let json = serde_json::to_vec(&new).expect("written");
     let whole = codec::encode(&new).expect("written");
     let delta = codec::encode(&Delta::between(&old, &new)).expect("written");

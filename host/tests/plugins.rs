@@ -27,7 +27,9 @@ use tidegate_plugin_host::{
     Admitted, Binding, Catalog, DnsDecision, Facts, Failure, HttpDecision, PluginStore, Runtime,
     StoreOptions, Worker,
 };
-use tidegate_policy::compiled::{FailMode, L7Protocol, L7RuleSet, PluginUse};
+use tidegate_policy::compiled::{
+    FailMode, Generation, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId,
+};
 use tidegate_sdk::{HttpFilter as _, Request};
 use tidegate_wire::http::{Header, HttpHead, ResponseHead, Version};
 
@@ -87,7 +89,7 @@ impl Bench {
 /// Puts bindings of these rule sets in shadow, or takes them out of it.
 fn rehearse(wanted: &mut Snapshot, sets: &[u32], in_shadow: bool) {
     for id in sets {
-        let set = wanted.l7.get_mut(id).expect("a rule set");
+        let set = wanted.l7.get_mut(&L7Id(*id)).expect("a rule set");
         Arc::make_mut(set).chain[0].in_shadow = in_shadow;
     }
 }
@@ -105,15 +107,15 @@ fn snapshot(plugins: &[&Admitted], uses: &[(&str, &str)]) -> (Snapshot, BTreeMap
                 plugin: (*plugin).to_owned(),
                 config: (*config).to_owned(),
                 fail_mode: FailMode::Closed,
-                rules: vec![71 + 2 * n, 72 + 2 * n],
+                rules: vec![RuleId(71 + 2 * n), RuleId(72 + 2 * n)],
                 bound: false,
                 in_shadow: false,
             }],
         };
-        (n + 1, Arc::new(set))
+        (L7Id(n + 1), Arc::new(set))
     };
     let snapshot = Snapshot {
-        generation: 1,
+        generation: Generation(1),
         l7: (0..).zip(uses).map(rule_set).collect(),
         plugins: plugins
             .iter()
@@ -157,7 +159,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn bindings_of(catalog: &Catalog, count: usize) -> Vec<Arc<Binding>> {
     (1..)
         .take(count)
-        .map(|id| catalog.rule_set(id).expect("a rule set").chain[0].clone())
+        .map(|id| catalog.rule_set(L7Id(id)).expect("a rule set").chain[0].clone())
         .collect()
 }
 
@@ -251,8 +253,8 @@ fn the_built_in_matchers_are_plugins() {
         Err(Failure::WrongWorld)
     );
     assert_eq!(bound[0].label, "http@0.1.0");
-    assert_eq!(bound[0].rule(Some(1)), Some(72));
-    assert_eq!(bound[0].rule(None), Some(71));
+    assert_eq!(bound[0].rule(Some(1)), Some(RuleId(72)));
+    assert_eq!(bound[0].rule(None), Some(RuleId(71)));
     assert_eq!(catalog.stats()["http"].calls, 3);
 }
 
@@ -341,7 +343,7 @@ fn lies_are_corrected_or_refused() {
         }
     }
     match ask(&mut worker, &bound[0], "/rule") {
-        Ok(HttpDecision::Allow { rule }) => assert_eq!(bound[0].rule(rule), Some(71)),
+        Ok(HttpDecision::Allow { rule }) => assert_eq!(bound[0].rule(rule), Some(RuleId(71))),
         other => panic!("{other:?}"),
     }
 }
@@ -623,7 +625,7 @@ fn failures_are_paid_by_the_binding_and_peer_that_cause_them() {
     assert_eq!((rows[1].peers_held_back, rows[1].failures), (0, 0));
     // Fail mode open: every message is tried, or a peer could switch the plugin off.
     let (mut wanted, artifacts) = snapshot(&[&trap], &[("trap", "")]);
-    if let Some(set) = wanted.l7.get_mut(&1) {
+    if let Some(set) = wanted.l7.get_mut(&L7Id(1)) {
         Arc::make_mut(set).chain[0].fail_mode = FailMode::Open;
     }
     let open = bindings_of(&next(&catalog, &wanted, &artifacts).0, 1);
@@ -792,7 +794,7 @@ fn what_is_in_shadow_takes_no_memory_from_what_is_enforced() {
     trap.info.limits.total_memory_bytes = 8 << 20;
     let (mut wanted, artifacts) = snapshot(&[&trap], &[("trap", ""); 10]);
     let (enforced, in_shadow): (Vec<u32>, Vec<u32>) =
-        (1..=10).partition(|id| wanted.l7[id].chain[0].rules[0] > 85);
+        (1..=10).partition(|id| wanted.l7[&L7Id(*id)].chain[0].rules[0] > RuleId(85));
     rehearse(&mut wanted, &in_shadow, true);
     assert_eq!(enforced.len(), 2);
     let empty = Catalog::empty(Runtime::start().expect("an engine"));
@@ -857,7 +859,7 @@ fn code_that_a_snapshot_names_is_held_in_use_or_not() {
     let before = next(&empty, &first, &artifacts).0;
     let remembered = Remembered {
         plugin: "bot-filter".to_owned(),
-        rules: vec![71, 72],
+        rules: vec![RuleId(71), RuleId(72)],
         info: v1.info.clone(),
         config: config.to_owned(),
     };

@@ -2,6 +2,7 @@
 //! back when killed, and that the next agent finds it. Needs root, for kernel tables.
 
 use std::{collections::BTreeMap, fs, os::fd::OwnedFd, path::Path, time::Duration};
+use tidegate_policy::compiled::Generation;
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -52,7 +53,7 @@ async fn supervise(run_dir: &Path) -> (ProxySupervisor, mpsc::Receiver<ToAgent>)
     ProxySupervisor::start(options, maps).await.unwrap()
 }
 
-async fn publish(supervisor: &ProxySupervisor, generation: u32) {
+async fn publish(supervisor: &ProxySupervisor, generation: Generation) {
     let snapshot = Snapshot {
         generation,
         ..Snapshot::default()
@@ -82,7 +83,7 @@ async fn until(
 }
 
 /// Waits for counters of this generation; those of a later one end it.
-async fn stats_of(events: &mut mpsc::Receiver<ToAgent>, generation: u32) -> u32 {
+async fn stats_of(events: &mut mpsc::Receiver<ToAgent>, generation: Generation) -> u32 {
     let next = async {
         loop {
             if let ToAgent::Stats(stats) = events.recv().await.unwrap()
@@ -114,7 +115,7 @@ fn proc_status(pid: u32, key: &str) -> String {
 async fn it_has_two_powers_comes_back_and_is_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let (supervisor, mut events) = supervise(dir.path()).await;
-    publish(&supervisor, 1).await;
+    publish(&supervisor, Generation(1)).await;
     let first = until(&supervisor, |status| status.serving).await;
     assert_eq!(first.starts, 1);
 
@@ -140,16 +141,19 @@ async fn it_has_two_powers_comes_back_and_is_found_again() {
         assert_eq!(proc_status(task, "NoNewPrivs"), "1");
         assert_eq!(proc_status(task, "Seccomp"), "2", "filtered");
     }
-    assert_eq!(stats_of(&mut events, 1).await, first.pid);
+    assert_eq!(stats_of(&mut events, Generation(1)).await, first.pid);
     let listeners = supervisor.listeners().len();
     assert!(listeners >= class::COUNT as usize);
 
     // Each generation is told when it is in use, not at the next second.
     for generation in 2..=5 {
-        publish(&supervisor, generation).await;
+        publish(&supervisor, Generation(generation)).await;
     }
     for generation in 2..=5 {
-        assert_eq!(stats_of(&mut events, generation).await, first.pid);
+        assert_eq!(
+            stats_of(&mut events, Generation(generation)).await,
+            first.pid
+        );
     }
 
     // Killed: another one serves the same generation, with the same listeners.
@@ -159,13 +163,13 @@ async fn it_has_two_powers_comes_back_and_is_found_again() {
     })
     .await;
     assert_eq!(second.starts, 2);
-    assert_eq!(stats_of(&mut events, 5).await, second.pid);
+    assert_eq!(stats_of(&mut events, Generation(5)).await, second.pid);
     assert_eq!(supervisor.listeners().len(), listeners);
 
     // The agent goes, the proxy stays, the next agent takes it over.
     drop((supervisor, events));
     let (supervisor, _events) = supervise(dir.path()).await;
-    publish(&supervisor, 6).await;
+    publish(&supervisor, Generation(6)).await;
     let adopted = until(&supervisor, |status| status.serving).await;
     assert_eq!((adopted.pid, adopted.starts), (second.pid, 0));
     assert_eq!(supervisor.listeners().len(), listeners);
@@ -210,7 +214,7 @@ async fn a_proxy_of_another_version_makes_room() {
         assert!(matches!(greeting, ToProxy::Hello { .. }), "{greeting:?}");
         let answer = ToAgent::Hello {
             protocol: PROTOCOL_VERSION - 1,
-            generation: 7,
+            generation: Generation(7),
             pid: std::process::id(),
             listeners: vec![info],
             artifacts: Vec::new(),

@@ -8,7 +8,7 @@ use tidegate_plugin_host::{
     StreamOperation, StreamSession, Worker,
 };
 use tidegate_policy::{
-    compiled::{FailMode, L7Protocol, L7RuleSet, PluginUse},
+    compiled::{FailMode, Generation, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId},
     shared::Map,
 };
 
@@ -35,7 +35,7 @@ fn binding(guest: &str) -> (Catalog, Arc<Binding>) {
         plugin: admitted.name.clone(),
         config: "{}".to_owned(),
         fail_mode: FailMode::Closed,
-        rules: vec![7],
+        rules: vec![RuleId(7)],
         bound: false,
         in_shadow: false,
     };
@@ -48,8 +48,8 @@ fn binding(guest: &str) -> (Catalog, Arc<Binding>) {
         shadow: None,
     };
     let snapshot = Snapshot {
-        generation: 1,
-        l7: Map::unit(1, set.into()),
+        generation: Generation(1),
+        l7: Map::unit(L7Id(1), set.into()),
         plugins: Map::unit(admitted.name.clone(), admitted.info.clone()),
         ..Snapshot::default()
     };
@@ -58,7 +58,7 @@ fn binding(guest: &str) -> (Catalog, Arc<Binding>) {
     let next = Catalog::empty(Runtime::start().expect("an engine")).next(&snapshot, &artifacts);
     next.wait(PATIENCE, PATIENCE);
     let catalog = next.refreshed();
-    let bound = catalog.rule_set(1).expect("the rule set").chain[0].clone();
+    let bound = catalog.rule_set(L7Id(1)).expect("the rule set").chain[0].clone();
     (catalog, bound)
 }
 

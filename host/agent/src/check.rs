@@ -21,7 +21,10 @@ use tidegate_control::{
 };
 use tidegate_datapath::{DatapathError, Survey, bridges, firewall_notes, pinned_otherwise};
 use tidegate_plugin_host::{Catalog, PluginStore, Runtime, StoreOptions};
-use tidegate_policy::{NumbersInUse, compiled::Compiled};
+use tidegate_policy::{
+    NumbersInUse,
+    compiled::{Compiled, Generation},
+};
 use tidegate_sources::folder::{Origins, QUIET, Scanner, Watched};
 
 use super::{
@@ -198,7 +201,7 @@ impl Sinks for Nowhere {
 
     async fn publish_kernel(
         &mut self,
-        _generation: u32,
+        _generation: Generation,
         compiled: Arc<Compiled>,
     ) -> anyhow::Result<KernelStatus> {
         let mut survey = Survey::of(&self.outside, &compiled.endpoints);
@@ -217,8 +220,8 @@ impl Kernel for Nowhere {
         None
     }
 
-    fn generation(&self) -> u32 {
-        0
+    fn generation(&self) -> Generation {
+        Generation(0)
     }
 
     fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {

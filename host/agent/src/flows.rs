@@ -44,7 +44,7 @@ impl Recorder {
     /// generation has no names to wait for.
     async fn names_known(&self) {
         let mut view = self.view.clone();
-        let known = view.wait_for(|view| view.generation != 0);
+        let known = view.wait_for(|view| view.generation.is_some());
         // Without them records are still better than none.
         let _ = tokio::time::timeout(NAMES, known).await;
     }

@@ -9,12 +9,14 @@ use std::{
 use anyhow::Context as _;
 use tidegate_contract::{Message, Question};
 use tidegate_control::view::View;
-use tidegate_ebpf_shared::policy::verdict;
+use tidegate_ebpf_shared::policy::{PolicyEntry, verdict};
 use tidegate_observe::{
     explain::{self, ExplainQuery, InShadow, L7Answer, L7Question, RulePlace},
     record::FlowVerdict,
 };
-use tidegate_policy::compiled::{Direction, L7Protocol, L7RuleSet};
+use tidegate_policy::compiled::{
+    Direction, EndpointId, IdentityId, L7Id, L7Protocol, L7RuleSet, RuleId,
+};
 use tokio::time::timeout;
 
 use super::explain::{Explainer, place};
@@ -106,7 +108,7 @@ impl Explainer {
                 return Ok(unanswered(why));
             }
         };
-        let rule = |id: &u32| {
+        let rule = |id: &RuleId| {
             Some(RulePlace {
                 rule: view.directory.rule(*id)?,
                 place: place(&view.compiled, *id),
@@ -148,14 +150,14 @@ const JUDGEMENT: Duration = Duration::from_secs(5);
 /// What the proxy is asked about a flow that would meet it.
 #[derive(Clone, Copy)]
 pub(super) struct Asked {
-    source_identity: u32,
-    source_endpoint: u32,
-    destination_identity: u32,
+    source_identity: IdentityId,
+    source_endpoint: EndpointId,
+    destination_identity: IdentityId,
     /// After service translation.
     destination: (IpAddr, u16),
     /// Rule set and the rule that asks for it.
-    egress: (u32, u32),
-    ingress: (u32, u32),
+    egress: (L7Id, RuleId),
+    ingress: (L7Id, RuleId),
     /// Does the proxy's own connection leave the node?
     pub(super) leaves: bool,
 }
@@ -167,7 +169,8 @@ impl Asked {
             let step = answer.steps.iter().find(|step| {
                 step.direction == direction && step.entry.verdict == verdict::REDIRECT
             });
-            step.map_or((0, 0), |step| (step.entry.l7, step.entry.rule))
+            let of = |entry: &PolicyEntry| (L7Id(entry.l7), RuleId(entry.rule));
+            step.map_or_else(Default::default, |step| of(&step.entry))
         };
         Self {
             source_identity: answer.source.identity,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use tidegate_datapath::Party;
 use tidegate_observe::{directory::LearnedNames, explain::LearnedSelector};
 use tidegate_policy::{
-    compiled::{Compiled, FqdnSelector},
+    compiled::{Compiled, EndpointId, FqdnSelector, IdentityId},
     fqdn::{Matcher, normalise},
 };
 
@@ -41,7 +41,7 @@ pub(super) fn selectors(
 /// What is known of a name that this endpoint (0: none) asks for.
 pub(super) fn of_query(
     name: &str,
-    endpoint: u32,
+    endpoint: EndpointId,
     compiled: &Compiled,
     learned: &LearnedNames,
     now: Instant,
@@ -60,7 +60,7 @@ pub(super) fn of_query(
     } else {
         format!("learned for {plain}: {}", known.join(", "))
     }];
-    let of_rules = |identity: &u32| {
+    let of_rules = |identity: &IdentityId| {
         let endpoint = compiled.endpoints.get(&endpoint);
         endpoint.is_none_or(|endpoint| endpoint.table.iter().any(|row| row.identity == *identity))
     };
@@ -92,16 +92,19 @@ mod tests {
         }
         let pattern = FqdnSelector::MatchPattern("*.a.example.".to_owned());
         let compiled = Compiled {
-            fqdn: Map::unit(7, pattern),
+            fqdn: Map::unit(IdentityId(7), pattern),
             ..Compiled::default()
         };
         let party = Party {
             address,
-            identity: 2,
-            endpoint: 0,
+            identity: IdentityId(2),
+            endpoint: EndpointId(0),
             outside: true,
             learned: [(7, 67), (8, 0)]
-                .map(|(identity, left_s)| Learned { identity, left_s })
+                .map(|(identity, left_s)| Learned {
+                    identity: IdentityId(identity),
+                    left_s,
+                })
                 .to_vec(),
         };
         let told = selectors(&party, &compiled, &learned);
@@ -112,7 +115,7 @@ mod tests {
         );
         assert_eq!(told[1].selector, "identity 8, of no policy in force");
 
-        let ask = |name| of_query(name, 0, &compiled, &learned, now).join("; ");
+        let ask = |name| of_query(name, EndpointId(0), &compiled, &learned, now).join("; ");
         assert_eq!(
             ask("API.a.example."),
             "learned for API.a.example: 192.0.2.1 (57 s left)"

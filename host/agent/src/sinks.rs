@@ -11,7 +11,10 @@ use anyhow::Context as _;
 use tidegate_contract::Snapshot;
 use tidegate_control::sinks::{Kernel, KernelStatus, Sinks};
 use tidegate_datapath::{AttachReport, Audit, Clocks, Datapath, DatapathError, Reader};
-use tidegate_policy::{NumbersInUse, compiled::Compiled};
+use tidegate_policy::{
+    NumbersInUse,
+    compiled::{Compiled, Generation},
+};
 use tidegate_supervisor::ProxySupervisor;
 use tokio::{task::spawn_blocking, time::timeout};
 
@@ -84,7 +87,11 @@ impl SharedDatapath {
         look(&mut held)
     }
 
-    fn publish(&self, generation: u32, compiled: &Compiled) -> Result<KernelStatus, DatapathError> {
+    fn publish(
+        &self,
+        generation: Generation,
+        compiled: &Compiled,
+    ) -> Result<KernelStatus, DatapathError> {
         let mut held = self.lock();
         let report = held.0.publish(generation, compiled)?;
         tell(&report.attach);
@@ -137,7 +144,7 @@ impl Kernel for SharedDatapath {
         }
     }
 
-    fn generation(&self) -> u32 {
+    fn generation(&self) -> Generation {
         self.tables.generation()
     }
 
@@ -170,7 +177,7 @@ impl Sinks for Node {
 
     async fn publish_kernel(
         &mut self,
-        generation: u32,
+        generation: Generation,
         compiled: Arc<Compiled>,
     ) -> anyhow::Result<KernelStatus> {
         let datapath = self.datapath.clone();

@@ -1,6 +1,7 @@
 //! Kernel and proxy as readers see them.
 
 use std::collections::BTreeMap;
+use tidegate_policy::compiled::Generation;
 
 use tidegate_api::Numbers;
 use tidegate_contract::{BindingStats, Concern, Note, ProxyStats, units::Volume};
@@ -53,7 +54,7 @@ impl Numbers for Counted {
 
 /// What of the proxy's counters says how it stands, and not only how often something
 /// happened: the view is renewed when it changes.
-pub(super) fn standing(stats: &ProxyStats) -> (u32, Vec<BindingStats>) {
+pub(super) fn standing(stats: &ProxyStats) -> (Generation, Vec<BindingStats>) {
     let uncounted = |row: &BindingStats| BindingStats {
         calls: 0,
         failures: 0,

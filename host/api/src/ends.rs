@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use tidegate_control::view::{EndpointView, PortView, ServiceView, View};
 use tidegate_ebpf_shared::{addr::proto, identity::reserved, limits::FQDN_GRACE};
 use tidegate_observe::{directory::LearnedNames, similar::similar};
-use tidegate_policy::compiled::{AddrIdentity, FqdnSelector, Location};
+use tidegate_policy::compiled::{AddrIdentity, EndpointId, FqdnSelector, IdentityId, Location};
 /// What people may call an end.
 pub(super) struct Names<'a> {
     pub(super) view: &'a View,
@@ -18,7 +18,7 @@ pub(super) struct End {
     /// Addresses it has, or that stand for it.
     pub(super) addresses: Vec<IpAddr>,
     /// Endpoint id of a host service that was named, else 0.
-    pub(super) host_service: u32,
+    pub(super) host_service: EndpointId,
     /// How the name was understood, where that is not plain.
     pub(super) notes: Vec<String>,
     /// Ports it has names for.
@@ -33,14 +33,18 @@ pub(super) struct End {
 
 /// Entities one can be, and the identities behind each. The others of Cilium's are
 /// nobody on a node that runs alone.
-const ENTITIES: [(&str, &[u32]); 4] = [
-    ("host", &[reserved::HOST]),
+const ENTITIES: [(&str, &[IdentityId]); 4] = [
+    ("host", &[IdentityId(reserved::HOST)]),
     (
         "world",
-        &[reserved::WORLD, reserved::WORLD_IPV4, reserved::WORLD_IPV6],
+        &[
+            IdentityId(reserved::WORLD),
+            IdentityId(reserved::WORLD_IPV4),
+            IdentityId(reserved::WORLD_IPV6),
+        ],
     ),
-    ("world-ipv4", &[reserved::WORLD_IPV4]),
-    ("world-ipv6", &[reserved::WORLD_IPV6]),
+    ("world-ipv4", &[IdentityId(reserved::WORLD_IPV4)]),
+    ("world-ipv6", &[IdentityId(reserved::WORLD_IPV6)]),
 ];
 
 /// Entities that are several at once, or nobody here.
@@ -202,11 +206,11 @@ impl Names<'_> {
         let shared = matches!(endpoint.location, Location::Cgroup(_));
         End {
             addresses: if shared && endpoint.addresses.is_empty() {
-                self.having(&[reserved::HOST])
+                self.having(&[IdentityId(reserved::HOST)])
             } else {
                 endpoint.addresses.clone()
             },
-            host_service: if shared { endpoint.id } else { 0 },
+            host_service: if shared { endpoint.id } else { EndpointId(0) },
             ports: endpoint.ports.clone(),
             ..End::default()
         }
@@ -339,7 +343,7 @@ impl Names<'_> {
     }
 
     /// Addresses with one of these identities, loopback excepted, which no other end has.
-    fn having(&self, identities: &[u32]) -> Vec<IpAddr> {
+    fn having(&self, identities: &[IdentityId]) -> Vec<IpAddr> {
         let entries = self.view.compiled.ipcache.iter();
         entries
             .filter(|(_, entry)| identities.contains(&entry.identity))
@@ -349,7 +353,7 @@ impl Names<'_> {
     }
 
     /// Identity of an address, by the longest prefix.
-    fn identity(&self, address: IpAddr) -> Option<u32> {
+    fn identity(&self, address: IpAddr) -> Option<IdentityId> {
         let entries = self.view.compiled.ipcache.iter();
         entries
             .filter(|(net, _)| net.contains(&address))

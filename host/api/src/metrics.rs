@@ -138,10 +138,13 @@ fn node(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
         "tidegate_generation",
         "Generation of desired state in use",
         [
-            ([("process", "kernel".into())], u64::from(view.generation)),
+            (
+                [("process", "kernel".into())],
+                u64::from(view.generation.get()),
+            ),
             (
                 [("process", "proxy".into())],
-                u64::from(view.proxy_generation),
+                u64::from(view.proxy_generation.get()),
             ),
         ],
     )?;
@@ -513,6 +516,7 @@ mod tests {
     use tidegate_control::view::TableView;
     use tidegate_observe::testing::record;
     use tidegate_policy::compiled::{Compiled, RuleInfo};
+    use tidegate_policy::compiled::{Generation, RuleId};
 
     use super::*;
     use tidegate_observe::record::{FlowEvent, FlowVerdict, Shadow};
@@ -521,7 +525,7 @@ mod tests {
     fn a_scrape_shows_tables_flows_and_drops() {
         let mut view = View {
             version: "1.2.3".into(),
-            generation: 7,
+            generation: Generation(7),
             ..View::default()
         };
         view.datapath.tables.push(TableView {
@@ -544,11 +548,11 @@ mod tests {
             if prefix.starts_with("192") {
                 compiled
                     .deny_list
-                    .insert(prefix.parse().expect("prefix"), 7);
+                    .insert(prefix.parse().expect("prefix"), RuleId(7));
             }
         }
         compiled.rules.insert(
-            7,
+            RuleId(7),
             Arc::new(RuleInfo {
                 kind: "DenyList".into(),
                 namespace: None,

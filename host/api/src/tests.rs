@@ -9,7 +9,9 @@ use tidegate_observe::{
     record::{FlowRecord, FlowVerdict, Party},
     testing::record,
 };
-use tidegate_policy::compiled::{AddrIdentity, Compiled, DefaultDeny, Location};
+use tidegate_policy::compiled::{
+    AddrIdentity, Compiled, DefaultDeny, EndpointId, Generation, IdentityId, Location, ServiceId,
+};
 
 use super::*;
 use crate::client::{Client, ClientError};
@@ -21,7 +23,7 @@ impl Explain for Echo {
         let party = |address, port| Party {
             address,
             port,
-            identity: 0,
+            identity: IdentityId(0),
             endpoint: None,
             labels: Vec::new(),
             names: Vec::new(),
@@ -52,7 +54,7 @@ struct Counting;
 
 impl Numbers for Counting {
     fn fill(&self, view: &mut View) {
-        view.proxy.stats.generation = 17;
+        view.proxy.stats.generation = Generation(17);
     }
 }
 
@@ -65,9 +67,9 @@ struct Running {
 
 async fn start() -> Running {
     let endpoint = |name: &str, address: &str| EndpointView {
-        id: 1,
+        id: EndpointId(1),
         name: name.into(),
-        identity: 256,
+        identity: IdentityId(256),
         labels: Vec::new(),
         addresses: vec![address.parse().expect("literal address")],
         ports: vec![PortView {
@@ -83,7 +85,7 @@ async fn start() -> Running {
     let service = |name: &str, port: &str, addr: [u8; 4]| ServiceView {
         name: name.into(),
         port_name: Some(port.into()),
-        id: 1,
+        id: ServiceId(1),
         addr: IpAddr::from(addr),
         port: 80,
         protocol: 6,
@@ -99,7 +101,7 @@ async fn start() -> Running {
         .into_iter()
         .map(|(net, identity)| {
             let owner = AddrIdentity {
-                identity,
+                identity: IdentityId(identity),
                 endpoint: None,
             };
             (net.parse::<ipnet::IpNet>().expect("literal prefix"), owner)
@@ -112,7 +114,7 @@ async fn start() -> Running {
     learned.learn(Instant::now(), "learned.example.", &[(address, 60)]);
     let view = View {
         compiled: Arc::new(compiled),
-        generation: 3,
+        generation: Generation(3),
         endpoints: Arc::new(vec![
             endpoint("shop/frontend", "10.0.0.1"),
             endpoint("shop/backend", "10.0.0.2"),
@@ -159,9 +161,9 @@ async fn start() -> Running {
 async fn status_is_the_view_with_the_numbers_of_the_moment() {
     let running = start().await;
     let view: View = running.client.get("/v1/status").await.expect("answers");
-    assert_eq!(view.generation, 3);
+    assert_eq!(view.generation, Generation(3));
     assert_eq!(view.endpoints[0].name, "shop/frontend");
-    assert_eq!(view.proxy.stats.generation, 17);
+    assert_eq!(view.proxy.stats.generation, Generation(17));
 }
 
 #[tokio::test]

@@ -85,7 +85,7 @@ fn case(record: &FlowRecord, line: u64, config: &str, plugin: &Admitted) -> Opti
         connection: Connection {
             from: Some((source.address, source.port).into()),
             to: Some((destination.address, destination.port).into()),
-            identity: source.identity,
+            identity: source.identity.get(),
             labels: source.labels.clone(),
         },
         said,

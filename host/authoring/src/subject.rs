@@ -17,7 +17,9 @@ use tidegate_plugin_host::{
     Admitted, Binding, Catalog, DnsDecision, Facts, Failure, HttpDecision, PluginStore, Runtime,
     StoreOptions, StreamDirection, StreamOperation, StreamSession, Worker,
 };
-use tidegate_policy::compiled::{FailMode, L7Protocol, L7RuleSet, PluginUse};
+use tidegate_policy::compiled::{
+    FailMode, Generation, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId,
+};
 use tidegate_sdk::{Answer, Asked, Data, Direction, Operations, Reply, Trial};
 use tidegate_wire::{
     dns::rcode,
@@ -327,7 +329,7 @@ impl Subject {
                 plugin: name.clone(),
                 config: config.to_owned(),
                 fail_mode: FailMode::Closed,
-                rules: (1..=RULES).collect(),
+                rules: (1..=RULES).map(RuleId).collect(),
                 bound: false,
                 in_shadow: false,
             }],
@@ -336,8 +338,8 @@ impl Subject {
             shadow: None,
         };
         let snapshot = Snapshot {
-            generation: 1,
-            l7: tidegate_policy::shared::Map::unit(1, set.into()),
+            generation: Generation(1),
+            l7: tidegate_policy::shared::Map::unit(L7Id(1), set.into()),
             plugins: tidegate_policy::shared::Map::unit(name.clone(), info.clone()),
             ..Snapshot::default()
         };
@@ -348,7 +350,7 @@ impl Subject {
         if let Some((_, reason)) = catalog.refused().into_iter().next() {
             return Err(reason);
         }
-        let set = catalog.rule_set(1).ok_or("it could not be loaded")?;
+        let set = catalog.rule_set(L7Id(1)).ok_or("it could not be loaded")?;
         let binding = set.chain[0].clone();
         Ok((catalog, binding))
     }

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tidegate_policy::{
-    compiled::{EndpointId, FqdnSelector, IdentityId, L7Id, L7RuleSet, PolicyRow},
+    compiled::{EndpointId, FqdnSelector, Generation, IdentityId, L7Id, L7RuleSet, PolicyRow},
     shared::{self, Map},
 };
 
@@ -16,7 +16,7 @@ use crate::{Context, PluginInfo, Reject, Remembered, Snapshot};
 /// What is different in a snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Delta {
-    generation: u32,
+    generation: Generation,
     #[serde(default, skip_serializing_if = "Changes::is_empty")]
     l7: Changes<L7Id, Arc<L7RuleSet>>,
     #[serde(default, skip_serializing_if = "Changes::is_empty")]
@@ -180,6 +180,7 @@ impl<K: Ord + Clone, V: PartialEq + Clone> Changes<K, V> {
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
+    use tidegate_policy::compiled::RuleId;
 
     use super::*;
 
@@ -206,31 +207,34 @@ mod tests {
                     contexts: Default::default(),
                     shadow: (n > 0).then_some(tidegate_policy::compiled::Rehearsed {
                         verdict: tidegate_policy::compiled::Verdict::Deny,
-                        rule: 1,
-                        l7: 0,
+                        rule: RuleId(1),
+                        l7: L7Id(0),
                     }),
                 };
                 Snapshot {
-                    generation,
+                    generation: Generation(generation),
                     l7: sets
                         .into_iter()
-                        .map(|(id, n)| (id, Arc::new(set(n))))
+                        .map(|(id, n)| (L7Id(id), Arc::new(set(n))))
                         .collect(),
                     identities: labels
                         .into_iter()
-                        .map(|(id, all)| (id, Arc::from(all)))
+                        .map(|(id, all)| (IdentityId(id), Arc::from(all)))
                         .collect(),
                     fqdn: names
                         .into_iter()
-                        .map(|(id, name)| (id, FqdnSelector::MatchName(name)))
+                        .map(|(id, name)| (IdentityId(id), FqdnSelector::MatchName(name)))
                         .collect(),
-                    fqdn_in_shadow: in_shadow.into_iter().collect(),
+                    fqdn_in_shadow: in_shadow.into_iter().map(IdentityId).collect(),
                     plugins: Map::new(),
                     fqdn_min_ttl: ttl,
                     reject,
                     audit: flag,
                     remembered: Vec::new(),
-                    outward: outward.into_iter().map(|id| (id, Arc::from([]))).collect(),
+                    outward: outward
+                        .into_iter()
+                        .map(|id| (EndpointId(id), Arc::from([])))
+                        .collect(),
                     contexts: contexts
                         .into_iter()
                         .map(|(key, text)| (key, Context::Broken(text)))
@@ -270,7 +274,7 @@ mod tests {
     #[test]
     fn what_is_for_another_snapshot_does_not_fit() {
         let old = Snapshot {
-            identities: Map::unit(1, Arc::from([])),
+            identities: Map::unit(IdentityId(1), Arc::from([])),
             ..Snapshot::default()
         };
         let delta = Delta::between(&old, &Snapshot::default());

@@ -22,3 +22,4 @@ pub use record::{GrpcCall, L7Record, L7Summary, Rehearsed, rcode_description, rc
 pub use secret::{Context, Credentials, Secret, TlsEnd, context_key, contexts};
 pub use snapshot::{Reject, Remembered, Snapshot};
 pub use stats::{BindingState, BindingStats, PluginStats, ProxyStats, WorkerTurns};
+pub use tidegate_policy::compiled::Generation;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use tidegate_ebpf_shared::maps::map;
-use tidegate_policy::compiled::{EndpointId, IdentityId, L7Id};
+use tidegate_policy::compiled::{EndpointId, Generation, IdentityId, L7Id, RuleId};
 
 use crate::{L7Record, ProxyStats, Rehearsed};
 
@@ -70,7 +70,7 @@ pub enum ToAgent {
         /// Version of this protocol.
         protocol: u32,
         /// Generation in use, 0 if none.
-        generation: u32,
+        generation: Generation,
         /// Process id.
         pid: u32,
         /// Listeners attached.
@@ -82,7 +82,7 @@ pub enum ToAgent {
     /// had to be tried first may still be under way; see [`ProxyStats::bindings`].
     Published {
         /// The generation.
-        generation: u32,
+        generation: Generation,
         /// Plugins whose code cannot be used, or some binding of which refused, so far:
         /// name and reason.
         refused: Vec<(String, String)>,
@@ -142,9 +142,9 @@ pub struct Question {
     /// IANA protocol.
     pub transport: u8,
     /// The source's egress policy: rule set and the rule that asks for it, 0 if none.
-    pub egress: (L7Id, u32),
+    pub egress: (L7Id, RuleId),
     /// The destination's ingress policy, likewise.
-    pub ingress: (L7Id, u32),
+    pub ingress: (L7Id, RuleId),
     /// The message.
     pub message: Message,
 }
@@ -180,7 +180,7 @@ pub struct Judgement {
     /// HTTP status, gRPC's of a call, or DNS RCODE of the refusal; 0 if it would pass.
     pub code: u16,
     /// Rules that decided, as in [`L7Record::rules`].
-    pub rules: Vec<u32>,
+    pub rules: Vec<RuleId>,
     /// As in [`L7Record::unmatched`].
     #[serde(default)]
     pub unmatched: bool,
@@ -197,7 +197,7 @@ pub struct Judgement {
     #[serde(default)]
     pub rehearsed: Option<Rehearsed>,
     /// Generation that decided.
-    pub generation: u32,
+    pub generation: Generation,
 }
 
 /// A listening socket.

@@ -7,7 +7,7 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tidegate_policy::compiled::IdentityId;
+use tidegate_policy::compiled::{EndpointId, Generation, IdentityId, RuleId};
 use tidegate_wire::{dns::rcode, grpc};
 
 use crate::units;
@@ -26,14 +26,14 @@ pub struct L7Record {
     /// Identities and endpoints, source then destination.
     pub identities: (IdentityId, IdentityId),
     /// Endpoint ids, source then destination; 0 if not local.
-    pub endpoints: (u32, u32),
+    pub endpoints: (EndpointId, EndpointId),
     /// Was it allowed.
     pub allowed: bool,
     /// It was refused, and passed because denials are only reported.
     #[serde(default)]
     pub audited: bool,
     /// Rules that decided: L7 rules where one matched, else those that asked for L7.
-    pub rules: Vec<u32>,
+    pub rules: Vec<RuleId>,
     /// It was refused because none of them matched.
     #[serde(default)]
     pub unmatched: bool,
@@ -48,7 +48,7 @@ pub struct L7Record {
     #[serde(default)]
     pub rehearsed: Option<Rehearsed>,
     /// Generation that decided.
-    pub generation: u32,
+    pub generation: Generation,
     /// What was asked and answered.
     pub l7: L7Summary,
 }
@@ -61,7 +61,7 @@ pub struct Rehearsed {
     /// Would it pass.
     pub allowed: bool,
     /// Rules that would decide, or be asked and not match: see `unmatched`.
-    pub rules: Vec<u32>,
+    pub rules: Vec<RuleId>,
     /// As [`L7Record::unmatched`].
     #[serde(default)]
     pub unmatched: bool,

@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tidegate_policy::{
-    compiled::{EndpointId, FqdnSelector, IdentityId, L7Id, L7RuleSet, PolicyRow},
+    compiled::{
+        EndpointId, FqdnSelector, Generation, IdentityId, L7Id, L7RuleSet, PolicyRow, RuleId,
+    },
     shared::Map,
 };
 use tidegate_wire::dns::rcode;
@@ -15,7 +17,7 @@ use crate::{Context, PluginInfo};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Generation.
-    pub generation: u32,
+    pub generation: Generation,
     /// L7 rule sets.
     pub l7: Map<L7Id, Arc<L7RuleSet>>,
     /// Labels by identity.
@@ -89,7 +91,7 @@ pub struct Remembered {
     /// Plugin.
     pub plugin: String,
     /// The binding's rules, as in `PluginUse::rules`; with the plugin they name it.
-    pub rules: Vec<u32>,
+    pub rules: Vec<RuleId>,
     /// Version.
     pub info: PluginInfo,
     /// Configuration.

@@ -1,6 +1,7 @@
 //! What the proxy counts.
 
 use std::collections::BTreeMap;
+use tidegate_policy::compiled::{Generation, RuleId};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ pub struct ProxyStats {
     /// Process id.
     pub pid: u32,
     /// Generation in use.
-    pub generation: u32,
+    pub generation: Generation,
     /// Open client connections.
     pub connections: u64,
     /// Client connections accepted.
@@ -70,7 +71,7 @@ pub struct BindingStats {
     /// Plugin.
     pub plugin: String,
     /// The binding's rules.
-    pub rules: Vec<u32>,
+    pub rules: Vec<RuleId>,
     /// Id of the configuration wanted.
     pub config: String,
     /// Version that answers; empty if none does.

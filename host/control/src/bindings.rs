@@ -325,7 +325,7 @@ mod tests {
                 plugin: "p".into(),
                 config: config.into(),
                 fail_mode: FailMode::Closed,
-                rules: vec![7],
+                rules: vec![RuleId(7)],
                 bound: true,
                 in_shadow: false,
             }],
@@ -333,7 +333,7 @@ mod tests {
             contexts: Default::default(),
             shadow: None,
         };
-        Map::unit(1, Arc::new(set))
+        Map::unit(L7Id(1), Arc::new(set))
     }
 
     #[test]
@@ -369,7 +369,7 @@ mod tests {
         let code = BTreeMap::from([("code of a".to_owned(), PathBuf::from("/a"))]);
         let row = |state, config: &str| BindingStats {
             plugin: "p".into(),
-            rules: vec![7],
+            rules: vec![RuleId(7)],
             config: config_id(config),
             digest: "a".into(),
             state,

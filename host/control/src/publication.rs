@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use tidegate_contract::Snapshot;
-use tidegate_policy::compiled::Compiled;
+use tidegate_policy::compiled::{Compiled, Generation};
 
 use super::sinks::{KernelStatus, Sinks};
 
@@ -19,7 +19,7 @@ pub(super) struct ForProxy {
 /// A generation to be put into force.
 #[derive(Debug)]
 pub struct Publication {
-    pub(super) generation: u32,
+    pub(super) generation: Generation,
     pub(super) compiled: Arc<Compiled>,
     pub(super) next: Arc<ForProxy>,
     /// What the proxy has now, to go back to.

@@ -8,8 +8,8 @@ use std::{
 use tidegate_policy::{
     Origin, Source,
     compiled::{
-        BackendState, Compiled, CompiledBackend, CompiledEndpoint, CompiledService, PolicyRow,
-        Rehearsed,
+        BackendState, Compiled, CompiledBackend, CompiledEndpoint, CompiledService, EndpointId,
+        IdentityId, PolicyRow, Rehearsed, RuleId,
     },
     http_options::HttpOptions,
     labels::Selector,
@@ -28,7 +28,7 @@ use super::{
 #[derive(Default)]
 pub(super) struct Rows {
     pub(super) endpoints: Arc<Vec<EndpointView>>,
-    pub(super) identities: Map<u32, Arc<[String]>>,
+    pub(super) identities: Map<IdentityId, Arc<[String]>>,
     pub(super) services: Arc<Vec<Arc<ServiceView>>>,
     pub(super) policies: Arc<Vec<PolicyView>>,
     /// What the rows are about.
@@ -91,7 +91,7 @@ fn endpoints(
 ) -> Vec<EndpointView> {
     let ports: BTreeMap<String, Vec<PortView>> =
         documents.in_use().filter_map(named_ports).collect();
-    let row = |(id, endpoint): (&u32, &Arc<CompiledEndpoint>)| EndpointView {
+    let row = |(id, endpoint): (&EndpointId, &Arc<CompiledEndpoint>)| EndpointView {
         id: *id,
         name: endpoint.name.clone(),
         identity: endpoint.identity,
@@ -189,7 +189,7 @@ fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
         )
     });
     type Key<'k> = (&'k Source, &'k str, Option<&'k str>, &'k str);
-    let mut rules_of: HashMap<Key<'_>, Vec<u32>> = HashMap::new();
+    let mut rules_of: HashMap<Key<'_>, Vec<RuleId>> = HashMap::new();
     for (id, rule) in &compiled.rules {
         let source = rule.origin.source();
         let document = (
@@ -253,10 +253,10 @@ fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
 }
 
 /// Endpoints by the rules that decide in their tables, those of their plugin chains included.
-fn selected(compiled: &Compiled) -> BTreeMap<u32, BTreeSet<&str>> {
+fn selected(compiled: &Compiled) -> BTreeMap<RuleId, BTreeSet<&str>> {
     // Replicas share a table.
-    let mut rules_in: HashMap<*const PolicyRow, BTreeSet<u32>> = HashMap::new();
-    let mut selected: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
+    let mut rules_in: HashMap<*const PolicyRow, BTreeSet<RuleId>> = HashMap::new();
+    let mut selected: BTreeMap<RuleId, BTreeSet<&str>> = BTreeMap::new();
     for endpoint in compiled.endpoints.values() {
         let rules = rules_in
             .entry(endpoint.table.as_ptr())
@@ -269,7 +269,7 @@ fn selected(compiled: &Compiled) -> BTreeMap<u32, BTreeSet<&str>> {
 }
 
 /// Rules that decide in a table.
-fn deciding(table: &[PolicyRow], compiled: &Compiled) -> BTreeSet<u32> {
+fn deciding(table: &[PolicyRow], compiled: &Compiled) -> BTreeSet<RuleId> {
     let decisions: BTreeSet<_> = table
         .iter()
         .flat_map(|row| {
@@ -296,7 +296,7 @@ mod tests {
     fn why_a_backend_is_not_chosen_is_told() {
         let endpoint = CompiledEndpoint {
             name: "shop/web".into(),
-            identity: 256,
+            identity: IdentityId(256),
             location: Location::Interface("tg-web".into()),
             addresses: Vec::new(),
             fast_lane: false,
@@ -304,7 +304,7 @@ mod tests {
             table: Arc::default(),
         };
         let compiled = Compiled {
-            endpoints: Map::unit(7, Arc::new(endpoint)),
+            endpoints: Map::unit(EndpointId(7), Arc::new(endpoint)),
             ..Compiled::default()
         };
         let missing = BTreeMap::from([("shop/web".to_owned(), "no device tg-web".to_owned())]);
@@ -325,7 +325,7 @@ mod tests {
                 port: 80,
                 weight,
                 state,
-                workload: Some(7),
+                workload: Some(EndpointId(7)),
             };
             let told = unusable(&backend, &compiled, not_ready);
             assert_eq!(told.as_deref(), expected, "{state:?} {weight}");

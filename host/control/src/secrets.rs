@@ -246,7 +246,7 @@ mod tests {
             contexts,
             shadow: None,
         };
-        Map::unit(1, Arc::new(set))
+        Map::unit(L7Id(1), Arc::new(set))
     }
 
     fn context() -> TlsContext {

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use tidegate_contract::Snapshot;
-use tidegate_policy::{NumbersInUse, compiled::Compiled};
+use tidegate_policy::{
+    NumbersInUse,
+    compiled::{Compiled, Generation},
+};
 
 use super::view::DatapathView;
 
@@ -15,7 +18,7 @@ pub trait Kernel {
     fn too_much(&self, compiled: &Compiled) -> Option<String>;
 
     /// Generation the kernel decides with; 0 if it never had one.
-    fn generation(&self) -> u32;
+    fn generation(&self) -> Generation;
 
     /// The numbers the kernel goes by.
     ///
@@ -41,7 +44,7 @@ pub trait Sinks: Send {
     /// that nothing was flipped.
     fn publish_kernel(
         &mut self,
-        generation: u32,
+        generation: Generation,
         compiled: Arc<Compiled>,
     ) -> impl Future<Output = anyhow::Result<KernelStatus>> + Send;
 }

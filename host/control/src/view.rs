@@ -13,7 +13,10 @@ use tidegate_contract::{
 use tidegate_observe::directory::Directory;
 use tidegate_policy::{
     Enforcement,
-    compiled::{Algorithm, BackendState, Compiled, DefaultDeny, Location},
+    compiled::{
+        Algorithm, BackendState, Compiled, DefaultDeny, EndpointId, Generation, IdentityId,
+        Location, ServiceId,
+    },
     shared::Map,
 };
 
@@ -30,9 +33,9 @@ pub struct View {
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub started_s: u64,
     /// Generation the kernel decides with.
-    pub generation: u32,
+    pub generation: Generation,
     /// Generation the proxy decides with.
-    pub proxy_generation: u32,
+    pub proxy_generation: Generation,
     /// How policies are enforced: `default`, `always`, `never` or `audit`.
     #[serde(default)]
     pub policy_mode: String,
@@ -41,8 +44,8 @@ pub struct View {
     #[schemars(with = "Vec<EndpointView>")]
     pub endpoints: Arc<Vec<EndpointView>>,
     /// Identities with their labels.
-    #[schemars(with = "BTreeMap<u32, Vec<String>>")]
-    pub identities: Map<u32, Arc<[String]>>,
+    #[schemars(with = "BTreeMap<IdentityId, Vec<String>>")]
+    pub identities: Map<IdentityId, Arc<[String]>>,
     /// Services, a row for each frontend.
     #[serde(with = "shared")]
     #[schemars(with = "Vec<ServiceView>")]
@@ -96,11 +99,11 @@ mod shared {
 #[serde(rename_all = "camelCase")]
 pub struct EndpointView {
     /// Endpoint id.
-    pub id: u32,
+    pub id: EndpointId,
     /// `namespace/name`.
     pub name: String,
     /// Security identity.
-    pub identity: u32,
+    pub identity: IdentityId,
     /// Labels of the identity.
     pub labels: Vec<String>,
     /// Addresses.
@@ -140,8 +143,8 @@ pub struct ServiceView {
     /// Name of the frontend port, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_name: Option<String>,
-    /// Stable id, never 0.
-    pub id: u32,
+    /// Stable id.
+    pub id: ServiceId,
     /// Frontend address.
     #[serde(rename = "address")]
     pub addr: IpAddr,
@@ -172,7 +175,7 @@ pub struct BackendView {
     pub state: BackendState,
     /// Id of the workload of this node it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workload: Option<u32>,
+    pub workload: Option<EndpointId>,
     /// Why no new connection is sent there, if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unusable: Option<String>,
@@ -372,7 +375,7 @@ impl View {
     /// Those that are not among [`View::problems`].
     pub fn other_obstacles(&self) -> Vec<String> {
         let mut obstacles = Vec::new();
-        if self.generation == 0 {
+        if self.generation.is_none() {
             obstacles.push("no generation is in force yet".to_owned());
         }
         if self.proxy.state != "serving" {

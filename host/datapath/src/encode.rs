@@ -79,19 +79,19 @@ pub(super) fn policy_row(policy_id: u32, row: &PolicyRow) -> (PolicyKey, PolicyE
         PolicyKey {
             prefix_len,
             policy_id: policy_id.to_be_bytes(),
-            identity: row.identity.to_be_bytes(),
+            identity: row.identity.get().to_be_bytes(),
             direction: direction(row.direction),
             protocol,
             port: port.to_be_bytes(),
         },
         PolicyEntry {
-            rule: row.decision.rule,
+            rule: row.decision.rule.get(),
             l7: if verdict == verdict::REDIRECT {
-                row.decision.l7
+                row.decision.l7.get()
             } else {
                 0
             },
-            shadow_rule: row.decision.shadow.map_or(0, |shadow| shadow.rule),
+            shadow_rule: row.decision.shadow.map_or(0, |shadow| shadow.rule.get()),
             verdict,
             shadow_verdict: self::verdict(row.decision.rehearsed().verdict),
             pad: [0; 2],
@@ -131,6 +131,7 @@ fn verdict(verdict: Verdict) -> u8 {
 #[cfg(test)]
 mod tests {
     use tidegate_policy::compiled::{Decision, Rehearsed};
+    use tidegate_policy::compiled::{IdentityId, L7Id, RuleId};
 
     use super::*;
 
@@ -160,13 +161,13 @@ mod tests {
     fn port_matches_become_prefixes() {
         let check = |ports, expected: (u32, u8, [u8; 2])| {
             let row = PolicyRow {
-                identity: 0x0102_0304,
+                identity: IdentityId(0x0102_0304),
                 direction: Direction::Egress,
                 ports,
                 decision: Decision {
                     verdict: Verdict::Allow,
-                    rule: 7,
-                    l7: 9,
+                    rule: RuleId(7),
+                    l7: L7Id(9),
                     shadow: None,
                 },
             };
@@ -191,17 +192,17 @@ mod tests {
         };
         let rehearsed = Rehearsed {
             verdict: Verdict::Deny,
-            rule: 8,
-            l7: 0,
+            rule: RuleId(8),
+            l7: L7Id(0),
         };
         let row = PolicyRow {
-            identity: 0,
+            identity: IdentityId(0),
             direction: Direction::Ingress,
             ports: PortMatch::Any,
             decision: Decision {
                 verdict: Verdict::Allow,
-                rule: 7,
-                l7: 0,
+                rule: RuleId(7),
+                l7: L7Id(0),
                 shadow: Some(rehearsed),
             },
         };

@@ -1,6 +1,7 @@
 //! What can go wrong between the agent and the kernel, in words an operator can act on.
 
 use std::{io, path::PathBuf};
+use tidegate_policy::compiled::Generation;
 
 /// An error of the datapath. Each says what was tried; the cause is its source.
 #[derive(Debug, thiserror::Error)]
@@ -105,9 +106,9 @@ pub enum DatapathError {
     #[error("generation {given} is not newer than generation {active}, which is active")]
     StaleGeneration {
         /// Generation asked for.
-        given: u32,
+        given: Generation,
         /// Generation in force.
-        active: u32,
+        active: Generation,
     },
     /// A program could not be attached.
     #[error("cannot attach {program} to {place}")]

@@ -2,6 +2,7 @@
 //! whose answers have expired.
 
 use std::collections::HashSet;
+use tidegate_policy::compiled::IdentityId;
 
 use nix::time::{ClockId, clock_gettime};
 use tidegate_decide::{flow::is_gone, policy::is_fresh};
@@ -127,14 +128,14 @@ fn shorten(
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// Those of the generation in force.
-    current: HashSet<u32>,
+    current: HashSet<IdentityId>,
     /// Those that generations of this process had before.
-    forgotten: HashSet<u32>,
+    forgotten: HashSet<IdentityId>,
 }
 
 impl Names {
     /// A generation with these names is in force now.
-    pub(super) fn replace(&mut self, names: impl Iterator<Item = u32>) {
+    pub(super) fn replace(&mut self, names: impl Iterator<Item = IdentityId>) {
         self.forgotten.extend(self.current.drain());
         self.current.extend(names);
         let Self { current, forgotten } = self;
@@ -150,7 +151,9 @@ fn still_valid(info: &FqdnInfo, now: u32, names: &Names) -> FqdnInfo {
         .iter()
         .zip(info.expires)
         .filter(|(identity, expires)| {
-            **identity != 0 && is_fresh(*expires, now) && !names.forgotten.contains(identity)
+            **identity != 0
+                && is_fresh(*expires, now)
+                && !names.forgotten.contains(&IdentityId(**identity))
         });
     for (place, (identity, expires)) in valid.enumerate() {
         left.identities[place] = *identity;
@@ -208,7 +211,7 @@ mod tests {
             (&[3], &[(3, 30)]),
             (&[1, 3], &[(1, 10), (3, 30)]),
         ] {
-            names.replace(generation.iter().copied());
+            names.replace(generation.iter().copied().map(IdentityId));
             assert_eq!(still_valid(&places, 5, &names), info(left), "{names:?}");
         }
     }

@@ -14,7 +14,7 @@ use tidegate_ebpf_shared::{
     policy::{PolicyEntry, PolicyKey, direction},
     service::{ServiceEntry, ServiceKey, SlotKey},
 };
-use tidegate_policy::compiled::{Direction, PortMatch};
+use tidegate_policy::compiled::{Direction, EndpointId, IdentityId, PortMatch, RuleId, ServiceId};
 
 use super::{DatapathError, encode, expire::Clocks, reader::Reader, tables::Tables};
 
@@ -25,7 +25,7 @@ pub struct Query {
     pub source: IpAddr,
     /// Endpoint id of the initiator where its address does not tell (a host
     /// service), else 0.
-    pub source_endpoint: u32,
+    pub source_endpoint: EndpointId,
     /// Where it connects to; may be a service frontend.
     pub destination: IpAddr,
     /// Destination port; for ICMP the type.
@@ -64,11 +64,11 @@ pub struct Party {
     /// Address.
     pub address: IpAddr,
     /// Security identity.
-    pub identity: u32,
+    pub identity: IdentityId,
     /// FQDN identities learned for the address; none count for one that is not outside.
     pub learned: Vec<Learned>,
     /// Endpoint id on this node, or 0.
-    pub endpoint: u32,
+    pub endpoint: EndpointId,
     /// Neither the node nor an endpoint.
     pub outside: bool,
 }
@@ -77,7 +77,7 @@ pub struct Party {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Learned {
     /// Identity of the selector.
-    pub identity: u32,
+    pub identity: IdentityId,
     /// Seconds for which it counts for new flows, the grace included; 0 if it has expired.
     pub left_s: u32,
 }
@@ -86,7 +86,7 @@ pub struct Learned {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceHit {
     /// Service id.
-    pub id: u32,
+    pub id: ServiceId,
     /// Chosen by Maglev table (else at random).
     pub maglev: bool,
     /// Usable backends, each once. None: connects are refused.
@@ -97,11 +97,11 @@ pub struct ServiceHit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Endpoint whose policy it is.
-    pub endpoint: u32,
+    pub endpoint: EndpointId,
     /// Direction, seen from that endpoint.
     pub direction: Direction,
     /// Row that decided: a peer identity, or 0 for the wildcard row.
-    pub identity: u32,
+    pub identity: IdentityId,
     /// What of protocol and port the deciding entry covers.
     pub ports: PortMatch,
     /// The deciding entry.
@@ -116,13 +116,13 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InShadow {
     /// Row of the entry.
-    pub identity: u32,
+    pub identity: IdentityId,
     /// What of protocol and port it covers.
     pub ports: PortMatch,
     /// One of [`tidegate_ebpf_shared::policy::verdict`].
     pub verdict: u8,
     /// Rule that would decide, or 0 if that would be the same.
-    pub rule: u32,
+    pub rule: RuleId,
 }
 
 impl Reader {
@@ -149,7 +149,7 @@ impl Reader {
         evaluate(
             &recorder,
             &tuple,
-            query.source_endpoint,
+            query.source_endpoint.get(),
             0,
             Age::New,
             &mut evaluation,
@@ -159,27 +159,27 @@ impl Reader {
             address,
             identity,
             endpoint,
-            outside: policy::is_outside(identity),
+            outside: policy::is_outside(identity.get()),
             learned: policy::Tables::fqdn(&recorder, &encode::addr(address))
                 .into_iter()
-                .filter(|_| policy::is_outside(identity))
+                .filter(|_| policy::is_outside(identity.get()))
                 .flat_map(|info| info.identities.into_iter().zip(info.expires))
                 .filter(|(identity, _)| *identity != 0)
                 .map(|(identity, expires)| Learned {
-                    identity,
+                    identity: IdentityId(identity),
                     left_s: expires.saturating_add(FQDN_GRACE).saturating_sub(now),
                 })
                 .collect(),
         };
         let source = party(
             query.source,
-            evaluation.src_identity,
-            evaluation.src_endpoint,
+            IdentityId(evaluation.src_identity),
+            EndpointId(evaluation.src_endpoint),
         );
         let destination = party(
             destination,
-            evaluation.dst_identity,
-            evaluation.dst_endpoint,
+            IdentityId(evaluation.dst_identity),
+            EndpointId(evaluation.dst_endpoint),
         );
         let lookups = recorder.finish()?;
         Ok(Explanation {
@@ -229,7 +229,7 @@ impl Reader {
             }
         }
         Ok(Some(ServiceHit {
-            id: entry.id,
+            id: ServiceId(entry.id),
             maglev: entry.algorithm == tidegate_ebpf_shared::service::algorithm::MAGLEV,
             backends,
         }))
@@ -265,17 +265,17 @@ impl Reader {
             if let (Some((key, entry)), Some((shadow_key, shadow))) = (in_force, in_shadow) {
                 let refused = !evaluation.is_allowed() && evaluation.direction != number;
                 steps.push(Step {
-                    endpoint,
+                    endpoint: EndpointId(endpoint),
                     direction,
-                    identity: u32::from_be_bytes(key.identity),
+                    identity: IdentityId(u32::from_be_bytes(key.identity)),
                     ports: self.matched(key)?,
                     entry: *entry,
                     reached: number == direction::EGRESS || !refused,
                     shadow: InShadow {
-                        identity: u32::from_be_bytes(shadow_key.identity),
+                        identity: IdentityId(u32::from_be_bytes(shadow_key.identity)),
                         ports: self.matched(shadow_key)?,
                         verdict: shadow.shadow_verdict,
-                        rule: shadow.shadow_rule,
+                        rule: RuleId(shadow.shadow_rule),
                     },
                 });
             }

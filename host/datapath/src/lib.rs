@@ -61,7 +61,7 @@ use tidegate_ebpf_shared::{
     limits,
     maps::{map, program},
 };
-use tidegate_policy::compiled::{EndpointId, Location};
+use tidegate_policy::compiled::{EndpointId, Generation, Location};
 
 use self::{
     attach::{CGROUP_PROGRAMS, Links, Place},
@@ -225,7 +225,7 @@ impl Datapath {
         datapath.continue_numbering()?;
         // Without tables of theirs endpoints would be closed until there are some: so they
         // must be where tables were lost, and must not where there never were any.
-        if datapath.generation() != 0 || !datapath.lost.is_empty() {
+        if datapath.generation().is_some() || !datapath.lost.is_empty() {
             datapath.bindings.remember(options.homes);
         }
         datapath.find_hooks_of_node(options.cgroup.as_deref());
@@ -262,7 +262,7 @@ impl Datapath {
     }
 
     /// The generation in force, see [`Reader::generation`].
-    pub fn generation(&self) -> u32 {
+    pub fn generation(&self) -> Generation {
         self.reader().generation()
     }
 

@@ -1,6 +1,7 @@
 //! Which numbers the kernel's tables speak of.
 
 use tidegate_policy::NumbersInUse;
+use tidegate_policy::compiled::{EndpointId, IdentityId, L7Id, RuleId, ServiceId};
 
 use super::{Datapath, DatapathError};
 
@@ -12,37 +13,39 @@ impl Datapath {
         let tables = &self.tables;
         let mut seen = NumbersInUse::default();
         for (id, endpoint) in tables.endpoints.entries()? {
-            seen.endpoint(id).identity(endpoint.identity);
+            seen.endpoint(EndpointId(id))
+                .identity(IdentityId(endpoint.identity));
         }
         for (_, info) in tables.ipcache.entries()? {
-            seen.endpoint(info.endpoint).identity(info.identity);
+            seen.endpoint(EndpointId(info.endpoint))
+                .identity(IdentityId(info.identity));
         }
         for (_, info) in tables.fqdn.entries()? {
             info.identities.into_iter().for_each(|identity| {
-                seen.identity(identity);
+                seen.identity(IdentityId(identity));
             });
         }
         for (key, entry) in tables.policy.entries()? {
-            seen.identity(u32::from_be_bytes(key.identity))
-                .rule(entry.rule)
-                .rule(entry.shadow_rule)
-                .rule_set(entry.l7);
+            seen.identity(IdentityId(u32::from_be_bytes(key.identity)))
+                .rule(RuleId(entry.rule))
+                .rule(RuleId(entry.shadow_rule))
+                .rule_set(L7Id(entry.l7));
         }
         for (_, flow) in tables.flows.entries()? {
-            seen.endpoint(flow.src_endpoint)
-                .endpoint(flow.dst_endpoint)
-                .identity(flow.src_identity)
-                .identity(flow.dst_identity)
-                .rule(flow.egress_rule)
-                .rule(flow.ingress_rule)
-                .rule_set(flow.egress_l7)
-                .rule_set(flow.ingress_l7);
+            seen.endpoint(EndpointId(flow.src_endpoint))
+                .endpoint(EndpointId(flow.dst_endpoint))
+                .identity(IdentityId(flow.src_identity))
+                .identity(IdentityId(flow.dst_identity))
+                .rule(RuleId(flow.egress_rule))
+                .rule(RuleId(flow.ingress_rule))
+                .rule_set(L7Id(flow.egress_l7))
+                .rule_set(L7Id(flow.ingress_l7));
         }
         for (_, rule) in tables.deny_list.entries()? {
-            seen.rule(rule);
+            seen.rule(RuleId(rule));
         }
         for (_, service) in tables.services.entries()? {
-            seen.service(service.id);
+            seen.service(ServiceId(service.id));
         }
         Ok(seen)
     }

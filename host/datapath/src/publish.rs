@@ -10,7 +10,9 @@ use tidegate_ebpf_shared::{
     addr::AddrPrefix, event::Counter, identity::AddrInfo, service::algorithm,
 };
 use tidegate_policy::{
-    compiled::{AddrIdentity, Compiled, CompiledEndpoint, CompiledService, EndpointId, Frontend},
+    compiled::{
+        AddrIdentity, Compiled, CompiledEndpoint, CompiledService, EndpointId, Frontend, Generation,
+    },
     shared::{Map, changes},
 };
 
@@ -23,7 +25,7 @@ use super::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublishReport {
     /// The generation, now active.
-    pub generation: u32,
+    pub generation: Generation,
     /// Entries written and deleted, by table, where any were.
     pub changes: Vec<TableChange>,
     /// Programs attached and detached.
@@ -51,7 +53,7 @@ struct Plan {
 
 /// What a generation takes, worked out when it was asked whether it fits.
 pub(super) struct Prepared {
-    step: u32,
+    step: Generation,
     compiled: Compiled,
     plan: Plan,
 }
@@ -83,7 +85,7 @@ impl Datapath {
     /// packet. The same content published again changes nothing but the number.
     pub fn publish(
         &mut self,
-        generation: u32,
+        generation: Generation,
         compiled: &Compiled,
     ) -> Result<PublishReport, DatapathError> {
         let active = self.generation();
@@ -95,7 +97,7 @@ impl Datapath {
         }
         // Numbers may have been skipped, but a step needs the slot that is not in use.
         let step = if policy_tables::slot(generation) == policy_tables::slot(active) {
-            generation - 1
+            Generation(generation.get() - 1)
         } else {
             generation
         };
@@ -110,7 +112,7 @@ impl Datapath {
         // Until all of it is written nothing is known.
         self.written.forget();
         let is_settled = !self.write(&plan, compiled)?;
-        self.tables.generation.put(&0, &step)?;
+        self.tables.generation.put(&0, &step.get())?;
         self.last_policy_id = plan.policy.last_policy_id;
         self.written.compiled = compiled.clone();
         self.reach.expect(!compiled.l7.is_empty());
@@ -119,7 +121,7 @@ impl Datapath {
         let mut state = plan.policy.state.clone();
         if step != generation {
             self.copy_slots(step)?;
-            self.tables.generation.put(&0, &generation)?;
+            self.tables.generation.put(&0, &generation.get())?;
             // Both slots are other ones than planned.
             state = None;
         }
@@ -154,7 +156,7 @@ impl Datapath {
     /// Would the tables hold this as the next generation, next to the one in force? What was
     /// found out is kept for [`Datapath::publish`].
     pub fn fits(&mut self, compiled: &Compiled) -> Result<(), DatapathError> {
-        let step = self.generation() + 1;
+        let step = self.generation().next();
         let plan = self.plan(step, compiled)?;
         self.prepared = Some(Prepared {
             step,
@@ -168,7 +170,7 @@ impl Datapath {
     ///
     /// Devices are those of the last look: what has come or gone since is put right by the
     /// round that its news bring about.
-    fn plan(&mut self, generation: u32, compiled: &Compiled) -> Result<Plan, DatapathError> {
+    fn plan(&mut self, generation: Generation, compiled: &Compiled) -> Result<Plan, DatapathError> {
         self.forget_what_tables_forgot();
         let tables = &self.tables;
         let (endpoints, rows) = (tables.endpoints.content()?, tables.policy.content()?);
@@ -334,7 +336,7 @@ impl Datapath {
     }
 
     /// Gives every endpoint the same policy in the slot `generation` does not use.
-    fn copy_slots(&self, generation: u32) -> Result<(), DatapathError> {
+    fn copy_slots(&self, generation: Generation) -> Result<(), DatapathError> {
         let used = policy_tables::slot(generation);
         for (id, mut info) in self.tables.endpoints.entries()? {
             info.policy_id = [info.policy_id[used]; 2];
@@ -412,8 +414,8 @@ fn encoded<'c>(
     lines
         .map(|(net, info)| {
             let info = AddrInfo {
-                identity: info.identity,
-                endpoint: info.endpoint.unwrap_or(0),
+                identity: info.identity.get(),
+                endpoint: info.endpoint.unwrap_or_default().get(),
             };
             (encode::prefix(*net), info)
         })

@@ -2,6 +2,7 @@
 //! any thread while the agent publishes.
 
 use std::sync::Arc;
+use tidegate_policy::compiled::Generation;
 
 use tidegate_ebpf_shared::flow::{FlowEntry, FlowKey};
 
@@ -24,9 +25,9 @@ impl Reader {
 
     /// The generation in force: what the kernel has, whoever wrote it. 0 before the
     /// first.
-    pub fn generation(&self) -> u32 {
+    pub fn generation(&self) -> Generation {
         // The array always has its one entry.
-        self.tables.generation.get(&0).ok().flatten().unwrap_or(0)
+        Generation(self.tables.generation.get(&0).ok().flatten().unwrap_or(0))
     }
 
     /// Every flow in the table at this moment.

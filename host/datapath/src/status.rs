@@ -3,6 +3,7 @@
 use serde::Serialize;
 use tidegate_contract::{Concern, Note};
 use tidegate_ebpf_shared::LAYOUT_VERSION;
+use tidegate_policy::compiled::Generation;
 
 use super::{AttachReport, Datapath, KernelFeature, XdpStatus, kernel_features};
 
@@ -11,7 +12,7 @@ use super::{AttachReport, Datapath, KernelFeature, XdpStatus, kernel_features};
 #[serde(rename_all = "camelCase")]
 pub struct DatapathStatus {
     /// Active generation; 0 before the first.
-    pub generation: u32,
+    pub generation: Generation,
     /// Layout of the tables, part of every pin path.
     pub layout: u32,
     /// Folder with the pins.

@@ -10,6 +10,7 @@ use tidegate_ebpf_shared::{
     policy::{direction, verdict},
     reason,
 };
+use tidegate_policy::compiled::{EndpointId, Generation, IdentityId, RuleId};
 
 use super::{
     directory::{Directory, LearnedNames},
@@ -68,12 +69,22 @@ impl Assembler<'_> {
                 _ => FlowDirection::Ingress,
             }),
             protocol: protocol_name(e.protocol),
-            source: self.party(ip(e.src), port(e.src_port), e.src_identity, e.src_endpoint),
-            destination: self.party(ip(e.dst), port(e.dst_port), e.dst_identity, e.dst_endpoint),
+            source: self.party(
+                ip(e.src),
+                port(e.src_port),
+                IdentityId(e.src_identity),
+                EndpointId(e.src_endpoint),
+            ),
+            destination: self.party(
+                ip(e.dst),
+                port(e.dst_port),
+                IdentityId(e.dst_identity),
+                EndpointId(e.dst_endpoint),
+            ),
             rules: match event {
                 // The kernel knows no rule where it meets the list.
-                FlowEvent::DenyList => [0, self.directory.denying(ip(e.src))],
-                _ => [e.egress_rule, e.ingress_rule],
+                FlowEvent::DenyList => [RuleId(0), self.directory.denying(ip(e.src))],
+                _ => [e.egress_rule, e.ingress_rule].map(RuleId),
             }
             .into_iter()
             .filter_map(|id| self.directory.rule(id))
@@ -98,7 +109,7 @@ impl Assembler<'_> {
             }),
             l7: None,
             plugin: None,
-            generation: e.generation,
+            generation: Generation(e.generation),
         })
     }
 
@@ -111,7 +122,11 @@ impl Assembler<'_> {
         let refuses = verdict == FlowVerdict::Dropped || before == FlowVerdict::Dropped;
         (verdict != before && (refuses || e.shadow_rule != 0)).then(|| Shadow {
             verdict,
-            rules: self.directory.rule(e.shadow_rule).into_iter().collect(),
+            rules: self
+                .directory
+                .rule(RuleId(e.shadow_rule))
+                .into_iter()
+                .collect(),
             none_matched: false,
         })
     }
@@ -184,7 +199,13 @@ impl Assembler<'_> {
         }
     }
 
-    fn party(&self, address: IpAddr, port: u16, identity: u32, endpoint: u32) -> Party {
+    fn party(
+        &self,
+        address: IpAddr,
+        port: u16,
+        identity: IdentityId,
+        endpoint: EndpointId,
+    ) -> Party {
         let address = address.to_canonical();
         Party {
             address,
@@ -263,9 +284,9 @@ mod tests {
         let mut compiled = Compiled::default();
         compiled
             .identities
-            .insert(256, ["k8s:app=frontend".to_owned()].into());
+            .insert(IdentityId(256), ["k8s:app=frontend".to_owned()].into());
         compiled.rules.insert(
-            7,
+            RuleId(7),
             std::sync::Arc::new(RuleInfo {
                 kind: "CiliumNetworkPolicy".into(),
                 namespace: Some("shop".into()),

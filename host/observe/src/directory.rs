@@ -80,7 +80,7 @@ impl Directory {
 
     /// Short text of a rule; a bare `rule N` if it is older than this agent remembers.
     pub fn rule(&self, id: RuleId) -> Option<String> {
-        (id != 0).then(|| {
+        (id.is_some()).then(|| {
             self.rules
                 .get(&id)
                 .map_or_else(|| format!("rule {id}"), |rule| rule.short())
@@ -96,7 +96,7 @@ impl Directory {
             .filter(|(net, _)| net.contains(&source));
         covering
             .max_by_key(|(net, _)| net.prefix_len())
-            .map_or(0, |(_, rule)| *rule)
+            .map_or(RuleId(0), |(_, rule)| *rule)
     }
 
     /// Name of the service with this frontend.

@@ -6,7 +6,7 @@ use std::{fmt, net::IpAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_policy::{
-    compiled::{FqdnSelector, L7Protocol, L7RuleSet},
+    compiled::{EndpointId, FqdnSelector, Generation, L7Protocol, L7RuleSet},
     tls::{TlsContext, TlsContexts},
 };
 pub use tidegate_wire::dns::type_number as qtype;
@@ -21,7 +21,7 @@ pub struct ExplainQuery {
     pub source: IpAddr,
     /// Endpoint id of the initiator if it is a host service, which its address does
     /// not tell; 0 if it is none, or not known to be one.
-    pub host_service: u32,
+    pub host_service: EndpointId,
     /// Where it connects to; may be a service address.
     pub destination: IpAddr,
     /// Destination port; for ICMP the type.
@@ -151,7 +151,7 @@ pub struct Explanation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub obstacles: Vec<String>,
     /// Generation the kernel decides with.
-    pub generation: u32,
+    pub generation: Generation,
 }
 
 /// What would become of a flow, at one of its policies, or of a message, if what is in
@@ -274,7 +274,7 @@ pub struct LiveFlow {
     /// Flows of this kind in the table now.
     pub flows: usize,
     /// Generation of the latest one's verdict.
-    pub generation: u32,
+    pub generation: Generation,
     /// Is it steered to the proxy.
     pub redirected: bool,
     /// Packets of all of them, both directions.
@@ -375,6 +375,7 @@ fn compact(value: &serde_json::Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_policy::compiled::RuleId;
     use tidegate_policy::compiled::{FailMode, PluginUse};
 
     use super::*;
@@ -388,7 +389,7 @@ mod tests {
                 plugin: "http".into(),
                 config: r#"{"rules":[{"method":"GET","path":"/api"},{}]}"#.into(),
                 fail_mode: FailMode::Closed,
-                rules: vec![1, 2],
+                rules: vec![RuleId(1), RuleId(2)],
                 bound: false,
                 in_shadow: false,
             }],

@@ -1,6 +1,7 @@
 //! The one flow record, from kernel and proxy alike.
 
 use std::net::IpAddr;
+use tidegate_policy::compiled::{Generation, IdentityId};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -80,7 +81,7 @@ pub struct FlowRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<String>,
     /// Generation that decided.
-    pub generation: u32,
+    pub generation: Generation,
 }
 
 impl FlowRecord {
@@ -170,7 +171,7 @@ pub struct Party {
     /// Port; 0 where the protocol has none.
     pub port: u16,
     /// Security identity.
-    pub identity: u32,
+    pub identity: IdentityId,
     /// `namespace/name` if it is an endpoint on this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,

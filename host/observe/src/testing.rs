@@ -1,13 +1,14 @@
 //! Records for tests, of every crate that reads some.
 
 use crate::record::{FlowEvent, FlowRecord, FlowVerdict, Party};
+use tidegate_policy::compiled::{Generation, IdentityId};
 
 /// A forwarded TCP flow from `shop/frontend` to `shop/backend:port`.
 pub fn record(port: u16) -> FlowRecord {
     let party = |address: [u8; 4], port, name: &str| Party {
         address: address.into(),
         port,
-        identity: 256,
+        identity: IdentityId(256),
         endpoint: Some(format!("shop/{name}")),
         labels: vec![format!("k8s:app={name}")],
         names: Vec::new(),
@@ -32,6 +33,6 @@ pub fn record(port: u16) -> FlowRecord {
         service: None,
         l7: None,
         plugin: None,
-        generation: 1,
+        generation: Generation(1),
     }
 }

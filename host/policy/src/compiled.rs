@@ -18,7 +18,10 @@ pub use crate::{
         DnsRules, FailMode, FqdnSelector, HeaderAction, HttpRule, HttpRules, KafkaRole, KafkaRule,
         KafkaRules, L7Protocol, Mismatch,
     },
-    terms::{Algorithm, BackendState, Direction, EndpointId, IdentityId, L7Id, Location, RuleId},
+    terms::{
+        Algorithm, BackendState, Direction, EndpointId, Generation, IdentityId, L7Id, Location,
+        RuleId, ServiceId,
+    },
 };
 
 /// One generation: everything that kernel, proxy and `explain` need. What is the same in
@@ -322,8 +325,8 @@ pub struct CompiledService {
     pub port_name: Option<String>,
     /// `namespace/name`, and the port name if the service has several.
     pub name: String,
-    /// Stable id, never 0.
-    pub id: u32,
+    /// Stable id.
+    pub id: ServiceId,
     /// Frontend address.
     #[serde(rename = "address")]
     pub addr: IpAddr,
@@ -378,7 +381,7 @@ mod tests {
                     plugin: plugin.to_owned(),
                     config: serde_json::to_string(&rules).unwrap_or_default(),
                     fail_mode: FailMode::Closed,
-                    rules: vec![1, 2],
+                    rules: vec![RuleId(1), RuleId(2)],
                     bound: false,
                     in_shadow: false,
                 }],

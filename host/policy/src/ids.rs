@@ -7,6 +7,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::terms::{EndpointId, IdentityId, L7Id, RuleId, ServiceId};
+
 /// Keys kept per kind beyond those in use; more are forgotten, oldest first.
 const REMEMBERED: usize = 16_384;
 /// One look at all numbers for each of this part of them that was given: what is out of use is
@@ -114,7 +116,7 @@ impl Ids {
     /// # Errors
     ///
     /// If another label set has it on this node, or it is no number of label sets.
-    pub fn assign(&mut self, set: &str, number: u32) -> Result<(), NoNumber> {
+    pub fn assign(&mut self, set: &str, IdentityId(number): IdentityId) -> Result<(), NoNumber> {
         self.identities.assign(set, number)
     }
 
@@ -202,7 +204,7 @@ pub struct NumbersInUse {
 
 impl NumbersInUse {
     /// An identity of labels, a prefix or a name; reserved ones do not matter.
-    pub fn identity(&mut self, number: u32) -> &mut Self {
+    pub fn identity(&mut self, IdentityId(number): IdentityId) -> &mut Self {
         let highest = if number < LOCAL.0 {
             &mut self.identities
         } else {
@@ -213,25 +215,25 @@ impl NumbersInUse {
     }
 
     /// A rule.
-    pub fn rule(&mut self, number: u32) -> &mut Self {
+    pub fn rule(&mut self, RuleId(number): RuleId) -> &mut Self {
         self.rules = number.max(self.rules);
         self
     }
 
     /// An L7 rule set.
-    pub fn rule_set(&mut self, number: u32) -> &mut Self {
+    pub fn rule_set(&mut self, L7Id(number): L7Id) -> &mut Self {
         self.l7 = number.max(self.l7);
         self
     }
 
     /// A service frontend.
-    pub fn service(&mut self, number: u32) -> &mut Self {
+    pub fn service(&mut self, ServiceId(number): ServiceId) -> &mut Self {
         self.services = number.max(self.services);
         self
     }
 
     /// An endpoint.
-    pub fn endpoint(&mut self, number: u32) -> &mut Self {
+    pub fn endpoint(&mut self, EndpointId(number): EndpointId) -> &mut Self {
         self.endpoints = number.max(self.endpoints);
         self
     }
@@ -557,8 +559,11 @@ mod tests {
         assert_eq!(number(&mut ids.l7, "a"), 1);
         let mut seen = NumbersInUse::default();
         // Of both kinds of identities; reserved ones are below all.
-        seen.rule_set(7).identity(300).identity(9);
-        seen.identity(16_777_220).identity(0);
+        seen.rule_set(L7Id(7))
+            .identity(IdentityId(300))
+            .identity(IdentityId(9));
+        seen.identity(IdentityId(16_777_220))
+            .identity(IdentityId(0));
         ids.stay_clear_of(&seen);
         assert_eq!(number(&mut ids.l7, "a"), 1, "what is known stays");
         assert_eq!(number(&mut ids.l7, "b"), 8);
@@ -577,7 +582,7 @@ mod tests {
     #[test]
     fn a_number_that_others_chose_is_nobody_elses() {
         let mut ids = Ids::default();
-        ids.assign("a", 300).unwrap();
+        ids.assign("a", IdentityId(300)).unwrap();
         assert_eq!(number(&mut ids.identities, "a"), 300);
         assert_eq!(
             number(&mut ids.identities, "b"),
@@ -585,16 +590,16 @@ mod tests {
             "own ones go on behind it"
         );
         let held = ids.identities.given("a").unwrap();
-        assert_eq!(ids.assign("c", 300), Err(NoNumber::Taken(300)));
-        assert_eq!(ids.assign("a", 300), Ok(()));
+        assert_eq!(ids.assign("c", IdentityId(300)), Err(NoNumber::Taken(300)));
+        assert_eq!(ids.assign("a", IdentityId(300)), Ok(()));
         drop(held);
         // Whoever gives numbers has given it anew.
-        ids.assign("c", 300).unwrap();
+        ids.assign("c", IdentityId(300)).unwrap();
         assert_eq!(
             ids.identities.given("a").map(|a| a.get()),
             Err(NoNumber::NotGiven)
         );
-        assert!(ids.assign("d", 7).is_err(), "reserved");
+        assert!(ids.assign("d", IdentityId(7)).is_err(), "reserved");
     }
 
     #[test]

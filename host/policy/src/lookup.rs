@@ -3,7 +3,7 @@
 use crate::{
     compiled::{Decision, PolicyRow, PortMatch, Rehearsed, Verdict},
     peer::reserved,
-    terms::{Direction, IdentityId, L7Id},
+    terms::{Direction, IdentityId, L7Id, RuleId},
 };
 
 /// Decides for a peer: its own row, or else the wildcard row; within the row the
@@ -27,8 +27,8 @@ pub fn lookup(
     found.map_or(
         Decision {
             verdict: Verdict::DefaultDeny,
-            rule: 0,
-            l7: 0,
+            rule: RuleId(0),
+            l7: L7Id(0),
             shadow: None,
         },
         |(_, decision)| decision,
@@ -129,13 +129,13 @@ mod tests {
     #[test]
     fn any_of_several_allows_unless_one_denies() {
         let row = |identity, verdict, l7| PolicyRow {
-            identity,
+            identity: IdentityId(identity),
             direction: Direction::Egress,
             ports: PortMatch::Any,
             decision: Decision {
                 verdict,
-                rule: 1,
-                l7,
+                rule: RuleId(1),
+                l7: L7Id(l7),
                 shadow: None,
             },
         };
@@ -147,15 +147,22 @@ mod tests {
             row(4, Verdict::Allow, 0),
             row(5, Verdict::Deny, 0),
         ];
-        let check = |identities: &[IdentityId], sets: &[L7Id], plain| {
-            let any = lookup_any(&rows, identities, Direction::Egress, 6, 80);
-            let sets = sets.to_vec();
+        let check = |identities: &[u32], sets: &[u32], plain| {
+            let identities: Vec<_> = identities.iter().copied().map(IdentityId).collect();
+            let any = lookup_any(&rows, &identities, Direction::Egress, 6, 80);
+            let sets = sets.iter().copied().map(L7Id).collect();
             assert_eq!(any, AnyOf { sets, plain }, "{identities:?}");
         };
         // Somebody of whom nothing else is said than of everybody adds nothing to that.
         let open = [row(0, Verdict::Allow, 0), row(1, Verdict::Redirect, 7)];
-        let any = lookup_any(&open, &[1, 9], Direction::Egress, 6, 80);
-        assert_eq!((any.sets, any.plain), (vec![7], false));
+        let any = lookup_any(
+            &open,
+            &[IdentityId(1), IdentityId(9)],
+            Direction::Egress,
+            6,
+            80,
+        );
+        assert_eq!((any.sets, any.plain), (vec![L7Id(7)], false));
         check(&[9], &[], false);
         check(&[9, 1, 2, 3], &[7, 8], false);
         check(&[9, 1, 4], &[7], true);

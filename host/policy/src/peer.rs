@@ -13,20 +13,20 @@ use crate::{
 pub(crate) mod reserved {
     use crate::terms::IdentityId;
 
-    pub(crate) const ANY: IdentityId = 0;
-    pub(crate) const HOST: IdentityId = 1;
-    pub(crate) const WORLD: IdentityId = 2;
-    pub(crate) const UNMANAGED: IdentityId = 3;
-    pub(crate) const HEALTH: IdentityId = 4;
-    pub(crate) const INIT: IdentityId = 5;
-    pub(crate) const REMOTE_NODE: IdentityId = 6;
-    pub(crate) const KUBE_APISERVER: IdentityId = 7;
-    pub(crate) const INGRESS: IdentityId = 8;
-    pub(crate) const WORLD_IPV4: IdentityId = 9;
-    pub(crate) const WORLD_IPV6: IdentityId = 10;
+    pub(crate) const ANY: IdentityId = IdentityId(0);
+    pub(crate) const HOST: IdentityId = IdentityId(1);
+    pub(crate) const WORLD: IdentityId = IdentityId(2);
+    pub(crate) const UNMANAGED: IdentityId = IdentityId(3);
+    pub(crate) const HEALTH: IdentityId = IdentityId(4);
+    pub(crate) const INIT: IdentityId = IdentityId(5);
+    pub(crate) const REMOTE_NODE: IdentityId = IdentityId(6);
+    pub(crate) const KUBE_APISERVER: IdentityId = IdentityId(7);
+    pub(crate) const INGRESS: IdentityId = IdentityId(8);
+    pub(crate) const WORLD_IPV4: IdentityId = IdentityId(9);
+    pub(crate) const WORLD_IPV6: IdentityId = IdentityId(10);
 
     /// First of the node's own numbers: prefixes and names.
-    const LOCAL_SCOPE: IdentityId = 1 << 24;
+    const LOCAL_SCOPE: IdentityId = IdentityId(1 << 24);
 
     /// Is it an identity of addresses outside?
     pub(crate) fn is_outside(identity: IdentityId) -> bool {

@@ -47,27 +47,39 @@ mod tests {
 
     #[test]
     fn lists_of_rules_are_one_list() {
-        let kafka = (&[1, 2][..], r#"{"rules":[{"topic":"a"},{"topic":"b"}]}"#);
-        let more = (&[7, 8][..], r#"{"rules":[{"topic":"b"},{"topic":"c"}]}"#);
+        let kafka = (
+            &[RuleId(1), RuleId(2)][..],
+            r#"{"rules":[{"topic":"a"},{"topic":"b"}]}"#,
+        );
+        let more = (
+            &[RuleId(7), RuleId(8)][..],
+            r#"{"rules":[{"topic":"b"},{"topic":"c"}]}"#,
+        );
         let (ids, config) = unite([kafka, more]).expect("lists");
-        assert_eq!(ids, [1, 2, 8]);
+        assert_eq!(ids, [1, 2, 8].map(RuleId));
         let expected = r#"{"rules":[{"topic":"a"},{"topic":"b"},{"topic":"c"}]}"#;
         assert_eq!(config, expected);
-        let (plain, other) = ((&[1][..], r#"[{"c":"GET"}]"#), (&[2][..], "[{}]"));
+        let (plain, other) = (
+            (&[RuleId(1)][..], r#"[{"c":"GET"}]"#),
+            (&[RuleId(2)][..], "[{}]"),
+        );
         let (ids, config) = unite([plain, other]).expect("lists");
-        assert_eq!((ids, &*config), (vec![1, 2], r#"[{"c":"GET"},{}]"#));
+        assert_eq!(
+            (ids, &*config),
+            (vec![RuleId(1), RuleId(2)], r#"[{"c":"GET"},{}]"#)
+        );
     }
 
     #[test]
     fn what_is_no_list_of_rules_is_not_guessed_at() {
-        let one = (&[1][..], "[{}]");
+        let one = (&[RuleId(1)][..], "[{}]");
         for other in [
-            (&[2][..], "{}"),
-            (&[2][..], r#"{"rules":[{}]}"#),
-            (&[2][..], r#"{"rules":[{}],"more":1}"#),
-            (&[2, 3][..], "[{}]"),
-            (&[2][..], "7"),
-            (&[2][..], "no JSON"),
+            (&[RuleId(2)][..], "{}"),
+            (&[RuleId(2)][..], r#"{"rules":[{}]}"#),
+            (&[RuleId(2)][..], r#"{"rules":[{}],"more":1}"#),
+            (&[RuleId(2), RuleId(3)][..], "[{}]"),
+            (&[RuleId(2)][..], "7"),
+            (&[RuleId(2)][..], "no JSON"),
         ] {
             assert_eq!(unite([one, other]), None, "{other:?}");
         }

@@ -123,6 +123,7 @@ fn make(end: TlsEnd, credentials: &Credentials) -> Result<Ready, Unusable> {
 mod tests {
     use rcgen::{CertificateParams, KeyPair};
     use tidegate_contract::Secret;
+    use tidegate_policy::compiled::L7Id;
     use tidegate_policy::{
         compiled::{L7Protocol, L7RuleSet},
         tls::TlsContexts,
@@ -151,7 +152,7 @@ mod tests {
             shadow: None,
         };
         let snapshot = |says: Option<Context>| Snapshot {
-            l7: tidegate_policy::shared::Map::unit(1, Arc::new(set.clone())),
+            l7: tidegate_policy::shared::Map::unit(L7Id(1), Arc::new(set.clone())),
             contexts: says
                 .map(|says| (context_key(TlsEnd::Terminating, &context), says))
                 .into_iter()

@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
+use tidegate_policy::compiled::Generation;
 
 use nix::sys::socket::{SockFlag, accept4};
 use tidegate_channel::{Channel, codec, register, sealed};
@@ -379,8 +380,10 @@ impl<L: Loader> Control<L> {
         tracing::info!(open = connections.load(Relaxed), "drained");
     }
 
-    fn generation(&self) -> u32 {
-        self.shared.latest().map_or(0, |state| state.generation)
+    fn generation(&self) -> Generation {
+        self.shared
+            .latest()
+            .map_or(Generation(0), |state| state.generation)
     }
 
     /// Sends what waits, as far as the socket takes it.

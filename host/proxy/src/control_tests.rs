@@ -1,6 +1,7 @@
 //! The proxy's side of the conversation, over a real socket with real descriptors.
 
 use std::os::fd::AsFd;
+use tidegate_policy::compiled::IdentityId;
 
 use tidegate_ebpf_shared::steer::class;
 use tokio::task::LocalSet;
@@ -77,13 +78,24 @@ async fn what_is_different_is_enough_and_what_does_not_fit_is_asked_for_whole() 
     let labels = |generation| {
         let latest = shared.latest().unwrap();
         assert_eq!(latest.generation, generation);
-        latest.identities.keys().copied().collect::<Vec<_>>()
+        latest
+            .identities
+            .keys()
+            .map(|id| id.get())
+            .collect::<Vec<_>>()
     };
     let of = |generation, identities: &[u32]| Snapshot {
-        identities: identities.iter().map(|id| (*id, Vec::new())).collect(),
+        identities: identities
+            .iter()
+            .map(|id| (IdentityId(*id), Vec::new()))
+            .collect(),
         ..snapshot(generation)
     };
-    let (one, two, three) = (of(1, &[1, 2]), of(2, &[2, 3]), of(3, &[3]));
+    let (one, two, three) = (
+        of(Generation(1), &[1, 2]),
+        of(Generation(2), &[2, 3]),
+        of(Generation(3), &[3]),
+    );
     let is_whole = |answer, of| matches!(answer, ToAgent::Whole { sequence } if sequence == of);
     let scenario = async {
         for _ in 0..2 {
@@ -95,15 +107,15 @@ async fn what_is_different_is_enough_and_what_does_not_fit_is_asked_for_whole() 
                 let answer = bring(&agent, (1, Some(7)), &Delta::between(&one, &two)).await;
                 assert!(is_whole(answer, 1));
                 bring(&agent, (2, None), &one).await;
-                assert_eq!(labels(1), [1, 2]);
+                assert_eq!(labels(Generation(1)), [1, 2]);
                 bring(&agent, (3, Some(2)), &Delta::between(&one, &two)).await;
-                assert_eq!(labels(2), [2, 3]);
+                assert_eq!(labels(Generation(2)), [2, 3]);
                 // Of the right number, and yet of something else.
                 let answer = bring(&agent, (4, Some(3)), &Delta::between(&one, &three)).await;
                 assert!(is_whole(answer, 4));
-                assert_eq!(labels(2), [2, 3], "what is in use stays");
+                assert_eq!(labels(Generation(2)), [2, 3], "what is in use stays");
                 bring(&agent, (5, None), &three).await;
-                assert_eq!(labels(3), [3]);
+                assert_eq!(labels(Generation(3)), [3]);
                 drop(agent);
             };
             let (end, ()) = tokio::join!(control.session(&proxy), session);
@@ -131,8 +143,11 @@ async fn a_second_agent_finds_what_the_first_one_left() {
                 else {
                     panic!("{hello:?}");
                 };
-                assert_eq!((generation, listeners.len(), attached.len()), (0, 0, 0));
-                let mut snapshot = snapshot(7);
+                assert_eq!(
+                    (generation, listeners.len(), attached.len()),
+                    (Generation(0), 0, 0)
+                );
+                let mut snapshot = snapshot(Generation(7));
                 snapshot.plugins.insert("bad".into(), plugin());
                 let ToAgent::Published {
                     generation,
@@ -141,7 +156,7 @@ async fn a_second_agent_finds_what_the_first_one_left() {
                 else {
                     panic!("not published");
                 };
-                assert_eq!(generation, 7);
+                assert_eq!(generation, Generation(7));
                 assert_eq!(refused, [("bad".to_owned(), "it is bad".to_owned())]);
                 drop(agent);
             };
@@ -161,7 +176,7 @@ async fn a_second_agent_finds_what_the_first_one_left() {
                 else {
                     panic!("{hello:?}");
                 };
-                assert_eq!((generation, pid), (7, std::process::id()));
+                assert_eq!((generation, pid), (Generation(7), std::process::id()));
                 assert_eq!((listeners, attached.len()), (vec![INFO], 1));
                 agent
                     .send(&ToProxy::Drain { deadline_ms: 10 }, &[])

@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
+use tidegate_policy::compiled::{Generation, RuleId};
 
 use tidegate_contract::L7Summary;
 use tidegate_contract::{Judgement, Message, Question, ToAgent};
@@ -102,7 +103,7 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
         facts: Arc::new(Facts {
             source: question.source,
             destination: question.destination,
-            source_identity: question.source_identity,
+            source_identity: question.source_identity.get(),
             source_labels: local
                 .state
                 .identities
@@ -116,7 +117,7 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
             let chain = local.chain(id);
             Side {
                 chain,
-                rule: if chain.is_some() { rule } else { 0 },
+                rule: if chain.is_some() { rule } else { RuleId(0) },
                 ingress,
                 audit: local.state.audit,
                 tunnels: local.state.tunnels.contains(&id),
@@ -130,7 +131,7 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
     };
     let unknown = [question.egress.0, question.ingress.0]
         .into_iter()
-        .find(|id| *id != 0 && local.chain(*id).is_none());
+        .find(|id| id.is_some() && local.chain(*id).is_none());
     if let Some(id) = unknown {
         return failed(&format!("rule set {id} is not known to the proxy"));
     }
@@ -220,7 +221,7 @@ fn told(decided: Attribution, refused: Option<u16>) -> Judgement {
 /// A flow that does not exist.
 struct Imagined<'a> {
     facts: Arc<Facts>,
-    generation: u32,
+    generation: Generation,
     sides: [Side<'a>; 2],
     shadows: [InShadow<'a>; 2],
     options: HttpOptions,

@@ -6,7 +6,7 @@ use std::{iter, net::SocketAddr};
 use tidegate_decide::policy::{is_fresh, is_outside};
 use tidegate_policy::{
     AnyOf,
-    compiled::{Direction, EndpointId, IdentityId, L7Id, L7Protocol, Rehearsed, Verdict},
+    compiled::{Direction, EndpointId, IdentityId, L7Id, L7Protocol, Rehearsed, RuleId, Verdict},
     lookup_any, rehearse_any,
 };
 
@@ -43,7 +43,7 @@ pub(super) fn allowed(state: &State, way: &Way, now: u32) -> Result<Option<Unite
     let Some(rows) = state.outward.get(&way.endpoint) else {
         return Ok(None);
     };
-    if !is_outside(way.identity) {
+    if !is_outside(way.identity.get()) {
         return Ok(None);
     }
     let names = state
@@ -53,7 +53,7 @@ pub(super) fn allowed(state: &State, way: &Way, now: u32) -> Result<Option<Unite
     let names = names.identities.into_iter().zip(names.expires);
     let fresh = names.filter(|(name, expires)| *name != 0 && is_fresh(*expires, now));
     let identities: Vec<_> = iter::once(way.identity)
-        .chain(fresh.map(|(name, _)| name))
+        .chain(fresh.map(|(name, _)| IdentityId(name)))
         .collect();
     let (transport, port) = (way.transport, way.destination.port());
     let of = (Direction::Egress, transport, port);
@@ -84,7 +84,7 @@ pub(super) fn in_shadow<'l>(
         chain: None,
         or: Vec::new(),
         open: false,
-        rule: 0,
+        rule: RuleId(0),
         ingress: side.ingress,
         audit: false,
         tunnels: false,

@@ -10,6 +10,7 @@ use std::{
     rc::Rc,
     time::{Duration, Instant},
 };
+use tidegate_policy::compiled::EndpointId;
 
 use super::{
     budget::Memory,
@@ -99,7 +100,7 @@ impl Capacity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Client {
     /// A workload or host service of this node.
-    Endpoint(u32),
+    Endpoint(EndpointId),
     /// An address, of IPv6 the first 64 bits, within which a host chooses freely.
     Address(IpAddr),
 }

@@ -3,8 +3,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::*;
 use crate::http::Phase;
 
-const A: Client = Client::Endpoint(1);
-const B: Client = Client::Endpoint(2);
+const A: Client = Client::Endpoint(EndpointId(1));
+const B: Client = Client::Endpoint(EndpointId(2));
 const C: Client = Client::Address(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
 fn places(limit: usize) -> (Rc<Places>, Counters) {

@@ -208,6 +208,7 @@ pub(super) fn shorten(text: &mut String) {
 #[cfg(test)]
 mod tests {
     use tidegate_contract::L7Summary;
+    use tidegate_policy::compiled::{EndpointId, Generation, IdentityId};
 
     use super::*;
 
@@ -217,8 +218,8 @@ mod tests {
             transport: 17,
             source: "192.0.2.1:1".parse().unwrap(),
             destination: "192.0.2.2:53".parse().unwrap(),
-            identities: (1, 2),
-            endpoints: (0, 0),
+            identities: (IdentityId(1), IdentityId(2)),
+            endpoints: (EndpointId(0), EndpointId(0)),
             allowed,
             audited: false,
             rules: vec![],
@@ -227,7 +228,7 @@ mod tests {
             error: error.map(str::to_owned),
             ingress: false,
             rehearsed: None,
-            generation: 1,
+            generation: Generation(1),
             l7: L7Summary::Dns {
                 query: "a.example.".into(),
                 qtype: "A".into(),

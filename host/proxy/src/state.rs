@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 
 use tidegate_contract::{BindingStats, L7Record, PluginStats, Reject, Snapshot};
 use tidegate_policy::{
-    compiled::{EndpointId, IdentityId, L7Id, PolicyRow, Rehearsed},
+    compiled::{EndpointId, Generation, IdentityId, L7Id, PolicyRow, Rehearsed},
     fqdn::Matcher,
     http_options::HttpOptions,
     shared::Map,
@@ -44,7 +44,7 @@ type Names = BTreeMap<L7Id, Arc<ServerNames>>;
 
 /// One generation, ready to decide with.
 pub(super) struct State {
-    pub(super) generation: u32,
+    pub(super) generation: Generation,
     /// Labels by identity.
     pub(super) identities: Map<IdentityId, Arc<[String]>>,
     /// FQDN selectors, and the identity each grants.

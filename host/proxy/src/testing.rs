@@ -10,7 +10,7 @@ use tidegate_ebpf_shared::{
     steer::SteerOrigin,
 };
 use tidegate_policy::{
-    compiled::{FailMode, FqdnSelector, L7Id, L7Protocol},
+    compiled::{FailMode, FqdnSelector, Generation, IdentityId, L7Id, L7Protocol},
     shared::Map,
 };
 
@@ -31,7 +31,7 @@ impl Plugins for Sets {
             let chain = Chain {
                 id: *id,
                 protocol: *protocol,
-                ..chain(*id, &[(name, FailMode::Closed)])
+                ..chain(id.get(), &[(name, FailMode::Closed)])
             };
             (*id, chain)
         })
@@ -75,17 +75,20 @@ impl Loader for Fixed {
 }
 
 /// A generation that learns names of `*.example` as identity 77.
-pub(super) fn snapshot(generation: u32) -> Snapshot {
+pub(super) fn snapshot(generation: Generation) -> Snapshot {
     let selector = FqdnSelector::MatchPattern("*.example.".to_owned());
     Snapshot {
         generation,
-        fqdn: Map::unit(77, selector),
+        fqdn: Map::unit(IdentityId(77), selector),
         ..Snapshot::default()
     }
 }
 
 /// A worker's view of a generation with these rule sets, over tables of its own.
-pub(super) fn view(generation: u32, sets: Vec<(L7Id, L7Protocol, &'static str)>) -> Rc<View> {
+pub(super) fn view(
+    generation: Generation,
+    sets: Vec<(L7Id, L7Protocol, &'static str)>,
+) -> Rc<View> {
     view_of(snapshot(generation), sets)
 }
 
@@ -111,7 +114,7 @@ impl View {
     pub(super) fn advance(&self, sets: Vec<(L7Id, L7Protocol, &'static str)>) {
         let before = self.shared.latest().unwrap();
         self.shared.publish(State::new(
-            &snapshot(before.generation + 1),
+            &snapshot(before.generation.next()),
             Arc::new(Sets(sets)),
             before.tables.clone(),
             Some(&before),

@@ -18,7 +18,7 @@ use nix::{
 use tidegate_channel::listener::is_stream;
 use tidegate_contract::{L7Record, L7Summary, ListenerInfo};
 use tidegate_ebpf_shared::addr::proto;
-use tidegate_policy::compiled::L7Protocol;
+use tidegate_policy::compiled::{EndpointId, IdentityId, L7Protocol};
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     runtime::{Builder, LocalOptions},
@@ -298,8 +298,8 @@ fn unknown_at_own_listener(view: &View, peer: SocketAddr, listener: SocketAddr) 
         transport: proto::TCP,
         source: peer,
         destination: listener,
-        identities: (0, 0),
-        endpoints: (0, 0),
+        identities: (IdentityId(0), IdentityId(0)),
+        endpoints: (EndpointId(0), EndpointId(0)),
         allowed: false,
         audited: false,
         rehearsed: None,
@@ -346,6 +346,7 @@ fn refuse(flow: &FlowContext, reading: Reading) {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_policy::compiled::{Generation, L7Id};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -366,7 +367,7 @@ mod tests {
     #[tokio::test]
     async fn what_nobody_read_is_cut_off_with_the_first_byte_that_is_to_be_read() {
         for from_server in [false, true] {
-            let view = view(1, vec![(5, HTTP, "allow")]);
+            let view = view(Generation(1), vec![(L7Id(5), HTTP, "allow")]);
             let ends = ("192.0.2.1:40000", "192.0.2.2:80");
             let ends = (ends.0.parse().unwrap(), ends.1.parse().unwrap());
             view.admit((proto::TCP, 1), ends, (0, 0));
@@ -381,7 +382,7 @@ mod tests {
                 client.write_all(b"1").await.unwrap();
                 server.read_exact(&mut byte).await.unwrap();
                 // The proxy is ahead of the kernel: what it let in may pass.
-                view.advance(vec![(5, HTTP, "allow")]);
+                view.advance(vec![(L7Id(5), HTTP, "allow")]);
                 client.write_all(b"2").await.unwrap();
                 server.read_exact(&mut byte).await.unwrap();
                 // The kernel follows, and nothing has changed for this flow.
@@ -390,7 +391,7 @@ mod tests {
                 client.read_exact(&mut byte).await.unwrap();
                 assert_eq!(byte, *b"3");
                 // A rule covers it now.
-                view.advance(vec![(5, HTTP, "allow")]);
+                view.advance(vec![(L7Id(5), HTTP, "allow")]);
                 settled(3, (5, 0));
                 let (speaker, listener) = match from_server {
                     false => (&mut client, &mut server),

@@ -1,6 +1,7 @@
 //! `tidegate observe`
 
 use std::net::SocketAddr;
+use tidegate_policy::compiled::IdentityId;
 
 use clap::Args;
 use tidegate_api::client::{Client, ClientError};
@@ -295,7 +296,7 @@ pub(super) fn party_text(p: &Party) -> String {
     let reserved = p.labels.iter().find_map(|l| l.strip_prefix("reserved:"));
     match reserved {
         Some(name) => format!("{who} ({})", name.trim_end_matches('=')),
-        None if p.identity == 0 => who,
+        None if p.identity == IdentityId(0) => who,
         None => format!("{who} ({})", p.identity),
     }
 }
@@ -366,7 +367,7 @@ mod tests {
     fn a_socket_without_an_address_is_called_one() {
         let mut r = record(80);
         r.source.endpoint = None;
-        r.source.identity = 0;
+        r.source.identity = IdentityId(0);
         r.source.labels.clear();
         for unspecified in ["::", "0.0.0.0"] {
             r.source.address = unspecified.parse().expect("literal address");

@@ -2,6 +2,7 @@
 //! prints, and held against `docs/schemas/output`.
 
 use std::collections::BTreeMap;
+use tidegate_policy::compiled::IdentityId;
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
@@ -28,7 +29,7 @@ fn outputs() -> Vec<(&'static str, Value)> {
         ),
         (
             "identity-list",
-            of::<BTreeMap<u32, Vec<String>>>("tidegate identity list"),
+            of::<BTreeMap<IdentityId, Vec<String>>>("tidegate identity list"),
         ),
         (
             "service-list",

@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     time::{SystemTime, UNIX_EPOCH},
 };
+use tidegate_policy::compiled::Generation;
 
 use tidegate_contract::Note;
 use tidegate_control::view::{DatapathView, PolicyView, ProblemView, TableView, View};
@@ -30,7 +31,7 @@ pub(super) fn render(view: &View) -> String {
     line(
         "generation",
         match (view.generation, view.proxy_generation) {
-            (0, _) => "none in force yet".into(),
+            (Generation(0), _) => "none in force yet".into(),
             (kernel, proxy) if kernel == proxy => format!("{kernel} in kernel and proxy"),
             (kernel, proxy) => format!("{kernel} in the kernel, {proxy} in the proxy"),
         },
@@ -232,8 +233,8 @@ mod tests {
     #[test]
     fn a_broken_file_and_a_full_table_are_hard_to_miss() {
         let mut view = View {
-            generation: 2,
-            proxy_generation: 1,
+            generation: Generation(2),
+            proxy_generation: Generation(1),
             ..View::default()
         };
         view.datapath.tables = vec![

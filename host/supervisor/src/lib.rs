@@ -15,7 +15,9 @@ use std::{
 };
 
 use tidegate_channel::Channel;
-use tidegate_contract::{Judgement, ListenerInfo, Question, Snapshot, ToAgent, ToProxy};
+use tidegate_contract::{
+    Generation, Judgement, ListenerInfo, Question, Snapshot, ToAgent, ToProxy,
+};
 use tidegate_ebpf_shared::steer::class;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -85,7 +87,7 @@ pub struct ProxyStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     /// Generation in use now.
-    pub generation: u32,
+    pub generation: Generation,
     /// Plugins refused so far, and why; bindings keep what they accepted last.
     pub refused: Vec<(String, String)>,
 }

@@ -14,7 +14,7 @@ use tidegate_observe::{
     explain::{ExplainQuery, Explanation, L7Question},
     record::FlowVerdict,
 };
-use tidegate_policy::compiled::{Compiled, Direction};
+use tidegate_policy::compiled::{Compiled, Direction, EndpointId, Generation, RuleId};
 use tidegate_proxy::Exits;
 use tidegate_supervisor::ProxySupervisor;
 
@@ -75,7 +75,7 @@ impl Explainer {
         view: &View,
     ) -> anyhow::Result<(Explanation, Option<Asked>)> {
         let host_service = match query.host_service {
-            0 => only_host_service(query.source, view),
+            EndpointId(0) => only_host_service(query.source, view),
             named => named,
         };
         let answer = self.tables.explain(&tidegate_datapath::Query {
@@ -95,7 +95,7 @@ impl Explainer {
             learned: &learned,
         };
         let evaluation = &answer.evaluation;
-        let drop = refusal(&answer, host_service != 0);
+        let drop = refusal(&answer, host_service.is_some());
         let reached_policy = !matches!(drop, Some(reason::NO_BACKEND | reason::DENY_LIST));
         let verdict = match drop {
             None if evaluation.is_steered() => FlowVerdict::Redirected,
@@ -108,7 +108,7 @@ impl Explainer {
         let asked = (verdict == FlowVerdict::Redirected).then(|| {
             let mut asked = Asked::of(&answer);
             // A host service's connections are the node's own.
-            asked.leaves = answer.destination.outside && host_service == 0;
+            asked.leaves = answer.destination.outside && host_service.is_none();
             asked
         });
         let mut notes = query.notes.clone();
@@ -136,22 +136,22 @@ impl Explainer {
             verdict,
             reason: drop.map(|reason| reason::phrase(reason).to_owned()),
             shadow: if reached_policy {
-                names.in_shadow(&answer, drop, host_service != 0)
+                names.in_shadow(&answer, drop, host_service.is_some())
             } else {
                 None
             },
             l7: None,
             upstream_source: None,
             notes,
-            obstacles: obstacles(view, &answer, verdict, host_service != 0),
-            generation: evaluation.generation,
+            obstacles: obstacles(view, &answer, verdict, host_service.is_some()),
+            generation: Generation(evaluation.generation),
         };
         Ok((explanation, asked))
     }
 }
 
 /// Where a rule of the generation in force is written, `file:line`.
-pub(super) fn place(compiled: &Compiled, rule: u32) -> Option<String> {
+pub(super) fn place(compiled: &Compiled, rule: RuleId) -> Option<String> {
     let rule = compiled.rules.get(&rule)?;
     Some(format!("{}:{}", rule.origin, rule.line))
 }
@@ -199,7 +199,7 @@ fn unsteerable(
 }
 
 /// The host service at an address, if there is exactly one: several share the node's.
-fn only_host_service(source: IpAddr, view: &View) -> u32 {
+fn only_host_service(source: IpAddr, view: &View) -> EndpointId {
     let mut services = view.endpoints.iter().filter(|endpoint| {
         matches!(
             endpoint.location,
@@ -208,6 +208,6 @@ fn only_host_service(source: IpAddr, view: &View) -> u32 {
     });
     match (services.next(), services.next()) {
         (Some(only), None) => only.id,
-        _ => 0,
+        _ => EndpointId(0),
     }
 }

@@ -9,7 +9,9 @@ use tidegate_observe::{
     explain::{ExplainQuery, InShadow, LiveFlow, PolicyStep, RulePlace, ServiceStep, l7_in_words},
     record::{FlowDirection, FlowVerdict, Party},
 };
-use tidegate_policy::compiled::{Compiled, Direction, PortMatch};
+use tidegate_policy::compiled::{
+    Compiled, Direction, Generation, IdentityId, L7Id, PortMatch, RuleId,
+};
 
 use super::{place, unsteerable};
 
@@ -85,12 +87,12 @@ impl Names<'_> {
         (verdict != now).then(|| InShadow {
             verdict,
             reason: reason.map(str::to_owned),
-            rule: self.rule_place(evaluation.shadow_rule),
+            rule: self.rule_place(RuleId(evaluation.shadow_rule)),
             l7: Vec::new(),
         })
     }
 
-    pub(super) fn rule_place(&self, rule: u32) -> Option<RulePlace> {
+    pub(super) fn rule_place(&self, rule: RuleId) -> Option<RulePlace> {
         Some(RulePlace {
             rule: self.directory.rule(rule)?,
             place: place(self.compiled, rule),
@@ -101,7 +103,7 @@ impl Names<'_> {
     /// or other L7 rules.
     pub(super) fn step_in_shadow(&self, step: &tidegate_datapath::Step) -> Option<InShadow> {
         let shadow = &step.shadow;
-        if shadow.rule == 0 && becomes(shadow.verdict) == becomes(step.entry.verdict) {
+        if shadow.rule.is_none() && becomes(shadow.verdict) == becomes(step.entry.verdict) {
             return None;
         }
         // The kernel keeps no number of the rule set: nothing is asked by it.
@@ -125,7 +127,7 @@ impl Names<'_> {
     pub(super) fn steps(&self, answer: &tidegate_datapath::Explanation) -> Vec<PolicyStep> {
         let step = |step: &tidegate_datapath::Step| {
             let rule = step.entry.rule;
-            let place = place(self.compiled, rule);
+            let place = place(self.compiled, RuleId(rule));
             PolicyStep {
                 endpoint: self
                     .directory
@@ -137,17 +139,17 @@ impl Names<'_> {
                 },
                 entry: entry(step),
                 outcome: match step.reached {
-                    true => outcome(step.entry.verdict, rule),
+                    true => outcome(step.entry.verdict, RuleId(rule)),
                     false => "not asked",
                 }
                 .to_owned(),
                 shadow: self.step_in_shadow(step),
-                rule: self.directory.rule(rule),
+                rule: self.directory.rule(RuleId(rule)),
                 place,
                 l7: self
                     .compiled
                     .l7
-                    .get(&step.entry.l7)
+                    .get(&L7Id(step.entry.l7))
                     .map(|set| l7_in_words(set))
                     .unwrap_or_default(),
             }
@@ -165,12 +167,12 @@ pub(super) fn becomes(decided: u8) -> FlowVerdict {
     }
 }
 
-fn outcome(decided: u8, rule: u32) -> &'static str {
+fn outcome(decided: u8, rule: RuleId) -> &'static str {
     match decided {
         verdict::DEFAULT_DENY => "no rule allows it",
         verdict::DENY => "denied by rule",
         verdict::REDIRECT => "needs L7",
-        verdict::ALLOW if rule == 0 => "not enforced",
+        verdict::ALLOW if rule.is_none() => "not enforced",
         _ => "allow",
     }
 }
@@ -178,7 +180,7 @@ fn outcome(decided: u8, rule: u32) -> &'static str {
 /// The table entry in words: `identity 256, tcp ports 8080-8095`.
 fn entry(step: &tidegate_datapath::Step) -> String {
     let peer = match step.identity {
-        0 => "any identity".to_owned(),
+        IdentityId(0) => "any identity".to_owned(),
         identity => format!("identity {identity}"),
     };
     let ports = match step.ports {
@@ -212,7 +214,7 @@ pub(super) fn live(answer: &tidegate_datapath::Explanation) -> Option<LiveFlow> 
     let (_, latest) = answer.live.first()?;
     let mut flow = LiveFlow {
         flows: answer.live.len(),
-        generation: latest.generation,
+        generation: Generation(latest.generation),
         redirected: latest.flags & flags::REDIRECT != 0,
         packets: 0,
         bytes: 0,

@@ -4,7 +4,7 @@ use tidegate_contract::{Concern, Family};
 use tidegate_control::view::{EndpointView, View};
 use tidegate_ebpf_shared::{identity::reserved, policy::verdict};
 use tidegate_observe::record::FlowVerdict;
-use tidegate_policy::compiled::Location;
+use tidegate_policy::compiled::{IdentityId, Location};
 
 use super::on_deny_list;
 
@@ -55,7 +55,7 @@ pub(super) fn obstacles(
         outside: answer.source.outside || answer.destination.outside,
         node: [&answer.source, &answer.destination]
             .iter()
-            .any(|end| end.identity == reserved::HOST),
+            .any(|end| end.identity == IdentityId(reserved::HOST)),
         sockets: host_service || answer.service.is_some(),
     };
     let notes = view.datapath.notes.iter();

@@ -14,7 +14,9 @@ use anyhow::Context as _;
 use tidegate_contract::Reject;
 use tidegate_observe::directory::Directory;
 use tidegate_policy::{
-    Compiler, Document, Ids, Linter, Mode, Origin, Source, compiled::Compiled, shared::Map,
+    Compiler, Document, Ids, Linter, Mode, Origin, Source,
+    compiled::{Compiled, Generation},
+    shared::Map,
 };
 use tidegate_sources::{
     Delta,
@@ -130,7 +132,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(3);
 
 /// The generation in force.
 struct Published {
-    generation: u32,
+    generation: Generation,
     compiled: Arc<Compiled>,
     for_proxy: Arc<ForProxy>,
     directory: Arc<Directory>,
@@ -138,7 +140,7 @@ struct Published {
 
 /// A generation that was given out to be published.
 struct OnItsWay {
-    generation: u32,
+    generation: Generation,
     compiled: Arc<Compiled>,
     for_proxy: Arc<ForProxy>,
 }
@@ -553,7 +555,7 @@ impl<K: Kernel> Control<K> {
             generation: self
                 .published
                 .as_ref()
-                .map_or(0, |published| published.generation),
+                .map_or(Generation::default(), |published| published.generation),
             proxy_generation: self.proxy.stats.generation,
             policy_mode: match (self.settings.audit, self.settings.mode) {
                 (true, _) => "audit",

@@ -10,7 +10,7 @@ use tidegate_contract::Snapshot;
 use tidegate_observe::directory::Directory;
 use tidegate_policy::{
     Document, Input, Mode, Origin, Problem, Severity,
-    compiled::{Compiled, CompiledEndpoint, EndpointId, Location},
+    compiled::{Compiled, CompiledEndpoint, EndpointId, Generation, Location},
     shared::changes,
 };
 use tidegate_sources::folder::folder_of;
@@ -56,10 +56,9 @@ impl<K: Kernel> Control<K> {
         self.store.save_ids(&mut self.ids)?;
 
         let before = self.published.as_ref();
-        let generation = 1 + self
-            .kernel
-            .generation()
-            .max(before.map_or(0, |published| published.generation));
+        let last = before.map(|published| published.generation);
+        let last = self.kernel.generation().max(last.unwrap_or_default());
+        let generation = last.next();
         let mut snapshot = Snapshot {
             generation,
             l7: compiled.l7.clone(),
@@ -104,7 +103,7 @@ impl<K: Kernel> Control<K> {
         let now = seconds_now();
         let enforced = self.kernel.generation();
         // What the kernel has was made by a run of which nothing is known.
-        let of_others = self.published.is_none() && enforced != 0;
+        let of_others = self.published.is_none() && enforced.is_some();
         let unknown = self.documents.unknown(true);
         if of_others && !unknown.is_empty() {
             let unknown = joined(unknown);
@@ -154,7 +153,7 @@ impl<K: Kernel> Control<K> {
     }
 
     /// Nothing is published: the kernel keeps what it has.
-    fn as_it_is(&mut self, why: &str, enforced: u32) -> Option<Compiled> {
+    fn as_it_is(&mut self, why: &str, enforced: Generation) -> Option<Compiled> {
         let now = seconds_now();
         let message = format!(
             "{why}, so the kernel keeps generation {enforced} as it is, and no change takes \
@@ -258,7 +257,7 @@ impl<K: Kernel> Control<K> {
         let kernel = &self.kernel;
         let devices = &self.node_devices;
         // What runs in the kernel is not taken away for lack of understanding.
-        let may_drop = self.published.is_none() && kernel.generation() == 0;
+        let may_drop = self.published.is_none() && kernel.generation().is_none();
         self.documents.settle(
             may_drop,
             |document| misplaced(document, devices, &base.node_addresses),
@@ -357,7 +356,7 @@ impl<K: Kernel> Control<K> {
         self.bindings.commit(&compiled);
         self.keep_plugins();
         tracing::info!(
-            generation,
+            generation = generation.get(),
             endpoints = compiled.endpoints.len(),
             rules = compiled.rules.len(),
             services = compiled.services.len(),

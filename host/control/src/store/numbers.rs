@@ -107,6 +107,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_policy::compiled::ServiceId;
     use tidegate_policy::{Input, compile, parse_file};
 
     use super::*;
@@ -118,7 +119,7 @@ mod tests {
     }
 
     /// Gives numbers as a node with so many services does, and says which.
-    fn number(ids: &mut Ids, services: u32) -> Vec<u32> {
+    fn number(ids: &mut Ids, services: u32) -> Vec<ServiceId> {
         let mut input = Input::default();
         for n in 0..services {
             let text = format!(

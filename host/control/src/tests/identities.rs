@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Mutex,
 };
+use tidegate_policy::compiled::IdentityId;
 
 use tidegate_policy::Ids;
 
@@ -16,7 +17,7 @@ struct Shared(Arc<Mutex<Given>>);
 
 #[derive(Default)]
 struct Given {
-    numbers: BTreeMap<String, u32>,
+    numbers: BTreeMap<String, IdentityId>,
     asked: usize,
     is_away: bool,
 }
@@ -28,7 +29,10 @@ impl Allocator for Shared {
         given.asked += 1;
         for set in sets {
             let next = 5_000 + given.numbers.len() as u32;
-            ids.assign(set, *given.numbers.entry(set.clone()).or_insert(next))?;
+            ids.assign(
+                set,
+                *given.numbers.entry(set.clone()).or_insert(IdentityId(next)),
+            )?;
         }
         Ok(())
     }
@@ -49,7 +53,7 @@ fn node(shared: &Shared) -> Bench {
 }
 
 /// Numbers by the name of the endpoint.
-fn numbers(bench: &Bench) -> BTreeMap<String, u32> {
+fn numbers(bench: &Bench) -> BTreeMap<String, IdentityId> {
     bench.sinks.with(|record| {
         let endpoints = record.compiled.endpoints.values();
         endpoints
@@ -67,10 +71,13 @@ async fn nodes_may_share_numbers_and_nothing_is_published_without_them() {
     other.write("endpoints/db.yaml", &endpoint("db", 2, "db"));
     other.write("endpoints/web.yaml", &endpoint("web", 3, "web"));
     other.settle().await;
-    assert_eq!(numbers(&one), [("shop/web".to_owned(), 5_000)].into());
+    assert_eq!(
+        numbers(&one),
+        [("shop/web".to_owned(), IdentityId(5_000))].into()
+    );
     let both = [
-        ("shop/db".to_owned(), 5_001),
-        ("shop/web".to_owned(), 5_000),
+        ("shop/db".to_owned(), IdentityId(5_001)),
+        ("shop/web".to_owned(), IdentityId(5_000)),
     ];
     assert_eq!(numbers(&other), both.clone().into());
 
@@ -79,7 +86,7 @@ async fn nodes_may_share_numbers_and_nothing_is_published_without_them() {
     let before = asked(&shared);
     other.write("endpoints/replica.yaml", &endpoint("replica", 4, "web"));
     other.settle().await;
-    assert_eq!(numbers(&other)["shop/replica"], 5_000);
+    assert_eq!(numbers(&other)["shop/replica"], IdentityId(5_000));
     other.control = Bench::control(&other.state, &other.sinks).numbered_by(shared.clone());
     other.no_vendor();
     other.settle().await;
@@ -103,6 +110,6 @@ async fn nodes_may_share_numbers_and_nothing_is_published_without_them() {
     shared.0.lock().expect("not poisoned").is_away = false;
     other.control.apply(Event::Tick);
     other.publish().await;
-    assert_eq!(numbers(&other)["shop/new"], 5_002);
+    assert_eq!(numbers(&other)["shop/new"], IdentityId(5_002));
     assert!(!other.view().problems.iter().any(away));
 }

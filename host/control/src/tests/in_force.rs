@@ -1,5 +1,6 @@
 //! What is in force stays until it is plainly removed.
 
+use tidegate_policy::compiled::{IdentityId, L7Id};
 use tidegate_sources::folder::{FormerFolder, TextId, testing};
 
 use super::{Bench, Event, Scan, Source, VENDOR, WEB, allow};
@@ -327,8 +328,8 @@ async fn lost_state_gives_old_numbers_no_new_meaning() {
         let (name, set) = before;
         record
             .numbers
-            .identity(name.expect("has one"))
-            .rule_set(set.expect("has one"));
+            .identity(IdentityId(name.expect("has one").get()))
+            .rule_set(L7Id(set.expect("has one").get()));
     });
     bench.restart_without_state();
     bench.settle().await;

@@ -13,7 +13,10 @@ use std::{
 };
 
 use tidegate_contract::{Limits, PluginInfo, Reject, Snapshot, World};
-use tidegate_policy::{Mode, NumbersInUse, Origin, Source, compiled::Compiled};
+use tidegate_policy::{
+    Mode, NumbersInUse, Origin, Source,
+    compiled::{Compiled, Generation},
+};
 use tidegate_sources::{
     News,
     folder::{FormerFolder, Scan, VENDOR, testing},
@@ -34,7 +37,7 @@ use super::{
 struct Record {
     /// `proxy N` and `kernel N`, in order.
     calls: Vec<String>,
-    generation: u32,
+    generation: Generation,
     compiled: Compiled,
     snapshot: Snapshot,
     refuse_kernel: bool,
@@ -72,7 +75,7 @@ impl Sinks for Recorder {
 
     async fn publish_kernel(
         &mut self,
-        generation: u32,
+        generation: Generation,
         compiled: Arc<Compiled>,
     ) -> anyhow::Result<KernelStatus> {
         self.with(|record| {
@@ -93,7 +96,7 @@ impl Kernel for Recorder {
         (room != 0 && compiled.endpoints.len() > room).then(|| format!("room for {room} endpoints"))
     }
 
-    fn generation(&self) -> u32 {
+    fn generation(&self) -> Generation {
         self.with(|record| record.generation)
     }
 
@@ -225,7 +228,7 @@ impl Bench {
     /// A node after a reboot: the state folder is there, the kernel's tables are not.
     fn reboot(&mut self) {
         self.sinks.with(|record| {
-            record.generation = 0;
+            record.generation = Generation(0);
             record.compiled = Compiled::default();
         });
         self.restart();
@@ -364,7 +367,7 @@ async fn changes_that_arrive_together_are_one_generation_proxy_first() {
         .write("policies/a.yaml", &allow("a", 80));
     assert_eq!(bench.calls().await, ["proxy 1", "kernel 1"]);
     assert_eq!(bench.rules(), ["a"]);
-    assert_eq!(bench.view().generation, 1);
+    assert_eq!(bench.view().generation, Generation(1));
     assert_eq!(bench.view().endpoints.len(), 1);
     assert_eq!(bench.view().policies[0].selects, ["default/web"]);
 
@@ -488,14 +491,14 @@ async fn a_generation_the_kernel_refuses_is_given_up_everywhere_and_tried_again(
     bench.sinks.with(|record| record.refuse_kernel = true);
     bench.write("policies/a.yaml", &allow("a", 80));
     assert_eq!(bench.calls().await, ["proxy 2", "kernel 2", "proxy 1"]);
-    assert_eq!(bench.view().generation, 1);
+    assert_eq!(bench.view().generation, Generation(1));
     let problem = bench.view().problems[0].message.clone();
     assert!(problem.contains("table POLICY is full"), "{problem}");
 
     bench.sinks.with(|record| record.refuse_kernel = false);
     bench.control.apply(Event::Tick);
     bench.publish().await;
-    assert_eq!(bench.view().generation, 2);
+    assert_eq!(bench.view().generation, Generation(2));
     assert_eq!(bench.rules(), ["a"]);
     assert!(bench.view().problems.is_empty());
 }

@@ -67,8 +67,8 @@ impl Bindings {
                 Location::Cgroup(path) => match Cgroup::find(path.as_ref()) {
                     Ok(cgroup) => {
                         found.cgroups.insert(*id, cgroup.id);
-                        if tables.cgroups.get(&cgroup.id)? != Some(*id) {
-                            tables.cgroups.put(&cgroup.id, id)?;
+                        if tables.cgroups.get(&cgroup.id)? != Some(id.get()) {
+                            tables.cgroups.put(&cgroup.id, &id.get())?;
                             report.attached.push(format!("{} ({path})", home.name));
                         }
                     }
@@ -88,7 +88,7 @@ impl Bindings {
             if !self
                 .homes
                 .as_ref()
-                .is_some_and(|homes| homes.contains_key(&id))
+                .is_some_and(|homes| homes.contains_key(&EndpointId(id)))
             {
                 tables.guarded.delete(&id)?;
             }
@@ -100,11 +100,11 @@ impl Bindings {
 /// Records an endpoint's device (0: none), if the endpoint is known to the kernel
 /// and has another.
 fn set_device(tables: &Tables, id: EndpointId, index: u32) -> Result<(), DatapathError> {
-    if let Some(mut info) = tables.endpoints.get(&id)?
+    if let Some(mut info) = tables.endpoints.get(&id.get())?
         && info.ifindex != index
     {
         info.ifindex = index;
-        tables.endpoints.put(&id, &info)?;
+        tables.endpoints.put(&id.get(), &info)?;
     }
     Ok(())
 }
@@ -119,8 +119,8 @@ fn bind_device(
     what: &str,
     report: &mut AttachReport,
 ) -> Result<(), DatapathError> {
-    if tables.interfaces.get(&index)? != Some(id) {
-        tables.interfaces.put(&index, &id)?;
+    if tables.interfaces.get(&index)? != Some(id.get()) {
+        tables.interfaces.put(&index, &id.get())?;
     }
     let mut fresh = false;
     for name in ENDPOINT_PROGRAMS {
@@ -137,9 +137,9 @@ fn bind_device(
     // From now on nothing leaves in its name that did not come this way. Not before: those
     // who talk while everything is attached for the first time are not cut off.
     if links.has(program::FROM_ENDPOINT, &Place::Device(index))
-        && tables.guarded.get(&id)? != Some(index)
+        && tables.guarded.get(&id.get())? != Some(index)
     {
-        tables.guarded.put(&id, &index)?;
+        tables.guarded.put(&id.get(), &index)?;
     }
     Ok(())
 }
@@ -220,7 +220,7 @@ pub(super) fn unbind_stale(
         report.detached.push(format!("device {index}"));
     }
     for (cgroup, endpoint) in tables.cgroups.entries()? {
-        if found.cgroups.get(&endpoint) != Some(&cgroup) {
+        if found.cgroups.get(&EndpointId(endpoint)) != Some(&cgroup) {
             tables.cgroups.delete(&cgroup)?;
             report.detached.push(format!("cgroup {cgroup}"));
         }

@@ -18,7 +18,7 @@ use tidegate_ebpf_shared::{
     policy::{PolicyEntry, PolicyKey},
 };
 use tidegate_policy::{
-    compiled::{CompiledEndpoint, EndpointId, Location, PolicyRow},
+    compiled::{CompiledEndpoint, EndpointId, Generation, Location, PolicyRow},
     shared::{self, Map},
 };
 
@@ -31,7 +31,7 @@ pub(super) struct Current<'k> {
     /// The `POLICY` table.
     pub(super) rows: &'k HashMap<PolicyKey, PolicyEntry>,
     /// The active generation.
-    pub(super) generation: u32,
+    pub(super) generation: Generation,
     /// Largest policy id this process has given out.
     pub(super) last_policy_id: u32,
 }
@@ -67,8 +67,8 @@ struct Shared {
 }
 
 /// Index into [`EndpointInfo::policy_id`] for a generation.
-pub(super) fn slot(generation: u32) -> usize {
-    (generation & 1) as usize
+pub(super) fn slot(generation: Generation) -> usize {
+    (generation.get() & 1) as usize
 }
 
 /// Plans the step to `generation`, which must not share the slot of the active one, whatever
@@ -76,7 +76,7 @@ pub(super) fn slot(generation: u32) -> usize {
 pub(super) fn plan(
     desired: &Map<EndpointId, Arc<CompiledEndpoint>>,
     ifindex: &dyn Fn(&CompiledEndpoint) -> u32,
-    generation: u32,
+    generation: Generation,
     current: &Current<'_>,
 ) -> Plan {
     let (old, new) = (slot(current.generation), slot(generation));
@@ -91,7 +91,7 @@ pub(super) fn plan(
     for (id, endpoint) in desired {
         let before = current
             .endpoints
-            .get(id)
+            .get(&id.get())
             .map_or(0, |info| info.policy_id[old]);
         had.entry(&*endpoint.table).or_default().insert(before);
     }
@@ -107,11 +107,15 @@ pub(super) fn plan(
         id_of.insert(table, policy_id);
     }
     for (id, endpoint) in desired {
-        let before = current.endpoints.get(id).copied().unwrap_or_default();
+        let before = current
+            .endpoints
+            .get(&id.get())
+            .copied()
+            .unwrap_or_default();
         let policy_id = id_of[&*endpoint.table];
-        infos.insert(*id, info(endpoint, ifindex, before, (new, policy_id)));
+        infos.insert(id.get(), info(endpoint, ifindex, before, (new, policy_id)));
         state.hold(&endpoint.table, || policy_id);
-        state.seat(*id, &endpoint.table, &infos[id]);
+        state.seat(*id, &endpoint.table, &infos[&id.get()]);
     }
     let mut endpoints = Change::between(current.endpoints, &infos);
     // An endpoint that goes keeps its policy until it is gone.
@@ -138,7 +142,7 @@ pub(super) fn step(
         &Map<EndpointId, Arc<CompiledEndpoint>>,
     ),
     ifindex: &dyn Fn(&CompiledEndpoint) -> u32,
-    generation: u32,
+    generation: Generation,
     current: &Current<'_>,
 ) -> Option<Plan> {
     let (old, new) = (slot(current.generation), slot(generation));
@@ -154,14 +158,14 @@ pub(super) fn step(
     let mut rows = HashMap::new();
     let mut leaving = Vec::new();
     for id in touched {
-        let known = current.endpoints.get(&id).copied();
-        had.extend(known.map(|info| (id, info)));
+        let known = current.endpoints.get(&id.get()).copied();
+        had.extend(known.map(|info| (id.get(), info)));
         left.extend(state.content.remove(&id));
         let Some(endpoint) = now.get(&id) else {
             // It keeps its policy until it is gone.
             leaving.extend(known.map(|mut last| {
                 last.policy_id[new] = last.policy_id[old];
-                (id, last)
+                (id.get(), last)
             }));
             state.split.remove(&id);
             continue;
@@ -177,7 +181,7 @@ pub(super) fn step(
         let before = known.unwrap_or_default();
         let info = info(endpoint, ifindex, before, (new, policy_id));
         state.seat(id, &endpoint.table, &info);
-        wanted.insert(id, info);
+        wanted.insert(id.get(), info);
     }
     if exhausted {
         return None;
@@ -242,7 +246,7 @@ fn info(
     let mut policy_ids = before.policy_id;
     policy_ids[slot] = policy_id;
     EndpointInfo {
-        identity: endpoint.identity,
+        identity: endpoint.identity.get(),
         ifindex: ifindex(endpoint),
         policy_id: policy_ids,
         flags: endpoint_flags(endpoint),

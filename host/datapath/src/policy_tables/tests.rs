@@ -1,23 +1,26 @@
-use tidegate_policy::compiled::{Decision, DefaultDeny, Direction, PolicyRow, PortMatch, Verdict};
+use tidegate_policy::compiled::{
+    Decision, DefaultDeny, Direction, Generation, IdentityId, L7Id, PolicyRow, PortMatch, RuleId,
+    Verdict,
+};
 
 use super::*;
 
 /// An endpoint with one egress row per verdict given.
 fn endpoint(verdicts: &[Verdict]) -> Arc<CompiledEndpoint> {
     let row = |(identity, verdict): (u32, &Verdict)| PolicyRow {
-        identity,
+        identity: IdentityId(identity),
         direction: Direction::Egress,
         ports: PortMatch::Any,
         decision: Decision {
             verdict: *verdict,
-            rule: 1,
-            l7: 0,
+            rule: RuleId(1),
+            l7: L7Id(0),
             shadow: None,
         },
     };
     Arc::new(CompiledEndpoint {
         name: "default/web".into(),
-        identity: 256,
+        identity: IdentityId(256),
         location: Location::Interface("veth0".into()),
         addresses: Vec::new(),
         fast_lane: false,
@@ -31,12 +34,16 @@ fn endpoint(verdicts: &[Verdict]) -> Arc<CompiledEndpoint> {
 struct Kernel {
     endpoints: HashMap<u32, EndpointInfo>,
     rows: HashMap<PolicyKey, PolicyEntry>,
-    generation: u32,
+    generation: Generation,
     last_policy_id: u32,
 }
 
 /// Takes the step as `publish` does.
-fn apply(current: &mut Kernel, generation: u32, desired: &Map<EndpointId, Arc<CompiledEndpoint>>) {
+fn apply(
+    current: &mut Kernel,
+    generation: Generation,
+    desired: &Map<EndpointId, Arc<CompiledEndpoint>>,
+) {
     let plan = plan(desired, &|_| 0, generation, &current.seen());
     current.take(plan, generation);
 }
@@ -52,7 +59,7 @@ impl Kernel {
     }
 
     /// Takes a step as `publish` does, and says what is known then.
-    fn take(&mut self, plan: Plan, generation: u32) -> Option<State> {
+    fn take(&mut self, plan: Plan, generation: Generation) -> Option<State> {
         let current = self;
         current.endpoints.extend(plan.endpoints.put);
         current.rows.extend(plan.rows.put);
@@ -88,7 +95,7 @@ impl Kernel {
                 policy_id: [0; 2],
                 ..*info
             };
-            (*id, (rows, info))
+            (EndpointId(*id), (rows, info))
         });
         endpoints.collect()
     }
@@ -101,7 +108,7 @@ impl Kernel {
 }
 
 /// By endpoint: what it may be, and one of few tables.
-type Desired = BTreeMap<EndpointId, (u32, usize)>;
+type Desired = BTreeMap<u32, (u32, usize)>;
 
 fn desired(of: &Desired) -> Map<EndpointId, Arc<CompiledEndpoint>> {
     let tables: [&[Verdict]; 4] = [
@@ -112,8 +119,8 @@ fn desired(of: &Desired) -> Map<EndpointId, Arc<CompiledEndpoint>> {
     ];
     let endpoints = of.iter().map(|(id, (identity, table))| {
         let mut endpoint = endpoint(tables[*table]);
-        Arc::make_mut(&mut endpoint).identity = *identity;
-        (*id, endpoint)
+        Arc::make_mut(&mut endpoint).identity = IdentityId(*identity);
+        (EndpointId(*id), endpoint)
     });
     endpoints.collect()
 }
@@ -133,15 +140,16 @@ proptest::proptest! {
     ) {
         let mut kernel = Kernel::default();
         let (mut state, mut before) = (None, Map::new());
-        for (generation, (of, forgets)) in (1..).zip(generations) {
+        for (generation, (of, forgets)) in (1..).map(Generation).zip(generations) {
             // What is the same is shared, as the compiler does it.
             let mut now = before.clone();
-            for id in 0..6 {
-                shared::set(&mut now, id, desired(&of).get(&id).cloned());
+            let wanted = desired(&of);
+            for id in (0..6).map(EndpointId) {
+                shared::set(&mut now, id, wanted.get(&id).cloned());
             }
             let known: Option<State> = state.take().filter(|_| !forgets);
             let is_known = known.is_some();
-            let ifindex = |endpoint: &CompiledEndpoint| endpoint.identity;
+            let ifindex = |endpoint: &CompiledEndpoint| endpoint.identity.get();
             let stepped = known.and_then(|known| {
                 step(&known, (&before, &now), &ifindex, generation, &kernel.seen())
             });
@@ -151,8 +159,8 @@ proptest::proptest! {
             state = kernel.take(plan, generation);
 
             let mut scratch = Kernel::default();
-            let fresh = super::plan(&now, &ifindex, 1, &scratch.seen());
-            scratch.take(fresh, 1);
+            let fresh = super::plan(&now, &ifindex, Generation(1), &scratch.seen());
+            scratch.take(fresh, Generation(1));
             proptest::prop_assert_eq!(kernel.says(), scratch.says());
             // Nothing is left over, and the same rows are there once.
             proptest::prop_assert_eq!(kernel.rows.len(), scratch.rows.len());
@@ -189,23 +197,23 @@ fn policy_id(current: &Kernel, endpoint: u32) -> u32 {
 fn only_changed_endpoints_get_new_policy_ids() {
     let mut current = Kernel::default();
     let allow = endpoint(&[Verdict::Allow]);
-    let mut desired = Map::from_iter([(1_u32, allow.clone()), (2, allow.clone())]);
-    apply(&mut current, 1, &desired);
+    let mut desired = Map::from_iter([1, 2].map(|id| (EndpointId(id), allow.clone())));
+    apply(&mut current, Generation(1), &desired);
     let shared = policy_id(&current, 1);
     assert!(shared != 0 && policy_id(&current, 2) == shared);
     assert_eq!(current.rows.len(), 1, "replicas share their rows");
 
-    desired.insert(2, endpoint(&[Verdict::Allow, Verdict::Deny]));
-    apply(&mut current, 2, &desired);
+    desired.insert(EndpointId(2), endpoint(&[Verdict::Allow, Verdict::Deny]));
+    apply(&mut current, Generation(2), &desired);
     assert_eq!(policy_id(&current, 1), shared);
     assert!(policy_id(&current, 2) > shared);
     assert_eq!(current.rows.len(), 3);
 
     // The one that leaves does not take the rows of the others with it.
-    desired.insert(2, allow);
-    apply(&mut current, 3, &desired);
-    desired.remove(&1);
-    apply(&mut current, 4, &desired);
+    desired.insert(EndpointId(2), allow);
+    apply(&mut current, Generation(3), &desired);
+    desired.remove(&EndpointId(1));
+    apply(&mut current, Generation(4), &desired);
     assert_eq!(policy_id(&current, 2), shared);
     assert_eq!(current.rows.len(), 1);
 }
@@ -213,11 +221,11 @@ fn only_changed_endpoints_get_new_policy_ids() {
 #[test]
 fn a_policy_id_is_not_used_again_when_its_endpoint_is_gone() {
     let mut current = Kernel::default();
-    let desired = Map::unit(1, endpoint(&[Verdict::Allow]));
-    apply(&mut current, 1, &desired);
+    let desired = Map::unit(EndpointId(1), endpoint(&[Verdict::Allow]));
+    apply(&mut current, Generation(1), &desired);
     let first = policy_id(&current, 1);
-    apply(&mut current, 2, &Map::new());
+    apply(&mut current, Generation(2), &Map::new());
     assert!(current.rows.is_empty() && current.endpoints.is_empty());
-    apply(&mut current, 3, &desired);
+    apply(&mut current, Generation(3), &desired);
     assert!(policy_id(&current, 1) > first);
 }

@@ -30,7 +30,7 @@ pub(super) fn members(
         .map(|backend| {
             let addr = encode::addr(backend.addr);
             let slot = SlotKey {
-                service: service.id,
+                service: service.id.get(),
                 slot: member_slot(&addr, backend.port.to_be_bytes()),
             };
             (slot, ids.id(service.protocol, backend))

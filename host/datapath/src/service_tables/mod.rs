@@ -232,7 +232,7 @@ impl State {
             .zip(0..)
             .map(|(id, slot)| {
                 let key = SlotKey {
-                    service: service.id,
+                    service: service.id.get(),
                     slot,
                 };
                 (key, *id)
@@ -240,7 +240,7 @@ impl State {
             .collect();
         slots.extend(members(service, &mut self.backends, is_there));
         let mut entry = ServiceEntry {
-            id: service.id,
+            id: service.id.get(),
             backends: ids.len() as u32,
             algorithm: algorithm::RANDOM,
             maglev: 0,

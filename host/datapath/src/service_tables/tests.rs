@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tidegate_ebpf_shared::addr::proto;
-use tidegate_policy::compiled::BackendState;
+use tidegate_policy::compiled::{BackendState, ServiceId};
 
 use super::*;
 
@@ -102,7 +102,7 @@ fn service(n: u8, (address, is_maglev, backends): &Said) -> (Frontend, Arc<Compi
     let service = CompiledService {
         port_name: None,
         name: format!("a/{n}"),
-        id: u32::from(n) + 1,
+        id: ServiceId(u32::from(n) + 1),
         // Frontends may change places.
         addr: [10, 9, 0, *address as u8].into(),
         port: 80,
@@ -126,7 +126,12 @@ fn service(n: u8, (address, is_maglev, backends): &Said) -> (Frontend, Arc<Compi
 
 /// By service what it says; each has an address of its own.
 fn services() -> impl Strategy<Value = Map<Frontend, Arc<CompiledService>>> {
-    let backend = (1..5_u8, 0..3_u32, any::<bool>(), prop::option::of(1..4_u32));
+    let backend = (
+        1..5_u8,
+        0..3_u32,
+        any::<bool>(),
+        prop::option::of((1..4_u32).prop_map(EndpointId)),
+    );
     let said = (any::<bool>(), prop::collection::vec(backend, 0..4));
     let some = prop::collection::btree_map(0..4_u8, said, 0..4);
     (some, Just([0_usize, 1, 2, 3]).prop_shuffle()).prop_map(|(some, places)| {
@@ -156,7 +161,7 @@ proptest! {
         let mut kernel = Kernel::default();
         let (mut known, mut before) = (None, Map::new());
         for (next, present, forgets) in generations {
-            let is_there = |workload| present.contains(&workload);
+            let is_there = |workload: EndpointId| present.contains(&workload.get());
             // Without a new generation it is workloads alone that came and went.
             let mut now = before.clone();
             if let Some(next) = next {
@@ -170,7 +175,7 @@ proptest! {
             let had = kernel.backends.clone();
             let plan = match state {
                 Some(state) => step(
-                    &state, (&before, &now), &mut (1..4), &is_there, &kernel.seen(),
+                    &state, (&before, &now), &mut (1..4).map(EndpointId), &is_there, &kernel.seen(),
                 ),
                 None => plan(&now, &is_there, &kernel.seen()),
             };

@@ -5,7 +5,7 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
-use tidegate_policy::compiled::Verdict;
+use tidegate_policy::compiled::{Generation, Verdict};
 
 use super::{compiled, policy, world, world::NODE};
 use crate::{Datapath, DatapathError};
@@ -15,7 +15,7 @@ fn a_restarted_agent_takes_over_what_runs() {
     world::test(|world| {
         let mut before = world.open();
         before
-            .publish(1, &compiled(policy(Verdict::Allow)))
+            .publish(Generation(1), &compiled(policy(Verdict::Allow)))
             .unwrap();
         let listener = TcpListener::bind((NODE, 8080)).unwrap();
         let mut client = world.in_workload(|| TcpStream::connect((NODE, 8080)).unwrap());
@@ -34,12 +34,14 @@ fn a_restarted_agent_takes_over_what_runs() {
         echo(b"none");
         let mut after = world.open();
         echo(b"back");
-        assert_eq!(after.generation(), 1);
+        assert_eq!(after.generation(), Generation(1));
         assert_eq!(after.flows().unwrap().count(), flows);
         let new_ids = programs(&after);
         assert_eq!(ids.len(), new_ids.len());
         assert!(ids.iter().zip(&new_ids).all(|(old, new)| old.1 < new.1));
-        let report = after.publish(2, &compiled(policy(Verdict::Allow))).unwrap();
+        let report = after
+            .publish(Generation(2), &compiled(policy(Verdict::Allow)))
+            .unwrap();
         assert!(report.attach.is_unchanged(), "{:?}", report.attach);
         assert!(
             report
@@ -88,7 +90,9 @@ fn pins_of_tables_that_somebody_removes_are_made_again_or_told() {
             found.unwrap_or_else(|| panic!("no pin {name}"))
         };
         let mut first = world.open();
-        first.publish(1, &compiled(policy(Verdict::Allow))).unwrap();
+        first
+            .publish(Generation(1), &compiled(policy(Verdict::Allow)))
+            .unwrap();
         let _listener = TcpListener::bind((NODE, 8080)).unwrap();
         let connect = || {
             let to = (NODE, 8080).into();
@@ -112,7 +116,7 @@ fn pins_of_tables_that_somebody_removes_are_made_again_or_told() {
             .iter()
             .for_each(|pin| std::fs::remove_file(pin).unwrap());
         let mut second = world.open();
-        assert_eq!(second.generation(), 1);
+        assert_eq!(second.generation(), Generation(1));
         assert_eq!(second.flows().unwrap().count(), 1);
         // No program of this world's uses services.
         let lost = second.lost_tables().unwrap_or_default();
@@ -143,7 +147,7 @@ fn pins_of_tables_that_somebody_removes_are_made_again_or_told() {
         let lost = third.lost_tables().expect("told");
         assert!(lost.contains("GENERATION, POLICY held is lost"), "{lost}");
         assert!(third.status().notes.iter().any(|note| note.message == lost));
-        assert_eq!(third.generation(), 1, "that of the flows");
+        assert_eq!(third.generation(), Generation(1), "that of the flows");
     });
 }
 
@@ -172,7 +176,7 @@ fn cleaning_up_leaves_nothing() {
     world::test(|world| {
         let mut datapath = world.open();
         datapath
-            .publish(1, &compiled(policy(Verdict::Deny)))
+            .publish(Generation(1), &compiled(policy(Verdict::Deny)))
             .unwrap();
         let _listener = TcpListener::bind((NODE, 8080)).unwrap();
         let connect = || {
@@ -204,7 +208,7 @@ fn cleaning_up_leaves_nothing() {
         drop(datapath);
         // Twice is fine, and so is a new start.
         Datapath::remove(&world.bpffs()).unwrap();
-        assert_eq!(world.open().generation(), 0);
+        assert_eq!(world.open().generation(), Generation(0));
     });
 }
 

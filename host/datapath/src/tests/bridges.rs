@@ -9,7 +9,7 @@ use tidegate_bpf::{
     link::{self, AttachType},
     testing,
 };
-use tidegate_policy::compiled::Verdict;
+use tidegate_policy::compiled::{Generation, Verdict};
 
 use super::{compiled, policy, world, world::WORKLOAD_DEVICE};
 use crate::{Datapath, place};
@@ -28,7 +28,7 @@ fn what_new_programs_ask_of_devices_is_told_before_they_run() {
         }
         let mut before = world.open();
         before
-            .publish(1, &compiled(policy(Verdict::Allow)))
+            .publish(Generation(1), &compiled(policy(Verdict::Allow)))
             .unwrap();
         let index = |name: &str| place::interface_index(name).expect("a device");
         let (bridge, port) = (index("br0"), index(WORKLOAD_DEVICE));
@@ -77,7 +77,7 @@ fn tcx_programs_of_others_on_a_bridge_are_told() {
         world::run(&format!("ip link set {WORKLOAD_DEVICE} master br0"));
         let mut datapath = world.open();
         datapath
-            .publish(1, &compiled(policy(Verdict::Allow)))
+            .publish(Generation(1), &compiled(policy(Verdict::Allow)))
             .unwrap();
         let told = |datapath: &mut Datapath| {
             datapath.attach_pending().unwrap();

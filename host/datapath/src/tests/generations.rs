@@ -7,7 +7,7 @@ use tidegate_ebpf_shared::{
     maps::map,
     policy::{PolicyEntry, PolicyKey},
 };
-use tidegate_policy::compiled::{Direction, Verdict};
+use tidegate_policy::compiled::{Direction, EndpointId, Generation, IdentityId, RuleId, Verdict};
 
 use super::{ENDPOINT, compiled, policy, row, tcp_port, world};
 use crate::{DatapathError, table::Table};
@@ -16,23 +16,23 @@ use crate::{DatapathError, table::Table};
 fn numbers_go_up_and_unchanged_content_costs_nothing() {
     world::test(|world| {
         let mut datapath = world.open();
-        assert_eq!(datapath.generation(), 0);
+        assert_eq!(datapath.generation(), Generation(0));
         let content = compiled(policy(Verdict::Allow));
-        let first = datapath.publish(1, &content).unwrap();
-        assert_eq!(datapath.generation(), 1);
+        let first = datapath.publish(Generation(1), &content).unwrap();
+        assert_eq!(datapath.generation(), Generation(1));
         assert_eq!(first.attach.attached, ["default/workload (tg-workload)"]);
         assert!(matches!(
-            datapath.publish(1, &content),
+            datapath.publish(Generation(1), &content),
             Err(DatapathError::StaleGeneration {
-                given: 1,
-                active: 1
+                given: Generation(1),
+                active: Generation(1)
             })
         ));
-        let again = datapath.publish(2, &content).unwrap();
+        let again = datapath.publish(Generation(2), &content).unwrap();
         let touched: Vec<_> = again.changes.iter().map(|change| change.table).collect();
         assert_eq!(touched, ["ENDPOINTS"], "only the slot of the generation");
         assert!(again.attach.is_unchanged());
-        let third = datapath.publish(3, &content).unwrap();
+        let third = datapath.publish(Generation(3), &content).unwrap();
         assert_eq!(third.changes, []);
     });
 }
@@ -42,14 +42,24 @@ fn skipped_numbers_switch_as_cleanly() {
     world::test(|world| {
         let mut datapath = world.open();
         datapath
-            .publish(1, &compiled(policy(Verdict::Allow)))
+            .publish(Generation(1), &compiled(policy(Verdict::Allow)))
             .unwrap();
-        let before = datapath.tables.endpoints.get(&ENDPOINT).unwrap().unwrap();
+        let before = datapath
+            .tables
+            .endpoints
+            .get(&ENDPOINT.get())
+            .unwrap()
+            .unwrap();
         datapath
-            .publish(3, &compiled(policy(Verdict::Deny)))
+            .publish(Generation(3), &compiled(policy(Verdict::Deny)))
             .unwrap();
-        assert_eq!(datapath.generation(), 3);
-        let after = datapath.tables.endpoints.get(&ENDPOINT).unwrap().unwrap();
+        assert_eq!(datapath.generation(), Generation(3));
+        let after = datapath
+            .tables
+            .endpoints
+            .get(&ENDPOINT.get())
+            .unwrap()
+            .unwrap();
         assert_eq!(after.policy_id[0], after.policy_id[1]);
         assert_ne!(after.policy_id[1], before.policy_id[1]);
         let rows = datapath.tables.policy.entries().unwrap();
@@ -62,7 +72,7 @@ fn what_does_not_fit_changes_nothing() {
     world::test(|world| {
         let mut datapath = world.open();
         datapath
-            .publish(1, &compiled(policy(Verdict::Allow)))
+            .publish(Generation(1), &compiled(policy(Verdict::Allow)))
             .unwrap();
         let before = (
             from_kernel(&datapath.tables.policy),
@@ -77,7 +87,7 @@ fn what_does_not_fit_changes_nothing() {
         );
         let mut too_much = compiled(rows);
         too_much.ipcache.clear();
-        match datapath.publish(2, &too_much) {
+        match datapath.publish(Generation(2), &too_much) {
             Err(DatapathError::Full {
                 table: "POLICY",
                 needed,
@@ -91,7 +101,7 @@ fn what_does_not_fit_changes_nothing() {
             from_kernel(&datapath.tables.ipcache),
         );
         assert_eq!(before, after);
-        assert_eq!(datapath.generation(), 1);
+        assert_eq!(datapath.generation(), Generation(1));
     });
 }
 
@@ -112,7 +122,9 @@ fn an_almost_full_table_can_be_edited() {
         };
         for (generation, verdict) in [(1, Verdict::Allow), (2, Verdict::Deny), (3, Verdict::Allow)]
         {
-            datapath.publish(generation, &full(verdict)).unwrap();
+            datapath
+                .publish(Generation(generation), &full(verdict))
+                .unwrap();
             assert_eq!(datapath.tables.policy.count().unwrap(), u64::from(limit));
         }
     });
@@ -142,7 +154,9 @@ fn the_first_generation_cuts_off_nobody_who_talks() {
             endpoint.location =
                 tidegate_policy::compiled::Location::Interface(format!("tg-d{number}"));
             endpoint.addresses.clear();
-            content.endpoints.insert(100 + number, endpoint.into());
+            content
+                .endpoints
+                .insert(EndpointId(100 + number), endpoint.into());
         }
         let mut datapath = world.try_open(options).unwrap();
         let node = std::net::UdpSocket::bind((world::NODE, 7000)).unwrap();
@@ -174,7 +188,7 @@ fn the_first_generation_cuts_off_nobody_who_talks() {
             gap.send(longest).unwrap();
         });
         let started = Instant::now();
-        datapath.publish(1, &content).unwrap();
+        datapath.publish(Generation(1), &content).unwrap();
         let took = started.elapsed();
         STOP.store(true, Ordering::Relaxed);
         let longest = longest.recv().unwrap();
@@ -195,11 +209,11 @@ fn deny_list_slots_stay_with_their_prefixes() {
             "192.0.2.0/24".parse().unwrap(),
             "2001:db8::/32".parse().unwrap(),
         );
-        content.deny_list.insert(first, 1);
-        datapath.publish(1, &content).unwrap();
+        content.deny_list.insert(first, RuleId(1));
+        datapath.publish(Generation(1), &content).unwrap();
         let slot = datapath.tables.deny_list.entries().unwrap()[0].1;
-        content.deny_list.insert(second, 2);
-        datapath.publish(2, &content).unwrap();
+        content.deny_list.insert(second, RuleId(2));
+        datapath.publish(Generation(2), &content).unwrap();
         let slots = from_kernel(&datapath.tables.deny_list);
         assert_eq!(slots.len(), 2);
         assert_eq!(slots[&super::super::encode::prefix(first)], slot);
@@ -209,7 +223,7 @@ fn deny_list_slots_stay_with_their_prefixes() {
             [first, second]
         );
         content.deny_list.clear();
-        datapath.publish(3, &content).unwrap();
+        datapath.publish(Generation(3), &content).unwrap();
         assert_eq!(datapath.tables.deny_list.count().unwrap(), 0);
     });
 }
@@ -219,9 +233,11 @@ fn an_endpoint_that_goes_takes_its_rows_along() {
     world::test(|world| {
         let mut datapath = world.open();
         datapath
-            .publish(1, &compiled(policy(Verdict::Allow)))
+            .publish(Generation(1), &compiled(policy(Verdict::Allow)))
             .unwrap();
-        let report = datapath.publish(2, &Default::default()).unwrap();
+        let report = datapath
+            .publish(Generation(2), &Default::default())
+            .unwrap();
         assert_eq!(report.attach.detached.len(), 1);
         let left: Vec<_> = datapath
             .tables()
@@ -248,21 +264,24 @@ fn tables_of_many_batches_are_read_whole() {
         for number in 0..9_000u32 {
             let address = std::net::Ipv4Addr::from(0xc000_0000 + number);
             let identity = tidegate_policy::compiled::AddrIdentity {
-                identity: 400 + number,
+                identity: IdentityId(400 + number),
                 endpoint: None,
             };
             let net = ipnet::IpNet::from(std::net::IpAddr::from(address));
             content.ipcache.insert(net, identity);
         }
-        datapath.publish(1, &content).unwrap();
+        datapath.publish(Generation(1), &content).unwrap();
         assert_eq!(from_kernel(&datapath.tables.policy).len(), 9_002);
         assert_eq!(datapath.tables.policy.count().unwrap(), 9_002);
         assert_eq!(from_kernel(&datapath.tables.ipcache).len(), 9_002);
-        datapath.publish(2, &content).unwrap();
-        assert_eq!(datapath.publish(3, &content).unwrap().changes, []);
+        datapath.publish(Generation(2), &content).unwrap();
+        assert_eq!(
+            datapath.publish(Generation(3), &content).unwrap().changes,
+            []
+        );
 
         let report = datapath
-            .publish(4, &compiled(policy(Verdict::Allow)))
+            .publish(Generation(4), &compiled(policy(Verdict::Allow)))
             .unwrap();
         let policy = report
             .changes
@@ -287,7 +306,7 @@ fn what_is_remembered_is_what_the_kernel_has() {
         for (generation, verdict) in [(1, Verdict::Allow), (2, Verdict::Deny), (3, Verdict::Allow)]
         {
             datapath
-                .publish(generation, &compiled(policy(verdict)))
+                .publish(Generation(generation), &compiled(policy(verdict)))
                 .unwrap();
             assert_eq!(datapath.read_back().unwrap(), [""; 0]);
         }
@@ -299,13 +318,13 @@ fn what_is_remembered_is_what_the_kernel_has() {
             .unwrap();
 
         let same = compiled(policy(Verdict::Allow));
-        datapath.publish(4, &same).unwrap();
+        datapath.publish(Generation(4), &same).unwrap();
         assert!(
             from_kernel(&datapath.tables.policy).is_empty(),
             "nobody looked"
         );
         assert_eq!(datapath.read_back().unwrap(), [map::POLICY]);
-        datapath.publish(5, &same).unwrap();
+        datapath.publish(Generation(5), &same).unwrap();
         assert_eq!(from_kernel(&datapath.tables.policy).len(), rows.len());
     });
 }

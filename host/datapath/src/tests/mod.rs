@@ -15,8 +15,8 @@ use std::{net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use tidegate_policy::{
     compiled::{
-        AddrIdentity, Compiled, CompiledEndpoint, Decision, DefaultDeny, Direction, Location,
-        PolicyRow, PortMatch, Verdict,
+        AddrIdentity, Compiled, CompiledEndpoint, Decision, DefaultDeny, Direction, EndpointId,
+        IdentityId, L7Id, Location, PolicyRow, PortMatch, RuleId, Verdict,
     },
     shared::Map,
 };
@@ -24,11 +24,11 @@ use tidegate_policy::{
 use self::world::{NODE, WORKLOAD, WORKLOAD_DEVICE};
 
 /// Endpoint id of the workload.
-const ENDPOINT: u32 = 7;
+const ENDPOINT: EndpointId = EndpointId(7);
 /// Its identity.
-const IDENTITY: u32 = 300;
+const IDENTITY: IdentityId = IdentityId(300);
 /// Rule of every row of [`policy`].
-const RULE: u32 = 42;
+const RULE: RuleId = RuleId(42);
 
 /// One workload whose policy is these rows.
 fn compiled(rows: Vec<PolicyRow>) -> Compiled {
@@ -37,7 +37,7 @@ fn compiled(rows: Vec<PolicyRow>) -> Compiled {
     Compiled {
         ipcache: [
             address(WORKLOAD.into(), IDENTITY, Some(ENDPOINT)),
-            address(NODE.into(), 1, None),
+            address(NODE.into(), IdentityId(1), None),
         ]
         .into_iter()
         .collect(),
@@ -66,13 +66,13 @@ fn policy(verdict: Verdict) -> Vec<PolicyRow> {
 
 fn row(identity: u32, direction: Direction, ports: PortMatch, verdict: Verdict) -> PolicyRow {
     PolicyRow {
-        identity,
+        identity: IdentityId(identity),
         direction,
         ports,
         decision: Decision {
             verdict,
             rule: RULE,
-            l7: 0,
+            l7: L7Id(0),
             shadow: None,
         },
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_policy::compiled::{Location, Verdict};
+use tidegate_policy::compiled::{Generation, Location, Verdict};
 
 use super::{ENDPOINT, compiled, policy, world};
 use crate::{Datapath, attach, bridge, place};
@@ -13,7 +13,7 @@ fn a_workload_may_appear_after_its_policy() {
         world.unplug();
         let mut datapath = world.open();
         let report = datapath
-            .publish(1, &compiled(policy(Verdict::Allow)))
+            .publish(Generation(1), &compiled(policy(Verdict::Allow)))
             .unwrap();
         let waiting = &report.attach.waiting[0];
         assert_eq!(
@@ -27,13 +27,13 @@ fn a_workload_may_appear_after_its_policy() {
         let ifindex = datapath
             .tables
             .endpoints
-            .get(&ENDPOINT)
+            .get(&ENDPOINT.get())
             .unwrap()
             .unwrap()
             .ifindex;
         assert_eq!(
             datapath.tables.interfaces.entries().unwrap(),
-            [(ifindex, ENDPOINT)]
+            [(ifindex, ENDPOINT.get())]
         );
         assert!(datapath.attach_pending().unwrap().is_unchanged());
 
@@ -122,7 +122,7 @@ fn a_node_without_a_way_out_is_told() {
         options.outside.clear();
         let mut datapath = world.try_open(options).unwrap();
         datapath
-            .publish(1, &compiled(policy(Verdict::Allow)))
+            .publish(Generation(1), &compiled(policy(Verdict::Allow)))
             .unwrap();
         let told = |datapath: &Datapath| {
             let notes = datapath.status().notes.into_iter();
@@ -168,7 +168,7 @@ fn a_bridge_of_workloads_is_no_outside_device() {
         let mut content = compiled(policy(Verdict::Allow));
         let endpoint = Arc::make_mut(content.endpoints.get_mut(&ENDPOINT).unwrap());
         endpoint.location = Location::Interface("web".to_owned());
-        datapath.publish(1, &content).unwrap();
+        datapath.publish(Generation(1), &content).unwrap();
         let report = datapath.attach_pending().unwrap();
         let said = report.failed.join("\n");
         assert!(said.contains("br0 is no outside device"), "{said}");
@@ -198,7 +198,7 @@ fn a_device_without_ethernet_headers_leads_outside_and_to_no_workload() {
         let mut generation = compiled(policy(Verdict::Deny));
         let endpoint = Arc::make_mut(generation.endpoints.get_mut(&ENDPOINT).unwrap());
         endpoint.location = Location::Interface("tg-other".into());
-        let report = datapath.publish(1, &generation).unwrap().attach;
+        let report = datapath.publish(Generation(1), &generation).unwrap().attach;
         let waiting: Vec<_> = report.waiting.iter().map(ToString::to_string).collect();
         assert!(
             matches!(&waiting[..], [one] if one.contains("tg-other carries packets without an Ethernet header: a workload's device is")),
@@ -241,7 +241,7 @@ fn what_somebody_detaches_is_told_and_attached_again() {
         let child = options.cgroup.clone().expect("cgroup v2 is mounted");
         let mut datapath = world.try_open(options).unwrap();
         datapath
-            .publish(1, &compiled(policy(Verdict::Deny)))
+            .publish(Generation(1), &compiled(policy(Verdict::Deny)))
             .unwrap();
         let attached = |datapath: &Datapath| {
             let programs = datapath.status().programs.into_iter();
@@ -302,7 +302,7 @@ fn a_workload_is_never_behind_a_way_out_of_the_node() {
             let mut content = compiled(policy(Verdict::Deny));
             let endpoint = Arc::make_mut(content.endpoints.get_mut(&ENDPOINT).unwrap());
             endpoint.location = Location::Interface(device.into());
-            let report = datapath.publish(generation, &content).unwrap();
+            let report = datapath.publish(Generation(generation), &content).unwrap();
             assert!(
                 report.attach.waiting[0].missing.contains(device),
                 "{report:?}"
@@ -329,12 +329,12 @@ fn a_device_made_anew_is_policed_before_the_first_generation() {
         // With no table of its own it would be closed: it waits for the first generation.
         let mut datapath = world.try_open(options.clone()).unwrap();
         assert_eq!(datapath.tables.interfaces.count().unwrap(), 0);
-        datapath.publish(1, &content).unwrap();
+        datapath.publish(Generation(1), &content).unwrap();
         drop(datapath);
         world.unplug();
         world.plug_in();
         let datapath = world.try_open(options).unwrap();
-        assert_eq!(datapath.generation(), 1);
+        assert_eq!(datapath.generation(), Generation(1));
         let programs = datapath.status().programs.into_iter();
         let on_workload =
             programs.filter(|p| p.attached.contains(&world::WORKLOAD_DEVICE.to_owned()));
@@ -383,8 +383,11 @@ fn a_host_service_is_known_by_its_cgroup() {
         let mut content = compiled(policy(Verdict::Allow));
         let endpoint = Arc::make_mut(content.endpoints.get_mut(&ENDPOINT).unwrap());
         endpoint.location = Location::Cgroup(name);
-        datapath.publish(1, &content).unwrap();
-        assert_eq!(datapath.tables.cgroups.entries().unwrap(), [(id, ENDPOINT)]);
+        datapath.publish(Generation(1), &content).unwrap();
+        assert_eq!(
+            datapath.tables.cgroups.entries().unwrap(),
+            [(id, ENDPOINT.get())]
+        );
         let all_attached = |datapath: &Datapath| {
             let status = datapath.status();
             for program in attach::CGROUP_PROGRAMS {
@@ -404,7 +407,9 @@ fn a_host_service_is_known_by_its_cgroup() {
         drop(datapath);
         let mut datapath = world.try_open(options).unwrap();
         all_attached(&datapath);
-        datapath.publish(2, &Default::default()).unwrap();
+        datapath
+            .publish(Generation(2), &Default::default())
+            .unwrap();
         assert_eq!(datapath.tables.cgroups.count().unwrap(), 0);
     });
 }

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 use tidegate_ebpf_shared::addr::proto;
 use tidegate_policy::{
     compiled::{
-        Algorithm, BackendState, Compiled, CompiledBackend, CompiledService, Frontend, Verdict,
+        Algorithm, BackendState, Compiled, CompiledBackend, CompiledService, EndpointId, Frontend,
+        Generation, ServiceId, Verdict,
     },
     shared::Map,
 };
@@ -39,7 +40,7 @@ fn service(algorithm: Algorithm, backends: Vec<CompiledBackend>) -> Compiled {
             std::sync::Arc::new(CompiledService {
                 port_name: None,
                 name: "default/web".into(),
-                id: 3,
+                id: ServiceId(3),
                 addr: FRONTEND.into(),
                 port: 80,
                 protocol: proto::TCP,
@@ -54,7 +55,7 @@ fn service(algorithm: Algorithm, backends: Vec<CompiledBackend>) -> Compiled {
 fn ask(datapath: &Datapath) -> ServiceHit {
     let query = Query {
         source: [10, 66, 0, 9].into(),
-        source_endpoint: 0,
+        source_endpoint: EndpointId(0),
         destination: FRONTEND.into(),
         port: 80,
         protocol: proto::TCP,
@@ -77,14 +78,14 @@ fn only_usable_backends_are_offered() {
             generation += 1;
             let backends = (1..).zip(states).map(|(n, state)| backend(n, 1, *state));
             let content = service(Algorithm::Random, backends.collect());
-            datapath.publish(generation, &content).unwrap();
+            datapath.publish(Generation(generation), &content).unwrap();
             let hit = ask(&datapath);
             let expected: Vec<(IpAddr, u16)> = expected
                 .iter()
                 .map(|last| ([10, 0, 0, *last].into(), 8080))
                 .collect();
             assert_eq!(hit.backends, expected, "{states:?}");
-            assert_eq!((hit.id, hit.maglev), (3, false));
+            assert_eq!((hit.id, hit.maglev), (ServiceId(3), false));
         };
         check(&[Active, Active], &[1, 2]);
         check(&[Active, Terminating, Quarantined], &[1]);
@@ -121,7 +122,7 @@ fn what_is_not_there_or_weighs_nothing_is_not_chosen() {
                 ],
             );
             content.endpoints = compiled(policy(Verdict::Allow)).endpoints;
-            let generation = datapath.generation() + 1;
+            let generation = datapath.generation().next();
             datapath.publish(generation, &content).unwrap();
             assert_eq!(chosen(&datapath), ["10.0.0.3"]);
             world.plug_in();
@@ -132,7 +133,7 @@ fn what_is_not_there_or_weighs_nothing_is_not_chosen() {
             assert_eq!(chosen(&datapath), ["10.0.0.3"], "the device is gone");
             std::sync::Arc::make_mut(&mut content.services[&frontend()]).backends =
                 vec![backend(1, 0, Active), workload(2, Terminating)];
-            datapath.publish(generation + 1, &content).unwrap();
+            datapath.publish(generation.next(), &content).unwrap();
             assert_eq!(chosen(&datapath), [""; 0]);
         }
     });
@@ -147,7 +148,7 @@ fn weights_become_slots_in_lowest_terms() {
             backend(2, 300, BackendState::Active),
         ];
         datapath
-            .publish(1, &service(Algorithm::Random, backends))
+            .publish(Generation(1), &service(Algorithm::Random, backends))
             .unwrap();
         assert_eq!(datapath.tables.slots.count().unwrap(), 4);
         assert_eq!(ask(&datapath).backends.len(), 2);
@@ -173,7 +174,7 @@ fn a_maglev_table_is_replaced_not_rewritten() {
             backend(2, 1, BackendState::Active),
         ];
         datapath
-            .publish(1, &service(Algorithm::Maglev, two.clone()))
+            .publish(Generation(1), &service(Algorithm::Maglev, two.clone()))
             .unwrap();
         let first = number(&datapath);
         assert_eq!(ids(&datapath, first).len(), 2);
@@ -182,7 +183,7 @@ fn a_maglev_table_is_replaced_not_rewritten() {
         drop(datapath);
         let mut datapath = world.open();
         datapath
-            .publish(2, &service(Algorithm::Maglev, two.clone()))
+            .publish(Generation(2), &service(Algorithm::Maglev, two.clone()))
             .unwrap();
         assert_eq!(number(&datapath), first, "same backends, same table");
 
@@ -190,7 +191,7 @@ fn a_maglev_table_is_replaced_not_rewritten() {
         let mut three = two;
         three.push(backend(3, 1, BackendState::Active));
         datapath
-            .publish(3, &service(Algorithm::Maglev, three))
+            .publish(Generation(3), &service(Algorithm::Maglev, three))
             .unwrap();
         assert_ne!(number(&datapath), first);
         let now = ids(&datapath, number(&datapath));
@@ -198,7 +199,9 @@ fn a_maglev_table_is_replaced_not_rewritten() {
             kept.is_subset(&now) && now.len() == 3,
             "backends keep their ids"
         );
-        datapath.publish(4, &Compiled::default()).unwrap();
+        datapath
+            .publish(Generation(4), &Compiled::default())
+            .unwrap();
         assert_eq!(datapath.tables.backends.count().unwrap(), 0);
     });
 }

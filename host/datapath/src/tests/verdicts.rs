@@ -17,7 +17,7 @@ use tidegate_ebpf_shared::{
 };
 use tidegate_policy::{
     NumbersInUse,
-    compiled::{Direction, FqdnSelector, PortMatch, Verdict},
+    compiled::{Direction, EndpointId, FqdnSelector, Generation, IdentityId, PortMatch, Verdict},
 };
 
 use super::{
@@ -36,7 +36,7 @@ fn connects(world: &World, port: u16) -> bool {
 fn query(port: u16) -> Query {
     Query {
         source: WORKLOAD.into(),
-        source_endpoint: 0,
+        source_endpoint: EndpointId(0),
         destination: NODE.into(),
         port,
         protocol: proto::TCP,
@@ -75,27 +75,27 @@ fn packets_meet_the_generation_in_force() {
         let _listener = TcpListener::bind((NODE, 8080)).unwrap();
 
         datapath
-            .publish(1, &compiled(policy(Verdict::Allow)))
+            .publish(Generation(1), &compiled(policy(Verdict::Allow)))
             .unwrap();
         assert!(connects(world, 8080));
         let admitted = next_of(&mut events, kind::FLOW_NEW);
         assert_eq!(
             (admitted.src_endpoint, admitted.src_identity),
-            (ENDPOINT, IDENTITY)
+            (ENDPOINT.get(), IDENTITY.get())
         );
-        assert_eq!((admitted.generation, admitted.egress_rule), (1, RULE));
+        assert_eq!((admitted.generation, admitted.egress_rule), (1, RULE.get()));
 
         datapath
-            .publish(2, &compiled(policy(Verdict::Deny)))
+            .publish(Generation(2), &compiled(policy(Verdict::Deny)))
             .unwrap();
         assert!(!connects(world, 8080));
         let denied = next_of(&mut events, kind::DROP);
         assert_eq!(denied.reason, reason::POLICY_DENY);
-        assert_eq!((denied.generation, denied.egress_rule), (2, RULE));
+        assert_eq!((denied.generation, denied.egress_rule), (2, RULE.get()));
         assert!(datapath.counters().unwrap().drops[&reason::POLICY_DENY].packets > 0);
 
         datapath
-            .publish(3, &compiled(policy(Verdict::Allow)))
+            .publish(Generation(3), &compiled(policy(Verdict::Allow)))
             .unwrap();
         assert!(connects(world, 8080));
         let live = datapath.explain(&query(8080)).unwrap().live;
@@ -113,7 +113,9 @@ fn a_workload_without_policy_is_closed() {
         let _listener = TcpListener::bind((NODE, 8080)).unwrap();
         assert!(connects(world, 8080), "nothing is declared yet");
         // No rows at all: neither identity nor wildcard row.
-        datapath.publish(1, &compiled(Vec::new())).unwrap();
+        datapath
+            .publish(Generation(1), &compiled(Vec::new()))
+            .unwrap();
         assert!(!connects(world, 8080));
     });
 }
@@ -140,7 +142,9 @@ fn explain_says_what_the_program_does() {
         ];
         let mut source_port = 40_000;
         for (generation, rows) in (1..).zip(policies) {
-            datapath.publish(generation, &compiled(rows)).unwrap();
+            datapath
+                .publish(Generation(generation), &compiled(rows))
+                .unwrap();
             for port in [80, 443, 9_999] {
                 source_port += 1;
                 let passed = run_from_endpoint(&datapath, &syn(source_port, port));
@@ -159,12 +163,15 @@ fn explain_says_what_the_program_does() {
             }
         }
         let exact = datapath.explain(&query(443)).unwrap().steps[0];
-        assert_eq!((exact.identity, exact.ports), (1, tcp_port(443)));
+        assert_eq!(
+            (exact.identity, exact.ports),
+            (IdentityId(1), tcp_port(443))
+        );
         assert_eq!(exact.entry.verdict, verdict::DENY);
         let broad = datapath.explain(&query(80)).unwrap().steps[0];
         assert_eq!(
             (broad.identity, broad.ports),
-            (1, PortMatch::Protocol(proto::TCP))
+            (IdentityId(1), PortMatch::Protocol(proto::TCP))
         );
     });
 }
@@ -203,7 +210,7 @@ fn time_ends_flows_and_learned_addresses() {
     world::test(|world| {
         let mut datapath = world.open();
         datapath
-            .publish(1, &compiled(policy(Verdict::Allow)))
+            .publish(Generation(1), &compiled(policy(Verdict::Allow)))
             .unwrap();
         let _listener = TcpListener::bind((NODE, 8080)).unwrap();
         assert!(connects(world, 8080));
@@ -216,8 +223,10 @@ fn time_ends_flows_and_learned_addresses() {
         // Both stand for a name that a policy has.
         let name = |text: &str| FqdnSelector::MatchName(text.to_owned());
         let mut content = compiled(policy(Verdict::Allow));
-        content.fqdn.extend([(8_u32, name("a.")), (9, name("b."))]);
-        datapath.publish(2, &content).unwrap();
+        content
+            .fqdn
+            .extend([(8, name("a.")), (9, name("b."))].map(|(id, name)| (IdentityId(id), name)));
+        datapath.publish(Generation(2), &content).unwrap();
         let now = Clocks::now();
         let later = now.boot_s + 100;
         let used = Addr::v4(NODE.octets());
@@ -230,7 +239,7 @@ fn time_ends_flows_and_learned_addresses() {
             .unwrap();
         let mut numbers = NumbersInUse::default();
         numbers.endpoint(ENDPOINT).identity(IDENTITY).rule(RULE);
-        numbers.identity(forgotten);
+        numbers.identity(IdentityId(forgotten));
         assert_eq!(datapath.numbers_in_use().unwrap(), numbers);
         fqdn.put(&used, &learned([9, 0, 0, 0], [1, 0, 0, 0]))
             .unwrap();
@@ -256,7 +265,7 @@ fn time_ends_flows_and_learned_addresses() {
 
         // Without the policy the names are nobody's, whoever uses the address.
         content.fqdn.clear();
-        datapath.publish(3, &content).unwrap();
+        datapath.publish(Generation(3), &content).unwrap();
         let sweep = datapath.expire(now).unwrap();
         assert_eq!((sweep.fqdn, sweep.fqdn_expired), (0, 2));
 

@@ -53,7 +53,7 @@ impl<'i> Register<'i> {
             column: at.column,
         };
         self.texts.push((number, Arc::new(info)));
-        Ok(id)
+        Ok(RuleId(id))
     }
 }
 

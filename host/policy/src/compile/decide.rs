@@ -37,14 +37,14 @@ impl<'i> RuleSets<'i> {
     /// The number of a rule set, 0 for none: same content, same number.
     fn number(&mut self, set: Option<L7RuleSet>) -> Result<L7Id, NoNumber> {
         let Some(set) = set else {
-            return Ok(0);
+            return Ok(L7Id(0));
         };
         let digest = Sha256::digest(to_json(&set));
         let key: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         let number = self.numbers.get(&key)?;
         let id = number.get();
-        self.sets.insert(id, (number, Arc::new(set)));
-        Ok(id)
+        self.sets.insert(L7Id(id), (number, Arc::new(set)));
+        Ok(L7Id(id))
     }
 }
 
@@ -273,7 +273,7 @@ impl Context<'_> {
         }
         let rule = match (found.rule, allowed, bound.first()) {
             (Some(rule), ..) => rule,
-            (None, 0, Some(bound)) => bound.rule,
+            (None, RuleId(0), Some(bound)) => bound.rule,
             (None, ..) => allowed,
         };
         Ok(Settled {

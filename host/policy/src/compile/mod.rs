@@ -18,6 +18,7 @@ mod universe;
 
 pub(crate) use self::services::target_port;
 
+use crate::terms::{L7Id, RuleId};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -37,15 +38,15 @@ use crate::{
 /// Default deny by nobody in particular.
 const DENY_ALL: Decision = Decision {
     verdict: Verdict::DefaultDeny,
-    rule: 0,
-    l7: 0,
+    rule: RuleId(0),
+    l7: L7Id(0),
     shadow: None,
 };
 /// No rule has anything to say.
 const ALLOW_ALL: Decision = Decision {
     verdict: Verdict::Allow,
-    rule: 0,
-    l7: 0,
+    rule: RuleId(0),
+    l7: L7Id(0),
     shadow: None,
 };
 

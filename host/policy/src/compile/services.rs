@@ -13,7 +13,7 @@ use crate::{
     ids::{Interner, NoNumber, Number},
     objects::{Endpoint, Service, ServicePort, TargetPort},
     shared::{Map, set},
-    terms::{EndpointId, Location},
+    terms::{EndpointId, Location, ServiceId},
 };
 
 /// Frontends of all services.
@@ -170,7 +170,7 @@ impl Services {
             let placed = universe.endpoints.get(&endpoint.meta.full_name());
             for (address, placed) in endpoint.addresses.iter().zip(std::iter::repeat(placed)) {
                 if let Some(placed) = placed {
-                    self.workloads.insert(*address, placed.id.get());
+                    self.workloads.insert(*address, EndpointId(placed.id.get()));
                     moved.insert(*address);
                 }
             }
@@ -198,7 +198,7 @@ fn frontends(
             let compiled = CompiledService {
                 port_name: port.name.clone(),
                 name: full_name(service, port),
-                id: number.get(),
+                id: ServiceId(number.get()),
                 addr: *address,
                 port: port.port,
                 protocol: port.protocol,

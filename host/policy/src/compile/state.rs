@@ -172,7 +172,7 @@ impl State {
 
     fn forget_rules(&mut self, texts: &Texts) {
         for (number, _) in texts {
-            self.rules.remove(&number.get());
+            self.rules.remove(&RuleId(number.get()));
         }
     }
 
@@ -277,8 +277,8 @@ impl State {
 
 fn note_rules(rules: &mut Map<RuleId, Arc<RuleInfo>>, texts: &Texts) {
     for (number, info) in texts {
-        if !rules.contains_key(&number.get()) {
-            rules.insert(number.get(), info.clone());
+        if !rules.contains_key(&RuleId(number.get())) {
+            rules.insert(RuleId(number.get()), info.clone());
         }
     }
 }
@@ -293,5 +293,5 @@ fn compiled(name: &str, placed: &Placed, table: &Table) -> (EndpointId, Compiled
         default_deny: table.default_deny,
         table: table.rows.clone(),
     };
-    (placed.id.get(), endpoint)
+    (EndpointId(placed.id.get()), endpoint)
 }

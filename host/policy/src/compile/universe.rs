@@ -18,7 +18,7 @@ use crate::{
     peer::{Peer, PeerKind, everything, reserved},
     rule::{PeerSelector, Peers, PortNames},
     shared::{Map, set},
-    terms::IdentityId,
+    terms::{EndpointId, IdentityId},
 };
 
 /// Identities and addresses, as they are now.
@@ -71,7 +71,8 @@ impl Named {
     }
 
     fn get(&self) -> Option<IdentityId> {
-        self.number.as_ref().map(Number::get)
+        let number = self.number.as_ref()?;
+        Some(IdentityId(number.get()))
     }
 }
 
@@ -188,7 +189,7 @@ impl Universe {
             let name = endpoint.meta.full_name();
             let id = ids.endpoints.get(&name)?;
             let number = ids.identities.given(&joined(&endpoint.labels))?;
-            let identity = number.get();
+            let identity = IdentityId(number.get());
             touched.insert(identity);
             if !self.peers.contains_key(&identity) {
                 self.add(identity, endpoint.labels.clone(), PeerKind::Endpoint);
@@ -202,7 +203,7 @@ impl Universe {
             for address in &endpoint.addresses {
                 let info = AddrIdentity {
                     identity,
-                    endpoint: Some(id.get()),
+                    endpoint: Some(EndpointId(id.get())),
                 };
                 self.owned.insert(IpNet::from(*address), info);
             }
@@ -291,8 +292,8 @@ impl Universe {
         nets.retain(|net| {
             let asked = self.prefixes.get(net).is_some_and(|named| named.asked > 0);
             if !asked && let Some(number) = self.prefixes.remove(net).and_then(|n| n.number) {
-                self.remove(number.get());
-                moves.is_gone(number.get());
+                self.remove(IdentityId(number.get()));
+                moves.is_gone(IdentityId(number.get()));
                 self.settle(*net);
             }
             asked
@@ -310,8 +311,8 @@ impl Universe {
                 Label::new("cidr", &net.to_string(), ""),
                 Label::new("reserved", family, ""),
             ];
-            self.add(number.get(), labels, PeerKind::Cidr(net));
-            moves.is_there(number.get());
+            self.add(IdentityId(number.get()), labels, PeerKind::Cidr(net));
+            moves.is_there(IdentityId(number.get()));
             self.prefixes.entry(net).or_default().number = Some(number);
             self.settle(net);
         }
@@ -319,7 +320,7 @@ impl Universe {
         names.retain(|name| {
             let asked = self.names.get(name).is_some_and(|named| named.asked > 0);
             if !asked && let Some(number) = self.names.remove(name).and_then(|n| n.number) {
-                let identity = number.get();
+                let identity = IdentityId(number.get());
                 self.remove(identity);
                 self.fqdn.remove(&identity);
                 self.in_shadow.remove(&identity);
@@ -349,7 +350,7 @@ impl Universe {
     ) -> Result<IdentityId, NoNumber> {
         let (FqdnSelector::MatchName(text) | FqdnSelector::MatchPattern(text)) = selector;
         let number = ids.local.get(&fqdn_key(selector))?;
-        let identity = number.get();
+        let identity = IdentityId(number.get());
         let labels = vec![
             Label::new("fqdn", text, ""),
             Label::new("reserved", "world", ""),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use tidegate_policy::{
     Ids, Input, compile,
-    compiled::{Compiled, Decision, Direction, L7RuleSet, Verdict},
+    compiled::{Compiled, Decision, Direction, IdentityId, L7Id, L7RuleSet, Verdict},
     fqdn::Matcher,
     lookup, lookup_any,
     model::{self, L7, Query},
@@ -93,14 +93,14 @@ impl Question {
     }
 
     /// The identities of the peer: the address's own, and those of its names.
-    fn identities(&self, compiled: &Compiled) -> Vec<u32> {
+    fn identities(&self, compiled: &Compiled) -> Vec<IdentityId> {
         let found = compiled
             .ipcache
             .iter()
             .filter(|(net, _)| net.contains(&self.peer));
         let (_, base) = found.max_by_key(|(net, _)| net.prefix_len()).unwrap();
         let mut identities = vec![base.identity];
-        if base.endpoint.is_none() && base.identity != 1 {
+        if base.endpoint.is_none() && base.identity != IdentityId(1) {
             for (id, selector) in &compiled.fqdn {
                 let matcher = Matcher::new(selector);
                 if self.names.iter().any(|name| matcher.matches(name)) {
@@ -166,7 +166,7 @@ impl Question {
                 .max();
             (verdict.unwrap(), any)
         };
-        let set = |id: &u32| {
+        let set = |id: &L7Id| {
             let L7RuleSet {
                 protocol,
                 chain,
@@ -298,8 +298,14 @@ fn l7_of(set: &L7RuleSet) -> L7 {
 pub(crate) fn in_words(compiled: &Compiled, decision: Decision) -> model::Answer {
     model::Answer {
         verdict: decision.verdict,
-        rule: (decision.rule != 0).then(|| compiled.rules[&decision.rule].short()),
-        l7: (decision.l7 != 0).then(|| l7_of(&compiled.l7[&decision.l7])),
+        rule: decision
+            .rule
+            .is_some()
+            .then(|| compiled.rules[&decision.rule].short()),
+        l7: decision
+            .l7
+            .is_some()
+            .then(|| l7_of(&compiled.l7[&decision.l7])),
     }
 }
 

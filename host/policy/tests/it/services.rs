@@ -2,7 +2,7 @@
 
 use tidegate_policy::{
     Ids, Input, compile,
-    compiled::{Algorithm, BackendState},
+    compiled::{Algorithm, BackendState, IdentityId, ServiceId},
 };
 
 use crate::check::{compiled, endpoint, read};
@@ -74,7 +74,7 @@ fn states_and_algorithms() {
     let (_, service) = compiled.services.get_min().expect("a service");
     assert_eq!(service.algorithm, Algorithm::Maglev);
     assert_eq!(service.backends[0].state, BackendState::Maintenance);
-    assert_ne!(service.id, 0);
+    assert_ne!(service.id, ServiceId(0));
 }
 
 /// An endpoint says itself what services may do with it, and is known to be a workload
@@ -210,14 +210,14 @@ fn numbers_stay_when_others_come_and_go() {
             .unwrap()
     };
     assert_eq!(id_of(&first), id_of(&second));
-    assert_eq!(id_of(&first).1, 257);
+    assert_eq!(id_of(&first).1, IdentityId(257));
     assert_eq!(
         first.ipcache[&"0.0.0.0/0".parse::<ipnet::IpNet>().unwrap()].identity,
-        9
+        IdentityId(9)
     );
-    assert_eq!(*first.identities[&1], ["reserved:host"]);
+    assert_eq!(*first.identities[&IdentityId(1)], ["reserved:host"]);
     assert_eq!(
-        *first.identities[&257],
+        *first.identities[&IdentityId(257)],
         [
             "k8s:app=two",
             "k8s:io.cilium.k8s.policy.cluster=default",

@@ -1,6 +1,7 @@
 //! Queries: what a plugin is asked, and what its answers come to.
 
 use std::sync::Arc;
+use tidegate_policy::compiled::Generation;
 
 use tidegate_contract::Reject;
 use tidegate_wire::dns::rcode;
@@ -30,11 +31,11 @@ pub struct DnsAnswer {
 /// `reject` is that of policies' rules; a bound plugin has its own.
 pub fn query(
     (sides, shadows): (&[Side<'_>], &[InShadow<'_>]),
-    (generation, reject): (u32, Reject),
+    (generation, reject): (Generation, Reject),
     (name, qtype): (&str, u16),
     facts: &Arc<Facts>,
 ) -> (Option<u8>, Attribution) {
-    let mut walk = Walk::new(generation);
+    let mut walk = Walk::new(Generation(generation.get()));
     let ask = |plugin: &dyn Filter| {
         let asked = plugin.dns().ok_or(Failure::WrongWorld)?;
         let answer = asked.query(name, qtype, facts)?;
@@ -52,7 +53,7 @@ pub fn query(
 }
 
 /// A refusal for which no rule is to blame.
-pub fn failed(error: String, generation: u32) -> (Option<u8>, Attribution) {
+pub fn failed(error: String, generation: Generation) -> (Option<u8>, Attribution) {
     let attribution = Attribution {
         error: Some(error),
         generation,

@@ -4,6 +4,7 @@
 //! touch the same header the later one wins.
 
 use std::{borrow::Cow, sync::Arc};
+use tidegate_policy::compiled::Generation;
 
 use tidegate_wire::http::{HeaderEdit, HttpHead, ResponseHead};
 
@@ -87,7 +88,7 @@ const FAILED_BODY: &str = "Policy could not be decided\r\n";
 /// Decides a request by both sides, egress first; `shadows` is what is in shadow for each.
 pub fn request(
     (sides, shadows): (&[Side<'_>], &[InShadow<'_>]),
-    generation: u32,
+    generation: Generation,
     head: &HttpHead<'_>,
     facts: &Arc<Facts>,
 ) -> Decision {
@@ -111,7 +112,7 @@ fn of(plugin: &dyn Filter) -> Result<&dyn HttpFilter, Failure> {
 /// The decision, and who made it.
 fn decide_request(
     sides: &[Side<'_>],
-    generation: u32,
+    generation: Generation,
     head: &HttpHead<'_>,
     facts: &Arc<Facts>,
 ) -> (Decision, Walk) {
@@ -191,7 +192,7 @@ pub fn response(
 }
 
 /// A refusal for which no rule is to blame.
-pub fn failed(error: String, generation: u32) -> Decision {
+pub fn failed(error: String, generation: Generation) -> Decision {
     Decision {
         verdict: Verdict::Deny(failed_denial()),
         attribution: Attribution {

@@ -17,7 +17,7 @@ pub mod tls;
 mod walk;
 
 use tidegate_contract::Rehearsed;
-use tidegate_policy::compiled::{FailMode, L7Id, L7Protocol, RuleId};
+use tidegate_policy::compiled::{FailMode, Generation, L7Id, L7Protocol, RuleId};
 
 pub use tidegate_plugin_host::{Facts, Failure};
 
@@ -172,7 +172,7 @@ pub struct Attribution {
     /// something else. Apart: most have none.
     pub rehearsed: Option<Box<Rehearsed>>,
     /// Generation that decided.
-    pub generation: u32,
+    pub generation: Generation,
     /// Which of several rule sets allowed a request: its rules are asked about the
     /// response.
     pub set: Option<L7Id>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 pub use tidegate_plugin_host::{StreamAnswer, StreamDirection, StreamOperation, StreamRequest};
 use tidegate_policy::{
-    compiled::{FailMode, RuleId},
+    compiled::{FailMode, Generation, RuleId},
     unite,
 };
 
@@ -84,7 +84,7 @@ pub struct Who {
     pub audit: bool,
     /// What happens when it cannot decide.
     pub fail_mode: FailMode,
-    generation: u32,
+    generation: Generation,
 }
 
 impl Who {
@@ -152,7 +152,7 @@ impl Reader<'_> {
     fn part(
         &self,
         side: &Side<'_>,
-        generation: u32,
+        generation: Generation,
         open: &mut Open<'_>,
         enforced: bool,
     ) -> Result<Part, Unknown> {
@@ -261,7 +261,7 @@ fn rules<'a>(side: &Side<'a>) -> Result<Option<Reader<'a>>, Unknown> {
 /// If the rules of one side cannot be asked together, or not yet.
 pub fn parts(
     sides: &[Side<'_>],
-    generation: u32,
+    generation: Generation,
     mut open: impl FnMut(&dyn StreamFilter, bool) -> Result<Box<dyn Session>, Failure>,
 ) -> Result<Vec<Part>, Unknown> {
     let mut parts = Vec::new();
@@ -301,7 +301,7 @@ pub struct Beside {
     /// The rule that asks for it, now.
     pub asked_by: RuleId,
     /// Generation that decides.
-    pub generation: u32,
+    pub generation: Generation,
 }
 
 /// What is in shadow for a whole connection.
@@ -318,7 +318,7 @@ pub struct Shadow {
 pub fn shadow(
     sides: &[Side<'_>],
     shadows: &[InShadow<'_>],
-    generation: u32,
+    generation: Generation,
     mut open: impl FnMut(&dyn StreamFilter) -> Result<Box<dyn Session>, Failure>,
 ) -> Shadow {
     let mut all = Shadow::default();
@@ -372,13 +372,13 @@ impl Who {
     pub(crate) fn of(label: &str, fail_mode: FailMode, audit: bool) -> Self {
         Self {
             label: label.to_owned(),
-            rules: vec![11, 12],
+            rules: vec![RuleId(11), RuleId(12)],
             bound: false,
-            asked_by: 13,
+            asked_by: RuleId(13),
             ingress: false,
             audit,
             fail_mode,
-            generation: 1,
+            generation: Generation(1),
         }
     }
 }

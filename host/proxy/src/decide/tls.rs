@@ -3,7 +3,7 @@
 
 use tidegate_contract::Rehearsed;
 use tidegate_policy::{
-    compiled::{FqdnSelector, L7Id, RuleId, TlsNames},
+    compiled::{FqdnSelector, Generation, L7Id, RuleId, TlsNames},
     fqdn::Matcher,
 };
 use tidegate_wire::tls::Asked;
@@ -94,7 +94,7 @@ pub fn is_asked(sides: &[Side<'_>], listed: &impl Listed) -> bool {
 pub fn hello(
     (sides, shadows): (&[Side<'_>], &[InShadow<'_>]),
     listed: &impl Listed,
-    generation: u32,
+    generation: Generation,
     asked: Option<&Asked>,
 ) -> (bool, Attribution) {
     let mut attribution = Attribution {
@@ -121,7 +121,7 @@ pub fn hello(
     }
     if attribution.rules.is_empty() {
         let asking = sides.iter().map(|side| side.rule);
-        attribution.rules = asking.filter(|rule| *rule != 0).collect();
+        attribution.rules = asking.filter(|rule| rule.is_some()).collect();
     }
     attribution.rehearsed = rehearse(sides, shadows, listed, asked, refused).map(Box::new);
     (allowed, attribution)
@@ -226,7 +226,7 @@ mod tests {
             chain,
             or: Vec::new(),
             open: false,
-            rule: u32::from(chain.is_some()) * 90,
+            rule: RuleId(u32::from(chain.is_some()) * 90),
             ingress,
             audit: false,
             tunnels: false,
@@ -238,20 +238,20 @@ mod tests {
             true => FqdnSelector::MatchPattern(text.to_owned()),
             false => FqdnSelector::MatchName(text.to_owned()),
         };
-        let set = |names: &[&str], first: RuleId| {
+        let set = |names: &[&str], first: u32| {
             ServerNames::new(&TlsNames {
                 names: names.iter().map(|text| name(text)).collect(),
-                rules: (first..).take(names.len()).collect(),
+                rules: (first..).map(RuleId).take(names.len()).collect(),
                 in_clear: false,
             })
         };
         BTreeMap::from([
             (
-                1,
+                L7Id(1),
                 set(&["api.example.", "*.shop.example.", "192.0.2.1."], 11),
             ),
-            (2, set(&["**."], 21)),
-            (3, set(&["www.example."], 31)),
+            (L7Id(2), set(&["**."], 21)),
+            (L7Id(3), set(&["www.example."], 31)),
         ])
     }
 
@@ -263,45 +263,63 @@ mod tests {
     fn a_name_is_listed_or_refused() {
         let listed = listed();
         let rule = |set: L7Id, asked: &Asked| listed[&set].rule_for(asked);
-        assert_eq!(rule(1, &asks("api.example")), Some(11));
-        assert_eq!(rule(1, &asks("a.shop.example")), Some(12));
-        assert_eq!(rule(1, &asks("a.b.shop.example")), None, "one label");
-        assert_eq!(rule(1, &asks("shop.example")), None);
-        assert_eq!(rule(2, &asks("a.b.example")), Some(21));
+        assert_eq!(rule(L7Id(1), &asks("api.example")), Some(RuleId(11)));
+        assert_eq!(rule(L7Id(1), &asks("a.shop.example")), Some(RuleId(12)));
+        assert_eq!(rule(L7Id(1), &asks("a.b.shop.example")), None, "one label");
+        assert_eq!(rule(L7Id(1), &asks("shop.example")), None);
+        assert_eq!(rule(L7Id(2), &asks("a.b.example")), Some(RuleId(21)));
         // An address is no name, and no pattern means it.
         let address = Asked::Address("192.0.2.1".to_owned());
-        assert_eq!((rule(1, &address), rule(2, &address)), (Some(13), None));
         assert_eq!(
-            (rule(1, &Asked::Nothing), rule(2, &Asked::Nothing)),
+            (rule(L7Id(1), &address), rule(L7Id(2), &address)),
+            (Some(RuleId(13)), None)
+        );
+        assert_eq!(
+            (
+                rule(L7Id(1), &Asked::Nothing),
+                rule(L7Id(2), &Asked::Nothing)
+            ),
             (None, None)
         );
         let unclear = Asked::Unclear {
             text: "api.example".to_owned(),
             why: "",
         };
-        assert_eq!((rule(1, &unclear), rule(2, &unclear)), (None, None));
+        assert_eq!(
+            (rule(L7Id(1), &unclear), rule(L7Id(2), &unclear)),
+            (None, None)
+        );
     }
 
     #[test]
     fn both_sides_have_to_list_it() {
-        let (listed, one, other) = (listed(), chain(1), chain(3));
+        let (listed, one, other) = (listed(), chain(L7Id(1)), chain(L7Id(3)));
         let decide = |sides: &[Side<'_>], asked: Option<&Asked>| {
             let shadows = [InShadow::Same, InShadow::Same];
-            let (allowed, by) = hello((sides, &shadows), &listed, 7, asked);
+            let (allowed, by) = hello((sides, &shadows), &listed, Generation(7), asked);
             (allowed, by.rules, by.ingress, by.unmatched)
         };
         let (api, www) = (asks("api.example"), asks("www.example"));
         let both = [side(Some(&one), false), side(Some(&other), true)];
         assert!(is_asked(&both, &listed));
-        assert_eq!(decide(&both, Some(&api)), (false, vec![31], true, true));
-        assert_eq!(decide(&both, Some(&www)), (false, vec![11], false, true));
+        assert_eq!(
+            decide(&both, Some(&api)),
+            (false, vec![RuleId(31)], true, true)
+        );
+        assert_eq!(
+            decide(&both, Some(&www)),
+            (false, vec![RuleId(11)], false, true)
+        );
         let alone = [side(Some(&one), false), side(None, true)];
-        assert_eq!(decide(&alone, Some(&api)), (true, vec![11], false, false));
-        assert_eq!(decide(&alone, None), (false, vec![11], false, true));
+        assert_eq!(
+            decide(&alone, Some(&api)),
+            (true, vec![RuleId(11)], false, false)
+        );
+        assert_eq!(decide(&alone, None), (false, vec![RuleId(11)], false, true));
         // What is only told of passes.
         let mut audited = alone.clone();
         audited[0].audit = true;
-        let (allowed, by) = hello((&audited, &[]), &listed, 7, None);
+        let (allowed, by) = hello((&audited, &[]), &listed, Generation(7), None);
         assert!(allowed && by.audited);
         // Several names of one address: any of their rules will do.
         let mut several = alone.clone();
@@ -309,31 +327,43 @@ mod tests {
             chain: &other,
             tunnels: false,
         });
-        assert_eq!(decide(&several, Some(&www)), (true, vec![31], false, false));
-        assert_eq!(decide(&several, Some(&asks("b.example"))).1, [11, 31]);
+        assert_eq!(
+            decide(&several, Some(&www)),
+            (true, vec![RuleId(31)], false, false)
+        );
+        assert_eq!(
+            decide(&several, Some(&asks("b.example"))).1,
+            [11, 31].map(RuleId)
+        );
         let mut open = alone.clone();
         open[0].open = true;
         assert!(!is_asked(&open, &listed) && decide(&open, None).0);
-        let unread = chain(9);
+        let unread = chain(L7Id(9));
         several[0].or[0].chain = &unread;
-        assert_eq!(decide(&several, None), (true, vec![90], false, false));
+        assert_eq!(
+            decide(&several, None),
+            (true, vec![RuleId(90)], false, false)
+        );
         assert!(!is_asked(&[side(Some(&unread), true)], &listed));
     }
 
     #[test]
     fn what_is_in_shadow_is_told_beside_it() {
-        let (listed, one, other) = (listed(), chain(1), chain(3));
+        let (listed, one, other) = (listed(), chain(L7Id(1)), chain(L7Id(3)));
         let sides = [side(Some(&one), false)];
         let told = |shadow: InShadow<'_>, asked: &Asked| {
-            let (_, by) = hello((&sides, &[shadow]), &listed, 7, Some(asked));
+            let (_, by) = hello((&sides, &[shadow]), &listed, Generation(7), Some(asked));
             by.rehearsed.map(|told| (told.allowed, told.rules))
         };
         let (api, www) = (asks("api.example"), asks("www.example"));
         let beside = || InShadow::Asks(side(Some(&other), false));
-        assert_eq!(told(beside(), &api), Some((false, vec![31])));
-        assert_eq!(told(beside(), &www), Some((true, vec![31])));
+        assert_eq!(told(beside(), &api), Some((false, vec![RuleId(31)])));
+        assert_eq!(told(beside(), &www), Some((true, vec![RuleId(31)])));
         assert_eq!(told(beside(), &asks("b.example")), None);
-        assert_eq!(told(InShadow::Refuses(5), &api), Some((false, vec![5])));
+        assert_eq!(
+            told(InShadow::Refuses(RuleId(5)), &api),
+            Some((false, vec![RuleId(5)]))
+        );
         assert_eq!(
             told(InShadow::Asks(side(None, false)), &www),
             Some((true, vec![]))

@@ -1,6 +1,6 @@
 //! The walk over the plugins of both sides, the same for every protocol.
 
-use tidegate_policy::compiled::{FailMode, L7Id, RuleId};
+use tidegate_policy::compiled::{FailMode, Generation, L7Id, RuleId};
 
 use super::{Attribution, Failure, Filter, Side, rehearsal::is_same};
 
@@ -63,7 +63,7 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub(super) fn new(generation: u32) -> Self {
+    pub(super) fn new(generation: Generation) -> Self {
         Self {
             attribution: Attribution {
                 generation,
@@ -258,7 +258,10 @@ impl Walk {
     pub(super) fn finish(&self, sides: &[Side<'_>]) -> Attribution {
         let mut attribution = self.attribution.clone();
         if attribution.rules.is_empty() {
-            let asked = sides.iter().map(|side| side.rule).filter(|rule| *rule != 0);
+            let asked = sides
+                .iter()
+                .map(|side| side.rule)
+                .filter(|rule| rule.is_some());
             attribution.rules.extend(asked);
         }
         attribution

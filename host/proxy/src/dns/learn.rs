@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use nix::time::{ClockId, clock_gettime};
 use tidegate_decide::policy::is_fresh;
 use tidegate_ebpf_shared::identity::FqdnInfo;
+use tidegate_policy::compiled::{EndpointId, IdentityId};
 use tidegate_wire::dns::Answer;
 
 use crate::{
@@ -15,14 +16,14 @@ use crate::{
 /// Writes the addresses of an answer to this endpoint under every selector that matches
 /// the name, and tells the agent. What does not fit stays denied, and is counted. What is
 /// in shadow takes only what the enforced selectors leave.
-pub(super) fn learn(view: &View, endpoint: u32, name: &str, answer: &Answer) {
+pub(super) fn learn(view: &View, endpoint: EndpointId, name: &str, answer: &Answer) {
     if answer.addresses.is_empty() {
         return;
     }
     let local = view.current();
     let state = &local.state;
     let ttl = answer.ttl.max(state.fqdn_min_ttl);
-    let (in_shadow, enforced): (Vec<u32>, Vec<u32>) = state
+    let (in_shadow, enforced): (Vec<IdentityId>, Vec<IdentityId>) = state
         .fqdn
         .iter()
         .filter(|(_, matcher)| matcher.matches(name))
@@ -31,8 +32,13 @@ pub(super) fn learn(view: &View, endpoint: u32, name: &str, answer: &Answer) {
     let now = boot_seconds();
     let expires = now.saturating_add(ttl);
     let names = Names {
-        is_known: &|identity| state.fqdn.iter().any(|(known, _)| *known == identity),
-        in_shadow: &|identity| state.fqdn_in_shadow.contains(&identity),
+        is_known: &|identity| {
+            state
+                .fqdn
+                .iter()
+                .any(|(known, _)| *known == IdentityId(identity))
+        },
+        in_shadow: &|identity| state.fqdn_in_shadow.contains(&IdentityId(identity)),
     };
     for address in &answer.addresses {
         let mut refused = 0;
@@ -57,7 +63,7 @@ pub(super) fn learn(view: &View, endpoint: u32, name: &str, answer: &Answer) {
             let mut write = || {
                 state.tables.change_fqdn(*address, |info| {
                     for identity in &granted {
-                        if !grant(info, (*identity, expires), now, &names) {
+                        if !grant(info, (identity.get(), expires), now, &names) {
                             refused += 1;
                         }
                     }
@@ -95,7 +101,7 @@ pub(super) fn learn(view: &View, endpoint: u32, name: &str, answer: &Answer) {
 fn has_room(
     view: &View,
     state: &State,
-    endpoint: Option<u32>,
+    endpoint: Option<EndpointId>,
     place: (IpAddr, u32),
     now: u32,
 ) -> bool {
@@ -104,7 +110,7 @@ fn has_room(
     let is_there = |address| {
         let names = state.tables.names_of(address).unwrap_or_default();
         let mut names = names.identities.iter().filter(|name| **name != 0);
-        names.any(|name| state.fqdn_in_shadow.contains(name) == is_shadow)
+        names.any(|name| state.fqdn_in_shadow.contains(&IdentityId(*name)) == is_shadow)
     };
     match endpoint {
         Some(endpoint) => {
@@ -113,7 +119,7 @@ fn has_room(
         }
         None => {
             let quotas = &view.shared.quotas_in_shadow;
-            quotas.take(0, place, now, share.div_ceil(2), &is_there)
+            quotas.take(EndpointId(0), place, now, share.div_ceil(2), &is_there)
         }
     }
 }
@@ -176,6 +182,7 @@ mod tests {
 
     use tidegate_contract::Snapshot;
     use tidegate_ebpf_shared::limits::FQDN_GRACE;
+    use tidegate_policy::compiled::Generation;
     use tidegate_policy::{compiled::FqdnSelector, shared::Map};
 
     use super::*;
@@ -265,14 +272,17 @@ mod tests {
     /// A view where 17 selectors in shadow match every name, and one that is enforced, the
     /// last by its number, `api.example` alone; and the table has this many places.
     fn view(addresses: u32) -> Rc<View> {
-        let in_shadow = 100..117;
+        let in_shadow = (100..117).map(IdentityId);
         let any = |id| (id, FqdnSelector::MatchPattern("*.example.".to_owned()));
         let mut fqdn: Map<_, _> = in_shadow.clone().map(any).collect();
-        fqdn.insert(200, FqdnSelector::MatchName("api.example.".to_owned()));
+        fqdn.insert(
+            IdentityId(200),
+            FqdnSelector::MatchName("api.example.".to_owned()),
+        );
         let snapshot = Snapshot {
             fqdn,
             fqdn_in_shadow: in_shadow.collect(),
-            ..snapshot(1)
+            ..snapshot(Generation(1))
         };
         view_with(snapshot, Vec::new(), addresses)
     }
@@ -294,13 +304,13 @@ mod tests {
     #[test]
     fn names_in_shadow_leave_the_enforced_their_place() {
         let view = view(16);
-        learn(&view, 3, "api.example.", &answer(1));
+        learn(&view, EndpointId(3), "api.example.", &answer(1));
         let expected: Vec<u32> = [200].into_iter().chain(100..115).collect();
         assert_eq!(identities(&view, 1), expected);
         // Where those in shadow were first, they give way.
-        learn(&view, 3, "other.example.", &answer(2));
+        learn(&view, EndpointId(3), "other.example.", &answer(2));
         assert_eq!(identities(&view, 2), (100..116).collect::<Vec<_>>());
-        learn(&view, 3, "api.example.", &answer(2));
+        learn(&view, EndpointId(3), "api.example.", &answer(2));
         assert!(identities(&view, 2).contains(&200));
     }
 
@@ -309,14 +319,14 @@ mod tests {
         // A share is four addresses, what is in shadow has two.
         let view = view(32);
         for last in 1..=4 {
-            learn(&view, 3, "other.example.", &answer(last));
+            learn(&view, EndpointId(3), "other.example.", &answer(last));
         }
         let in_shadow: Vec<_> = (1..=4).map(|n| identities(&view, n).len()).collect();
         assert_eq!(in_shadow, [16, 16, 0, 0]);
-        learn(&view, 4, "other.example.", &answer(3));
+        learn(&view, EndpointId(4), "other.example.", &answer(3));
         assert!(identities(&view, 3).is_empty(), "of all workloads together");
         for last in 2..=6 {
-            learn(&view, 3, "api.example.", &answer(last));
+            learn(&view, EndpointId(3), "api.example.", &answer(last));
         }
         let enforced = (1..=6).filter(|n| identities(&view, *n).contains(&200));
         assert_eq!(enforced.collect::<Vec<_>>(), [2, 3, 4, 5]);
@@ -326,17 +336,17 @@ mod tests {
     fn in_a_full_table_what_is_in_shadow_makes_room() {
         // A share is one address, and so is what is in shadow.
         let view = view(2);
-        learn(&view, 3, "other.example.", &answer(1));
-        learn(&view, 3, "api.example.", &answer(2));
+        learn(&view, EndpointId(3), "other.example.", &answer(1));
+        learn(&view, EndpointId(3), "api.example.", &answer(2));
         assert_eq!(identities(&view, 1).len(), 16);
-        learn(&view, 4, "api.example.", &answer(3));
+        learn(&view, EndpointId(4), "api.example.", &answer(3));
         assert!(identities(&view, 3).contains(&200));
         assert!(identities(&view, 2).contains(&200), "nothing enforced left");
         assert!(identities(&view, 1).is_empty());
         // Nobody else gives way, and that is counted.
         let overflow = &view.shared.records.counters.fqdn_overflow;
         let before = overflow.load(Relaxed);
-        learn(&view, 5, "api.example.", &answer(4));
+        learn(&view, EndpointId(5), "api.example.", &answer(4));
         assert!(identities(&view, 4).is_empty());
         assert!(overflow.load(Relaxed) > before);
     }

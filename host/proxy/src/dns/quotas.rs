@@ -108,21 +108,33 @@ mod tests {
             let address = [192, 0, 2, last].into();
             quotas.take(endpoint, (address, expires), now, 2, &|_| in_table.get())
         };
-        assert!(take(1, 1, 100, 10));
-        assert!(take(1, 2, 200, 10));
-        assert!(!take(1, 3, 300, 10), "its share is taken");
-        assert!(take(1, 1, 150, 10), "one it has is renewed");
-        assert!(take(2, 3, 300, 10), "another workload has its own share");
-        let gone = 150 + FQDN_GRACE;
-        assert!(!take(1, 3, 300, gone), "it is in the table until swept out");
-        in_table.set(false);
-        assert!(!take(1, 3, 300, gone + 1), "looked a moment ago");
-        assert!(take(1, 3, 300, gone + LOOK), "what has left makes room");
+        assert!(take(EndpointId(1), 1, 100, 10));
+        assert!(take(EndpointId(1), 2, 200, 10));
+        assert!(!take(EndpointId(1), 3, 300, 10), "its share is taken");
+        assert!(take(EndpointId(1), 1, 150, 10), "one it has is renewed");
         assert!(
-            !take(1, 4, 300, gone + 2 * LOOK),
+            take(EndpointId(2), 3, 300, 10),
+            "another workload has its own share"
+        );
+        let gone = 150 + FQDN_GRACE;
+        assert!(
+            !take(EndpointId(1), 3, 300, gone),
+            "it is in the table until swept out"
+        );
+        in_table.set(false);
+        assert!(
+            !take(EndpointId(1), 3, 300, gone + 1),
+            "looked a moment ago"
+        );
+        assert!(
+            take(EndpointId(1), 3, 300, gone + LOOK),
+            "what has left makes room"
+        );
+        assert!(
+            !take(EndpointId(1), 4, 300, gone + 2 * LOOK),
             "only as much as has left"
         );
-        assert!(take(3, 1, 900, 300 + FQDN_GRACE));
+        assert!(take(EndpointId(3), 1, 900, 300 + FQDN_GRACE));
         let known = quotas
             .0
             .lock()
@@ -131,7 +143,11 @@ mod tests {
             .keys()
             .copied()
             .collect::<Vec<_>>();
-        assert_eq!(known, [3], "whoever has nothing any more is forgotten");
+        assert_eq!(
+            known,
+            [EndpointId(3)],
+            "whoever has nothing any more is forgotten"
+        );
     }
 
     #[test]
@@ -141,21 +157,33 @@ mod tests {
             let address = [192, 0, 2, last].into();
             quotas.take(endpoint, (address, expires), now, 1, &|_| true)
         };
-        assert!(take(1, 1, 100, 10));
-        assert!(take(2, 1, 500, 90), "the same address, for longer");
+        assert!(take(EndpointId(1), 1, 100, 10));
+        assert!(
+            take(EndpointId(2), 1, 500, 90),
+            "the same address, for longer"
+        );
         let gone = 100 + FQDN_GRACE;
         assert!(
-            take(1, 2, 300, gone),
+            take(EndpointId(1), 2, 300, gone),
             "what another renews is no place of ours"
         );
-        assert!(!take(2, 3, 900, gone), "but of the other's");
+        assert!(!take(EndpointId(2), 3, 900, gone), "but of the other's");
         let gone = 500 + FQDN_GRACE;
-        assert!(!take(2, 3, 900, gone), "also when it has expired");
+        assert!(
+            !take(EndpointId(2), 3, 900, gone),
+            "also when it has expired"
+        );
         // Who has nothing of its own any more leaves no trace.
-        assert!(take(2, 1, 2_000, gone));
+        assert!(take(EndpointId(2), 1, 2_000, gone));
         let gone = 2_000 + FQDN_GRACE + LOOK;
         let is_there = |_| false;
-        assert!(quotas.take(3, ([192, 0, 2, 9].into(), 3_000), gone, 1, &is_there));
+        assert!(quotas.take(
+            EndpointId(3),
+            ([192, 0, 2, 9].into(), 3_000),
+            gone,
+            1,
+            &is_there
+        ));
         let all = quotas.0.lock().unwrap();
         assert_eq!((all.of.len(), all.keepers.len()), (1, 1));
     }

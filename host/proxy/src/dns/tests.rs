@@ -10,7 +10,7 @@ use hickory_proto::{
 };
 use tidegate_contract::L7Summary;
 use tidegate_ebpf_shared::addr::proto;
-use tidegate_policy::compiled::L7Protocol;
+use tidegate_policy::compiled::{Generation, L7Id, L7Protocol};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -42,7 +42,7 @@ fn response(id: u16, name: &str, last: u8) -> Vec<u8> {
 
 /// A flow of rule set 5, which is the plugin of this name.
 fn flow(plugin: &'static str, ends: (SocketAddr, SocketAddr)) -> (FlowContext, Rc<View>) {
-    let view = view(1, vec![(5, L7Protocol::Dns, plugin)]);
+    let view = view(Generation(1), vec![(L7Id(5), L7Protocol::Dns, plugin)]);
     view.admit((proto::UDP, 1), ends, (5, 0));
     let nobody = "127.0.0.1:1".parse().unwrap();
     let flow = FlowContext::of_datagram(view.clone(), ends, nobody)
@@ -249,7 +249,7 @@ fn udp_end_to_end() {
     LocalSet::new().block_on(&runtime, async {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let view = view(1, vec![(5, L7Protocol::Dns, "allow")]);
+        let view = view(Generation(1), vec![(L7Id(5), L7Protocol::Dns, "allow")]);
         let info = tidegate_contract::ListenerInfo {
             class: tidegate_ebpf_shared::steer::class::UDP4,
             cpu: 0,

@@ -1,7 +1,7 @@
 //! What the kernel decided about a flow, as it tells it.
 
 use tidegate_ebpf_shared::{flow::FlowEntry, policy::verdict, steer::SteerOrigin};
-use tidegate_policy::compiled::{EndpointId, IdentityId, L7Id, RuleId};
+use tidegate_policy::compiled::{EndpointId, Generation, IdentityId, L7Id, RuleId};
 
 /// How the flow came here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) struct FlowFacts {
     /// The rule that would drop the flow if what is in shadow were enforced.
     pub(super) dropped_in_shadow: Option<RuleId>,
     /// Generation of the kernel's decision.
-    pub(super) generation: u32,
+    pub(super) generation: Generation,
 }
 
 /// One direction's rule set and the rule that asked for it.
@@ -35,22 +35,28 @@ pub(super) struct Asked {
 impl From<&FlowEntry> for FlowFacts {
     fn from(entry: &FlowEntry) -> Self {
         Self {
-            identities: (entry.src_identity, entry.dst_identity),
-            endpoints: (entry.src_endpoint, entry.dst_endpoint),
+            identities: (
+                IdentityId(entry.src_identity),
+                IdentityId(entry.dst_identity),
+            ),
+            endpoints: (
+                EndpointId(entry.src_endpoint),
+                EndpointId(entry.dst_endpoint),
+            ),
             egress: Asked {
-                l7: entry.egress_l7,
-                rule: entry.egress_rule,
+                l7: L7Id(entry.egress_l7),
+                rule: RuleId(entry.egress_rule),
             },
             ingress: Asked {
-                l7: entry.ingress_l7,
-                rule: entry.ingress_rule,
+                l7: L7Id(entry.ingress_l7),
+                rule: RuleId(entry.ingress_rule),
             },
             dropped_in_shadow: matches!(
                 entry.shadow_verdict,
                 verdict::DENY | verdict::DEFAULT_DENY
             )
-            .then_some(entry.shadow_rule),
-            generation: entry.generation,
+            .then_some(RuleId(entry.shadow_rule)),
+            generation: Generation(entry.generation),
         }
     }
 }
@@ -58,15 +64,18 @@ impl From<&FlowEntry> for FlowFacts {
 impl From<&SteerOrigin> for FlowFacts {
     fn from(origin: &SteerOrigin) -> Self {
         Self {
-            identities: (origin.src_identity, origin.dst_identity),
-            endpoints: (origin.endpoint, 0),
+            identities: (
+                IdentityId(origin.src_identity),
+                IdentityId(origin.dst_identity),
+            ),
+            endpoints: (EndpointId(origin.endpoint), EndpointId(0)),
             egress: Asked {
-                l7: origin.l7,
-                rule: origin.rule,
+                l7: L7Id(origin.l7),
+                rule: RuleId(origin.rule),
             },
             ingress: Asked::default(),
             dropped_in_shadow: None,
-            generation: origin.generation,
+            generation: Generation(origin.generation),
         }
     }
 }

@@ -20,7 +20,7 @@ use std::{
 use tidegate_contract::{L7Record, L7Summary};
 use tidegate_ebpf_shared::{addr::proto, steer::SteerOrigin};
 use tidegate_policy::{
-    compiled::{L7Protocol, RuleId},
+    compiled::{EndpointId, Generation, L7Id, L7Protocol, RuleId},
     tls::TlsContexts,
 };
 use tokio::net::TcpStream;
@@ -50,10 +50,10 @@ pub(super) struct FlowContext {
     origin: Origin,
     facts: Cell<FlowFacts>,
     /// What plugins may learn, made once and again with a new generation.
-    told: RefCell<Option<(u32, Arc<Facts>)>>,
+    told: RefCell<Option<(Generation, Arc<Facts>)>>,
     /// What all names and prefixes of the destination allow, found out once and again
     /// with a new generation.
-    outward: RefCell<Option<(u32, Option<Rc<United>>)>>,
+    outward: RefCell<Option<(Generation, Option<Rc<United>>)>>,
     /// What its TLS was made with, both ends, since it was found out; none of them twice.
     made_with: OnceCell<Vec<TlsContexts>>,
 }
@@ -162,8 +162,8 @@ impl FlowContext {
     /// Whose connections are counted together.
     pub(super) fn client(&self) -> Client {
         match self.facts.get().endpoints.0 {
-            0 => Client::outside(self.source.ip()),
-            endpoint => Client::Endpoint(endpoint),
+            EndpointId(0) => Client::outside(self.source.ip()),
+            endpoint => Client::Endpoint(EndpointId(endpoint.get())),
         }
     }
 
@@ -178,7 +178,7 @@ impl FlowContext {
             return Speaker::Node;
         }
         let (_, to_endpoint) = self.facts.get().endpoints;
-        if to_endpoint != 0 {
+        if to_endpoint.is_some() {
             // It does not leave the node, and the destination's policy knows the client.
             return Speaker::As(self.source);
         }
@@ -231,7 +231,7 @@ impl FlowContext {
         let facts = self.facts.get();
         [facts.egress.rule, facts.ingress.rule]
             .into_iter()
-            .filter(|rule| *rule != 0)
+            .filter(|rule| rule.is_some())
             .collect()
     }
 
@@ -266,7 +266,7 @@ impl FlowContext {
     fn sides<'l>(&self, local: &'l Local) -> Result<[Side<'l>; 2], String> {
         let side = |asked: Asked, ingress| -> Result<Side<'l>, String> {
             let chain: Option<&'l Chain> = match (asked.l7, local.chain(asked.l7)) {
-                (0, _) => None,
+                (L7Id(0), _) => None,
                 (_, Some(chain)) => Some(chain),
                 (id, None) => return Err(format!("rule set {id} is not known")),
             };
@@ -274,7 +274,11 @@ impl FlowContext {
                 chain,
                 or: Vec::new(),
                 open: false,
-                rule: if chain.is_some() { asked.rule } else { 0 },
+                rule: if chain.is_some() {
+                    asked.rule
+                } else {
+                    RuleId(0)
+                },
                 ingress,
                 audit: local.state.audit,
                 tunnels: local.state.tunnels.contains(&asked.l7),
@@ -314,8 +318,8 @@ impl FlowContext {
     }
 
     /// The endpoint the client is, on this node, or 0.
-    pub(super) fn source_endpoint(&self) -> u32 {
-        self.facts.get().endpoints.0
+    pub(super) fn source_endpoint(&self) -> EndpointId {
+        EndpointId(self.facts.get().endpoints.0.get())
     }
 
     /// What all names and prefixes of the destination allow together, if it has names.
@@ -339,7 +343,7 @@ impl FlowContext {
             Some(_) => 0,
         };
         let any = outward::allowed(state, &way, now)?.map(Rc::new);
-        *known = Some((state.generation, any.clone()));
+        *known = Some((Generation(state.generation.get()), any.clone()));
         Ok(any)
     }
 
@@ -357,11 +361,11 @@ impl FlowContext {
         let facts = Arc::new(Facts {
             source: self.source,
             destination: self.destination,
-            source_identity,
+            source_identity: source_identity.get(),
             source_labels: labels.cloned().unwrap_or_default(),
             imagined: false,
         });
-        *told = Some((generation, facts.clone()));
+        *told = Some((Generation(generation.get()), facts.clone()));
         facts
     }
 
@@ -370,12 +374,12 @@ impl FlowContext {
     pub(super) fn with_sides<R>(
         &self,
         decide: impl FnOnce(&Local, &[Side<'_>; 2], &Arc<Facts>) -> R,
-        refuse: impl FnOnce(String, u32) -> R,
+        refuse: impl FnOnce(String, Generation) -> R,
     ) -> R {
         let local = self.view.current();
         match self.refresh(&local).and_then(|()| self.sides(&local)) {
             Ok(sides) => decide(&local, &sides, &self.told(&local)),
-            Err(error) => refuse(error, local.state.generation),
+            Err(error) => refuse(error, Generation(local.state.generation.get())),
         }
     }
 

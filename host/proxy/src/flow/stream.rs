@@ -1,6 +1,7 @@
 //! A real flow, as a connection of a byte stream asks it.
 
 use std::sync::{Arc, Weak};
+use tidegate_policy::compiled::Generation;
 
 use tidegate_contract::L7Summary;
 
@@ -46,8 +47,9 @@ impl FlowContext {
         self.with_sides(
             |local, sides, _| {
                 let shadows = self.shadows(local, sides);
-                let content =
-                    ShadowContent::of(&shadow(sides, &shadows, 0, |_| Err(Failure::Preparing)));
+                let content = ShadowContent::of(&shadow(sides, &shadows, Generation(0), |_| {
+                    Err(Failure::Preparing)
+                }));
                 Ok((contents(sides)?, content))
             },
             |error, _| Err(Unknown::Never(error)),

@@ -1,5 +1,6 @@
 //! Who a connection belongs to and what decides about it, on real kernel tables.
 
+use tidegate_policy::compiled::IdentityId;
 use tidegate_wire::http::{HttpHead, Version};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -38,8 +39,12 @@ fn get(flow: &FlowContext) -> Decision {
 #[test]
 fn how_it_is_read() {
     let view = view(
-        1,
-        vec![(5, HTTP, "allow"), (6, HTTP, "allow"), (7, DNS, "allow")],
+        Generation(1),
+        vec![
+            (L7Id(5), HTTP, "allow"),
+            (L7Id(6), HTTP, "allow"),
+            (L7Id(7), DNS, "allow"),
+        ],
     );
     assert!(flow(&view).is_none(), "nobody admitted it");
     for (sets, reading) in [
@@ -57,25 +62,25 @@ fn how_it_is_read() {
 
 #[test]
 fn a_decision_follows_the_kernels_entry() {
-    let view = view(1, vec![(5, HTTP, "allow")]);
+    let view = view(Generation(1), vec![(L7Id(5), HTTP, "allow")]);
     view.admit((proto::TCP, 1), ends(), (5, 0));
     let flow = flow(&view).unwrap();
     assert_eq!(get(&flow).verdict, Verdict::Allow);
 
     // The proxy is ahead of the kernel: the flow is still of the older generation,
     // and its rule set is still known.
-    view.advance(vec![(6, HTTP, "deny")]);
+    view.advance(vec![(L7Id(6), HTTP, "deny")]);
     let decision = get(&flow);
     assert_eq!(
         (&decision.verdict, decision.attribution.generation),
-        (&Verdict::Allow, 2)
+        (&Verdict::Allow, Generation(2))
     );
 
     // The kernel follows, with the next packet.
     view.admit((proto::TCP, 2), ends(), (6, 0));
     let decision = get(&flow);
     assert!(matches!(decision.verdict, Verdict::Deny(_)));
-    assert_eq!(decision.attribution.rules, [60]);
+    assert_eq!(decision.attribution.rules, [RuleId(60)]);
 
     // Two generations on, a rule set nobody names any more is not guessed at.
     view.advance(vec![]);
@@ -98,7 +103,7 @@ fn what_is_in_shadow_is_told_of_a_request_that_is_read() {
     };
     let beside = |verdict, l7| Rehearsed {
         verdict,
-        rule: 90,
+        rule: RuleId(90),
         l7,
     };
     let set = |shadow| {
@@ -111,28 +116,34 @@ fn what_is_in_shadow_is_told_of_a_request_that_is_read() {
             shadow: Some(shadow),
         })
     };
-    let mut snapshot = snapshot(1);
-    snapshot.l7.insert(5, set(beside(Said::Redirect, 6)));
-    snapshot.l7.insert(7, set(beside(Said::DefaultDeny, 0)));
+    let mut snapshot = snapshot(Generation(1));
+    snapshot
+        .l7
+        .insert(L7Id(5), set(beside(Said::Redirect, L7Id(6))));
+    snapshot
+        .l7
+        .insert(L7Id(7), set(beside(Said::DefaultDeny, L7Id(0))));
     // A set of before, whose number means the same for ever.
-    snapshot.l7.insert(8, set(beside(Said::Redirect, 99)));
+    snapshot
+        .l7
+        .insert(L7Id(8), set(beside(Said::Redirect, L7Id(99))));
     let row = PolicyRow {
-        identity: WORLD_IPV4,
+        identity: IdentityId(WORLD_IPV4),
         direction: Direction::Egress,
         ports: PortMatch::Any,
         decision: Row {
             verdict: Said::Redirect,
-            rule: 1,
-            l7: 6,
-            shadow: Some(beside(Said::Deny, 0)),
+            rule: RuleId(1),
+            l7: L7Id(6),
+            shadow: Some(beside(Said::Deny, L7Id(0))),
         },
     };
-    snapshot.outward.insert(3, [row].into());
+    snapshot.outward.insert(EndpointId(3), [row].into());
     let sets = vec![
-        (5, HTTP, "allow"),
-        (6, HTTP, "deny"),
-        (7, HTTP, "allow"),
-        (8, HTTP, "allow"),
+        (L7Id(5), HTTP, "allow"),
+        (L7Id(6), HTTP, "deny"),
+        (L7Id(7), HTTP, "allow"),
+        (L7Id(8), HTTP, "allow"),
     ];
     let view = view_of(snapshot, sets);
     let told = |sets| {
@@ -144,8 +155,8 @@ fn what_is_in_shadow_is_told_of_a_request_that_is_read() {
             rehearsed.map(|r| (r.allowed, r.rules)),
         )
     };
-    assert_eq!(told((5, 0)), (true, Some((false, vec![60]))));
-    assert_eq!(told((0, 7)), (true, Some((false, vec![90]))));
+    assert_eq!(told((5, 0)), (true, Some((false, vec![RuleId(60)]))));
+    assert_eq!(told((0, 7)), (true, Some((false, vec![RuleId(90)]))));
     assert_eq!(told((8, 0)), (true, None), "what is not known is not told");
     assert_eq!(told((6, 7)), (false, None), "refused in both");
 
@@ -155,34 +166,37 @@ fn what_is_in_shadow_is_told_of_a_request_that_is_read() {
         get(&flow(&view).unwrap()).attribution.rehearsed
     };
     let by = dropped((8, 0)).map(|r| (r.allowed, r.rules));
-    assert_eq!(by, Some((false, vec![70])));
+    assert_eq!(by, Some((false, vec![RuleId(70)])));
     assert!(dropped((6, 7)).is_none(), "refused in both");
 
     let way = Way {
-        endpoint: 3,
-        identity: WORLD_IPV4,
+        endpoint: EndpointId(3),
+        identity: IdentityId(WORLD_IPV4),
         destination: ends().1,
         transport: proto::TCP,
     };
     let local = view.current();
     let united = outward::allowed(&local.state, &way, 0).unwrap().unwrap();
-    assert_eq!(united.enforced.sets, [6]);
+    assert_eq!(united.enforced.sets, [L7Id(6)]);
     let side = Side {
-        chain: local.chain(6),
+        chain: local.chain(L7Id(6)),
         or: Vec::new(),
         open: false,
-        rule: 1,
+        rule: RuleId(1),
         ingress: false,
         audit: false,
         tunnels: false,
     };
-    let shadow = outward::in_shadow(&side, 6, Some(&united), &local);
-    assert!(matches!(shadow, Ok(InShadow::Refuses(90))));
+    let shadow = outward::in_shadow(&side, L7Id(6), Some(&united), &local);
+    assert!(matches!(shadow, Ok(InShadow::Refuses(RuleId(90)))));
 }
 
 #[test]
 fn records_say_who_and_why() {
-    let view = view(1, vec![(5, HTTP, "allow:1"), (6, HTTP, "deny")]);
+    let view = view(
+        Generation(1),
+        vec![(L7Id(5), HTTP, "allow:1"), (L7Id(6), HTTP, "deny")],
+    );
     view.admit((proto::TCP, 1), ends(), (5, 6));
     let flow = flow(&view).unwrap();
     let decision = get(&flow);
@@ -196,10 +210,13 @@ fn records_say_who_and_why() {
     };
     flow.record(decision.attribution, false, summary);
     let record = view.shared.records.take().records.remove(0);
-    assert_eq!(record.identities, (300, 301));
-    assert_eq!(record.endpoints, (3, 4));
+    assert_eq!(record.identities, (IdentityId(300), IdentityId(301)));
+    assert_eq!(record.endpoints, (EndpointId(3), EndpointId(4)));
     assert_eq!((record.source, record.destination), ends());
-    assert_eq!((record.rules.as_slice(), record.ingress), (&[60][..], true));
+    assert_eq!(
+        (record.rules.as_slice(), record.ingress),
+        (&[RuleId(60)][..], true)
+    );
     assert_eq!(record.plugin.as_deref(), Some("deny@1"));
     let L7Summary::Http { url, .. } = record.l7 else {
         panic!("{:?}", record.l7);
@@ -216,7 +233,7 @@ async fn the_upstream_leg_has_the_clients_address() {
         free.local_addr().unwrap()
     };
     let destination = server.local_addr().unwrap();
-    let view = view(1, vec![(5, HTTP, "allow")]);
+    let view = view(Generation(1), vec![(L7Id(5), HTTP, "allow")]);
     view.admit((proto::TCP, 1), (source, destination), (5, 0));
     let flow = FlowContext::of_workload(view, proto::TCP, source, destination)
         .unwrap()
@@ -259,7 +276,7 @@ fn a_connection_is_held_to_the_tls_its_rules_want() {
         (9, ends_with(secret("nowhere", None), None)),
         (10, ends_with(secret("web", None), None)),
     ];
-    let mut snapshot = snapshot(1);
+    let mut snapshot = snapshot(Generation(1));
     for (id, contexts) in &contexts {
         let set = L7RuleSet {
             protocol: HTTP,
@@ -269,9 +286,9 @@ fn a_connection_is_held_to_the_tls_its_rules_want() {
             contexts: contexts.clone(),
             shadow: None,
         };
-        snapshot.l7.insert(*id, std::sync::Arc::new(set));
+        snapshot.l7.insert(L7Id(*id), std::sync::Arc::new(set));
     }
-    let sets = contexts.iter().map(|(id, _)| (*id, HTTP, "allow"));
+    let sets = contexts.iter().map(|(id, _)| (L7Id(*id), HTTP, "allow"));
     let view = view_of(snapshot, sets.collect());
     for (before, _) in &contexts {
         for (after, _) in &contexts {

@@ -13,7 +13,10 @@ use crate::{
     },
     state::Local,
 };
-use tidegate_policy::{compiled::L7Id, tls::TlsContexts};
+use tidegate_policy::{
+    compiled::{Generation, L7Id},
+    tls::TlsContexts,
+};
 use tidegate_tls::{Originator, Terminator};
 
 impl Listed for Local {
@@ -153,7 +156,7 @@ impl FlowContext {
             |error, generation| {
                 let attribution = Attribution {
                     error: Some(error),
-                    generation,
+                    generation: Generation(generation.get()),
                     ..Attribution::default()
                 };
                 Some((false, attribution))
@@ -172,7 +175,7 @@ impl FlowContext {
             |error, generation| {
                 let attribution = Attribution {
                     error: Some(error),
-                    generation,
+                    generation: Generation(generation.get()),
                     ..Attribution::default()
                 };
                 (false, attribution)

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidegate_contract::{L7Summary, Rehearsed};
-use tidegate_policy::compiled::RuleId;
+use tidegate_policy::compiled::{Generation, RuleId};
 
 use super::stage::{Stage, Told};
 use crate::decide::{
@@ -30,7 +30,7 @@ pub(super) struct Rehearsal {
     /// That stage would be asked as it is asked now.
     same: bool,
     asked_by: RuleId,
-    generation: u32,
+    generation: Generation,
     stages: Vec<Stage>,
     /// What it says of requests whose records are not there yet, by place.
     verdicts: BTreeMap<u64, (Rehearsed, L7Summary)>,

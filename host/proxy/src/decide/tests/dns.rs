@@ -11,7 +11,7 @@ fn queries() {
     let ask = |chain: &Chain, reject| {
         let (answer, _) = query(
             plain(&[egress(chain)]),
-            (3, reject),
+            (Generation(3), reject),
             ("a.example.", 1),
             &facts(),
         );
@@ -39,7 +39,7 @@ fn what_load_brings_about_is_refused_whatever_the_fail_mode() {
     for mode in [FailMode::Open, FailMode::Closed] {
         let (answer, _) = query(
             plain(&[egress(&chain(1, &[("load", mode)]))]),
-            (3, Reject::Refused),
+            (Generation(3), Reject::Refused),
             ("a.example.", 1),
             &facts(),
         );

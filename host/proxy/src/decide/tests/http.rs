@@ -71,7 +71,7 @@ fn the_rule_set_that_allowed_is_asked_about_the_response() {
         let mut filter = by_name(first, name, FailMode::Closed);
         filter.responses = true;
         Chain {
-            id: first,
+            id: L7Id(first),
             protocol: L7Protocol::Http,
             filters: vec![Box::new(filter)],
         }
@@ -84,10 +84,10 @@ fn the_rule_set_that_allowed_is_asked_about_the_response() {
         }]
     };
     let sides = or(&refuses, &allows);
-    let asked = request(plain(&sides), 3, &HEAD, &facts());
+    let asked = request(plain(&sides), Generation(3), &HEAD, &facts());
     assert_eq!(
         (asked.verdict, asked.attribution.set),
-        (Verdict::Allow, Some(20))
+        (Verdict::Allow, Some(L7Id(20)))
     );
     let head = ResponseHead {
         status: 200,
@@ -136,7 +136,7 @@ fn connect_needs_a_rule_of_each_side_that_plainly_allows_it() {
                 ..ingress(&other)
             },
         ];
-        let decision = request(plain(&sides), 3, &CONNECT, &facts());
+        let decision = request(plain(&sides), Generation(3), &CONNECT, &facts());
         let allowed = decision.verdict == Verdict::Allow;
         (
             allowed,
@@ -144,19 +144,19 @@ fn connect_needs_a_rule_of_each_side_that_plainly_allows_it() {
             decision.attribution.ingress,
         )
     };
-    assert_eq!(decide(false, false), (false, vec![1], false));
-    assert_eq!(decide(true, false), (false, vec![2], true));
-    assert_eq!(decide(false, true), (false, vec![1], false));
+    assert_eq!(decide(false, false), (false, vec![RuleId(1)], false));
+    assert_eq!(decide(true, false), (false, vec![RuleId(2)], true));
+    assert_eq!(decide(false, true), (false, vec![RuleId(1)], false));
     assert!(decide(true, true).0);
     // In audit mode it passes and is told.
     let audited = Side {
         audit: true,
         ..egress(&one)
     };
-    let decision = request(plain(&[audited]), 3, &CONNECT, &facts());
+    let decision = request(plain(&[audited]), Generation(3), &CONNECT, &facts());
     assert_eq!(decision.verdict, Verdict::Allow);
     assert!(decision.attribution.audited);
-    assert_eq!(decision.attribution.rules, [1]);
+    assert_eq!(decision.attribution.rules, [RuleId(1)]);
     // A side that does not ask for L7 has nothing to say about it.
     let alone = Side {
         tunnels: true,
@@ -166,7 +166,7 @@ fn connect_needs_a_rule_of_each_side_that_plainly_allows_it() {
         chain: None,
         ..ingress(&other)
     };
-    let decision = request(plain(&[alone, silent]), 3, &CONNECT, &facts());
+    let decision = request(plain(&[alone, silent]), Generation(3), &CONNECT, &facts());
     assert_eq!(decision.verdict, Verdict::Allow);
     // Of several rule sets only those that allow tunnels are asked, whoever else allows.
     let refuses = chain(3, &[("deny", FailMode::Closed)]);
@@ -180,7 +180,7 @@ fn connect_needs_a_rule_of_each_side_that_plainly_allows_it() {
             open: true,
             ..egress(&one)
         };
-        let decision = request(plain(&[side]), 3, &CONNECT, &facts());
+        let decision = request(plain(&[side]), Generation(3), &CONNECT, &facts());
         assert_eq!(decision.verdict == Verdict::Allow, allowed, "{tunnels}");
     }
 }

@@ -102,7 +102,7 @@ fn by_name(n: u32, name: &str, fail_mode: FailMode) -> ByName {
         name: name.to_owned(),
         label: format!("{name}@1"),
         fail_mode,
-        rules: vec![n * 10, n * 10 + 1],
+        rules: vec![RuleId(n * 10), RuleId(n * 10 + 1)],
         responses: false,
         bound: false,
     }
@@ -116,7 +116,7 @@ pub(crate) fn chain(first: u32, plugins: &[(&str, FailMode)]) -> Chain {
         ..by_name(n, name, *fail_mode)
     };
     Chain {
-        id: first,
+        id: L7Id(first),
         protocol: L7Protocol::Http,
         filters: plugins
             .iter()
@@ -129,13 +129,13 @@ pub(crate) fn chain(first: u32, plugins: &[(&str, FailMode)]) -> Chain {
 /// A plugin that sees responses too.
 fn sees_responses(name: &str) -> Chain {
     Chain {
-        id: 1,
+        id: L7Id(1),
         protocol: L7Protocol::Http,
         filters: vec![Box::new(ByName {
             name: name.to_owned(),
             label: format!("{name}@1"),
             fail_mode: FailMode::Closed,
-            rules: vec![10, 11],
+            rules: vec![RuleId(10), RuleId(11)],
             responses: true,
             bound: true,
         })],
@@ -165,7 +165,7 @@ pub(crate) fn egress(chain: &Chain) -> Side<'_> {
         chain: Some(chain),
         or: Vec::new(),
         open: false,
-        rule: 1,
+        rule: RuleId(1),
         ingress: false,
         audit: false,
         tunnels: false,
@@ -190,7 +190,7 @@ pub(crate) fn ingress(chain: &Chain) -> Side<'_> {
         chain: Some(chain),
         or: Vec::new(),
         open: false,
-        rule: 2,
+        rule: RuleId(2),
         ingress: true,
         audit: false,
         tunnels: false,
@@ -199,5 +199,10 @@ pub(crate) fn ingress(chain: &Chain) -> Side<'_> {
 
 /// Decides with an egress chain (asked for by rule 1) and an ingress chain (rule 2).
 fn decide(one: &Chain, other: &Chain) -> Decision {
-    request(plain(&[egress(one), ingress(other)]), 3, &HEAD, &facts())
+    request(
+        plain(&[egress(one), ingress(other)]),
+        Generation(3),
+        &HEAD,
+        &facts(),
+    )
 }

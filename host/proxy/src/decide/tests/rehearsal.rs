@@ -13,7 +13,7 @@ type Plugins<'a> = &'a [(&'a str, FailMode)];
 fn told(allowed: bool, rules: &[u32]) -> Option<Rehearsed> {
     Some(Rehearsed {
         allowed,
-        rules: rules.to_vec(),
+        rules: rules.iter().copied().map(RuleId).collect(),
         unmatched: false,
         error: None,
     })
@@ -33,8 +33,8 @@ fn check(one: Plugins<'_>, other: Plugins<'_>, shadow: Plugins<'_>, expected: Op
     let (one_chain, other_chain, beside) = (chain(1, one), chain(5, other), chain(3, shadow));
     let sides = [egress(&one_chain), ingress(&other_chain)];
     let shadows = [InShadow::Asks(egress(&beside)), InShadow::Same];
-    let decision = request((&sides, &shadows), 3, &HEAD, &facts());
-    let without = request((&sides, &[]), 3, &HEAD, &facts());
+    let decision = request((&sides, &shadows), Generation(3), &HEAD, &facts());
+    let without = request((&sides, &[]), Generation(3), &HEAD, &facts());
     let case = format!("{one:?} {other:?}, in shadow {shadow:?}");
     assert_eq!(decision.verdict, without.verdict, "{case}");
     let rehearsed = decision.attribution.rehearsed.clone();
@@ -48,7 +48,7 @@ fn check(one: Plugins<'_>, other: Plugins<'_>, shadow: Plugins<'_>, expected: Op
     // A query likewise.
     let reject = Reject::default();
     let asked = ("a.example.", 1);
-    let (_, attribution) = query((&sides, &shadows), (3, reject), asked, &facts());
+    let (_, attribution) = query((&sides, &shadows), (Generation(3), reject), asked, &facts());
     let rehearsed = attribution.rehearsed.map(|told| *told);
     assert_eq!(rehearsed, expected, "{case}, DNS");
 }
@@ -70,7 +70,7 @@ fn what_would_be_decided_is_told_where_it_is_something_else() {
     check(&[allows], &[allows], &[allows, ("fail", Open)], None);
     let failed = Some(Rehearsed {
         allowed: false,
-        rules: vec![40],
+        rules: vec![RuleId(40)],
         unmatched: false,
         error: Some("plugin exceeded its deadline".into()),
     });
@@ -92,14 +92,14 @@ fn a_rule_alone_may_refuse_or_let_pass() {
         ..egress(&nobody)
     };
     for (in_force, shadow, expected) in [
-        (&allows, InShadow::Refuses(70), told(false, &[70])),
-        (&denies, InShadow::Refuses(70), None),
+        (&allows, InShadow::Refuses(RuleId(70)), told(false, &[70])),
+        (&denies, InShadow::Refuses(RuleId(70)), None),
         (&allows, InShadow::Asks(none.clone()), None),
         (&denies, InShadow::Asks(none), told(true, &[50])),
     ] {
         let sides = [egress(in_force), ingress(&nobody)];
         let shadows = [shadow, InShadow::Same];
-        let decision = request((&sides, &shadows), 3, &HEAD, &facts());
+        let decision = request((&sides, &shadows), Generation(3), &HEAD, &facts());
         let rehearsed = decision.attribution.rehearsed.map(|told| *told);
         assert_eq!(rehearsed, expected);
     }
@@ -114,10 +114,10 @@ fn in_audit_mode_what_passes_for_that_is_a_refusal() {
         ..egress(&denies)
     }];
     for (shadow, expected) in [
-        (InShadow::Refuses(70), None),
+        (InShadow::Refuses(RuleId(70)), None),
         (InShadow::Asks(egress(&allows)), told(true, &[30])),
     ] {
-        let decision = request((&audited, &[shadow]), 3, &HEAD, &facts());
+        let decision = request((&audited, &[shadow]), Generation(3), &HEAD, &facts());
         assert_eq!(decision.verdict, Verdict::Allow);
         let rehearsed = decision.attribution.rehearsed.map(|told| *told);
         assert_eq!(rehearsed, expected);
@@ -141,7 +141,7 @@ fn a_tunnel_is_opened_by_rules_that_say_so_in_shadow_too() {
         (tunnels.clone(), tunnels, None),
     ] {
         let shadows = [InShadow::Asks(beside)];
-        let decision = request((&[in_force], &shadows), 3, &connect, &facts());
+        let decision = request((&[in_force], &shadows), Generation(3), &connect, &facts());
         let rehearsed = decision.attribution.rehearsed.map(|told| *told);
         assert_eq!(rehearsed, expected);
     }
@@ -155,7 +155,12 @@ fn a_tunnel_is_opened_by_rules_that_say_so_in_shadow_too() {
         ..egress(&allows)
     };
     let shadows = [InShadow::Same, InShadow::Asks(to(true))];
-    let decision = request((&[audited, to(true)], &shadows), 3, &connect, &facts());
+    let decision = request(
+        (&[audited, to(true)], &shadows),
+        Generation(3),
+        &connect,
+        &facts(),
+    );
     assert_eq!(decision.verdict, Verdict::Allow);
     assert_eq!(decision.attribution.rehearsed, None);
 }
@@ -202,7 +207,7 @@ impl HttpFilter for Counted {
 fn nobody_is_asked_twice() {
     let calls = Rc::new(Cell::new(0));
     let counted = |plugins: Plugins<'_>| Chain {
-        id: 1,
+        id: L7Id(1),
         protocol: L7Protocol::Http,
         filters: chain(1, plugins)
             .filters
@@ -217,7 +222,7 @@ fn nobody_is_asked_twice() {
     );
     let asked = |sides: &[Side<'_>], shadows: &[InShadow<'_>]| {
         calls.set(0);
-        let decision = request((sides, shadows), 3, &HEAD, &facts());
+        let decision = request((sides, shadows), Generation(3), &HEAD, &facts());
         let rehearsed = decision.attribution.rehearsed.map(|told| *told);
         (calls.get(), rehearsed)
     };

@@ -89,13 +89,13 @@ fn set(id: u32, label: &'static str, config: Option<&str>, ready: bool) -> Chain
         ready,
     };
     Chain {
-        id,
+        id: L7Id(id),
         protocol: L7Protocol::Stream,
         filters: vec![
-            Box::new(filter(vec![id], config.map(str::to_owned), false)),
+            Box::new(filter(vec![RuleId(id)], config.map(str::to_owned), false)),
             Box::new(Configured {
                 label: "watch@1",
-                ..filter(vec![90], Some("watch".to_owned()), true)
+                ..filter(vec![RuleId(90)], Some("watch".to_owned()), true)
             }),
         ],
     }
@@ -105,7 +105,7 @@ fn set(id: u32, label: &'static str, config: Option<&str>, ready: bool) -> Chain
 /// and whether they could be begun with.
 fn check(side: &Side<'_>, expected: &[&[RuleId]]) {
     let mut opened = Vec::new();
-    let parts = parts(std::slice::from_ref(side), 1, |filter, _| {
+    let parts = parts(std::slice::from_ref(side), Generation(1), |filter, _| {
         opened.push(filter.config().unwrap_or_default().to_owned());
         filter.open(&facts(), true)
     });
@@ -126,32 +126,36 @@ fn what_any_rule_set_allows_passes_and_who_is_bound_looks_at_it_once() {
         or: alternatives(&[&two]),
         ..egress(&one)
     };
-    check(&side, &[&[1], &[90]]);
-    let opened = parts(std::slice::from_ref(&side), 1, |filter, enforced| {
-        assert!(enforced);
-        let config = filter.config().unwrap_or_default();
-        let both = r#"{"rules":[{"topic":"a"},{"topic":"b"}]}"#;
-        assert!(config == both || config == "watch", "{config}");
-        filter.open(&facts(), enforced)
-    });
+    check(&side, &[&[RuleId(1)], &[RuleId(90)]]);
+    let opened = parts(
+        std::slice::from_ref(&side),
+        Generation(1),
+        |filter, enforced| {
+            assert!(enforced);
+            let config = filter.config().unwrap_or_default();
+            let both = r#"{"rules":[{"topic":"a"},{"topic":"b"}]}"#;
+            assert!(config == both || config == "watch", "{config}");
+            filter.open(&facts(), enforced)
+        },
+    );
     let opened = opened.expect("filters");
-    assert_eq!(opened[0].by.decided(true, Some(1)).rules, [2]);
+    assert_eq!(opened[0].by.decided(true, Some(1)).rules, [RuleId(2)]);
     // A rule set that is not ready allows nothing, and takes nothing from the other.
     let broken = set(3, "kafka@1", None, true);
     let side = Side {
         or: alternatives(&[&two]),
         ..egress(&broken)
     };
-    check(&side, &[&[2], &[90]]);
+    check(&side, &[&[RuleId(2)], &[RuleId(90)]]);
     // The same rules once more, and a plain allow.
     let again = set(1, "kafka@1", Some("[]"), true);
     let side = Side {
         or: alternatives(&[&again]),
         ..egress(&one)
     };
-    check(&side, &[&[1], &[90]]);
+    check(&side, &[&[RuleId(1)], &[RuleId(90)]]);
     let side = Side { open: true, ..side };
-    check(&side, &[&[90]]);
+    check(&side, &[&[RuleId(90)]]);
 }
 
 #[test]
@@ -172,7 +176,9 @@ fn rules_that_cannot_be_put_together_are_said_so() {
             or: alternatives(&[&other]),
             ..egress(&one)
         };
-        let never = parts(&[side], 1, |filter, _| filter.open(&facts(), true));
+        let never = parts(&[side], Generation(1), |filter, _| {
+            filter.open(&facts(), true)
+        });
         let Err(error) = never else {
             panic!("{reason}: begun")
         };

@@ -42,10 +42,16 @@ fn any_rule_set_of_a_side_may_allow() {
             open,
             ..egress(first)
         };
-        let decision = request(plain(&[side, ingress(&other)]), 3, &HEAD, &facts());
+        let decision = request(
+            plain(&[side, ingress(&other)]),
+            Generation(3),
+            &HEAD,
+            &facts(),
+        );
         let a = decision.attribution;
         let got = (decision.verdict == Verdict::Allow, a.rules, a.error);
         assert_eq!(got.0, allowed, "row {n}: {got:?}");
+        let rules: Vec<RuleId> = rules.iter().copied().map(RuleId).collect();
         assert_eq!(got.1, rules, "row {n}");
         assert_eq!(got.2.is_some(), failed, "row {n}: {got:?}");
     }
@@ -62,11 +68,11 @@ fn a_union_leaves_no_plugin_out() {
             open,
             ..egress(first)
         };
-        request(plain(&[side]), 3, &HEAD, &facts()).verdict == Verdict::Allow
+        request(plain(&[side]), Generation(3), &HEAD, &facts()).verdict == Verdict::Allow
     };
     let allows = chain(10, &[("allow:0", Closed)]);
     let bound = |name| Chain {
-        id: 7,
+        id: L7Id(7),
         protocol: L7Protocol::Http,
         filters: vec![Box::new(ByName {
             bound: true,
@@ -106,7 +112,7 @@ fn audit_mode_reports_instead_of_refusing() {
                 ..ingress(&other)
             },
         ];
-        let decision = request(plain(&sides), 3, &HEAD, &facts());
+        let decision = request(plain(&sides), Generation(3), &HEAD, &facts());
         let a = decision.attribution;
         (
             decision.verdict == Verdict::Allow,
@@ -119,20 +125,20 @@ fn audit_mode_reports_instead_of_refusing() {
     let name = |text: &str| Some(text.to_owned());
     assert_eq!(
         audited(&[("deny", Closed)], &[("allow:0", Closed)]),
-        (true, true, vec![10], name("deny@1"), false)
+        (true, true, vec![RuleId(10)], name("deny@1"), false)
     );
     assert_eq!(
         audited(&[("allow:0", Closed)], &[("deny", Closed)]),
-        (true, true, vec![50], name("deny@1"), true)
+        (true, true, vec![RuleId(50)], name("deny@1"), true)
     );
     assert_eq!(
         audited(&[("deny", Closed)], &[("deny", Closed)]),
-        (true, true, vec![10], name("deny@1"), false),
+        (true, true, vec![RuleId(10)], name("deny@1"), false),
         "the first who would refuse"
     );
     assert_eq!(
         audited(&[("deny", Closed)], &[("fail", Closed)]),
-        (false, false, vec![50], name("fail@1"), true)
+        (false, false, vec![RuleId(50)], name("fail@1"), true)
     );
 }
 
@@ -243,7 +249,7 @@ fn who_decides() {
             "{case}"
         );
         let expected = Attribution {
-            rules: rules.to_vec(),
+            rules: rules.iter().copied().map(RuleId).collect(),
             // Of the plugins that are here, the one that gives no index asks rules.
             unmatched: !allowed && *plugin == Some("deny@1"),
             plugin: plugin.map(str::to_owned),
@@ -251,7 +257,7 @@ fn who_decides() {
             audited: false,
             rehearsed: None,
             ingress: *side,
-            generation: 3,
+            generation: Generation(3),
             set: None,
         };
         assert_eq!(decision.attribution, expected, "{case}");

@@ -3,7 +3,7 @@ mod shadow;
 use std::cell::Cell;
 
 use tidegate_contract::L7Summary;
-use tidegate_policy::compiled::FailMode;
+use tidegate_policy::compiled::{FailMode, RuleId};
 
 use super::{Pipe, ShadowContent, StreamDirection, ToClient, ToServer, stage::Told};
 use crate::decide::{
@@ -329,7 +329,7 @@ fn what_is_only_reported_passes_and_is_told() {
     let pipe = check(audit(), &["a\nno\nb", "\n"], "a\nno\nb\n", "", false);
     let Told { by, allowed, .. } = &pipe.told[0];
     assert!(by.audited && *allowed && by.unmatched, "{by:?}");
-    assert_eq!(by.rules, [11]);
+    assert_eq!(by.rules, [RuleId(11)]);
     check(audit(), &["end\n", "no\n"], "end\nno\n", "", false);
     check(audit(), &["trap\n", "no\n"], "trap\nno\n", "", false);
 }
@@ -375,8 +375,8 @@ fn requests_become_records_once_they_are_answered() {
     assert_eq!(
         told,
         [
-            (vec![12], true, "lines", "get", Some(7), "well"),
-            (vec![12], true, "lines", "put", None, ""),
+            (vec![RuleId(12)], true, "lines", "get", Some(7), "well"),
+            (vec![RuleId(12)], true, "lines", "put", None, ""),
         ]
     );
     assert!(pipe.is_quiet());

@@ -1,6 +1,7 @@
 //! What is in shadow, beside what is enforced.
 
 use tidegate_contract::Rehearsed;
+use tidegate_policy::compiled::{Generation, RuleId};
 
 use super::*;
 use crate::decide::stream::Beside;
@@ -24,8 +25,8 @@ fn pipe(now: Option<&'static str>, then: Option<&'static str>, same: bool) -> Pi
         beside: now.is_some(),
         same,
         parts: then.map(reads).into_iter().collect(),
-        asked_by: 21,
-        generation: 1,
+        asked_by: RuleId(21),
+        generation: Generation(1),
     };
     let shadow = Shadow {
         beside: vec![beside],
@@ -108,8 +109,8 @@ fn what_fails_in_shadow_would_pass_nothing_more_and_harms_nobody() {
             beside: true,
             same: false,
             parts: vec![reads("then")],
-            asked_by: 21,
-            generation: 1,
+            asked_by: RuleId(21),
+            generation: Generation(1),
         };
         let shadow = Shadow {
             beside: vec![beside],
@@ -132,7 +133,7 @@ fn what_fails_in_shadow_would_pass_nothing_more_and_harms_nobody() {
 fn what_would_be_dropped_would_not_be_asked() {
     let shadow = Shadow {
         beside: Vec::new(),
-        refuses: Some(44),
+        refuses: Some(RuleId(44)),
     };
     let mut pipe = Pipe::of(vec![reads("now")], shadow);
     say(&mut pipe, ToServer, "now\na\n");
@@ -150,8 +151,8 @@ fn a_shadow_that_changes_ends_and_the_connection_goes_on() {
             beside: true,
             same: false,
             parts: vec![reads("then")],
-            asked_by: 21,
-            generation: 1,
+            asked_by: RuleId(21),
+            generation: Generation(1),
         }],
         refuses: None,
     });
