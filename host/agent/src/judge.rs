@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use tidegate_contract::{Message, Question};
+use tidegate_control::standing::ProxyState;
 use tidegate_control::view::View;
 use tidegate_ebpf_shared::policy::{PolicyEntry, verdict};
 use tidegate_observe::{
@@ -36,6 +37,7 @@ impl Explainer {
             verdict: FlowVerdict::Dropped,
             code: None,
             reason: None,
+            reason_kind: None,
             rules: Vec::new(),
             none_matched: false,
             plugin: None,
@@ -96,7 +98,7 @@ impl Explainer {
             ..answer.clone()
         };
         // One that is known to hang would be waited for in vain.
-        if view.proxy.state != "serving" {
+        if view.proxy.state != ProxyState::Serving {
             let why = format!("the proxy cannot be asked: it is {}", view.proxy.state);
             return Ok(unanswered(why));
         }
@@ -122,7 +124,8 @@ impl Explainer {
                 (None, false) => FlowVerdict::Dropped,
             },
             code: (!judgement.allowed).then_some(judgement.code),
-            reason: judgement.error,
+            reason: judgement.error.as_ref().map(ToString::to_string),
+            reason_kind: judgement.error.map(|error| error.kind),
             rules: judgement.rules.iter().filter_map(rule).collect(),
             none_matched: judgement.unmatched,
             shadow: judgement.rehearsed.map(|rehearsed| InShadow {
@@ -134,6 +137,7 @@ impl Explainer {
                 rule: rehearsed.rules.first().and_then(rule),
                 reason: rehearsed
                     .error
+                    .map(|error| error.to_string())
                     .or_else(|| rehearsed.unmatched.then(|| "no rule matches it".to_owned())),
                 l7: Vec::new(),
             }),

@@ -5,6 +5,7 @@ use tidegate_policy::compiled::Generation;
 
 use tidegate_api::Numbers;
 use tidegate_contract::{BindingStats, Concern, Note, ProxyStats, units::Volume};
+use tidegate_control::standing::{AttachmentState, ProxyState};
 use tidegate_control::{
     bindings,
     view::{AttachmentView, DatapathView, ProxyView, TableView, View},
@@ -73,14 +74,14 @@ pub(super) fn proxy(status: &ProxyStatus, stats: &ProxyStats) -> ProxyView {
             pid: 0,
             problem: Some(problem),
             ..
-        } => format!("gone: {problem}"),
-        ProxyStatus { pid: 0, .. } => "gone".to_owned(),
+        } => ProxyState::Gone(Some(problem.clone())),
+        ProxyStatus { pid: 0, .. } => ProxyState::Gone(None),
         ProxyStatus {
             silence: Some(silence),
             ..
-        } => format!("hanging: {silence}"),
-        ProxyStatus { serving: true, .. } => "serving".to_owned(),
-        _ => "starting".to_owned(),
+        } => ProxyState::Hanging(silence.clone()),
+        ProxyStatus { serving: true, .. } => ProxyState::Serving,
+        _ => ProxyState::Starting,
     };
     ProxyView {
         pid: status.pid,
@@ -147,8 +148,8 @@ fn attachments(status: &DatapathStatus) -> Vec<AttachmentView> {
                     None => program.hook.to_owned(),
                 },
                 state: match xdp.and_then(|xdp| xdp.reason.as_ref()) {
-                    Some(reason) => format!("attached; not native: {reason}"),
-                    None => "attached".to_owned(),
+                    Some(reason) => AttachmentState::NotNative(reason.clone()),
+                    None => AttachmentState::Attached,
                 },
             });
         }

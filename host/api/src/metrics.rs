@@ -15,6 +15,7 @@ use tidegate_contract::{
     rcode_description,
     units::Volume,
 };
+use tidegate_control::standing::{EndpointState, ProxyState};
 use tidegate_control::view::View;
 use tidegate_observe::store::FlowStore;
 
@@ -162,7 +163,12 @@ fn node(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
     out.gauge(
         "tidegate_endpoints_not_ready",
         "Endpoints whose policy is not in place",
-        count(view.endpoints.iter().filter(|e| e.state != "ready").count()),
+        count(
+            view.endpoints
+                .iter()
+                .filter(|e| e.state != EndpointState::Ready)
+                .count(),
+        ),
     )?;
     out.gauge(
         "tidegate_identities",
@@ -291,7 +297,7 @@ fn proxy(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
     out.gauge(
         "tidegate_proxy_up",
         "Is the proxy serving",
-        [([], u64::from(p.state == "serving"))],
+        [([], u64::from(p.state == ProxyState::Serving))],
     )?;
     out.counter(
         "tidegate_proxy_starts",

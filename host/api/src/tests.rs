@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use tidegate_control::standing::EndpointState;
 use tidegate_control::view::{EndpointView, PortView, ServiceView};
 use tidegate_ebpf_shared::identity::reserved;
 use tidegate_observe::{
@@ -79,7 +80,7 @@ async fn start() -> Running {
         }],
         location: Location::Interface("tg0".into()),
         default_deny: DefaultDeny::default(),
-        state: "ready".into(),
+        state: EndpointState::Ready,
         policy_entries: 0,
     };
     let service = |name: &str, port: &str, addr: [u8; 4]| ServiceView {

@@ -3,6 +3,7 @@
 
 mod delta;
 pub mod durations;
+mod failure;
 mod message;
 mod note;
 mod plugin;
@@ -13,6 +14,7 @@ mod stats;
 pub mod units;
 
 pub use delta::{Delta, Misfit};
+pub use failure::{Failure, FailureKind};
 pub use message::{
     Judgement, ListenerInfo, Message, PROTOCOL_VERSION, Question, TABLES, ToAgent, ToProxy,
 };

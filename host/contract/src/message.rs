@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_ebpf_shared::maps::map;
 use tidegate_policy::compiled::{EndpointId, Generation, IdentityId, L7Id, RuleId};
 
-use crate::{L7Record, ProxyStats, Rehearsed};
+use crate::{Failure, L7Record, ProxyStats, Rehearsed};
 
 /// Agent to proxy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -119,7 +119,7 @@ pub enum ToAgent {
 }
 
 /// Version of the messages in this file.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// The maps the proxy works with: who a steered flow is, addresses learned from DNS
 /// answers, and where a host service's connection or datagram wanted to go.
@@ -187,7 +187,7 @@ pub struct Judgement {
     /// Plugin that refused or the last that allowed, as `name@version`.
     pub plugin: Option<String>,
     /// Why it was refused, or passed, if that was no policy decision.
-    pub error: Option<String>,
+    pub error: Option<Failure>,
     /// Direction of the rule set that refused (false: egress, true: ingress).
     pub ingress: bool,
     /// It would pass in audit mode only; enforced it would be refused.

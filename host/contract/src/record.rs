@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_policy::compiled::{EndpointId, Generation, IdentityId, RuleId};
 use tidegate_wire::{dns::rcode, grpc};
 
-use crate::units;
+use crate::{Failure, units};
 
 /// One decided request or query.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub struct L7Record {
     /// Plugin that refused or the last that allowed, as `name@version`.
     pub plugin: Option<String>,
     /// Why it failed if it was not a policy decision, e.g. `plugin trapped`.
-    pub error: Option<String>,
+    pub error: Option<Failure>,
     /// Direction of the rule set that refused (false: egress, true: ingress).
     pub ingress: bool,
     /// What would have become of it if what is in shadow were enforced, where that is
@@ -66,7 +66,7 @@ pub struct Rehearsed {
     #[serde(default)]
     pub unmatched: bool,
     /// Why a plugin could not decide, if that is why it would not pass.
-    pub error: Option<String>,
+    pub error: Option<Failure>,
 }
 
 /// What was asked and answered.

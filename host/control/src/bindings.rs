@@ -282,13 +282,7 @@ pub fn view(stats: &[BindingStats], compiled: &Compiled) -> Vec<BindingView> {
             file: rule.map(|rule| rule.origin.to_string()).unwrap_or_default(),
             plugin: row.plugin.clone(),
             version: row.version.clone(),
-            state: match row.state {
-                BindingState::Active => "active",
-                BindingState::Preparing => "preparing",
-                BindingState::LastGood => "last good",
-                BindingState::Refused => "refused",
-            }
-            .to_owned(),
+            state: row.state.into(),
             reason: row.reason.clone(),
             calls: row.calls,
             failures: row.failures,

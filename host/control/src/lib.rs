@@ -18,6 +18,7 @@ pub mod publication;
 mod readers;
 mod secrets;
 pub mod sinks;
+pub mod standing;
 pub mod state;
 pub mod store;
 pub mod view;

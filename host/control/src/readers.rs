@@ -19,6 +19,7 @@ use tidegate_policy::{
 
 use super::{
     documents::{Choice, Documents},
+    standing::{EndpointState, PolicyState},
     view::{BackendView, EndpointView, PolicyView, PortView, ServiceView},
 };
 
@@ -104,10 +105,10 @@ fn endpoints(
         ports: ports.get(&endpoint.name).cloned().unwrap_or_default(),
         location: endpoint.location.clone(),
         default_deny: endpoint.default_deny,
-        state: not_ready
-            .get(&endpoint.name)
-            .cloned()
-            .unwrap_or_else(|| "ready".to_owned()),
+        state: match not_ready.get(&endpoint.name) {
+            Some(why) => EndpointState::NotReady(why.clone()),
+            None => EndpointState::Ready,
+        },
         policy_entries: endpoint.table.len(),
     };
     compiled.endpoints.iter().map(row).collect()
@@ -241,12 +242,10 @@ fn policies(compiled: &Compiled, documents: &Documents) -> Vec<PolicyView> {
             selects: selects.into_iter().collect(),
             rules: rules.len(),
             enforcement: meta.enforcement,
-            state: if last_good.contains(&meta.origin) {
-                "last good"
-            } else {
-                "active"
-            }
-            .to_owned(),
+            state: match last_good.contains(&meta.origin) {
+                true => PolicyState::LastGood,
+                false => PolicyState::Active,
+            },
         }
     };
     policies.map(row).collect()

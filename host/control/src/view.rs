@@ -3,6 +3,9 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use super::standing::{
+    AttachmentState, BindingState, EndpointState, PluginState, PolicyState, ProxyState,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use tidegate_contract::Note;
@@ -115,7 +118,7 @@ pub struct EndpointView {
     /// Directions in default deny.
     pub default_deny: DefaultDeny,
     /// `ready`, or why not (e.g. `waiting for interface tg-web`).
-    pub state: String,
+    pub state: EndpointState,
     /// Entries of its policy table.
     pub policy_entries: usize,
 }
@@ -201,7 +204,7 @@ pub struct PolicyView {
     #[serde(default)]
     pub enforcement: Enforcement,
     /// `active`, or `last good` when the file on disk is broken.
-    pub state: String,
+    pub state: PolicyState,
 }
 
 /// A plugin.
@@ -218,8 +221,8 @@ pub struct PluginView {
     pub digest: String,
     /// `built-in` or the file.
     pub source: String,
-    /// `active`, `idle` (no rule uses it), `compiling`, `refused`, `suspended`, `removed`.
-    pub state: String,
+    /// `active`, `idle` (no rule uses it), `compiling`, `refused`, `removed`.
+    pub state: PluginState,
     /// Why the newest version is not in use, if it is not.
     pub reason: Option<String>,
     /// Capabilities granted.
@@ -240,7 +243,7 @@ pub struct BindingView {
     pub version: String,
     /// `active`, `preparing` (what was in use before goes on), `last good` (what is
     /// wanted was refused; what was accepted last goes on), `refused` (fail mode).
-    pub state: String,
+    pub state: BindingState,
     /// Why what is wanted is not in use.
     pub reason: Option<String>,
     /// Messages put to the plugin.
@@ -319,8 +322,8 @@ pub struct AttachmentView {
     pub target: String,
     /// e.g. `tcx ingress`, `xdp native`, `xdp generic`.
     pub mode: String,
-    /// `attached`, or what went wrong.
-    pub state: String,
+    /// `attached`, with why it is not native where it is not.
+    pub state: AttachmentState,
 }
 
 /// A kernel table.
@@ -342,7 +345,7 @@ pub struct ProxyView {
     /// Process id, 0 if it is not running.
     pub pid: u32,
     /// `serving`, `starting`, `hanging` with what is silent, `gone` with the reason.
-    pub state: String,
+    pub state: ProxyState,
     /// Starts since this agent began, the first included.
     pub starts: u64,
     /// Times it was ended and replaced because it hung, since this agent began.
@@ -378,13 +381,14 @@ impl View {
         if self.generation.is_none() {
             obstacles.push("no generation is in force yet".to_owned());
         }
-        if self.proxy.state != "serving" {
+        if self.proxy.state != ProxyState::Serving {
             obstacles.push(format!("the proxy is not serving: {}", self.proxy.state));
         }
         obstacles.extend(self.datapath.missing.iter().cloned());
         // Files of others may be tried for long, and are nobody's condition.
-        let awaited =
-            |plugin: &&PluginView| plugin.source == "built-in" && plugin.state == "compiling";
+        let awaited = |plugin: &&PluginView| {
+            plugin.source == "built-in" && plugin.state == PluginState::Compiling
+        };
         obstacles.extend(self.plugins.iter().filter(awaited).map(|plugin| {
             let reason = plugin.reason.as_deref().unwrap_or_default();
             format!("the plugin {} is being {reason}", plugin.name)

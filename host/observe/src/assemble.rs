@@ -64,6 +64,7 @@ impl Assembler<'_> {
             drop_reason: refused.then_some(e.reason),
             drop_reason_text: refused.then(|| reason::phrase(e.reason).to_owned()),
             error: None,
+            error_kind: None,
             direction: refused.then_some(match e.direction {
                 direction::EGRESS => FlowDirection::Egress,
                 _ => FlowDirection::Ingress,
@@ -147,11 +148,11 @@ impl Assembler<'_> {
             drop_reason: matches!(verdict, FlowVerdict::Dropped | FlowVerdict::Audit)
                 .then_some(reason::POLICY_DENIED),
             drop_reason_text: refused.then(|| {
-                r.error
-                    .clone()
-                    .unwrap_or_else(|| reason::phrase(reason::POLICY_DENIED).to_owned())
+                let error = r.error.as_ref().map(ToString::to_string);
+                error.unwrap_or_else(|| reason::phrase(reason::POLICY_DENIED).to_owned())
             }),
-            error: r.error.clone(),
+            error: r.error.as_ref().map(ToString::to_string),
+            error_kind: r.error.as_ref().map(|error| error.kind),
             direction: refused.then_some(if r.ingress {
                 FlowDirection::Ingress
             } else {

@@ -5,6 +5,7 @@ use std::{fmt, net::IpAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tidegate_contract::FailureKind;
 use tidegate_policy::{
     compiled::{EndpointId, FqdnSelector, Generation, L7Protocol, L7RuleSet},
     tls::{TlsContext, TlsContexts},
@@ -187,6 +188,9 @@ pub struct L7Answer {
     /// Why, where no rule is the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What kind of failure that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason_kind: Option<FailureKind>,
     /// Rules that decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RulePlace>,

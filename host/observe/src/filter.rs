@@ -1,7 +1,7 @@
 //! Selecting flow records: fields AND, values of one field OR, as in Hubble.
 
 use serde::{Deserialize, Serialize};
-use tidegate_contract::L7Summary;
+use tidegate_contract::{FailureKind, L7Summary};
 use tidegate_policy::{compiled::FqdnSelector, fqdn::Matcher};
 
 use super::{
@@ -33,6 +33,8 @@ pub struct FlowFilter {
     pub label: Vec<String>,
     /// Rules whose text contains this, those in shadow too.
     pub rule: Vec<String>,
+    /// Kinds of failures, as records name them.
+    pub error: Vec<FailureKind>,
     /// Server that was asked for in TLS: a name, or a pattern as in `serverNames`.
     pub server_name: Vec<String>,
     /// Not before this time, nanoseconds since 1970-01-01T00:00:00Z.
@@ -169,6 +171,8 @@ impl FlowFilter {
                 shadow.is_some_and(|shadow| is_verdict(shadow.verdict, v))
             })
             && any(&self.protocol, |p| is_protocol(r, p))
+            && (self.error.is_empty()
+                || r.error_kind.is_some_and(|kind| self.error.contains(&kind)))
             && any(&self.port, |p| ends.iter().any(|e| e.port == *p))
             && any(&self.label, |l| ends.iter().any(|p| has_label(p, l)))
             && any(&self.rule, |t| {
@@ -467,6 +471,26 @@ mod tests {
         ] {
             let error = check(bad.clone()).expect_err("refused");
             assert!(error.contains(said), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn failures_are_found_by_their_kind() {
+        let mut failed = record(80);
+        failed.error = Some("plugin exceeded its deadline".into());
+        failed.error_kind = Some(FailureKind::PluginFailed);
+        for (kinds, of_failed) in [
+            (vec![], true),
+            (vec![FailureKind::PluginFailed], true),
+            (vec![FailureKind::Overload, FailureKind::PluginFailed], true),
+            (vec![FailureKind::Overload], false),
+        ] {
+            let filter = FlowFilter {
+                error: kinds.clone(),
+                ..FlowFilter::default()
+            };
+            assert_eq!(filter.matches(&failed), of_failed, "{kinds:?}");
+            assert_eq!(filter.matches(&record(80)), kinds.is_empty(), "{kinds:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use tidegate_policy::compiled::{Generation, IdentityId};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tidegate_contract::{L7Summary, units};
+use tidegate_contract::{FailureKind, L7Summary, units};
 
 /// A line of `tidegate observe -o json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +43,9 @@ pub struct FlowRecord {
     /// let a message pass, if its binding says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What kind of failure that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_kind: Option<FailureKind>,
     /// Direction of the policy that decided, where one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction: Option<FlowDirection>,

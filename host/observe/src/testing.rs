@@ -20,6 +20,7 @@ pub fn record(port: u16) -> FlowRecord {
         drop_reason: None,
         drop_reason_text: None,
         error: None,
+        error_kind: None,
         direction: None,
         protocol: "tcp".into(),
         source: party([10, 0, 0, 1], 40_000, "frontend"),

@@ -1,5 +1,7 @@
 //! Why a plugin gave no answer.
 
+use tidegate_contract::FailureKind;
+
 /// Longest reason a plugin may give, bytes.
 const REASON: usize = 300;
 
@@ -49,6 +51,22 @@ impl Failure {
     /// whoever sends enough would switch the plugin off for himself.
     pub fn is_of_load(&self) -> bool {
         matches!(self, Self::Suspended | Self::OverShare | Self::NoRoom)
+    }
+
+    /// As records tell of it.
+    pub fn told(&self) -> tidegate_contract::Failure {
+        let kind = match self {
+            Self::Missing
+            | Self::WrongWorld
+            | Self::NotConfigured(_)
+            | Self::Preparing
+            | Self::Restarting => FailureKind::PluginUnavailable,
+            Self::Suspended | Self::OverShare | Self::NoRoom => FailureKind::PluginHeldBack,
+            Self::Trapped(_) | Self::Deadline | Self::OutOfMemory | Self::Invalid(_) => {
+                FailureKind::PluginFailed
+            }
+        };
+        kind.because(self.to_string())
     }
 
     /// Was the plugin asked, and failed? Else it is no fault of the message's sender.

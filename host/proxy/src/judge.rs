@@ -13,7 +13,11 @@ use std::{
 };
 use tidegate_policy::compiled::{Generation, RuleId};
 
-use tidegate_contract::L7Summary;
+use tidegate_contract::{
+    Failure,
+    FailureKind::{Overload, RulesUnknown},
+    L7Summary,
+};
 use tidegate_contract::{Judgement, Message, Question, ToAgent};
 use tidegate_policy::http_options::HttpOptions;
 use tidegate_wire::{
@@ -57,11 +61,17 @@ impl Judges {
             let _ = answers.send(ToAgent::Judged { id, judgement });
         };
         let Some(state) = state else {
-            return told(&self.answers, failed("no generation is in use yet"));
+            return told(
+                &self.answers,
+                failed(RulesUnknown.because("no generation is in use yet")),
+            );
         };
         if self.busy.fetch_add(1, Relaxed) >= AT_A_TIME {
             self.busy.fetch_sub(1, Relaxed);
-            return told(&self.answers, failed("too many questions at a time"));
+            return told(
+                &self.answers,
+                failed(Overload.because("too many questions at a time")),
+            );
         }
         let (answers, busy) = (self.answers.clone(), self.busy.clone());
         let work = move || {
@@ -74,7 +84,7 @@ impl Judges {
             self.busy.fetch_sub(1, Relaxed);
             told(
                 &self.answers,
-                failed(&format!("cannot start a thread: {error}")),
+                failed(Overload.because(format!("cannot start a thread: {error}"))),
             );
         }
     }
@@ -89,9 +99,9 @@ impl Drop for Done {
     }
 }
 
-fn failed(error: &str) -> Judgement {
+fn failed(error: Failure) -> Judgement {
     Judgement {
-        error: Some(error.to_owned()),
+        error: Some(error),
         ..Judgement::default()
     }
 }
@@ -133,7 +143,7 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
         .into_iter()
         .find(|id| id.is_some() && local.chain(*id).is_none());
     if let Some(id) = unknown {
-        return failed(&format!("rule set {id} is not known to the proxy"));
+        return failed(RulesUnknown.because(format!("rule set {id} is not known to the proxy")));
     }
     let way = Way {
         endpoint: question.source_endpoint,
@@ -143,12 +153,12 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
     };
     let united = match outward::allowed(&local.state, &way, boot_seconds()) {
         Ok(united) => united,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(error),
     };
     if let Some(united) = &united {
         let any = &united.enforced;
         if let Err(error) = outward::unite(&mut flow.sides[0], question.egress.0, any, &local) {
-            return failed(&error);
+            return failed(error);
         }
     }
     flow.options = local.state.http_options(&flow.sides);
@@ -162,7 +172,7 @@ fn judge(state: Arc<State>, question: &Question) -> Judgement {
         });
     match shadows {
         Ok(shadows) => flow.shadows = shadows,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(error),
     }
     match &question.message {
         Message::Http(head) => {

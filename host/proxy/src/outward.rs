@@ -3,6 +3,7 @@
 
 use std::{iter, net::SocketAddr};
 
+use tidegate_contract::{Failure, FailureKind::RulesUnknown};
 use tidegate_decide::policy::{is_fresh, is_outside};
 use tidegate_policy::{
     AnyOf,
@@ -39,7 +40,7 @@ pub(super) struct United {
 
 /// What is allowed on the way; `None` if there is nothing to unite. Names that have
 /// expired by `now` do not count; 0 for a flow that is there already, as in the kernel.
-pub(super) fn allowed(state: &State, way: &Way, now: u32) -> Result<Option<United>, String> {
+pub(super) fn allowed(state: &State, way: &Way, now: u32) -> Result<Option<United>, Failure> {
     let Some(rows) = state.outward.get(&way.endpoint) else {
         return Ok(None);
     };
@@ -49,7 +50,10 @@ pub(super) fn allowed(state: &State, way: &Way, now: u32) -> Result<Option<Unite
     let names = state
         .tables
         .names_of(way.destination.ip())
-        .map_err(|error| format!("cannot read the names of the destination: {error}"))?;
+        .map_err(|error| {
+            let what = format!("cannot read the names of the destination: {error}");
+            RulesUnknown.because(what)
+        })?;
     let names = names.identities.into_iter().zip(names.expires);
     let fresh = names.filter(|(name, expires)| *name != 0 && is_fresh(*expires, now));
     let identities: Vec<_> = iter::once(way.identity)
@@ -71,7 +75,7 @@ pub(super) fn in_shadow<'l>(
     l7: L7Id,
     united: Option<&United>,
     local: &'l Local,
-) -> Result<InShadow<'l>, String> {
+) -> Result<InShadow<'l>, Failure> {
     let (rehearsed, any) = match united.map(|united| &united.shadow) {
         Some(Some((rehearsed, any))) => (*rehearsed, Some(any)),
         Some(None) => return Ok(InShadow::Same),
@@ -109,8 +113,8 @@ pub(super) fn in_shadow<'l>(
     }
 }
 
-fn unknown(set: L7Id) -> String {
-    format!("rule set {set} is not known")
+pub(super) fn unknown(set: L7Id) -> Failure {
+    RulesUnknown.because(format!("rule set {set} is not known"))
 }
 
 /// Adds to the egress side, whose own rule set is `l7`, what else allows.
@@ -123,7 +127,7 @@ pub(super) fn unite<'l>(
     l7: L7Id,
     any: &AnyOf,
     local: &'l Local,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     let Some(chain) = egress.chain else {
         return Ok(());
     };

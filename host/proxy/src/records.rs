@@ -207,7 +207,7 @@ pub(super) fn shorten(text: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_contract::L7Summary;
+    use tidegate_contract::{FailureKind, L7Summary};
     use tidegate_policy::compiled::{EndpointId, Generation, IdentityId};
 
     use super::*;
@@ -225,7 +225,7 @@ mod tests {
             rules: vec![],
             unmatched: false,
             plugin: None,
-            error: error.map(str::to_owned),
+            error: error.map(|what| FailureKind::RulesUnknown.because(what.to_owned())),
             ingress: false,
             rehearsed: None,
             generation: Generation(1),

@@ -16,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 use tidegate_channel::listener::is_stream;
-use tidegate_contract::{L7Record, L7Summary, ListenerInfo};
+use tidegate_contract::{FailureKind, L7Record, L7Summary, ListenerInfo};
 use tidegate_ebpf_shared::addr::proto;
 use tidegate_policy::compiled::{EndpointId, IdentityId, L7Protocol};
 use tokio::{
@@ -306,10 +306,9 @@ fn unknown_at_own_listener(view: &View, peer: SocketAddr, listener: SocketAddr) 
         rules: Vec::new(),
         unmatched: false,
         plugin: None,
-        error: Some(
-            "the proxy's own listener: no socket hook has told where this connection wants to go"
-                .to_owned(),
-        ),
+        error: Some(FailureKind::RulesUnknown.because(
+            "the proxy's own listener: no socket hook has told where this connection wants to go",
+        )),
         ingress: false,
         generation: view.current().state.generation,
         l7: nothing_asked(),
@@ -331,14 +330,16 @@ fn nothing_asked() -> L7Summary {
 /// Leaves a record of a connection that cannot be read.
 fn refuse(flow: &FlowContext, reading: Reading) {
     let error = match reading {
-        Reading::Contradiction => "egress and ingress policy ask for different protocols",
-        Reading::Unknown => "the flow's rule set is not known",
-        Reading::As(_) => "its rules ask by now for what it says, and its beginning was not read",
+        Reading::Contradiction => FailureKind::RulesUnknown
+            .because("egress and ingress policy ask for different protocols"),
+        Reading::Unknown => FailureKind::RulesUnknown.because("the flow's rule set is not known"),
+        Reading::As(_) => FailureKind::RulesChanged
+            .because("its rules ask by now for what it says, and its beginning was not read"),
         Reading::Opaque => return,
     };
     let attribution = Attribution {
         rules: flow.asking_rules(),
-        error: Some(error.to_owned()),
+        error: Some(error),
         ..Attribution::default()
     };
     flow.record(attribution, false, nothing_asked());
@@ -411,9 +412,10 @@ mod tests {
             let ended = tokio::time::timeout(Duration::from_secs(10), both).await;
             assert!(ended.is_ok(), "it is not cut off");
             let records = view.shared.records.take().records;
-            let errors: Vec<_> = records.iter().filter_map(|r| r.error.as_deref()).collect();
+            let errors: Vec<_> = records.iter().filter_map(|r| r.error.clone()).collect();
             assert_eq!(errors.len(), 1, "{records:?}");
-            assert!(errors[0].contains("was not read"), "{errors:?}");
+            assert_eq!(errors[0].kind, FailureKind::RulesChanged);
+            assert!(errors[0].what().contains("was not read"), "{errors:?}");
         }
     }
 }

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tidegate_config::{ConfigError, Looked};
+use tidegate_control::standing::EndpointState;
 use tidegate_control::view::{Note, PluginView, ProblemView, View};
 use tidegate_policy::KINDS;
 
@@ -153,7 +154,11 @@ fn check(file: &File, output: Output) -> anyhow::Result<ExitCode> {
             for note in &view.datapath.notes {
                 println!("note: {note}");
             }
-            for endpoint in view.endpoints.iter().filter(|e| e.state != "ready") {
+            for endpoint in view
+                .endpoints
+                .iter()
+                .filter(|e| e.state != EndpointState::Ready)
+            {
                 println!("note: endpoint {}: {}", endpoint.name, endpoint.state);
             }
             if ok {

@@ -34,7 +34,7 @@ pub(super) fn render(view: &View) -> String {
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
                 .join(","),
-            e.state.clone(),
+            e.state.to_string(),
         ]);
     }
     table.or_if_empty("No endpoints. Declare them as YAML in the endpoints folder.")

@@ -434,6 +434,7 @@ mod tests {
             verdict: FlowVerdict::Dropped,
             code: Some(403),
             reason: None,
+            reason_kind: None,
             rules: vec![tidegate_observe::explain::RulePlace {
                 rule: "shop/web ingress[0].toPorts[0]".into(),
                 place: Some("policies/web.yaml:9".into()),
@@ -462,6 +463,7 @@ mod tests {
             verdict: FlowVerdict::Dropped,
             code: Some(7),
             reason: None,
+            reason_kind: None,
             rules: vec![],
             none_matched: false,
             plugin: None,

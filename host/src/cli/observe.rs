@@ -5,7 +5,7 @@ use tidegate_policy::compiled::IdentityId;
 
 use clap::Args;
 use tidegate_api::client::{Client, ClientError};
-use tidegate_contract::{L7Summary, rcode_name};
+use tidegate_contract::{FailureKind, L7Summary, rcode_name};
 use tidegate_observe::{
     filter::FlowFilter,
     record::{FlowEvent, FlowRecord, FlowVerdict, Line, Party, Shadow},
@@ -66,6 +66,10 @@ pub(super) struct Observe {
     /// Text of the rule that decided, or would in shadow
     #[arg(long)]
     rule: Vec<String>,
+    /// Kind of failure, as `errorKind` in `-o json`: clientProtocol, upstreamConnection,
+    /// upstreamTimeout, pluginFailed, …
+    #[arg(long, value_name = "KIND")]
+    error: Vec<FailureKind>,
     /// Server that was asked for in TLS: a name, or a pattern like *.example.com
     #[arg(long, value_name = "NAME")]
     server_name: Vec<String>,
@@ -82,6 +86,7 @@ pub(super) async fn run(args: Observe, client: &Client, output: Output) -> Resul
         port: args.port,
         label: args.label,
         rule: args.rule,
+        error: args.error,
         server_name: args.server_name,
         since_ns: args.since,
         until_ns: args.until,

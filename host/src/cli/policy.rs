@@ -33,7 +33,7 @@ pub(super) fn render(view: &View) -> String {
                 false => p.selects.join(","),
             },
             p.file.clone(),
-            p.state.clone(),
+            p.state.to_string(),
         ]);
     }
     table.or_if_empty("No policies: nothing is in default deny. Put YAML into the policies folder.")

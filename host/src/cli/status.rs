@@ -7,6 +7,7 @@ use std::{
 use tidegate_policy::compiled::Generation;
 
 use tidegate_contract::Note;
+use tidegate_control::standing::{AttachmentState, EndpointState, PluginState};
 use tidegate_control::view::{DatapathView, PolicyView, ProblemView, TableView, View};
 use tidegate_policy::Enforcement;
 
@@ -71,14 +72,16 @@ pub(super) fn render(view: &View) -> String {
             p.stats.failed
         ),
     );
-    let ready = view.endpoints.iter().filter(|e| e.state == "ready").count();
+    let ready = view.endpoints.iter();
+    let ready = ready.filter(|e| e.state == EndpointState::Ready).count();
     line(
         "endpoints",
         format!("{ready} of {} ready", view.endpoints.len()),
     );
     line("policies", policies(view));
     line("services", view.services.len().to_string());
-    let active = view.plugins.iter().filter(|p| p.state == "active").count();
+    let active = view.plugins.iter();
+    let active = active.filter(|p| p.state == PluginState::Active).count();
     line(
         "plugins",
         format!("{active} active of {}", view.plugins.len()),
@@ -97,20 +100,22 @@ pub(super) fn render(view: &View) -> String {
             view.version, p.pid
         );
     }
-    for e in view.endpoints.iter().filter(|e| e.state != "ready") {
+    for e in view
+        .endpoints
+        .iter()
+        .filter(|e| e.state != EndpointState::Ready)
+    {
         let _ = writeln!(out, "\nendpoint {}: {}", e.name, e.state);
     }
-    for a in view
-        .datapath
-        .attachments
-        .iter()
-        .filter(|a| a.state != "attached")
-    {
-        let _ = writeln!(
-            out,
-            "\n{} on {} ({}): {}",
-            a.program, a.target, a.mode, a.state
-        );
+    for a in &view.datapath.attachments {
+        // It works, only slower.
+        if let AttachmentState::NotNative(why) = &a.state {
+            let (program, target, mode) = (&a.program, &a.target, &a.mode);
+            let _ = writeln!(
+                out,
+                "\nnote: {program} on {target} ({mode}): not native: {why}"
+            );
+        }
     }
     // What is missing is a reason above.
     let is_told = |note: &&Note| view.datapath.missing.contains(&note.message);
@@ -168,11 +173,7 @@ fn place(problem: &ProblemView) -> String {
 }
 
 fn attached(d: &DatapathView) -> String {
-    let ok = d
-        .attachments
-        .iter()
-        .filter(|a| a.state == "attached")
-        .count();
+    let ok = d.attachments.len();
     let modes: std::collections::BTreeSet<&str> = d
         .attachments
         .iter()

@@ -157,7 +157,7 @@ fn long_heads_cost_bounded_memory_that_is_given_back() -> Result<()> {
 
     let head = format!("GET /{}", "x".repeat(60_000));
     let heads = flood(&shop, &shop.stranger, head.as_bytes())?;
-    shop.world.node.record(&["--verdict", "error"], |record| {
+    shop.world.node.record(&["--error", "overload"], |record| {
         record["l7"]["status"] == 503
             && record
                 .to_string()

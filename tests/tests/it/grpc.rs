@@ -136,6 +136,7 @@ fn calls_are_told_by_service_method_and_status(shop: &Shop) -> Result<()> {
     // Nothing was said to who did not wait for it.
     let cancelled = node.record(&grpc, of("Wait", None))?;
     assert_eq!(cancelled["error"], "cancelled by the client", "{cancelled}");
+    assert_eq!(cancelled["errorKind"], "clientClosed", "{cancelled}");
     let text = node.text(&["observe", "--protocol", "grpc", "--verdict", "dropped"])?;
     let line = format!(
         "gRPC http://{}:{PORT}/shop.Orders/Delete PERMISSION_DENIED",

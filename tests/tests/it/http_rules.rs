@@ -84,9 +84,12 @@ fn a_path_is_judged_as_the_server_will_read_it(shop: &Shop) -> Result<()> {
                 .expect(&shop.frontend, 400)?;
         }
     }
-    let record = shop.world.node.record(&["--verdict", "error"], |record| {
-        record.to_string().contains("ambiguous path")
-    })?;
+    let record = shop
+        .world
+        .node
+        .record(&["--error", "clientProtocol"], |record| {
+            record.to_string().contains("ambiguous path")
+        })?;
     assert_eq!(record["l7"]["status"], 400);
     for path in ["/x/../api/y", "/api/a;b=c/d", "/api/100%25"] {
         Curl::get(shop.url(HTTP, path))

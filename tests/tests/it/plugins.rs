@@ -230,11 +230,14 @@ fn misbehaving_costs_only_its_own_request() -> Result<()> {
             fine == 300,
             "{path}: only {fine} of 300 of a neighbour's requests were answered"
         );
-        let record = node.record(&["--verdict", "error"], |r| {
-            r["l7"]["url"]
-                .as_str()
-                .is_some_and(|url| url.ends_with(path))
-        })?;
+        let record = node.record(
+            &["--error", "pluginFailed", "--error", "pluginHeldBack"],
+            |r| {
+                r["l7"]["url"]
+                    .as_str()
+                    .is_some_and(|url| url.ends_with(path))
+            },
+        )?;
         assert_eq!(record["l7"]["status"], 503, "{record}");
         let told = record.to_string();
         ensure!(told.contains(plugin) && told.contains(reason), "{record}");

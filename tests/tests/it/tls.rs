@@ -246,7 +246,9 @@ fn half_hellos_have_no_more_than_their_clients_memory(shop: &Shop) -> Result<()>
         open.push(connection);
     }
     let no_memory = |record: &Value| record["error"] == "no memory is left for this client";
-    shop.world.node.record(&["--verdict", "error"], no_memory)?;
+    shop.world
+        .node
+        .record(&["--error", "overload"], no_memory)?;
     ask(shop, "www.example.org", &["-6"]).expect(&shop.stranger, 200)?;
     Ok(())
 }

@@ -295,7 +295,7 @@ fn requests_of_real_clients_are_read_and_refused(ended: &Ended) -> Result<()> {
     let answer = plain.from(frontend)?;
     ensure!(answer.status == 0, "{answer:?}");
     ended.record("error", |record| {
-        record["error"] == "TLS ends here, and this is none"
+        record["error"] == "TLS ends here, and this is none" && record["errorKind"] == "clientTls"
     })?;
     Ok(())
 }

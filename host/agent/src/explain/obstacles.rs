@@ -1,6 +1,7 @@
 //! What on the node stands in the way of a flow, whatever policy says.
 
 use tidegate_contract::{Concern, Family};
+use tidegate_control::standing::{EndpointState, ProxyState};
 use tidegate_control::view::{EndpointView, View};
 use tidegate_ebpf_shared::{identity::reserved, policy::verdict};
 use tidegate_observe::record::FlowVerdict;
@@ -18,10 +19,14 @@ pub(super) fn obstacles(
     let mut found = Vec::new();
     let endpoint = |id| view.endpoints.iter().find(|e| e.id == id);
     let ends = [&answer.source, &answer.destination].map(|end| endpoint(end.endpoint));
-    for endpoint in ends.iter().flatten().filter(|e| e.state != "ready") {
+    for endpoint in ends
+        .iter()
+        .flatten()
+        .filter(|e| e.state != EndpointState::Ready)
+    {
         found.push(format!("endpoint {}: {}", endpoint.name, endpoint.state));
     }
-    if verdict == FlowVerdict::Redirected && view.proxy.state != "serving" {
+    if verdict == FlowVerdict::Redirected && view.proxy.state != ProxyState::Serving {
         found.push(format!(
             "the proxy is not serving ({}): new connections wait for it",
             view.proxy.state

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tidegate_policy::compiled::Compiled;
 
 use super::{Candidate, Plugins, named, printable, stem};
-use crate::view::PluginView;
+use crate::{standing::PluginState, view::PluginView};
 
 impl Plugins {
     /// What readers see.
@@ -17,7 +17,7 @@ impl Plugins {
             .map(|c| row(Some(c), "built-in", &named, None));
         let awaited = self.awaited.iter().map(|name| PluginView {
             name: name.clone(),
-            state: COMPILING.to_owned(),
+            state: PluginState::Compiling,
             ..row(
                 None,
                 "built-in",
@@ -38,20 +38,16 @@ impl Plugins {
                     .as_ref()
                     .map_or_else(|| stem(path), |before| before.name.clone());
                 row.state = match (&file.stamp, file.pending || file.retry.is_some()) {
-                    (None, _) => "removed",
-                    (Some(_), true) => COMPILING,
-                    (Some(_), false) => "refused",
-                }
-                .to_owned();
+                    (None, _) => PluginState::Removed,
+                    (Some(_), true) => PluginState::Compiling,
+                    (Some(_), false) => PluginState::Refused,
+                };
             }
             row
         });
         built_in.chain(awaited).chain(files).collect()
     }
 }
-
-/// State of a plugin that is not there yet, but will be.
-const COMPILING: &str = "compiling";
 
 fn row(
     version: Option<&Candidate>,
@@ -61,12 +57,10 @@ fn row(
 ) -> PluginView {
     let name = version.map(|v| v.name.clone()).unwrap_or_default();
     PluginView {
-        state: if named.contains(name.as_str()) {
-            "active"
-        } else {
-            "idle"
-        }
-        .to_owned(),
+        state: match named.contains(name.as_str()) {
+            true => PluginState::Active,
+            false => PluginState::Idle,
+        },
         name,
         version: version.map(|v| v.info.version.clone()).unwrap_or_default(),
         world: version

@@ -1,5 +1,6 @@
 //! Plugins of the program's own that are compiled when a rule first needs them.
 
+use crate::standing::PluginState;
 use tidegate_contract::{Limits, PluginInfo, World};
 
 use super::{Bench, Candidate, Event, Request, WEB, allow};
@@ -60,6 +61,6 @@ async fn nothing_waits_for_what_is_compiled_when_first_needed() {
     bench.publish().await;
     assert!(sent(&bench) && !told(&bench));
     let list = bench.view().plugins.clone();
-    let states: Vec<_> = list.iter().map(|row| (&*row.name, &*row.state)).collect();
-    assert_eq!(states, [("kafka", "active")]);
+    let states: Vec<_> = list.iter().map(|row| (&*row.name, row.state)).collect();
+    assert_eq!(states, [("kafka", PluginState::Active)]);
 }

@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use crate::standing::PolicyState;
 use tidegate_contract::{Limits, PluginInfo, Reject, Snapshot, World};
 use tidegate_policy::{
     Mode, NumbersInUse, Origin, Source,
@@ -438,10 +439,10 @@ async fn a_broken_file_keeps_its_last_good_version_and_stops_no_other() {
             view.policies
                 .iter()
                 .find(|p| p.file == file)
-                .map(|p| p.state.clone())
+                .map(|p| p.state)
         };
-        assert_eq!(state("policies/a.yaml").as_deref(), Some("last good"));
-        assert_eq!(state("policies/b.yaml").as_deref(), Some("active"));
+        assert_eq!(state("policies/a.yaml"), Some(PolicyState::LastGood));
+        assert_eq!(state("policies/b.yaml"), Some(PolicyState::Active));
     }
     bench.write("policies/a.yaml", &allow("mended", 80));
     bench.settle().await;
@@ -574,7 +575,7 @@ impl Bench {
         (
             published,
             row.version.clone(),
-            row.state.clone(),
+            row.state.to_string(),
             row.reason.clone(),
         )
     }

@@ -53,7 +53,10 @@ pub fn query(
 }
 
 /// A refusal for which no rule is to blame.
-pub fn failed(error: String, generation: Generation) -> (Option<u8>, Attribution) {
+pub fn failed(
+    error: tidegate_contract::Failure,
+    generation: Generation,
+) -> (Option<u8>, Attribution) {
     let attribution = Attribution {
         error: Some(error),
         generation,

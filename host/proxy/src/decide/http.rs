@@ -192,7 +192,7 @@ pub fn response(
 }
 
 /// A refusal for which no rule is to blame.
-pub fn failed(error: String, generation: Generation) -> Decision {
+pub fn failed(error: tidegate_contract::Failure, generation: Generation) -> Decision {
     Decision {
         verdict: Verdict::Deny(failed_denial()),
         attribution: Attribution {

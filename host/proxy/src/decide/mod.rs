@@ -163,7 +163,7 @@ pub struct Attribution {
     /// Plugin that refused or the last that allowed, as `name@version`.
     pub plugin: Option<String>,
     /// Why it failed, if that was not a policy decision.
-    pub error: Option<String>,
+    pub error: Option<tidegate_contract::Failure>,
     /// Direction of the rule set that refused (false: egress, true: ingress).
     pub ingress: bool,
     /// It was refused, and passed because denials are only reported (audit mode).

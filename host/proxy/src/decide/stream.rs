@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tidegate_contract::FailureKind::RulesUnknown;
 pub use tidegate_plugin_host::{StreamAnswer, StreamDirection, StreamOperation, StreamRequest};
 use tidegate_policy::{
     compiled::{FailMode, Generation, RuleId},
@@ -108,7 +109,7 @@ impl Who {
     }
 
     /// For the record of a failure to decide.
-    pub fn failed(&self, error: String) -> Attribution {
+    pub fn failed(&self, error: tidegate_contract::Failure) -> Attribution {
         Attribution {
             unmatched: false,
             audited: false,
@@ -126,7 +127,7 @@ pub enum Unknown {
     Preparing,
     /// It never will.
     #[error("{0}")]
-    Never(String),
+    Never(tidegate_contract::Failure),
 }
 
 /// Begins with a filter.
@@ -223,12 +224,12 @@ fn rules<'a>(side: &Side<'a>) -> Result<Option<Reader<'a>>, Unknown> {
         return Ok(None);
     };
     if let Some(other) = sets.iter().find(|of| name_of(**of) != name_of(first)) {
-        return Err(Unknown::Never(format!(
+        return Err(Unknown::Never(RulesUnknown.because(format!(
             "one name or prefix of the destination has rules for {}, another for {}, and nobody \
              can read a connection as both; give them ports of their own",
             name_of(first),
             name_of(*other)
-        )));
+        ))));
     }
     // One that is not ready, or was refused, allows nothing.
     let ready = sets.iter().filter_map(|filter| {
@@ -245,11 +246,11 @@ fn rules<'a>(side: &Side<'a>) -> Result<Option<Reader<'a>>, Unknown> {
     });
     match (first, unite(ready)) {
         (Some(first), Some((rules, config))) => Ok(Some(Reader::United(*first, rules, config))),
-        _ => Err(Unknown::Never(format!(
+        _ => Err(Unknown::Never(RulesUnknown.because(format!(
             "names and prefixes of the destination have several rule sets for {}, which cannot \
              be put together: they are no lists of rules",
             name_of(sets[0])
-        ))),
+        )))),
     }
 }
 

@@ -10,7 +10,7 @@ pub(super) type Answered<R> = Result<(Option<R>, Option<u32>), Failure>;
 /// What a plugin says, or its fail mode for it.
 enum Answer<R> {
     /// The index of the rule, or why it could not decide (fail mode open).
-    Passes(Option<u32>, Option<String>),
+    Passes(Option<u32>, Option<tidegate_contract::Failure>),
     Refuses(Refusal<R>),
 }
 
@@ -18,7 +18,7 @@ struct Refusal<R> {
     with: R,
     rule: Option<u32>,
     /// Why it could not decide (fail mode closed).
-    error: Option<String>,
+    error: Option<tidegate_contract::Failure>,
 }
 
 fn answer<R>(
@@ -35,12 +35,12 @@ fn answer<R>(
         }),
         // Of load: or a peer could switch the plugin off for itself by sending enough.
         Err(failure) if plugin.fail_mode() == FailMode::Open && !failure.is_of_load() => {
-            Answer::Passes(None, Some(failure.to_string()))
+            Answer::Passes(None, Some(failure.told()))
         }
         Err(failure) => Answer::Refuses(Refusal {
             with: failed(),
             rule: None,
-            error: Some(failure.to_string()),
+            error: Some(failure.told()),
         }),
     }
 }
@@ -219,7 +219,12 @@ impl Walk {
         }
     }
 
-    fn passed(&mut self, plugin: &dyn Filter, rule: Option<u32>, error: Option<String>) {
+    fn passed(
+        &mut self,
+        plugin: &dyn Filter,
+        rule: Option<u32>,
+        error: Option<tidegate_contract::Failure>,
+    ) {
         match error {
             None => self.allowed(plugin, rule),
             Some(error) => self.attribution.error = Some(error),
@@ -239,7 +244,7 @@ impl Walk {
         side: &Side<'_>,
         plugin: &dyn Filter,
         rule: Option<u32>,
-        error: Option<String>,
+        error: Option<tidegate_contract::Failure>,
     ) {
         // A refusal without an index is the first rule's; one of a plugin without
         // rules is the rule's that asked for L7. Who allowed before does not matter.

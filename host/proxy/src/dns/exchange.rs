@@ -2,11 +2,18 @@
 
 use std::{
     collections::HashMap,
+    io,
     net::IpAddr,
     time::{Duration, Instant},
 };
 
-use tidegate_contract::L7Summary;
+use tidegate_contract::{
+    Failure,
+    FailureKind::{
+        ClientProtocol, Overload, UpstreamConnection, UpstreamProtocol, UpstreamTimeout,
+    },
+    L7Summary,
+};
 use tidegate_wire::dns::{
     Answer, Query, QueryError, answer_unread, ends_transfer, rcode, read_answer, read_outline,
     read_query, type_name,
@@ -105,7 +112,10 @@ impl<'f> Exchange<'f> {
         self.expire(began);
         if self.pending.len() >= MAX_PENDING && !self.pending.contains_key(&query.id) {
             let answer = query.answer(rcode::SERVFAIL);
-            let attribution = failed(attribution, "too many queries wait for answers");
+            let attribution = failed(
+                attribution,
+                Overload.because("too many queries wait for answers"),
+            );
             let pending = Pending::new(query, attribution, began);
             self.record(&pending, false, Some(rcode::SERVFAIL), None);
             return Decided::Reply(answer);
@@ -153,7 +163,7 @@ impl<'f> Exchange<'f> {
             // The client may make more of it than we do: it has the answer, but no
             // address that was in there.
             let error = "the answer could not be read: no address was learned from it";
-            pending.attribution = failed(pending.attribution, error);
+            pending.attribution = failed(pending.attribution, UpstreamProtocol.because(error));
         }
         if first {
             self.record(&pending, true, Some(answer.rcode), Some(&answer));
@@ -167,7 +177,12 @@ impl<'f> Exchange<'f> {
     }
 
     /// The server cannot be reached: answers for everything that waits.
-    pub(super) fn fail(&mut self, error: &str) -> Vec<Vec<u8>> {
+    pub(super) fn fail(&mut self, error: &io::Error) -> Vec<Vec<u8>> {
+        let error = match error.kind() {
+            io::ErrorKind::TimedOut => UpstreamTimeout,
+            _ => UpstreamConnection,
+        }
+        .because(error.to_string());
         let waiting = std::mem::take(&mut self.pending);
         let mut answers = Vec::new();
         for (_, mut pending) in waiting {
@@ -175,7 +190,7 @@ impl<'f> Exchange<'f> {
                 // Part of the answer is with the client, who sees that it ends early.
                 continue;
             }
-            pending.attribution = failed(pending.attribution, error);
+            pending.attribution = failed(pending.attribution, error.clone());
             self.record(&pending, false, Some(rcode::SERVFAIL), None);
             answers.push(pending.query.answer(rcode::SERVFAIL));
         }
@@ -203,7 +218,10 @@ impl<'f> Exchange<'f> {
             if pending.answered {
                 continue;
             }
-            pending.attribution = failed(pending.attribution, "the server did not answer");
+            pending.attribution = failed(
+                pending.attribution,
+                UpstreamTimeout.because("the server did not answer"),
+            );
             self.record(&pending, true, None, None);
         }
     }
@@ -211,7 +229,7 @@ impl<'f> Exchange<'f> {
     fn malformed(&self, began: Instant, code: u8, error: &str) {
         let attribution = Attribution {
             rules: self.flow.asking_rules(),
-            error: Some(error.to_owned()),
+            error: Some(ClientProtocol.because(error.to_owned())),
             ..Attribution::default()
         };
         self.flow
@@ -243,9 +261,9 @@ impl Pending {
     }
 }
 
-fn failed(attribution: Attribution, error: &str) -> Attribution {
+fn failed(attribution: Attribution, error: Failure) -> Attribution {
     Attribution {
-        error: Some(error.to_owned()),
+        error: Some(error),
         ..attribution
     }
 }

@@ -25,7 +25,7 @@ pub(crate) async fn serve(mut client: TcpStream, flow: &FlowContext, budget: &Bu
     let mut exchange = Exchange::new(flow);
     if let Err(error) = relay(&mut client, flow, &mut exchange, budget).await {
         tracing::debug!(source = %flow.source, %error, "a DNS connection ended");
-        for answer in exchange.fail(&error.to_string()) {
+        for answer in exchange.fail(&error) {
             if send(&mut client, &answer).await.is_err() {
                 return;
             }

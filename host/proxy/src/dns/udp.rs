@@ -156,7 +156,7 @@ impl Listener {
                 // The queries are recorded with the reason, and their client is told.
                 while let Ok(query) = queue.try_recv() {
                     let answers = match exchange.query(&query) {
-                        Decided::Forward => exchange.fail(&error.to_string()),
+                        Decided::Forward => exchange.fail(&error),
                         Decided::Reply(answer) => vec![answer],
                         Decided::Drop => vec![],
                     };
@@ -184,8 +184,7 @@ impl Listener {
                 Turn::Query(query) => match exchange.query(&query) {
                     Decided::Forward => {
                         if let Err(error) = server.send(&query).await {
-                            back.send_all(client, exchange.fail(&error.to_string()))
-                                .await;
+                            back.send_all(client, exchange.fail(&error)).await;
                         }
                     }
                     Decided::Reply(answer) => back.send_all(client, vec![answer]).await,
@@ -198,8 +197,7 @@ impl Listener {
                     Ok(_) => {}
                     // E.g. an ICMP error: the server is not there.
                     Err(error) => {
-                        back.send_all(client, exchange.fail(&error.to_string()))
-                            .await;
+                        back.send_all(client, exchange.fail(&error)).await;
                     }
                 },
             }

@@ -17,7 +17,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use tidegate_contract::{L7Record, L7Summary};
+use tidegate_contract::{
+    Failure,
+    FailureKind::{RulesChanged, RulesUnknown},
+    L7Record, L7Summary,
+};
 use tidegate_ebpf_shared::{addr::proto, steer::SteerOrigin};
 use tidegate_policy::{
     compiled::{EndpointId, Generation, L7Id, L7Protocol, RuleId},
@@ -237,7 +241,7 @@ impl FlowContext {
 
     /// Reads the kernel's entry again while it is of an older generation than ours: the
     /// kernel evaluates a flow again with its next packet after a change.
-    fn refresh(&self, local: &Local) -> Result<(), String> {
+    fn refresh(&self, local: &Local) -> Result<(), Failure> {
         let facts = self.facts.get();
         let state = &local.state;
         if self.origin == Origin::HostService || facts.generation == state.generation {
@@ -251,8 +255,8 @@ impl FlowContext {
                 self.facts.set(FlowFacts::from(&entry));
                 Ok(())
             }
-            Ok(None) => Err("the flow is no longer admitted".to_owned()),
-            Err(error) => Err(format!("cannot read the flow: {error}")),
+            Ok(None) => Err(RulesUnknown.because("the flow is no longer admitted")),
+            Err(error) => Err(RulesUnknown.because(format!("cannot read the flow: {error}"))),
         }
     }
 
@@ -263,12 +267,12 @@ impl FlowContext {
     }
 
     /// Both directions, egress first, with their rule sets.
-    fn sides<'l>(&self, local: &'l Local) -> Result<[Side<'l>; 2], String> {
-        let side = |asked: Asked, ingress| -> Result<Side<'l>, String> {
+    fn sides<'l>(&self, local: &'l Local) -> Result<[Side<'l>; 2], Failure> {
+        let side = |asked: Asked, ingress| -> Result<Side<'l>, Failure> {
             let chain: Option<&'l Chain> = match (asked.l7, local.chain(asked.l7)) {
                 (L7Id(0), _) => None,
                 (_, Some(chain)) => Some(chain),
-                (id, None) => return Err(format!("rule set {id} is not known")),
+                (id, None) => return Err(outward::unknown(id)),
             };
             Ok(Side {
                 chain,
@@ -286,7 +290,7 @@ impl FlowContext {
         };
         let facts = self.facts.get();
         if self.wants_other_tls(local) {
-            return Err(OTHER_TLS.to_owned());
+            return Err(RulesChanged.because(OTHER_TLS));
         }
         let mut egress = side(facts.egress, false)?;
         if egress.chain.is_some()
@@ -319,11 +323,11 @@ impl FlowContext {
 
     /// The endpoint the client is, on this node, or 0.
     pub(super) fn source_endpoint(&self) -> EndpointId {
-        EndpointId(self.facts.get().endpoints.0.get())
+        self.facts.get().endpoints.0
     }
 
     /// What all names and prefixes of the destination allow together, if it has names.
-    fn outward(&self, local: &Local) -> Result<Option<Rc<United>>, String> {
+    fn outward(&self, local: &Local) -> Result<Option<Rc<United>>, Failure> {
         let (facts, state) = (self.facts.get(), &local.state);
         let mut known = self.outward.borrow_mut();
         if let Some((generation, any)) = known.as_ref()
@@ -343,7 +347,7 @@ impl FlowContext {
             Some(_) => 0,
         };
         let any = outward::allowed(state, &way, now)?.map(Rc::new);
-        *known = Some((Generation(state.generation.get()), any.clone()));
+        *known = Some((state.generation, any.clone()));
         Ok(any)
     }
 
@@ -365,7 +369,7 @@ impl FlowContext {
             source_labels: labels.cloned().unwrap_or_default(),
             imagined: false,
         });
-        *told = Some((Generation(generation.get()), facts.clone()));
+        *told = Some((generation, facts.clone()));
         facts
     }
 
@@ -374,12 +378,12 @@ impl FlowContext {
     pub(super) fn with_sides<R>(
         &self,
         decide: impl FnOnce(&Local, &[Side<'_>; 2], &Arc<Facts>) -> R,
-        refuse: impl FnOnce(String, Generation) -> R,
+        refuse: impl FnOnce(Failure, Generation) -> R,
     ) -> R {
         let local = self.view.current();
         match self.refresh(&local).and_then(|()| self.sides(&local)) {
             Ok(sides) => decide(&local, &sides, &self.told(&local)),
-            Err(error) => refuse(error, Generation(local.state.generation.get())),
+            Err(error) => refuse(error, local.state.generation),
         }
     }
 

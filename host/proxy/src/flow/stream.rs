@@ -62,7 +62,7 @@ impl FlowContext {
     }
 
     /// Leaves a record of a connection that came to nothing.
-    pub(crate) fn stream_failed(&self, error: String) {
+    pub(crate) fn stream_failed(&self, error: tidegate_contract::Failure) {
         let attribution = Attribution {
             rules: self.asking_rules(),
             error: Some(error),

@@ -87,10 +87,7 @@ fn a_decision_follows_the_kernels_entry() {
     view.advance(vec![]);
     let decision = get(&flow);
     assert!(matches!(decision.verdict, Verdict::Deny(_)));
-    assert_eq!(
-        decision.attribution.error.as_deref(),
-        Some("rule set 6 is not known")
-    );
+    assert_eq!(decision.attribution.error, Some(outward::unknown(L7Id(6))));
 }
 
 /// A rule set leads to what is in shadow of its traffic: other rules, or a refusal. Where
@@ -303,7 +300,8 @@ fn a_connection_is_held_to_the_tls_its_rules_want() {
             let passes = decision.verdict == Verdict::Allow;
             assert_eq!((passes, flow.is_over()), (same, !same), "{before} {after}");
             let told = decision.attribution.error;
-            assert_eq!(told.as_deref(), (!same).then_some(OTHER_TLS));
+            let other = (!same).then(|| RulesChanged.because(OTHER_TLS));
+            assert_eq!(told, other);
             assert_eq!(flow.reading() == Reading::Unknown, !same);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_contract::L7Summary;
+use tidegate_contract::{Failure, L7Summary};
 use tidegate_wire::tls::Asked;
 
 use super::FlowContext;
@@ -13,10 +13,7 @@ use crate::{
     },
     state::Local,
 };
-use tidegate_policy::{
-    compiled::{Generation, L7Id},
-    tls::TlsContexts,
-};
+use tidegate_policy::{compiled::L7Id, tls::TlsContexts};
 use tidegate_tls::{Originator, Terminator};
 
 impl Listed for Local {
@@ -117,7 +114,7 @@ impl FlowContext {
             |why, _| {
                 Some(Ends {
                     terminator: None,
-                    originator: Some(Err(why)),
+                    originator: Some(Err(why.to_string())),
                     audit: false,
                 })
             },
@@ -156,7 +153,7 @@ impl FlowContext {
             |error, generation| {
                 let attribution = Attribution {
                     error: Some(error),
-                    generation: Generation(generation.get()),
+                    generation,
                     ..Attribution::default()
                 };
                 Some((false, attribution))
@@ -175,7 +172,7 @@ impl FlowContext {
             |error, generation| {
                 let attribution = Attribution {
                     error: Some(error),
-                    generation: Generation(generation.get()),
+                    generation,
                     ..Attribution::default()
                 };
                 (false, attribution)
@@ -184,7 +181,7 @@ impl FlowContext {
     }
 
     /// Leaves a record of a hello that passed, and of a connection that came to nothing.
-    pub(crate) fn hello_failed(&self, error: String, summary: L7Summary) {
+    pub(crate) fn hello_failed(&self, error: Failure, summary: L7Summary) {
         let attribution = Attribution {
             rules: self.asking_rules(),
             error: Some(error),

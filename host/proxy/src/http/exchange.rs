@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tidegate_contract::{GrpcCall, L7Summary};
+use tidegate_contract::{Failure, FailureKind::ClientClosed, GrpcCall, L7Summary};
 use tidegate_wire::{grpc, http::HttpHead, http1::Asked};
 
 use super::{inspect::Inspector, reply::Asker};
@@ -28,6 +28,9 @@ pub(super) struct Exchange {
     /// Status of a response whose head was passed on, and how long that took.
     answered: Option<(u16, u64)>,
 }
+
+/// What is said of a response of which the head was passed on already.
+pub(super) const BROKE_OFF: &str = "the response broke off";
 
 impl Exchange {
     /// A request that was understood.
@@ -63,7 +66,7 @@ impl Exchange {
     }
 
     /// A request that was not.
-    pub(super) fn unreadable(version: &'static str, error: String) -> Self {
+    pub(super) fn unreadable(version: &'static str, error: Failure) -> Self {
         Self {
             attribution: Attribution {
                 error: Some(error),
@@ -86,15 +89,16 @@ impl Exchange {
         let attribution = &self.attribution;
         let rehearsed = attribution.rehearsed.as_ref();
         let in_shadow = rehearsed.and_then(|rehearsed| rehearsed.error.as_ref());
-        let texts = [&attribution.plugin, &attribution.error].map(Option::as_ref);
-        let texts = texts.into_iter().flatten().chain(in_shadow);
+        let errors = attribution.error.iter().chain(in_shadow);
+        let plugin = attribution.plugin.as_ref();
         self.url.capacity()
             + self.method.capacity()
             + size_of_val(&attribution.rules[..])
             + rehearsed.map_or(0, |rehearsed| {
                 size_of_val(&**rehearsed) + size_of_val(&rehearsed.rules[..])
             })
-            + texts.map(String::capacity).sum::<usize>()
+            + plugin.map_or(0, String::capacity)
+            + errors.map(Failure::memory).sum::<usize>()
     }
 
     /// What an answer of ours depends on.
@@ -136,7 +140,7 @@ impl Exchange {
     pub(super) fn left(mut self, reason: &str, inspector: &impl Inspector) {
         self.attribution
             .error
-            .get_or_insert_with(|| reason.to_owned());
+            .get_or_insert_with(|| ClientClosed.because(reason.to_owned()));
         self.finish(true, 0, inspector);
     }
 
@@ -153,10 +157,10 @@ impl Exchange {
 
     /// Passed or not, it came to nothing for another reason than policy; `status` is that
     /// of our reply, 0 without one.
-    pub(super) fn failed(mut self, status: u16, error: &str, inspector: &impl Inspector) {
+    pub(super) fn failed(mut self, status: u16, error: Failure, inspector: &impl Inspector) {
         let error = match self.answered {
-            Some(_) => format!("the response broke off: {error}"),
-            None => error.to_owned(),
+            Some(_) => error.within(BROKE_OFF),
+            None => error,
         };
         self.attribution.error.get_or_insert(error);
         let status = self.replied(status);

@@ -2,7 +2,11 @@
 
 use std::io;
 
-use tidegate_contract::L7Summary;
+use tidegate_contract::{
+    Failure,
+    FailureKind::{Overload, UpstreamConnection, UpstreamTimeout},
+    L7Summary,
+};
 use tidegate_policy::http_options::HttpOptions;
 use tidegate_wire::http::{HttpHead, ResponseHead};
 
@@ -53,7 +57,7 @@ pub(super) struct NoUpstream {
     /// learned from the kernel without us.
     told: String,
     /// In the record: the names a certificate holds, the secret that is not there.
-    pub(super) error: String,
+    pub(super) error: Failure,
 }
 
 impl NoUpstream {
@@ -65,22 +69,76 @@ impl NoUpstream {
 
 impl From<io::Error> for NoUpstream {
     fn from(error: io::Error) -> Self {
-        let (status, told) = match error.kind() {
-            io::ErrorKind::TimedOut => (504, "upstream timed out"),
-            _ => (502, "upstream unreachable"),
+        let (status, told, kind) = match error.kind() {
+            io::ErrorKind::TimedOut => (504, "upstream timed out", UpstreamTimeout),
+            io::ErrorKind::OutOfMemory => (502, "upstream unreachable", Overload),
+            _ => (502, "upstream unreachable", UpstreamConnection),
         };
+        // Who opens the leg may know better.
+        let known = error.get_ref().and_then(|error| error.downcast_ref());
+        let kind = known.map_or(kind, |failure: &Failure| failure.kind);
         let of_the_kernel = error.raw_os_error().is_some();
-        let error = match status {
+        let what = match status {
             504 => told.to_owned(),
             _ => format!("{told}: {error}"),
         };
         Self {
             status,
             told: match of_the_kernel {
-                true => error.clone(),
+                true => what.clone(),
                 false => told.to_owned(),
             },
-            error,
+            error: kind.because(what),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_contract::FailureKind::UpstreamTls;
+
+    use super::*;
+
+    #[test]
+    fn whoever_opens_the_leg_says_what_kind_of_failure_it_was() {
+        let tls = UpstreamTls.because("TLS with a.example failed: expired");
+        let cases = [
+            (
+                io::ErrorKind::TimedOut.into(),
+                (504, UpstreamTimeout, "upstream timed out"),
+            ),
+            (
+                io::Error::from_raw_os_error(libc::ECONNREFUSED),
+                (
+                    502,
+                    UpstreamConnection,
+                    "upstream unreachable: Connection refused (os error 111)",
+                ),
+            ),
+            (
+                crate::budget::no_memory(),
+                (
+                    502,
+                    Overload,
+                    "upstream unreachable: no memory is left for this client",
+                ),
+            ),
+            (
+                io::Error::new(io::ErrorKind::ConnectionRefused, tls),
+                (
+                    502,
+                    UpstreamTls,
+                    "upstream unreachable: TLS with a.example failed: expired",
+                ),
+            ),
+        ];
+        for (error, (status, kind, what)) in cases {
+            let said = NoUpstream::from(error);
+            let error = &said.error;
+            assert_eq!(
+                (said.status, error.kind, error.what()),
+                (status, kind, what)
+            );
         }
     }
 }

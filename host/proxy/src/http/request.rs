@@ -4,6 +4,10 @@
 
 use std::time::Instant;
 
+use tidegate_contract::{
+    Failure,
+    FailureKind::{ClientProtocol, PluginFailed},
+};
 use tidegate_policy::http_options::{EscapedSlashes as Action, HttpOptions};
 use tidegate_wire::{
     http::{CheckedEdit, HttpHead, ResponseHead},
@@ -36,7 +40,7 @@ pub(super) fn decide(
     inspector: &impl Inspector,
 ) -> Result<Passed, Reply> {
     // Refuses for a reason that is not a rule.
-    let fail = |head: &HttpHead<'_>, attribution, reply: Reply, error: &str| {
+    let fail = |head: &HttpHead<'_>, attribution, reply: Reply, error: Failure| {
         Exchange::new(head, attribution, began, inspector.scheme()).failed(
             reply.status,
             error,
@@ -54,13 +58,18 @@ pub(super) fn decide(
                 &head,
                 Attribution::default(),
                 reply,
-                "escaped slash in path",
+                ClientProtocol.because("escaped slash in path"),
             );
         }
         Err(error) => {
             let reason = error.to_string();
             let reply = Reply::error(400, &reason);
-            return fail(&head, Attribution::default(), reply, &reason);
+            return fail(
+                &head,
+                Attribution::default(),
+                reply,
+                ClientProtocol.because(reason),
+            );
         }
     };
     let head = HttpHead {
@@ -78,7 +87,7 @@ pub(super) fn decide(
                     &head,
                     attribution,
                     Reply::invalid_edit(),
-                    &error.to_string(),
+                    PluginFailed.because(error.to_string()),
                 );
             }
         },
@@ -121,7 +130,7 @@ pub(super) enum Responded {
     Replace {
         reply: Reply,
         /// Why, if it is not a rule's refusal.
-        error: Option<String>,
+        error: Option<Failure>,
     },
 }
 
@@ -140,7 +149,7 @@ pub(super) fn respond(
             Ok(edit) => Responded::Pass(Some(edit)),
             Err(error) => Responded::Replace {
                 reply: Reply::invalid_edit(),
-                error: Some(error.to_string()),
+                error: Some(PluginFailed.because(error.to_string())),
             },
         },
         Verdict::Deny(denial) => Responded::Replace {

@@ -13,6 +13,9 @@ mod tests;
 
 use std::{cell::RefCell, collections::VecDeque, io, sync::Weak, time::Duration};
 
+use tidegate_contract::FailureKind::{
+    Overload, PluginUnavailable, RulesChanged, UpstreamConnection,
+};
 use tidegate_wire::tls::{NoHello, Watch, alert};
 use tokio::{net::TcpStream, time::Instant};
 
@@ -69,7 +72,11 @@ pub(crate) async fn serve(
     let (mut pipe, state) = match begun {
         Ok(parts) => parts,
         Err(error) => {
-            flow.stream_failed(error.to_string());
+            let error = match error {
+                Unknown::Never(failure) => failure,
+                Unknown::Preparing => PluginUnavailable.because(error.to_string()),
+            };
+            flow.stream_failed(error);
             return cut_off(&client);
         }
     };
@@ -84,7 +91,7 @@ pub(crate) async fn serve(
     let upstream = match upstream {
         Ok(upstream) => upstream,
         Err(error) => {
-            let error = format!("upstream unreachable: {error}");
+            let error = UpstreamConnection.because(format!("upstream unreachable: {error}"));
             match opening {
                 Some(opening) => flow.hello_failed(error, opening.summary),
                 None => flow.stream_failed(error),
@@ -162,7 +169,8 @@ fn still_passes(flow: &FlowContext, opening: Option<&Opening>, settled: &Settled
     settled.settle(flow);
     let unread = reads.is_ok_and(|(filters, _)| filters.is_empty());
     if passes && !unread {
-        flow.stream_failed("its rules ask by now for what it says, which was not read".to_owned());
+        let why = "its rules ask by now for what it says, which was not read";
+        flow.stream_failed(RulesChanged.because(why));
     }
     passes && unread
 }
@@ -483,7 +491,7 @@ impl Relay<'_> {
                     self.pipe.forget_shadow();
                     continue;
                 }
-                self.flow.stream_failed(NO_MEMORY.to_owned());
+                self.flow.stream_failed(Overload.because(NO_MEMORY));
                 return Err(io::ErrorKind::OutOfMemory.into());
             };
             self.memory.push(taken);

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use tidegate_contract::L7Summary;
+use tidegate_contract::{
+    Failure,
+    FailureKind::{ClientProtocol, PluginFailed, UpstreamProtocol},
+    L7Summary,
+};
 use tidegate_policy::compiled::FailMode;
 
 use super::lane::Lane;
@@ -96,7 +100,7 @@ impl Stage {
                 stage.session = Some(session);
                 Ok(())
             }
-            Err(failure) => stage.lost(&failure.to_string(), failure.is_of_load(), told),
+            Err(failure) => stage.lost(failure.told(), failure.is_of_load(), told),
         };
         (stage, begun)
     }
@@ -146,7 +150,7 @@ impl Stage {
         let said = match session.data(direction, held, ended) {
             Ok(said) => said,
             Err(failure) => {
-                self.lost(&failure.to_string(), failure.is_of_load(), told)?;
+                self.lost(failure.told(), failure.is_of_load(), told)?;
                 self.flow(out);
                 return Ok(());
             }
@@ -185,10 +189,10 @@ impl Stage {
             StreamOperation::Undecided(count, reason) => {
                 let cuts = self.by.fail_mode == FailMode::Closed;
                 if cuts && !self.by.audit {
-                    return Err(self.close(reason, told));
+                    return Err(self.close(said_of(direction, reason), told));
                 }
                 lane.pass(count);
-                self.tell_failure(reason, cuts, told);
+                self.tell_failure(said_of(direction, reason), cuts, told);
             }
             StreamOperation::Request(request) => self.request(request, told),
             StreamOperation::Answered(id, answer) => {
@@ -197,7 +201,9 @@ impl Stage {
                     self.tell(&waiting, Some(answer), told);
                 }
             }
-            StreamOperation::Close(reason) => return Err(self.close(reason, told)),
+            StreamOperation::Close(reason) => {
+                return Err(self.close(said_of(direction, reason), told));
+            }
         }
         Ok(())
     }
@@ -208,19 +214,19 @@ impl Stage {
         if self.lanes[own].is_held() && held.max(wanted) > most {
             let why =
                 format!("plugin wants to see more than {most} bytes together (streamBufferBytes)");
-            return self.lost(&why, false, told);
+            return self.lost(PluginFailed.because(why), false, told);
         }
         Ok(())
     }
 
     /// The filter has no part in the connection any more; what becomes of that is its
     /// fail mode's to say.
-    fn lost(&mut self, why: &str, of_load: bool, told: &mut Vec<Told>) -> Result<(), Closed> {
+    fn lost(&mut self, why: Failure, of_load: bool, told: &mut Vec<Told>) -> Result<(), Closed> {
         let cuts = self.by.fail_mode == FailMode::Closed || of_load;
         if cuts && !self.by.audit {
-            return Err(self.close(why.to_owned(), told));
+            return Err(self.close(why, told));
         }
-        self.tell_failure(why.to_owned(), cuts, told);
+        self.tell_failure(why, cuts, told);
         self.give_up();
         Ok(())
     }
@@ -230,13 +236,13 @@ impl Stage {
         self.lanes.iter_mut().for_each(Lane::open);
     }
 
-    fn close(&mut self, why: String, told: &mut Vec<Told>) -> Closed {
+    fn close(&mut self, why: Failure, told: &mut Vec<Told>) -> Closed {
         self.tell_failure(why, true, told);
         Closed
     }
 
     /// `cuts`: the connection cannot go on for it, but where that is only reported.
-    fn tell_failure(&self, why: String, cuts: bool, told: &mut Vec<Told>) {
+    fn tell_failure(&self, why: Failure, cuts: bool, told: &mut Vec<Told>) {
         let attribution = Attribution {
             audited: cuts && self.by.audit,
             ..self.by.failed(why)
@@ -371,5 +377,13 @@ pub(super) fn index(direction: StreamDirection) -> usize {
     match direction {
         StreamDirection::ToServer => 0,
         StreamDirection::ToClient => 1,
+    }
+}
+
+/// What a filter says against what came this way.
+fn said_of(direction: StreamDirection, reason: String) -> Failure {
+    match direction {
+        StreamDirection::ToServer => ClientProtocol.because(reason),
+        StreamDirection::ToClient => UpstreamProtocol.because(reason),
     }
 }

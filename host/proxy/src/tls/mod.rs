@@ -7,7 +7,10 @@ pub(crate) mod within;
 
 use std::{borrow::Cow, io, time::Duration};
 
-use tidegate_contract::L7Summary;
+use tidegate_contract::{
+    FailureKind::{ClientTls, Overload},
+    L7Summary,
+};
 use tidegate_wire::tls::{Asked, ClientHello, HelloReader, NoHello, Watch, alert, version_name};
 use tokio::net::TcpStream;
 
@@ -115,7 +118,7 @@ pub(crate) async fn greet(
         }
         // That nothing is refused does not help who cannot be read.
         Err(is_tls) => {
-            let why = "TLS ends here, and this is none".to_owned();
+            let why = ClientTls.because("TLS ends here, and this is none");
             let description = is_tls.then_some(alert::DECODE_ERROR);
             flow.hello_failed(why, with_alert(said.summary, description));
             match description {
@@ -168,7 +171,7 @@ async fn hear(
             return None;
         }
         Ok(Err(Broken::NoMemory)) => {
-            flow.hello_failed(NO_MEMORY.to_owned(), of_none(""));
+            flow.hello_failed(Overload.because(NO_MEMORY), of_none(""));
             cut_off(&client);
             return None;
         }

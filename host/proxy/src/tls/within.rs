@@ -10,7 +10,11 @@ use std::{
 };
 
 use rustls::pki_types::ServerName;
-use tidegate_contract::L7Summary;
+use tidegate_contract::{
+    Failure,
+    FailureKind::{ClientProtocol, ClientTls, Overload, RulesUnknown, UpstreamTls},
+    L7Summary,
+};
 use tidegate_policy::{compiled::L7Protocol, http_options::HttpOptions};
 use tidegate_tls::{Originator, Protocol};
 use tidegate_wire::{
@@ -56,7 +60,7 @@ pub(crate) async fn serve(
         ends_here: ends.terminator.is_some(),
     };
     if inside != L7Protocol::Http {
-        flow.stream_failed("of what is inside of TLS only HTTP is read".to_owned());
+        flow.stream_failed(RulesUnknown.because("of what is inside of TLS only HTTP is read"));
         return cut_off(&client);
     }
     let client = match ends.terminator {
@@ -110,7 +114,7 @@ impl Within<'_> {
         } = greeted;
         let (version, offered) = (hello.legacy_version, protocols(&hello.alpn));
         *self.asked.borrow_mut() = Some(hello.asked);
-        let refuse = async |mut client: TcpStream, why: String, description| {
+        let refuse = async |mut client: TcpStream, why: Failure, description| {
             let summary = with_alert(summary.clone(), Some(description));
             self.flow.hello_failed(why, summary);
             let alert = alert::fatal(version, description);
@@ -119,10 +123,10 @@ impl Within<'_> {
         };
         let terminator = match terminator {
             Ok(terminator) => terminator,
-            Err(why) => return refuse(client, why, alert::INTERNAL_ERROR).await,
+            Err(why) => return refuse(client, ClientTls.because(why), alert::INTERNAL_ERROR).await,
         };
         let Some(session) = self.activity.budget().take(SESSION) else {
-            return refuse(client, NO_MEMORY.to_owned(), alert::INTERNAL_ERROR).await;
+            return refuse(client, Overload.because(NO_MEMORY), alert::INTERNAL_ERROR).await;
         };
         let chosen = match offered.is_empty() {
             true => None,
@@ -140,6 +144,7 @@ impl Within<'_> {
             Ok(stream) => Some(Leg::within(TlsStream::Server(stream), session)),
             Err(why) => {
                 let why = format!("the TLS handshake of the client failed: {why}");
+                let why = ClientTls.because(why);
                 self.flow.hello_failed(why, summary);
                 None
             }
@@ -171,7 +176,8 @@ impl Within<'_> {
     /// Opens the upstream leg; what is spoken there is one of `offered`.
     async fn open(&self, offered: &[Protocol]) -> io::Result<(Leg, Protocol)> {
         let originator = self.originator.as_ref().map(Result::as_ref).transpose();
-        let originator = originator.map_err(|why| io::Error::other(why.clone()))?;
+        let originator =
+            originator.map_err(|why| io::Error::other(UpstreamTls.because(why.clone())))?;
         let socket = self.flow.connect_upstream().await?;
         let first = offered.first().copied().unwrap_or(Protocol::Http1);
         let Some(originator) = originator else {
@@ -186,6 +192,7 @@ impl Within<'_> {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 let why = format!("TLS with {shown} failed: {error}");
+                let why = UpstreamTls.because(why);
                 return Err(io::Error::new(io::ErrorKind::ConnectionRefused, why));
             }
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
@@ -193,10 +200,8 @@ impl Within<'_> {
         let chosen = stream.get_ref().1.alpn_protocol().and_then(Protocol::named);
         let chosen = chosen.unwrap_or(Protocol::Http1);
         if !offered.is_empty() && !offered.contains(&chosen) {
-            return Err(io::Error::other(format!(
-                "{shown} does not speak {} within TLS",
-                first.name()
-            )));
+            let what = format!("{shown} does not speak {} within TLS", first.name());
+            return Err(io::Error::other(UpstreamTls.because(what)));
         }
         Ok((Leg::within(TlsStream::Client(stream), session), chosen))
     }
@@ -243,7 +248,9 @@ impl Within<'_> {
             .eq_ignore_ascii_case(name.trim_end_matches('.'));
         (!same && !attribution.audited && !name.is_empty()).then(|| {
             let attribution = Attribution {
-                error: Some(format!("a request for another host than {name}")),
+                error: Some(
+                    ClientProtocol.because(format!("a request for another host than {name}")),
+                ),
                 ..attribution
             };
             refuse(421, "Another host than this TLS is for\r\n", attribution)

@@ -72,7 +72,7 @@ fn what_would_be_decided_is_told_where_it_is_something_else() {
         allowed: false,
         rules: vec![RuleId(40)],
         unmatched: false,
-        error: Some("plugin exceeded its deadline".into()),
+        error: Some(Failure::Deadline.told()),
     });
     check(&[allows], &[allows], &[allows, ("fail", Closed)], failed);
     // What is bound and in force has the last word whatever rules would let pass.

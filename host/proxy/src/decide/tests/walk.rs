@@ -1,5 +1,7 @@
 //! Whoever is asked, in what order, and who is said to have decided.
 
+use tidegate_contract::FailureKind;
+
 use super::*;
 
 /// A destination with several names: what the rules of one set allow, passes; what none
@@ -253,7 +255,7 @@ fn who_decides() {
             // Of the plugins that are here, the one that gives no index asks rules.
             unmatched: !allowed && *plugin == Some("deny@1"),
             plugin: plugin.map(str::to_owned),
-            error: error.map(str::to_owned),
+            error: error.map(|what| FailureKind::PluginFailed.because(what)),
             audited: false,
             rehearsed: None,
             ingress: *side,

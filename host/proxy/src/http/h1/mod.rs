@@ -9,6 +9,13 @@ mod underway;
 
 use std::{cell::Cell, future::poll_fn, io, pin::pin, task::Poll};
 
+use tidegate_contract::{
+    Failure,
+    FailureKind::{
+        ClientClosed, ClientProtocol, ClientTimeout, Overload, UpstreamProtocol, UpstreamReset,
+        UpstreamTimeout,
+    },
+};
 use tidegate_wire::http1::HeadScan;
 use tokio::io::AsyncWriteExt;
 
@@ -54,19 +61,21 @@ pub(super) async fn serve(
         () = activity.expired() => true,
     };
     if !expired {
-        return underway.abandoned("client closed the connection");
+        return underway.abandoned(ClientClosed.because("client closed the connection"));
     }
     let (status, error) = match connection.requests.awaits_sender() {
-        _ if activity.is_evicted() => (503, "too many connections of this client"),
-        true => (408, "client stopped sending"),
-        false => (504, "upstream timed out"),
+        _ if activity.is_evicted() => {
+            (503, Overload.because("too many connections of this client"))
+        }
+        true => (408, ClientTimeout.because("client stopped sending")),
+        false => (504, UpstreamTimeout.because("upstream timed out")),
     };
     let (progress, asker) = (underway.progress(), underway.asker());
-    underway.failed(status, error);
+    underway.failed(status, error.clone());
     match progress {
         Progress::Nothing => {}
         Progress::Asked => {
-            let reply = Reply::error(status, error);
+            let reply = Reply::error(status, error.what());
             let answer = Answer::last(&reply).to(asker).encode();
             last_words(connection.client, &answer).await;
         }
@@ -212,7 +221,9 @@ impl<I: Inspector> Connection<'_, I> {
             .requests
             .begin(head_len, forward.rewritten, forward.framing)
         {
-            return self.fail(400, &error.to_string()).await;
+            return self
+                .fail(400, ClientProtocol.because(error.to_string()))
+                .await;
         }
         let reused = self.upstream.is_some();
         // What came before the request went out cannot be its response. The client sees
@@ -221,8 +232,8 @@ impl<I: Inspector> Connection<'_, I> {
             self.underway.failed(
                 0,
                 match unasked {
-                    Unasked::Spoke => UNASKED,
-                    Unasked::Ended => "upstream closed the connection",
+                    Unasked::Spoke => UpstreamProtocol.because(UNASKED),
+                    Unasked::Ended => UpstreamReset.because("upstream closed the connection"),
                 },
             );
             return self.close().await;
@@ -235,7 +246,7 @@ impl<I: Inspector> Connection<'_, I> {
                 Ok(stream) => none.insert(stream),
                 Err(error) => {
                     let because = NoUpstream::from(error);
-                    return self.give_up(&because.reply(), &because.error).await;
+                    return self.give_up(&because.reply(), because.error).await;
                 }
             },
         };
@@ -255,7 +266,7 @@ impl<I: Inspector> Connection<'_, I> {
             biased;
             received = exchange => received,
             () = unanswered(self.underway, self.activity) => {
-                return self.fail(504, "upstream timed out").await;
+                return self.fail(504, UpstreamTimeout.because("upstream timed out")).await;
             }
         };
         match received {
@@ -274,21 +285,27 @@ impl<I: Inspector> Connection<'_, I> {
             // On a connection that worked before, a client may repeat its request, but
             // only if it sees the close that happened.
             Ok(Received::Nothing(Silence::Gone(error))) if reused => {
-                self.underway
-                    .failed(0, &format!("upstream closed: {error}"));
+                self.underway.failed(
+                    0,
+                    UpstreamReset.because(format!("upstream closed: {error}")),
+                );
                 Next::Close
             }
             Ok(Received::Nothing(Silence::Gone(error))) => {
-                self.fail(502, &format!("upstream closed: {error}")).await
+                let error = UpstreamReset.because(format!("upstream closed: {error}"));
+                self.fail(502, error).await
             }
             Ok(Received::Nothing(Silence::Malformed(error))) => {
-                self.fail(502, &format!("invalid response: {error}")).await
+                let error = UpstreamProtocol.because(format!("invalid response: {error}"));
+                self.fail(502, error).await
             }
             Err(PumpError::Malformed(error)) if self.underway.progress() == Progress::Asked => {
-                self.fail(400, &error.to_string()).await
+                self.fail(400, ClientProtocol.because(error.to_string()))
+                    .await
             }
             Err(error) => {
-                self.underway.abandoned(&error.to_string());
+                self.underway
+                    .abandoned(ClientClosed.because(error.to_string()));
                 Next::CutOff
             }
         }
@@ -320,12 +337,13 @@ impl<I: Inspector> Connection<'_, I> {
     }
 
     /// Tells the client that its request came to nothing.
-    async fn fail(&mut self, status: u16, error: &str) -> Next {
-        self.give_up(&Reply::error(status, error), error).await
+    async fn fail(&mut self, status: u16, error: Failure) -> Next {
+        self.give_up(&Reply::error(status, error.what()), error)
+            .await
     }
 
     /// Says and records something that is not the same.
-    async fn give_up(&mut self, reply: &Reply, error: &str) -> Next {
+    async fn give_up(&mut self, reply: &Reply, error: Failure) -> Next {
         let asker = self.underway.asker();
         self.underway.failed(reply.status, error);
         let answer = Answer::last(reply).to(asker).encode();

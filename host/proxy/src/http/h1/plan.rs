@@ -2,6 +2,10 @@
 
 use std::time::Instant;
 
+use tidegate_contract::{
+    Failure,
+    FailureKind::{ClientProtocol, Overload},
+};
 use tidegate_wire::{
     http::HttpHead,
     http1::{Framing, HeadError, Request, Rewrite, Upgrade, with_request},
@@ -71,6 +75,13 @@ pub(super) enum Unreadable {
 }
 
 impl Unreadable {
+    fn failure(&self) -> Failure {
+        match self {
+            Self::Head(error) => ClientProtocol.because(error.to_string()),
+            Self::NoMemory => Overload.because(NO_MEMORY),
+        }
+    }
+
     fn status(&self) -> u16 {
         match self {
             Self::Head(error) => error.status(),
@@ -84,7 +95,7 @@ impl Unreadable {
 pub(super) fn unreadable(error: &Unreadable, inspector: &impl Inspector) -> Plan {
     let reason = error.to_string();
     let bytes = Answer::last(&Reply::error(error.status(), &reason)).encode();
-    Exchange::unreadable("HTTP/1.1", reason).denied(error.status(), inspector);
+    Exchange::unreadable("HTTP/1.1", error.failure()).denied(error.status(), inspector);
     Plan::Refuse(Refuse { bytes, keep: None })
 }
 

@@ -2,6 +2,10 @@
 
 use std::{cell::Cell, io};
 
+use tidegate_contract::{
+    Failure,
+    FailureKind::{ClientClosed, UpstreamProtocol, UpstreamReset},
+};
 use tidegate_wire::{
     grpc,
     http::ResponseHead,
@@ -70,7 +74,7 @@ enum Record {
     None,
     Answered(u16),
     Denied(u16),
-    Failed(u16, String),
+    Failed(u16, Failure),
 }
 
 enum After {
@@ -112,7 +116,7 @@ pub(super) async fn receive(
             Record::None => {}
             Record::Answered(status) => underway.answered(status, pump.has_come()),
             Record::Denied(status) => underway.denied(status),
-            Record::Failed(status, error) => underway.failed(status, &error),
+            Record::Failed(status, error) => underway.failed(status, error),
         }
         if ready.framing == Framing::UntilClose {
             // Only the manner of the end tells the client that this is the end.
@@ -121,11 +125,11 @@ pub(super) async fn receive(
         match pump.run(upstream, client, activity).await {
             Ok(()) => {}
             Err(PumpError::Receiver(error)) => {
-                underway.abandoned(&error.to_string());
+                underway.abandoned(ClientClosed.because(error.to_string()));
                 return Received::Broken;
             }
             Err(error) => {
-                underway.failed(0, &error.to_string());
+                underway.failed(0, broken(&error));
                 return Received::Broken;
             }
         }
@@ -140,6 +144,15 @@ pub(super) async fn receive(
         }
     }
     Received::Nothing(Silence::Malformed("too many interim responses".to_owned()))
+}
+
+/// What is said of a response that upstream did not bring to its end.
+fn broken(error: &PumpError) -> Failure {
+    let kind = match error {
+        PumpError::Malformed(_) => UpstreamProtocol,
+        PumpError::Sender(_) | PumpError::Receiver(_) => UpstreamReset,
+    };
+    kind.because(error.to_string())
 }
 
 async fn next_head(

@@ -2,11 +2,16 @@
 
 use std::cell::RefCell;
 
+use tidegate_contract::{Failure, FailureKind::UpstreamProtocol};
 use tidegate_wire::http1::Asked;
 
 use crate::{
     decide::Attribution,
-    http::{exchange::Exchange, inspect::Inspector, reply::Asker},
+    http::{
+        exchange::{BROKE_OFF, Exchange},
+        inspect::Inspector,
+        reply::Asker,
+    },
 };
 
 /// At most one request, from its decision to the last byte of its response.
@@ -114,23 +119,19 @@ impl<'a, I: Inspector> Underway<'a, I> {
     }
 
     /// It came to nothing, `status` being our answer (0: none), or its response broke off.
-    pub(super) fn failed(&self, status: u16, error: &str) {
+    pub(super) fn failed(&self, status: u16, error: Failure) {
         match self.entry.take() {
             Some(Entry {
                 exchange,
                 answered: Some(status),
-            }) => exchange.failed(
-                status,
-                &format!("the response broke off: {error}"),
-                self.inspector,
-            ),
+            }) => exchange.failed(status, error.within(BROKE_OFF), self.inspector),
             Some(Entry { exchange, .. }) => exchange.failed(status, error, self.inspector),
             None => {}
         }
     }
 
     /// The client left. That it did not want the rest of a response is no failure.
-    pub(super) fn abandoned(&self, error: &str) {
+    pub(super) fn abandoned(&self, error: Failure) {
         match self.progress() {
             Progress::Answered => self.complete(),
             Progress::Nothing | Progress::Asked => self.failed(0, error),
@@ -139,7 +140,8 @@ impl<'a, I: Inspector> Underway<'a, I> {
 
     /// Upstream sent bytes that answer no request (RFC 9112 §9.2).
     pub(super) fn unasked(&self) {
-        Exchange::unreadable("HTTP/1.1", UNASKED.to_owned()).failed(0, UNASKED, self.inspector);
+        let error = UpstreamProtocol.because(UNASKED);
+        Exchange::unreadable("HTTP/1.1", error.clone()).failed(0, error, self.inspector);
     }
 }
 

@@ -22,6 +22,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tidegate_contract::{
+    Failure,
+    FailureKind::{
+        ClientClosed, ClientProtocol, Overload, Retired, UpstreamProtocol, UpstreamReset,
+    },
+};
 use tidegate_wire::http2::{
     Frame,
     frame::{PREFACE, code, write_goaway, write_settings},
@@ -57,6 +63,18 @@ impl Fault {
         Self::new(code::PROTOCOL_ERROR, reason)
     }
 
+    /// What becomes of requests under way.
+    fn failure(self) -> Failure {
+        let kind = match self.code {
+            code::NO_ERROR => Retired,
+            code::ENHANCE_YOUR_CALM => Overload,
+            // Of upstream: see below.
+            code::INTERNAL_ERROR => UpstreamProtocol,
+            _ => ClientProtocol,
+        };
+        kind.because(self.reason)
+    }
+
     /// The same of upstream, as the client is told: it made no error.
     const fn of_upstream(self) -> Self {
         Self::new(code::INTERNAL_ERROR, self.reason)
@@ -74,6 +92,9 @@ const TURN: u32 = 64;
 /// Steps that a decided request counts for besides its own: its plugins take about so many
 /// times as long as a frame that is passed on.
 const DECISION: u32 = 7;
+
+/// Why requests come to nothing whose connection somebody closed.
+const CLOSED: &str = "connection closed";
 
 /// Why a connection ends whose time has come.
 const OLD: &str = "the connection is old";
@@ -132,7 +153,11 @@ pub(super) async fn serve(
     }
     last_words(pair.client.stream, pair.relay.to_client.unsent()).await;
     let left = pair.client.ended || matches!(ended, Ok(Ended::Reset));
-    let reason = ended.map_or_else(|fault| fault.reason, |_| "connection closed");
+    let reason = match ended {
+        Err(fault) => fault.failure(),
+        Ok(_) if left => ClientClosed.because(CLOSED),
+        Ok(_) => UpstreamReset.because(CLOSED),
+    };
     pair.relay.finish(reason, left);
 }
 

@@ -2,7 +2,7 @@ mod shadow;
 
 use std::cell::Cell;
 
-use tidegate_contract::L7Summary;
+use tidegate_contract::{FailureKind, L7Summary};
 use tidegate_policy::compiled::{FailMode, RuleId};
 
 use super::{Pipe, ShadowContent, StreamDirection, ToClient, ToServer, stage::Told};
@@ -310,8 +310,9 @@ fn a_failure_is_the_fail_modes() {
 fn no_more_is_held_than_may_be() {
     let long = "x".repeat(33);
     let pipe = check(enforced(), &[&long], "", "", true);
-    let error = pipe.told[0].by.error.as_deref().unwrap();
-    assert!(error.contains("32 bytes"), "{error}");
+    let error = pipe.told[0].by.error.as_ref().unwrap();
+    assert_eq!(error.kind, FailureKind::PluginFailed);
+    assert!(error.what().contains("32 bytes"), "{error}");
     // It is known before they are there.
     check(enforced(), &["much"], "", "", true);
     check(

@@ -1,5 +1,6 @@
 //! What the client sends.
 
+use tidegate_contract::FailureKind::{ClientClosed, ClientProtocol};
 use tidegate_wire::http2::{
     Frame, check_trailers,
     frame::{self, code, flag, kind},
@@ -213,7 +214,7 @@ impl<I: Inspector> Relay<'_, I> {
         match stream.exchange {
             Some(exchange) if stream.answered => exchange.left(reason, self.inspector),
             Some(exchange) => {
-                exchange.failed(0, reason, self.inspector);
+                exchange.failed(0, ClientClosed.because(reason), self.inspector);
                 self.calm.cancelled()?;
             }
             None => {}
@@ -304,7 +305,7 @@ impl<I: Inspector> Relay<'_, I> {
 
     /// A stream error of the client's making, which counts as a cancelled request.
     pub(super) fn client_error(&mut self, id: u32, code: u32, reason: &str) -> Result<(), Fault> {
-        self.stream_error(id, code, reason);
+        self.stream_error(id, code, ClientProtocol.because(reason.to_owned()));
         self.calm.cancelled()
     }
 

@@ -25,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tidegate_contract::{Failure, FailureKind::UpstreamTimeout};
 use tidegate_policy::http_options::HttpOptions;
 use tidegate_wire::http2::{
     Length, TableEncoder,
@@ -238,7 +239,7 @@ impl<'a, I: Inspector> Relay<'a, I> {
             let asker = asker(stream.exchange.as_ref());
             self.answer((id, stream.client_done), &reply, asker);
             if let Some(exchange) = stream.exchange {
-                exchange.failed(because.status, &because.error, self.inspector);
+                exchange.failed(because.status, because.error.clone(), self.inspector);
             }
         }
         self.upstream = Upstream::Absent(because);
@@ -297,7 +298,7 @@ impl<'a, I: Inspector> Relay<'a, I> {
             let exchange = self.streams.get_mut(&id).and_then(|s| s.exchange.take());
             let asker = asker(exchange.as_ref());
             if let Some(exchange) = exchange {
-                exchange.failed(status, error, self.inspector);
+                exchange.failed(status, UpstreamTimeout.because(error), self.inspector);
             }
             self.replace(id, false, &Reply::error(status, error), asker);
         }
@@ -317,11 +318,13 @@ impl<'a, I: Inspector> Relay<'a, I> {
 
     /// Keeps the records of what was not answered, or not to its end; that is no failure
     /// if the client left.
-    pub(super) fn finish(&mut self, error: &str, left: bool) {
+    pub(super) fn finish(&mut self, error: Failure, left: bool) {
         for (_, stream) in self.streams.drain() {
             match stream.exchange {
-                Some(exchange) if left && stream.answered => exchange.left(error, self.inspector),
-                Some(exchange) => exchange.failed(0, error, self.inspector),
+                Some(exchange) if left && stream.answered => {
+                    exchange.left(error.what(), self.inspector)
+                }
+                Some(exchange) => exchange.failed(0, error.clone(), self.inspector),
                 None => {}
             }
         }
@@ -343,7 +346,7 @@ impl<'a, I: Inspector> Relay<'a, I> {
     }
 
     /// Ends one stream for an error, towards both ends; the connection goes on.
-    fn stream_error(&mut self, id: u32, code: u32, reason: &str) {
+    fn stream_error(&mut self, id: u32, code: u32, reason: Failure) {
         if let Some(stream) = self.streams.remove(&id) {
             if let Some(exchange) = stream.exchange {
                 exchange.failed(0, reason, self.inspector);

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use tidegate_contract::FailureKind::{ClientProtocol, Overload};
 use tidegate_wire::{
     grpc,
     http::{CheckedEdit, HttpHead, Version},
@@ -43,7 +44,10 @@ impl<I: Inspector> Relay<'_, I> {
 
     /// Refuses what is no request: an error of its stream alone (RFC 9113 §8.1.1).
     fn unreadable(&mut self, block: &Block, error: Malformed) -> Result<(), Fault> {
-        let exchange = Exchange::unreadable(Version::Http2.as_str(), error.to_string());
+        let exchange = Exchange::unreadable(
+            Version::Http2.as_str(),
+            ClientProtocol.because(error.to_string()),
+        );
         if error == Malformed::TooLarge {
             let reply = Reply::error(431, "header list too large");
             let asker = Asker {
@@ -91,14 +95,18 @@ impl<I: Inspector> Relay<'_, I> {
         let exchange = passed.exchange;
         if let Upstream::Absent(because) = &self.upstream {
             let reply = because.reply();
-            exchange.failed(because.status, &because.error, self.inspector);
+            exchange.failed(because.status, because.error.clone(), self.inspector);
             self.answer((block.stream, block.end_stream), &reply, asker);
             return Ok(());
         }
         let Some(held) = self.share.take(size_of::<Stream>() + exchange.memory()) else {
             self.to_client.reset(block.stream, code::REFUSED_STREAM);
             self.remember_cut(block);
-            exchange.failed(0, "too many open requests", self.inspector);
+            exchange.failed(
+                0,
+                Overload.because("too many open requests"),
+                self.inspector,
+            );
             return self.calm.cancelled();
         };
         self.ask();

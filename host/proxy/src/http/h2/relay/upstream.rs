@@ -1,5 +1,6 @@
 //! What upstream sends.
 
+use tidegate_contract::FailureKind::{UpstreamProtocol, UpstreamReset};
 use tidegate_wire::{
     grpc,
     http::{CheckedEdit, Header, ResponseHead},
@@ -72,7 +73,7 @@ impl<I: Inspector> Relay<'_, I> {
         }
         if stream.upstream_done || stream.response_left.take(body, end).is_err() {
             let reason = "content-length contradicts the response's body";
-            self.stream_error(id, code::PROTOCOL_ERROR, reason);
+            self.stream_error(id, code::PROTOCOL_ERROR, UpstreamProtocol.because(reason));
             return Ok(false);
         }
         stream.window -= i64::from(frame.length);
@@ -98,7 +99,11 @@ impl<I: Inspector> Relay<'_, I> {
                     self.closed
                         .remember(frame.stream, ended(stream.client_done));
                     if let Some(exchange) = stream.exchange {
-                        exchange.failed(0, "reset by upstream", self.inspector);
+                        exchange.failed(
+                            0,
+                            UpstreamReset.because("reset by upstream"),
+                            self.inspector,
+                        );
                     }
                     self.to_client.reset(frame.stream, number(payload)?);
                 }
@@ -112,7 +117,11 @@ impl<I: Inspector> Relay<'_, I> {
                         self.reject_unasked(id)?;
                         match self.streams.contains_key(&id) {
                             true if credit == 0 => {
-                                self.stream_error(id, code::PROTOCOL_ERROR, "WINDOW_UPDATE of 0");
+                                self.stream_error(
+                                    id,
+                                    code::PROTOCOL_ERROR,
+                                    UpstreamProtocol.because("WINDOW_UPDATE of 0"),
+                                );
                             }
                             true => self.to_client.window_update(id, credit),
                             false => {}
@@ -159,7 +168,11 @@ impl<I: Inspector> Relay<'_, I> {
             return Ok(());
         };
         if stream.upstream_done {
-            self.stream_error(id, code::PROTOCOL_ERROR, "HEADERS after the response's end");
+            self.stream_error(
+                id,
+                code::PROTOCOL_ERROR,
+                UpstreamProtocol.because("HEADERS after the response's end"),
+            );
             return Ok(());
         }
         if stream.answered {
@@ -237,7 +250,11 @@ impl<I: Inspector> Relay<'_, I> {
             || check_trailers(&block.fields).is_err()
             || stream.response_left.take(0, true).is_err();
         if wrong {
-            return self.stream_error(id, code::PROTOCOL_ERROR, "malformed trailers from upstream");
+            return self.stream_error(
+                id,
+                code::PROTOCOL_ERROR,
+                UpstreamProtocol.because("malformed trailers from upstream"),
+            );
         }
         if let Some(exchange) = &mut stream.exchange {
             exchange.says(grpc::status(block.fields.iter()));
@@ -274,7 +291,7 @@ impl<I: Inspector> Relay<'_, I> {
             Responded::Replace { reply, error } => {
                 match error {
                     None => exchange.denied(reply.status, self.inspector),
-                    Some(error) => exchange.failed(reply.status, &error, self.inspector),
+                    Some(error) => exchange.failed(reply.status, error, self.inspector),
                 }
                 self.replace(block.stream, block.end_stream, &reply, asker);
                 None
@@ -290,8 +307,8 @@ impl<I: Inspector> Relay<'_, I> {
             .and_then(|stream| stream.exchange.take());
         let asker = asker(exchange.as_ref());
         if let Some(exchange) = exchange {
-            let error = format!("malformed response: {error}");
-            exchange.failed(502, &error, self.inspector);
+            let error = UpstreamProtocol.because(format!("malformed response: {error}"));
+            exchange.failed(502, error, self.inspector);
         }
         let reply = Reply::error(502, "malformed response");
         self.replace(id, false, &reply, asker);
