@@ -14,6 +14,7 @@ use tidegate_contract::{Concern, Note, Snapshot};
 use tidegate_control::{
     documents::Past,
     event::Event,
+    identities::Local,
     sinks::{Kernel, KernelStatus, Sinks},
     state::Control,
     store::Store,
@@ -72,6 +73,7 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
         nowhere.clone(),
         store,
         built_in.collect(),
+        Local,
         past,
     )?;
     let addresses = sources::node_addresses(&config.node.addresses);

@@ -8,8 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use tidegate_contract::{Message, Question};
-use tidegate_control::standing::ProxyState;
-use tidegate_control::view::View;
+use tidegate_control::{standing::ProxyState, view::View};
 use tidegate_ebpf_shared::policy::{PolicyEntry, verdict};
 use tidegate_observe::{
     explain::{self, ExplainQuery, InShadow, L7Answer, L7Question, RulePlace},

@@ -31,6 +31,7 @@ use tidegate_config::{Config, Place, PolicyMode, RejectResponseCode, Written};
 use tidegate_contract::{ProxyStats, Reject, ToAgent};
 use tidegate_control::{
     event::Event,
+    identities::Local,
     problems::NamedAt,
     publication::Outcome,
     state::{Control, Settings},
@@ -162,7 +163,7 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     let origins = store.origins()?;
     let learned = Arc::new(Mutex::new(LearnedNames::new(LEARNED_NAMES)));
     let names = NameKeeper::restore(store.clone(), learned.clone());
-    let mut control = Control::new(settings(&config), datapath.clone(), store, built_in)?;
+    let mut control = Control::new(settings(&config), datapath.clone(), store, built_in, Local)?;
     plugins.keep(control.artifacts());
     let addresses = sources::node_addresses(&config.node.addresses);
     let devices = sources::node_devices(&config, datapath.bridge_names());

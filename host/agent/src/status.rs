@@ -5,9 +5,9 @@ use tidegate_policy::compiled::Generation;
 
 use tidegate_api::Numbers;
 use tidegate_contract::{BindingStats, Concern, Note, ProxyStats, units::Volume};
-use tidegate_control::standing::{AttachmentState, ProxyState};
 use tidegate_control::{
     bindings,
+    standing::{AttachmentState, ProxyState},
     view::{AttachmentView, DatapathView, ProxyView, TableView, View},
 };
 use tidegate_datapath::{Counters, Datapath, DatapathError, DatapathStatus, Reader};

@@ -15,8 +15,10 @@ use tidegate_contract::{
     rcode_description,
     units::Volume,
 };
-use tidegate_control::standing::{EndpointState, ProxyState};
-use tidegate_control::view::View;
+use tidegate_control::{
+    standing::{EndpointState, ProxyState},
+    view::View,
+};
 use tidegate_observe::store::FlowStore;
 
 /// The text exposition of one scrape (OpenMetrics 1.0).

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
-use tidegate_control::standing::EndpointState;
-use tidegate_control::view::{EndpointView, PortView, ServiceView};
+use tidegate_control::{
+    standing::EndpointState,
+    view::{EndpointView, PortView, ServiceView},
+};
 use tidegate_ebpf_shared::identity::reserved;
 use tidegate_observe::{
     filter::FlowFilter,

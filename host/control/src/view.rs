@@ -3,9 +3,6 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use super::standing::{
-    AttachmentState, BindingState, EndpointState, PluginState, PolicyState, ProxyState,
-};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use tidegate_contract::Note;
@@ -21,6 +18,10 @@ use tidegate_policy::{
         Location, ServiceId,
     },
     shared::Map,
+};
+
+use super::standing::{
+    AttachmentState, BindingState, EndpointState, PluginState, PolicyState, ProxyState,
 };
 
 /// The agent at one moment.

@@ -44,20 +44,11 @@ impl Delta {
     }
 }
 
-/// What a source says that has objects instead of files, and knows what was removed.
+/// What a source says that has objects instead of files, or is none any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// All there is: what is not among it was removed.
     All(BTreeMap<String, Content>),
-    /// What changed since it spoke last.
-    Some {
-        /// New, or other than before.
-        changed: BTreeMap<String, Content>,
-        /// Not there any more.
-        removed: BTreeSet<String>,
-    },
-    /// It cannot be asked, and why: what it said stays.
-    Unknown(String),
     /// It is not asked any more, and the way out: what it said stays, if it said anything.
     Unnamed(String),
 }
@@ -73,12 +64,8 @@ impl News {
                 delta.removed = gone.map(str::to_owned).collect();
                 delta.changed = all;
             }
-            Self::Some { changed, removed } => {
-                delta.changed = changed;
-                delta.removed = removed;
-            }
             Self::Unnamed(_) if known.peek().is_none() => {}
-            Self::Unknown(why) | Self::Unnamed(why) => {
+            Self::Unnamed(why) => {
                 delta.held.insert(String::new(), why);
             }
         }
@@ -97,14 +84,9 @@ mod tests {
         let all = delta(News::All(one.clone()));
         assert_eq!(all.changed, one);
         assert_eq!(all.removed, ["b".to_owned()].into());
-        let some = delta(News::Some {
-            changed: one,
-            removed: BTreeSet::new(),
-        });
-        assert!(some.removed.is_empty());
-        let lost = delta(News::Unknown("no answer".into()));
-        assert!(lost.removed.is_empty() && lost.changed.is_empty());
-        assert_eq!(lost.held[""], "no answer");
+        let unnamed = delta(News::Unnamed("name it".into()));
+        assert!(unnamed.removed.is_empty() && unnamed.changed.is_empty());
+        assert_eq!(unnamed.held[""], "name it");
     }
 
     #[test]

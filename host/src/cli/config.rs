@@ -6,8 +6,10 @@ use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tidegate_config::{ConfigError, Looked};
-use tidegate_control::standing::EndpointState;
-use tidegate_control::view::{Note, PluginView, ProblemView, View};
+use tidegate_control::{
+    standing::EndpointState,
+    view::{Note, PluginView, ProblemView, View},
+};
 use tidegate_policy::KINDS;
 
 use super::{ask::Output, end_with_the_reader, status};

@@ -7,8 +7,10 @@ use std::{
 use tidegate_policy::compiled::Generation;
 
 use tidegate_contract::Note;
-use tidegate_control::standing::{AttachmentState, EndpointState, PluginState};
-use tidegate_control::view::{DatapathView, PolicyView, ProblemView, TableView, View};
+use tidegate_control::{
+    standing::{AttachmentState, EndpointState, PluginState},
+    view::{DatapathView, PolicyView, ProblemView, TableView, View},
+};
 use tidegate_policy::Enforcement;
 
 /// From this share of its limit on a table is worth a line of its own.

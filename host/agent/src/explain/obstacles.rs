@@ -1,8 +1,10 @@
 //! What on the node stands in the way of a flow, whatever policy says.
 
 use tidegate_contract::{Concern, Family};
-use tidegate_control::standing::{EndpointState, ProxyState};
-use tidegate_control::view::{EndpointView, View};
+use tidegate_control::{
+    standing::{EndpointState, ProxyState},
+    view::{EndpointView, View},
+};
 use tidegate_ebpf_shared::{identity::reserved, policy::verdict};
 use tidegate_observe::record::FlowVerdict;
 use tidegate_policy::compiled::{IdentityId, Location};

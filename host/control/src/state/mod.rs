@@ -28,7 +28,7 @@ use super::{
     bindings::{self, Bindings},
     documents::{Documents, Keep, Past},
     event::{Event, NodeDevices},
-    identities::{Allocator, Local},
+    identities::Allocator,
     plugins::{Candidate, Plugins, Request, printable},
     problems::{NamedAt, Problems},
     publication::{ForProxy, InForce, Outcome, Publication},
@@ -146,15 +146,16 @@ struct OnItsWay {
 }
 
 impl<K: Kernel> Control<K> {
-    /// Picks up where the state folder says the last run ended.
+    /// Picks up where the state folder says the last run ended. `identities` numbers label sets.
     pub fn new(
         settings: Settings,
         kernel: K,
         store: Store,
         built_in: Vec<Candidate>,
+        identities: impl Allocator + 'static,
     ) -> anyhow::Result<Self> {
         let past = store.past()?;
-        Self::with_past(settings, kernel, store, built_in, past)
+        Self::with_past(settings, kernel, store, built_in, identities, past)
     }
 
     /// As [`Control::new`], with what an earlier run left in another place.
@@ -163,6 +164,7 @@ impl<K: Kernel> Control<K> {
         kernel: K,
         store: Store,
         built_in: Vec<Candidate>,
+        identities: impl Allocator + 'static,
         past: Past,
     ) -> anyhow::Result<Self> {
         let started_s = seconds_now();
@@ -182,7 +184,7 @@ impl<K: Kernel> Control<K> {
         );
         Ok(Self {
             ids,
-            identities: Box::new(Local),
+            identities: Box::new(identities),
             unnumbered: None,
             compiler: Compiler::default(),
             linter: Linter::default(),
@@ -216,15 +218,6 @@ impl<K: Kernel> Control<K> {
             started_s,
             kept: Kept::default(),
         })
-    }
-
-    /// Numbers of label sets are somebody else's to give.
-    #[must_use]
-    pub fn numbered_by(self, identities: impl Allocator + 'static) -> Self {
-        Self {
-            identities: Box::new(identities),
-            ..self
-        }
     }
 
     /// What readers see, always the newest.

@@ -1,7 +1,8 @@
 //! Plugins of the program's own that are compiled when a rule first needs them.
 
-use crate::standing::PluginState;
 use tidegate_contract::{Limits, PluginInfo, World};
+
+use crate::standing::PluginState;
 
 use super::{Bench, Candidate, Event, Request, WEB, allow};
 

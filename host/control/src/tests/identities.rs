@@ -9,7 +9,6 @@ use tidegate_policy::compiled::IdentityId;
 use tidegate_policy::Ids;
 
 use super::*;
-use crate::identities::Allocator;
 
 /// Several nodes' numbers.
 #[derive(Clone, Default)]
@@ -47,7 +46,7 @@ fn endpoint(name: &str, last: u8, app: &str) -> String {
 
 fn node(shared: &Shared) -> Bench {
     let mut bench = Bench::of_silent_vendor();
-    bench.control = Bench::control(&bench.state, &bench.sinks).numbered_by(shared.clone());
+    bench.control = Bench::numbered_by(&bench.state, &bench.sinks, shared.clone());
     bench.no_vendor();
     bench
 }
@@ -87,7 +86,7 @@ async fn nodes_may_share_numbers_and_nothing_is_published_without_them() {
     other.write("endpoints/replica.yaml", &endpoint("replica", 4, "web"));
     other.settle().await;
     assert_eq!(numbers(&other)["shop/replica"], IdentityId(5_000));
-    other.control = Bench::control(&other.state, &other.sinks).numbered_by(shared.clone());
+    other.control = Bench::numbered_by(&other.state, &other.sinks, shared.clone());
     other.no_vendor();
     other.settle().await;
     assert_eq!(numbers(&other).len(), 3);

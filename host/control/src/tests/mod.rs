@@ -12,7 +12,6 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::standing::PolicyState;
 use tidegate_contract::{Limits, PluginInfo, Reject, Snapshot, World};
 use tidegate_policy::{
     Mode, NumbersInUse, Origin, Source,
@@ -21,6 +20,11 @@ use tidegate_policy::{
 use tidegate_sources::{
     News,
     folder::{FormerFolder, Scan, VENDOR, testing},
+};
+
+use crate::{
+    identities::{Allocator, Local},
+    standing::PolicyState,
 };
 
 use super::{
@@ -140,6 +144,15 @@ impl Bench {
     }
 
     fn control(state: &tempfile::TempDir, sinks: &Recorder) -> Control<Recorder> {
+        Self::numbered_by(state, sinks, Local)
+    }
+
+    /// The same, with somebody else to give numbers to label sets.
+    fn numbered_by(
+        state: &tempfile::TempDir,
+        sinks: &Recorder,
+        identities: impl Allocator + 'static,
+    ) -> Control<Recorder> {
         let policies = NamedAt {
             file: "tidegate.yaml".into(),
             line: 7,
@@ -155,7 +168,7 @@ impl Bench {
             folders: [(Origin::from("policies"), policies)].into(),
         };
         let store = Store::open(state.path()).expect("opens");
-        Control::new(settings, sinks.clone(), store, Vec::new()).expect("starts")
+        Control::new(settings, sinks.clone(), store, Vec::new(), identities).expect("starts")
     }
 
     /// A new agent on the same state folder and kernel.

@@ -35,11 +35,8 @@ fn objects(all: &[(&str, &str)]) -> BTreeMap<String, Content> {
         .collect()
 }
 
-fn changed(all: &[(&str, &str)]) -> News {
-    News::Some {
-        changed: objects(all),
-        removed: [].into(),
-    }
+fn all(all: &[(&str, &str)]) -> News {
+    News::All(objects(all))
 }
 
 /// What an API server calls them, and gives them as: names that no file has, and JSON.
@@ -52,33 +49,33 @@ const JSON: &str = r#"{"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolic
 async fn objects_of_a_store_are_in_force_until_the_store_says_that_they_are_gone() {
     let mut bench = Bench::new();
     bench.write("endpoints/web.yaml", WEB).settle().await;
-    bench.tell(STORE, changed(&[(POLICY, JSON)])).await;
+    bench.tell(STORE, all(&[(POLICY, JSON)])).await;
     assert_eq!(bench.rules(), ["of-store"]);
     assert_eq!(bench.problems(), "");
 
     // One that is broken has its last good version, and says where it is.
-    bench.tell(STORE, changed(&[(POLICY, "{}")])).await;
+    bench.tell(STORE, all(&[(POLICY, "{}")])).await;
     assert_eq!(bench.rules(), ["of-store"]);
     assert!(
         bench
             .problems()
             .starts_with("store:CiliumNetworkPolicy/shop/a: ")
     );
-    bench.tell(STORE, changed(&[(POLICY, JSON)])).await;
+    bench.tell(STORE, all(&[(POLICY, JSON)])).await;
 
-    // A store that cannot be asked, also for a new agent, removes nothing.
+    // One that says nothing any more, also to a new agent, removes nothing.
     for restart in [false, true] {
         if restart {
             bench.restart();
             bench.settle().await;
         }
-        bench.tell(STORE, News::Unknown("no answer".into())).await;
+        bench.tell(STORE, News::Unnamed("no answer".into())).await;
         assert_eq!(bench.rules(), ["of-store"], "restart: {restart}");
         assert_eq!(bench.problems(), "store: no answer\n");
         bench.expect_not_ready("no answer");
     }
 
-    // It is back, and has not what it had: that was removed meanwhile.
+    // It speaks again, and has not what it had: that was removed meanwhile.
     bench.tell(STORE, News::All(objects(&[]))).await;
     assert_eq!(bench.rules(), [] as [&str; 0]);
     let kept = Store::at(bench.state.path()).past().expect("reads").texts;
@@ -96,7 +93,7 @@ async fn files_and_objects_do_not_know_of_each_other() {
         .write("policies/a.yaml", &allow("a", 80));
     bench.settle().await;
     // A policy of one name in two sources is two policies.
-    bench.tell(STORE, changed(&[("x", &allow("a", 81))])).await;
+    bench.tell(STORE, all(&[("x", &allow("a", 81))])).await;
     assert_eq!(bench.view().policies.len(), 2);
     assert_eq!(bench.problems(), "");
     bench.remove("policies/a.yaml").settle().await;
@@ -109,7 +106,7 @@ async fn files_and_objects_do_not_know_of_each_other() {
     assert_eq!(files, ["store:x"]);
 
     // An endpoint is one endpoint, whoever says so: the newcomer steps back.
-    bench.tell(STORE, changed(&[("web", WEB)])).await;
+    bench.tell(STORE, all(&[("web", WEB)])).await;
     let problems = bench.problems();
     assert!(
         problems.starts_with("store:web: ")

@@ -18,7 +18,6 @@ mod universe;
 
 pub(crate) use self::services::target_port;
 
-use crate::terms::{L7Id, RuleId};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -33,6 +32,7 @@ use crate::{
     objects::{DenyList, Endpoint, Input, Mode, PluginBinding, Policy, Service},
     origin::ObjectKey,
     problem::{Problem, Severity},
+    terms::{L7Id, RuleId},
 };
 
 /// Default deny by nobody in particular.
