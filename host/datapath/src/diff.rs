@@ -37,15 +37,6 @@ impl<K: Copy + Eq + Hash, V: Copy + PartialEq> Change<K, V> {
         }
     }
 
-    /// Everything stays as it is.
-    pub(super) fn none(entries: usize) -> Self {
-        Self {
-            put: Vec::new(),
-            delete: Vec::new(),
-            peak: entries,
-        }
-    }
-
     /// Compares a part of a table of `entries` with what that part should be. Everything else
     /// stays, so neither is all of it.
     pub(super) fn within(entries: usize, current: &HashMap<K, V>, desired: &HashMap<K, V>) -> Self {

@@ -15,6 +15,7 @@ mod binding;
 mod bpffs;
 mod bridge;
 mod counters;
+mod deny_slots;
 mod devices;
 mod diff;
 mod encode;

@@ -41,9 +41,6 @@ impl Datapath {
                 .rule_set(L7Id(flow.egress_l7))
                 .rule_set(L7Id(flow.ingress_l7));
         }
-        for (_, rule) in tables.deny_list.entries()? {
-            seen.rule(RuleId(rule));
-        }
         for (_, service) in tables.services.entries()? {
             seen.service(ServiceId(service.id));
         }

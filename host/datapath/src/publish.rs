@@ -17,7 +17,7 @@ use tidegate_policy::{
 };
 
 use super::{
-    AttachReport, Datapath, DatapathError, binding::with_cause, diff::Change, encode,
+    AttachReport, Datapath, DatapathError, binding::with_cause, deny_slots, diff::Change, encode,
     policy_tables, service_tables, tables::Tables,
 };
 
@@ -48,7 +48,7 @@ struct Plan {
     policy: policy_tables::Plan,
     services: service_tables::Plan,
     ipcache: Change<AddrPrefix, AddrInfo>,
-    deny_list: Change<AddrPrefix, u32>,
+    deny_list: deny_slots::Plan,
 }
 
 /// What a generation takes, worked out when it was asked whether it fits.
@@ -67,7 +67,14 @@ pub(super) struct Written {
     /// The generation in force, once this process has published one.
     compiled: Compiled,
     /// What tables say of it.
-    known: Option<(policy_tables::State, service_tables::State)>,
+    known: Option<Known>,
+}
+
+/// What tables say of the generation in force.
+struct Known {
+    policy: policy_tables::State,
+    services: service_tables::State,
+    denied: deny_slots::State,
 }
 
 impl Written {
@@ -132,8 +139,11 @@ impl Datapath {
         // away; it does not undo this one.
         let deleted = self.delete(&plan);
         if deleted.is_ok() {
-            let services = plan.services.state.clone();
-            self.written.known = state.map(|policy| (policy, services));
+            self.written.known = state.map(|policy| Known {
+                policy,
+                services: plan.services.state.clone(),
+                denied: plan.deny_list.state.clone(),
+            });
         }
         let attached = match is_settled {
             true => Ok(AttachReport::default()),
@@ -182,15 +192,12 @@ impl Datapath {
         };
         let devices = self.bindings.devices();
         let ifindex = |endpoint: &CompiledEndpoint| devices.of_endpoint(endpoint).unwrap_or(0);
-        let is_there = |workload: EndpointId| {
-            let endpoint = compiled.endpoints.get(&workload);
-            endpoint.is_some_and(|endpoint| devices.of_endpoint(endpoint).is_some())
-        };
+        let is_there = |workload| devices.have(compiled, workload);
         let before = &self.written.compiled;
         let known = self.written.known.as_ref();
-        let stepped = known.and_then(|(state, _)| {
+        let stepped = known.and_then(|known| {
             let both = (&before.endpoints, &compiled.endpoints);
-            policy_tables::step(state, both, &ifindex, generation, &current)
+            policy_tables::step(&known.policy, both, &ifindex, generation, &current)
         });
         let policy = match stepped {
             Some(plan) => plan,
@@ -209,12 +216,16 @@ impl Datapath {
         drop(addresses);
         ipcache.check(&tables.ipcache)?;
         let denied = tables.deny_list.content()?;
+        let limit = tables.deny_list.limit();
         let deny_list = match known {
-            Some(_) if before.deny_list.ptr_eq(&compiled.deny_list) => Change::none(denied.len()),
-            _ => deny_list(compiled, &denied, tables.deny_list.limit()),
+            Some(known) => {
+                let both = (&before.deny_list, &compiled.deny_list);
+                deny_slots::step(&known.denied, both, &denied, limit)
+            }
+            None => deny_slots::plan(&compiled.deny_list, &denied, limit),
         };
         drop(denied);
-        deny_list.check(&tables.deny_list)?;
+        deny_list.list.check(&tables.deny_list)?;
         Ok(Plan {
             policy,
             services,
@@ -236,12 +247,9 @@ impl Datapath {
         self.forget_what_tables_forgot();
         let compiled = self.written.compiled.clone();
         let devices = self.bindings.devices();
-        let is_there = |workload: EndpointId| {
-            let endpoint = compiled.endpoints.get(&workload);
-            endpoint.is_some_and(|endpoint| devices.of_endpoint(endpoint).is_some())
-        };
+        let is_there = |workload| devices.have(&compiled, workload);
         let workloads: Vec<EndpointId> = match &self.written.known {
-            Some((_, services)) => services.workloads().collect(),
+            Some(known) => known.services.workloads().collect(),
             None if leads_to_workloads(&compiled) => Vec::new(),
             None => return Ok(()),
         };
@@ -254,7 +262,10 @@ impl Datapath {
             wait_for_readers();
             self.tables.slots.delete_all(&plan.slots.delete)?;
             self.tables.backends.delete_all(&plan.backends.delete)?;
-            self.written.known = known.map(|(policy, _)| (policy, plan.state));
+            self.written.known = known.map(|known| Known {
+                services: plan.state,
+                ..known
+            });
         }
         Ok(())
     }
@@ -289,9 +300,9 @@ impl Datapath {
             maglev_limit: tables.maglev.limit(),
         };
         let plan = match known {
-            Some((_, state)) => {
+            Some(known) => {
                 let both = (&self.written.compiled.services, desired);
-                service_tables::step(state, both, may_have_moved, is_there, &current)?
+                service_tables::step(&known.services, both, may_have_moved, is_there, &current)?
             }
             None => service_tables::plan(desired, is_there, &current)?,
         };
@@ -316,10 +327,10 @@ impl Datapath {
         tables.endpoints.put_all(&plan.policy.endpoints.put)?;
         tables.ipcache.put_all(&plan.ipcache.put)?;
         tables.ipcache.delete_all(&plan.ipcache.delete)?;
-        for (_, slot) in &plan.deny_list.put {
+        for (_, slot) in &plan.deny_list.list.put {
             tables.deny_counts.fill(*slot, Counter::default())?;
         }
-        tables.deny_list.put_all(&plan.deny_list.put)?;
+        tables.deny_list.put_all(&plan.deny_list.list.put)?;
         Ok(self.bindings.declare(&compiled.endpoints))
     }
 
@@ -327,7 +338,7 @@ impl Datapath {
     fn delete(&self, plan: &Plan) -> Result<(), DatapathError> {
         let tables = &self.tables;
         tables.services.delete_all(&plan.services.services.delete)?;
-        tables.deny_list.delete_all(&plan.deny_list.delete)?;
+        tables.deny_list.delete_all(&plan.deny_list.list.delete)?;
         tables.endpoints.delete_all(&plan.policy.endpoints.delete)?;
         wait_for_readers();
         tables.slots.delete_all(&plan.services.slots.delete)?;
@@ -365,7 +376,7 @@ impl Plan {
             services: self.services.services,
             slots: self.services.slots,
             backends: self.services.backends,
-            deny_list: self.deny_list
+            deny_list: self.deny_list.list
         );
         lines.retain(|line| line.written + line.deleted > 0);
         lines
@@ -420,27 +431,6 @@ fn encoded<'c>(
             (encode::prefix(*net), info)
         })
         .collect()
-}
-
-/// Prefixes keep their counter slots; new ones get slots nobody counts in.
-fn deny_list(
-    compiled: &Compiled,
-    current: &HashMap<AddrPrefix, u32>,
-    limit: u32,
-) -> Change<AddrPrefix, u32> {
-    let taken: std::collections::HashSet<u32> = current.values().copied().collect();
-    let mut free = (0..limit).filter(|slot| !taken.contains(slot));
-    let desired = compiled
-        .deny_list
-        .keys()
-        .map(|net| {
-            let key = encode::prefix(*net);
-            // Without a free slot the table is too small as well, which is reported.
-            let slot = current.get(&key).copied().or_else(|| free.next());
-            (key, slot.unwrap_or(0))
-        })
-        .collect();
-    Change::between(current, &desired)
 }
 
 /// Waits until no program run that began before now is left.

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidegate_ebpf_shared::maps::program;
-use tidegate_policy::compiled::CompiledEndpoint;
-use tidegate_policy::compiled::Location;
+use tidegate_policy::compiled::{Compiled, CompiledEndpoint, EndpointId, Location};
 
 use crate::place;
 use crate::place::Device;
@@ -56,6 +55,12 @@ pub(super) enum NoOutside {
 }
 
 impl NodeDevices {
+    /// Is a workload there, as far as it needs a device?
+    pub(crate) fn have(&self, compiled: &Compiled, workload: EndpointId) -> bool {
+        let endpoint = compiled.endpoints.get(&workload);
+        endpoint.is_some_and(|endpoint| self.of_endpoint(endpoint).is_some())
+    }
+
     /// Index of an endpoint's device, if it lives behind one that is there.
     pub(crate) fn of_endpoint(&self, endpoint: &CompiledEndpoint) -> Option<u32> {
         match &endpoint.location {
