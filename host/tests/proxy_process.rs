@@ -10,14 +10,20 @@ use nix::{
 };
 use tidegate_bpf::testing::{MapKind, create};
 use tidegate_channel::{Channel, listener};
-use tidegate_contract::{ListenerInfo, PROTOCOL_VERSION, Snapshot, ToAgent, ToProxy};
+use tidegate_contract::{
+    Limits, ListenerInfo, PROTOCOL_VERSION, PluginInfo, Snapshot, ToAgent, ToProxy, World,
+};
 use tidegate_ebpf_shared::{
-    addr::Addr,
+    addr::{Addr, AddrPrefix},
+    config::DatapathConfig,
+    endpoint::EndpointInfo,
     flow::{FlowEntry, FlowKey},
-    identity::FqdnInfo,
+    identity::{AddrInfo, FqdnInfo},
     maps::map,
+    policy::{PolicyEntry, PolicyKey},
     steer::{PeerKey, SteerOrigin, class},
 };
+use tidegate_policy::shared::Map;
 use tidegate_supervisor::{ProxyOptions, ProxyStatus, ProxySupervisor};
 use tokio::sync::mpsc;
 
@@ -49,6 +55,11 @@ async fn supervise(run_dir: &Path) -> (ProxySupervisor, mpsc::Receiver<ToAgent>)
         (map::FQDN, table::<Addr, FqdnInfo>()),
         (map::STEERED, table::<i32, SteerOrigin>()),
         (map::STEER_BY_TUPLE, table::<PeerKey, SteerOrigin>()),
+        (map::CONFIG, table::<u32, DatapathConfig>()),
+        (map::GENERATION, table::<u32, u32>()),
+        (map::ENDPOINTS, table::<u32, EndpointInfo>()),
+        (map::IPCACHE, table::<AddrPrefix, AddrInfo>()),
+        (map::POLICY, table::<PolicyKey, PolicyEntry>()),
     ]);
     ProxySupervisor::start(options, maps).await.unwrap()
 }
@@ -173,6 +184,29 @@ async fn it_has_two_powers_comes_back_and_is_found_again() {
     let adopted = until(&supervisor, |status| status.serving).await;
     assert_eq!((adopted.pid, adopted.starts), (second.pid, 0));
     assert_eq!(supervisor.listeners().len(), listeners);
+
+    // Compiled code that is gone from the disk costs its plugin, by name, and no generation.
+    let info = PluginInfo {
+        version: "1".into(),
+        digest: "sha256:gone".into(),
+        artifact: "sha256:code".into(),
+        world: World::HttpFilter,
+        capabilities: Vec::new(),
+        limits: Limits::default(),
+    };
+    let snapshot = Snapshot {
+        generation: Generation(7),
+        plugins: Map::unit("gone".to_owned(), info),
+        ..Snapshot::default()
+    };
+    let code = [("sha256:code".to_owned(), dir.path().join("gone"))].into();
+    let published = supervisor.publish(snapshot, code).await.unwrap();
+    assert_eq!(published.generation, Generation(7));
+    assert!(
+        matches!(&published.refused[..], [(name, _)] if name == "gone"),
+        "{:?}",
+        published.refused
+    );
 
     drop(supervisor);
     ProxySupervisor::stop(dir.path(), Duration::from_secs(1))

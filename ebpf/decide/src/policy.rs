@@ -227,6 +227,33 @@ pub const fn is_outside(identity: u32) -> bool {
     ) || identity >= reserved::LOCAL_SCOPE
 }
 
+/// An open socket of a host service, judged again: its packets meet no program that would.
+/// As where it was opened, `at_node` of a destination that is the node itself, whatever the
+/// address table says of it (a loopback address).
+pub fn evaluate_host_service(
+    tables: &impl Tables,
+    endpoint: u32,
+    tuple: &Tuple,
+    at_node: bool,
+) -> Evaluation {
+    let dst = address(tables, &tuple.dst);
+    let mut evaluation = Evaluation {
+        generation: tables.generation(),
+        src_endpoint: endpoint,
+        src_identity: tables.endpoint(endpoint).map_or(0, |info| info.identity),
+        dst_identity: match at_node {
+            true => reserved::HOST,
+            false => dst.identity,
+        },
+        dst_endpoint: dst.endpoint,
+        verdict: verdict::ALLOW,
+        shadow_verdict: verdict::ALLOW,
+        ..Evaluation::default()
+    };
+    evaluate_egress(tables, tuple, Age::Live, &mut evaluation);
+    evaluation
+}
+
 /// Adds the egress policy of the evaluation's source endpoint to it.
 #[inline(always)]
 pub fn evaluate_egress(tables: &impl Tables, tuple: &Tuple, age: Age, evaluation: &mut Evaluation) {

@@ -10,6 +10,8 @@ use std::{
     path::Path,
 };
 
+use aya_obj::generated::BPF_F_RDONLY;
+
 use crate::call::{Command, bpf, bpf_fd, raw};
 
 #[repr(C)]
@@ -45,11 +47,25 @@ pub fn make(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 ///
 /// The kernel's: `ENOENT` if nothing is.
 pub fn open(path: &Path) -> io::Result<OwnedFd> {
+    get(path, 0)
+}
+
+/// Opens the map pinned at `path` for who shall read it only: the kernel refuses the
+/// descriptor's holder any change (`EPERM`).
+///
+/// # Errors
+///
+/// The kernel's: `ENOENT` if nothing is.
+pub fn open_to_read(path: &Path) -> io::Result<OwnedFd> {
+    get(path, BPF_F_RDONLY)
+}
+
+fn get(path: &Path, flags: u32) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     let mut attr = Object {
         path: path.as_ptr() as u64,
         fd: 0,
-        flags: 0,
+        flags,
     };
     // SAFETY: `BPF_OBJ_GET` reads the path up to its NUL and answers with a descriptor.
     unsafe { bpf_fd(Command::BPF_OBJ_GET, &mut attr) }

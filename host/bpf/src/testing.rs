@@ -6,6 +6,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
+use aya_obj::generated::BPF_F_NO_PREALLOC;
 pub use aya_obj::generated::{bpf_map_type as MapKind, bpf_prog_type as ProgramKind};
 
 use crate::call::{Command, bpf, bpf_fd, raw};
@@ -25,12 +26,17 @@ struct CreateMap {
 ///
 /// The kernel's: making one needs root.
 pub fn create<K, V>(kind: MapKind, entries: u32) -> io::Result<OwnedFd> {
+    let flags = match kind {
+        // The kernel makes no other ones.
+        MapKind::BPF_MAP_TYPE_LPM_TRIE => BPF_F_NO_PREALLOC,
+        _ => 0,
+    };
     let mut attr = CreateMap {
         kind: kind as u32,
         key_size: size_of::<K>() as u32,
         value_size: size_of::<V>() as u32,
         max_entries: entries,
-        flags: 0,
+        flags,
     };
     // SAFETY: `BPF_MAP_CREATE` reads integers and answers with a descriptor.
     unsafe { bpf_fd(Command::BPF_MAP_CREATE, &mut attr) }

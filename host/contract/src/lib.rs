@@ -16,7 +16,7 @@ pub mod units;
 pub use delta::{Delta, Misfit};
 pub use failure::{Failure, FailureKind};
 pub use message::{
-    Judgement, ListenerInfo, Message, PROTOCOL_VERSION, Question, TABLES, ToAgent, ToProxy,
+    Judgement, ListenerInfo, Message, PROTOCOL_VERSION, Question, TABLES, ToAgent, ToProxy, WRITTEN,
 };
 pub use note::{Concern, Family, Note};
 pub use plugin::{BUILT_IN, Limits, PluginInfo, World, config_id};

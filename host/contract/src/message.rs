@@ -122,8 +122,22 @@ pub enum ToAgent {
 pub const PROTOCOL_VERSION: u32 = 7;
 
 /// The maps the proxy works with: who a steered flow is, addresses learned from DNS
-/// answers, and where a host service's connection or datagram wanted to go.
-pub const TABLES: [&str; 4] = [map::FLOWS, map::FQDN, map::STEERED, map::STEER_BY_TUPLE];
+/// answers, and where a host service's connection or datagram wanted to go; and what the
+/// kernel decides by, as nobody else judges an open socket of a host service again.
+pub const TABLES: [&str; 9] = [
+    map::FLOWS,
+    map::FQDN,
+    map::STEERED,
+    map::STEER_BY_TUPLE,
+    map::CONFIG,
+    map::GENERATION,
+    map::ENDPOINTS,
+    map::IPCACHE,
+    map::POLICY,
+];
+
+/// Those of [`TABLES`] that it writes; it cannot write the others.
+pub const WRITTEN: [&str; 2] = [map::FQDN, map::STEER_BY_TUPLE];
 
 /// A message nobody sent, and the flow it would come on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

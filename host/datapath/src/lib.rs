@@ -55,7 +55,7 @@ use std::{
 };
 
 use tidegate_bpf::{map::MapInfo, pin};
-use tidegate_contract::{Concern, Note, TABLES};
+use tidegate_contract::{Concern, Note, TABLES, WRITTEN};
 use tidegate_ebpf_shared::{
     config::{DatapathConfig, flags},
     flow::{FlowEntry, FlowKey},
@@ -311,10 +311,15 @@ impl Datapath {
         self.bindings.bridge_names()
     }
 
-    /// Descriptors of the proxy's maps, by name.
+    /// Descriptors of the proxy's maps, by name; of those that it does not write, such that
+    /// it cannot.
     pub fn proxy_maps(&self) -> Result<BTreeMap<&'static str, OwnedFd>, DatapathError> {
         let open = |name| {
-            let opened = pin::open(&self.pins.maps.join(name));
+            let path = self.pins.maps.join(name);
+            let opened = match WRITTEN.contains(&name) {
+                true => pin::open(&path),
+                false => pin::open_to_read(&path),
+            };
             Ok((name, opened.map_err(DatapathError::table(name, "open"))?))
         };
         TABLES.into_iter().map(open).collect()

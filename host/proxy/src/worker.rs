@@ -279,11 +279,12 @@ async fn carry(client: TcpStream, flow: &FlowContext, activity: &Activity) {
 /// Do the rules still not ask for what a connection says? What was not read from its beginning
 /// cannot be read, so else it ends, and has a record.
 fn stays_unread(flow: &FlowContext, settled: &Settled) -> bool {
-    if settled.is(flow) {
+    let seen = flow.state();
+    if settled.is(&seen) {
         return true;
     }
     let reading = flow.reading();
-    settled.settle(flow);
+    settled.settle(flow, seen);
     if reading != Reading::Opaque {
         refuse(flow, reading);
     }

@@ -1,13 +1,18 @@
 //! Policy for services of the node itself: a control group instead of a veth.
 
-use std::net::IpAddr;
+use std::{
+    io::{Read as _, Write as _},
+    net::IpAddr,
+    os::unix::net::UnixStream,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
-use tidegate_tests::harness::{Curl, Place, server};
+use tidegate_tests::harness::{Curl, Place, eventually, server};
 
 use crate::{
     dns_names::{dig, serve_names},
-    shop::{ECHO, HTTP, PLAIN, Shop},
+    shop::{ECHO, HTTP, PLAIN, Shop, read_head},
 };
 
 const POLICY: &str = r#"
@@ -79,6 +84,41 @@ fn a_host_service_is_held_to_its_egress_policy() -> Result<()> {
         let rule = record["rules"][0].as_str().unwrap_or_default();
         ensure!(rule.starts_with("default/reporter"), "{record}");
     }
+
+    // A connection that is open, and a name server's socket, are held to the rules of now.
+    let node = &shop.world.node;
+    let socket = shop.world.dir().join("open").display().to_string();
+    let goes = format!("TCP4:{}:{HTTP}", shop.backend.v4);
+    let _relay = reporter.spawn("open", "socat", &[&format!("UNIX-LISTEN:{socket}"), &goes])?;
+    let mut open = eventually("a process of the service listens", || {
+        Ok(UnixStream::connect(&socket)?)
+    })?;
+    open.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut ask = |path: &str| -> Result<String> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        open.write_all(request.as_bytes())?;
+        let head = read_head(&mut open)?;
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length")
+                .then(|| value.trim())
+        });
+        let length = length.context("no length")?.parse()?;
+        open.read_exact(&mut vec![0; length])?;
+        Ok(head.split(' ').nth(1).unwrap_or_default().to_owned())
+    };
+    let says = |rules: String| node.change(|node| node.write("policies/reporter.yaml", rules));
+    assert_eq!(
+        (ask("/api/x")?, ask("/admin")?),
+        ("200".into(), "403".into())
+    );
+    says(POLICY.replace("/api/.*", "/admin.*"))?;
+    assert_eq!(ask("/api/x")?, "403", "by the rules of now");
+    says(POLICY.replace("\"8080\"", "\"9999\""))?;
+    assert_eq!(ask("/api/x")?, "503", "it may not go there any more");
+    let ended = open.read(&mut [0]);
+    ensure!(matches!(ended, Ok(0) | Err(_)), "it goes on: {ended:?}");
+    says(POLICY.to_owned())?;
 
     // Processes of the node that are no such service are not restricted.
     Curl::get(shop.url(PLAIN, "/")).expect(shop.world.node.place(), 200)?;

@@ -1,7 +1,7 @@
 //! The world most promises are tested in: a frontend that may reach two backends, a
 //! stranger that may not, real nginx everywhere.
 
-use std::{io::Read as _, net::TcpStream};
+use std::io::Read;
 
 use anyhow::Result;
 use tidegate_tests::harness::{Running, Workload, World, server};
@@ -137,7 +137,7 @@ macro_rules! together {
 pub(crate) use together;
 
 /// Reads a response head to its empty line.
-pub(crate) fn read_head(stream: &mut TcpStream) -> Result<String> {
+pub(crate) fn read_head(stream: &mut impl Read) -> Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,10 +1,10 @@
 //! What goes through the proxy goes through unchanged: addresses, ports and bytes.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use tidegate_tests::harness::{Curl, Peer, eventually, server};
+use tidegate_tests::harness::{Curl, Node, Peer, eventually, server};
 
 use crate::shop::{HTTP, PEER, POLICY, Shop, read_head, together};
 
@@ -76,7 +76,46 @@ fn an_upgraded_connection_carries_any_bytes(shop: &Shop) -> Result<()> {
     stream.read_exact(&mut back)?;
     sending.join().expect("the sending thread")?;
     assert!(back == bytes);
-    Ok(())
+    // Somebody who vanishes would be noticed, at either end, though nobody says anything.
+    eventually("both legs are asked whether somebody is there", || {
+        let legs = ["-tnoH", "state", "established"];
+        let legs = shop.world.node.place().run("ss", &legs)?;
+        let legs = String::from_utf8_lossy(&legs.stdout).into_owned();
+        let (client, server) = (stream.local_addr()?, stream.peer_addr()?);
+        for (from, to) in [(server, client), (client, server)] {
+            let of = |line: &&str| {
+                let ends: Vec<_> = line.split_whitespace().skip(2).take(2).collect();
+                ends == [from.to_string(), to.to_string()]
+            };
+            let leg = legs.lines().find(of);
+            let leg = leg.with_context(|| format!("no leg from {from} to {to}: {legs}"))?;
+            ensure!(leg.contains("timer:(keepalive,"), "{leg}");
+        }
+        Ok(())
+    })?;
+    // Nobody looks into it, so it is held to the request that opened it, by the rules of now.
+    let others = |node: &Node, path: &str| {
+        let policy = POLICY.replace("8081", &PEER.to_string());
+        node.write("policies/backend.yaml", policy.replace("/api/.*", path))
+    };
+    shop.world
+        .node
+        .change(|node| others(node, "/(api|else)/.*"))?;
+    stream.write_all(&bytes[..10])?;
+    stream.read_exact(&mut back[..10])?;
+    shop.world.node.change(|node| others(node, "/else/.*"))?;
+    stream.write_all(&bytes[..10])?;
+    let heard = stream.read(&mut back);
+    ensure!(
+        heard
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),
+        "an open WebSocket outlives the rules that let it: {heard:?}"
+    );
+    shop.world.node.record(&["--verdict", "error"], |record| {
+        record["error"] == "the rules of its tunnel have changed"
+    })?;
+    shop.world.node.change(|node| others(node, "/api/.*"))
 }
 
 /// Port of a real WebSocket server.

@@ -30,6 +30,10 @@ pub trait Filter {
     /// `name@version` for records.
     fn label(&self) -> &str;
 
+    /// Tells one content from another: the plugin's name, its rules and configuration, but
+    /// not its version.
+    fn content(&self) -> String;
+
     /// What happens when it cannot decide.
     fn fail_mode(&self) -> FailMode;
 
@@ -118,6 +122,11 @@ impl<'a> Side<'a> {
         let tunnels = self.tunnels;
         let first = self.chain.map(|chain| Alternative { chain, tunnels });
         first.into_iter().chain(self.or.iter().copied())
+    }
+
+    /// The rule sets that have a say in this direction, with their plugins.
+    pub(super) fn chains(&self) -> impl Iterator<Item = &'a Chain> {
+        self.sets().map(|one| one.chain)
     }
 
     /// The rule sets that have a say in this direction.

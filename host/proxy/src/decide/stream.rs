@@ -20,10 +20,6 @@ pub trait StreamFilter {
     /// If the plugin could not begin.
     fn open(&self, facts: &Arc<Facts>, enforced: bool) -> Result<Box<dyn Session>, Failure>;
 
-    /// Tells one content from another: the plugin's name, its rules and configuration, but
-    /// not its version. A session goes on while that of its filter stays.
-    fn content(&self) -> String;
-
     /// The configuration it goes by; `None` if there is none.
     fn config(&self) -> Option<&str>;
 
@@ -142,12 +138,11 @@ enum Reader<'a> {
 impl Reader<'_> {
     fn content(&self) -> String {
         match self {
-            Self::Of(filter) => filter.stream().map(StreamFilter::content),
+            Self::Of(filter) => filter.content(),
             Self::United(filter, rules, config) => {
-                Some(format!("{} {rules:?} false {config}", name_of(*filter)))
+                format!("{} {rules:?} false {config}", name_of(*filter))
             }
         }
-        .unwrap_or_default()
     }
 
     fn part(

@@ -1,5 +1,6 @@
 //! What the kernel decided about a flow, as it tells it.
 
+use tidegate_decide::Evaluation;
 use tidegate_ebpf_shared::{flow::FlowEntry, policy::verdict, steer::SteerOrigin};
 use tidegate_policy::compiled::{EndpointId, Generation, IdentityId, L7Id, RuleId};
 
@@ -8,7 +9,8 @@ use tidegate_policy::compiled::{EndpointId, Generation, IdentityId, L7Id, RuleId
 pub(super) enum Origin {
     /// From a workload, by packet mark: the kernel keeps an entry that follows the policy.
     Workload,
-    /// From a host service, at `connect`: what was decided then.
+    /// From a host service, at `connect`, which is when the kernel decides; afterwards it is
+    /// done here, by the kernel's tables.
     HostService,
 }
 
@@ -76,6 +78,26 @@ impl From<&SteerOrigin> for FlowFacts {
             ingress: Asked::default(),
             dropped_in_shadow: None,
             generation: Generation(origin.generation),
+        }
+    }
+}
+
+impl From<&Evaluation> for FlowFacts {
+    fn from(evaluation: &Evaluation) -> Self {
+        let refused = evaluation.is_refused_in_shadow();
+        Self {
+            identities: (
+                IdentityId(evaluation.src_identity),
+                IdentityId(evaluation.dst_identity),
+            ),
+            endpoints: (EndpointId(evaluation.src_endpoint), EndpointId(0)),
+            egress: Asked {
+                l7: L7Id(evaluation.egress_l7),
+                rule: RuleId(evaluation.egress_rule),
+            },
+            ingress: Asked::default(),
+            dropped_in_shadow: refused.then_some(RuleId(evaluation.shadow_rule)),
+            generation: Generation(evaluation.generation),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! and what is written down about it.
 
 mod facts;
+mod standing;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use tidegate_policy::{
 use tokio::net::TcpStream;
 
 use self::facts::{Asked, FlowFacts, Origin};
+pub(crate) use self::standing::Standing;
 pub(super) use self::tls::{Ends, InClear};
 use super::{
     decide::{Attribution, Chain, Facts, InShadow, Side},
@@ -239,20 +241,33 @@ impl FlowContext {
             .collect()
     }
 
-    /// Reads the kernel's entry again while it is of an older generation than ours: the
-    /// kernel evaluates a flow again with its next packet after a change.
+    /// Finds out what is decided about the flow, while what is known is of an older
+    /// generation than ours: the kernel evaluates a workload's flow again with its next
+    /// packet after a change, and a host service's socket only when it is opened.
     fn refresh(&self, local: &Local) -> Result<(), Failure> {
         let facts = self.facts.get();
         let state = &local.state;
-        if self.origin == Origin::HostService || facts.generation == state.generation {
+        if facts.generation == state.generation {
             return Ok(());
         }
-        match state
-            .tables
-            .flow(self.transport, self.source, self.destination)
-        {
-            Ok(Some(entry)) => {
-                self.facts.set(FlowFacts::from(&entry));
+        let tables = &state.tables;
+        let admitted = match self.origin {
+            Origin::Workload => {
+                let entry = tables.flow(self.transport, self.source, self.destination);
+                entry.map(|entry| entry.as_ref().map(FlowFacts::from))
+            }
+            Origin::HostService => {
+                let (endpoint, _) = facts.endpoints;
+                let judged = tables.of_host_service(endpoint, self.transport, self.destination);
+                judged.map(|(judged, audit)| {
+                    let passes = judged.is_allowed() || (audit && judged.is_policy_denial());
+                    passes.then(|| FlowFacts::from(&judged))
+                })
+            }
+        };
+        match admitted {
+            Ok(Some(facts)) => {
+                self.facts.set(facts);
                 Ok(())
             }
             Ok(None) => Err(RulesUnknown.because("the flow is no longer admitted")),
@@ -260,10 +275,9 @@ impl FlowContext {
         }
     }
 
-    /// Is what the kernel decided about the flow of the generation in use, or else for good?
-    pub(super) fn is_up_to_date(&self) -> bool {
-        let latest = self.view.current().state.generation;
-        self.origin == Origin::HostService || self.facts.get().generation == latest
+    /// Is what was decided about the flow of this state's generation?
+    fn is_of(&self, state: &State) -> bool {
+        self.facts.get().generation == state.generation
     }
 
     /// Both directions, egress first, with their rule sets.
@@ -426,16 +440,17 @@ impl FlowContext {
 pub(super) struct Settled(RefCell<Weak<State>>);
 
 impl Settled {
-    /// Is the state that it was found with the one in use?
-    pub(super) fn is(&self, flow: &FlowContext) -> bool {
-        flow.state().ptr_eq(&self.0.borrow())
+    /// Is the state that it was found with the one in use, `seen`?
+    pub(super) fn is(&self, seen: &Weak<State>) -> bool {
+        seen.ptr_eq(&self.0.borrow())
     }
 
-    /// Something was found. It holds until another state is published, unless the kernel has
-    /// not decided about the flow by this one yet, which it does with the next packet.
-    pub(super) fn settle(&self, flow: &FlowContext) {
-        if flow.is_up_to_date() {
-            *self.0.borrow_mut() = flow.state();
+    /// Something was found since `seen` was in use. It holds until another state is
+    /// published, unless the kernel has not decided about the flow by this one yet, which it
+    /// does with the next packet.
+    pub(super) fn settle(&self, flow: &FlowContext, seen: Weak<State>) {
+        if seen.upgrade().is_some_and(|seen| flow.is_of(&seen)) {
+            *self.0.borrow_mut() = seen;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Who a connection belongs to and what decides about it, on real kernel tables.
 
+use tidegate_contract::FailureKind;
 use tidegate_policy::compiled::IdentityId;
 use tidegate_wire::http::{HttpHead, Version};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -88,6 +89,105 @@ fn a_decision_follows_the_kernels_entry() {
     let decision = get(&flow);
     assert!(matches!(decision.verdict, Verdict::Deny(_)));
     assert_eq!(decision.attribution.error, Some(outward::unknown(L7Id(6))));
+}
+
+/// What decided about a tunnel is the same while rule sets, their plugins and audit mode are,
+/// whatever else changes on the node; and what nobody can decide does not stand.
+#[test]
+fn what_was_decided_stands_until_something_else_would_decide() {
+    let allows = || vec![(L7Id(5), HTTP, "allow"), (L7Id(6), HTTP, "allow")];
+    let view = view(Generation(1), allows());
+    view.admit((proto::TCP, 1), ends(), (5, 0));
+    let flow = flow(&view).unwrap();
+    let standing = flow.standing();
+    assert!(flow.stands(&standing));
+    view.advance(allows());
+    assert!(flow.stands(&standing), "the kernel has not decided again");
+    view.admit((proto::TCP, 2), ends(), (5, 0));
+    assert!(flow.stands(&standing), "another generation, the same rules");
+    for (generation, plugin, sets, what) in [
+        (3, "allow", (6, 0), "another rule set"),
+        (4, "allow", (6, 5), "one more"),
+        (5, "allow:1", (6, 5), "another plugin"),
+        (6, "allow:1", (0, 0), "none"),
+    ] {
+        view.advance(vec![(L7Id(5), HTTP, plugin), (L7Id(6), HTTP, plugin)]);
+        view.admit((proto::TCP, generation), ends(), sets);
+        assert!(!flow.stands(&standing), "{what}");
+        assert!(flow.stands(&standing), "{what}: it was taken note of");
+    }
+    // A plugin becomes another one within a generation, when it is ready.
+    view.admit((proto::TCP, 6), ends(), (5, 0));
+    view.advance(allows());
+    view.admit((proto::TCP, 7), ends(), (5, 0));
+    assert!(!flow.stands(&standing));
+    assert!(flow.stands(&standing));
+    let latest = view.shared.latest().unwrap();
+    let other = crate::testing::Sets(vec![(L7Id(5), HTTP, "deny")]);
+    view.shared
+        .publish(latest.with_plugins(std::sync::Arc::new(other)));
+    assert!(
+        !flow.stands(&standing),
+        "another plugin in the same generation"
+    );
+    view.advance(vec![]);
+    view.advance(vec![]);
+    assert!(!flow.stands(&standing), "nobody knows the rule set");
+    assert!(!flow.stands(&standing), "and goes on not to");
+}
+
+/// The kernel judges a host service's socket once, where it is opened; while it stays open the
+/// rules of now decide about what comes through it.
+#[test]
+fn an_open_socket_of_a_host_service_is_held_to_the_rules_of_now() {
+    use tidegate_ebpf_shared::policy::{PolicyEntry, verdict};
+    let sets = || vec![(L7Id(5), HTTP, "allow"), (L7Id(6), HTTP, "deny")];
+    let view = view(Generation(1), sets());
+    let (client, destination) = ends();
+    let listener = "127.0.0.1:9".parse().unwrap();
+    view.steer(proto::UDP, client, destination, 5);
+    let flow = FlowContext::of_datagram(view.clone(), (client, listener), listener);
+    let flow = flow.unwrap().expect("steered");
+    assert_eq!(get(&flow).verdict, Verdict::Allow);
+    let tables = view.current().state.tables.clone();
+    let says = |verdict, l7| PolicyEntry {
+        rule: 60,
+        l7,
+        verdict,
+        ..PolicyEntry::default()
+    };
+
+    // The proxy is ahead of the kernel, which still has the rules of before.
+    tables.rule(1, says(verdict::REDIRECT, 5));
+    view.advance(sets());
+    assert_eq!(get(&flow).verdict, Verdict::Allow);
+    tables.rule(2, says(verdict::REDIRECT, 6));
+    let decision = get(&flow);
+    assert!(matches!(decision.verdict, Verdict::Deny(_)));
+    assert_eq!(
+        decision.attribution.rules,
+        [RuleId(60)],
+        "by a rule, not a failure"
+    );
+
+    let standing = flow.standing();
+    view.advance(sets());
+    tables.rule(3, says(verdict::ALLOW, 0));
+    assert_eq!(get(&flow).verdict, Verdict::Allow);
+    assert_eq!(flow.reading(), Reading::Opaque);
+    assert!(!flow.stands(&standing));
+
+    view.advance(sets());
+    tables.rule(4, says(verdict::DENY, 0));
+    let decision = get(&flow);
+    assert!(matches!(decision.verdict, Verdict::Deny(_)));
+    let told = decision.attribution.error;
+    let why = FailureKind::RulesUnknown.because("the flow is no longer admitted");
+    assert_eq!(told, Some(why));
+    assert_eq!(flow.reading(), Reading::Unknown);
+    assert!(flow.is_over(), "the connection ends");
+    tables.set_audit(true);
+    assert_eq!(get(&flow).verdict, Verdict::Allow, "it is only reported");
 }
 
 /// A rule set leads to what is in shadow of its traffic: other rules, or a refusal. Where

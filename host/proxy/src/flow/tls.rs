@@ -81,11 +81,15 @@ impl FlowContext {
         made_with.is_some_and(|made_with| *made_with != self.wanted_tls(local))
     }
 
-    /// Shall no further request pass, because its TLS is not what its rules want any more?
+    /// Shall no further request pass, because its TLS is not what its rules want any more, or
+    /// a host service may not go there any more?
     pub(crate) fn is_over(&self) -> bool {
         let local = self.view.current();
-        // Whoever decides will say that the kernel's decision cannot be read.
-        self.refresh(&local).is_ok() && self.wants_other_tls(&local)
+        match self.refresh(&local) {
+            Ok(()) => self.wants_other_tls(&local),
+            // A workload's flow may only be forgotten, and begins again with its next packet.
+            Err(_) => self.is_host_service(),
+        }
     }
 
     /// Does its TLS end or begin here? `None`: it does not. From now on the connection is

@@ -12,7 +12,7 @@ use crate::{
         Attribution,
         http::{self, Decision},
     },
-    flow::FlowContext,
+    flow::{FlowContext, Standing},
     leg::Leg,
 };
 
@@ -30,6 +30,14 @@ impl Inspector for FlowContext {
 
     fn is_over(&self) -> bool {
         self.is_over()
+    }
+
+    fn standing(&self) -> Standing {
+        self.standing()
+    }
+
+    fn stands(&self, standing: &Standing) -> bool {
+        self.stands(standing)
     }
 
     fn decide_request(&self, head: &HttpHead<'_>) -> Decision {

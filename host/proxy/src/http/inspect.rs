@@ -13,11 +13,12 @@ use tidegate_wire::http::{HttpHead, ResponseHead};
 use super::reply::Reply;
 use crate::{
     decide::{Attribution, http::Decision},
+    flow::Standing,
     leg::Leg,
 };
 
 /// The flow behind a connection: who decides, where upstream is, who keeps records.
-pub trait Inspector {
+pub(crate) trait Inspector {
     /// Opens the upstream leg; called at most once per connection. The implementation
     /// bounds the time it takes; [`io::ErrorKind::TimedOut`] becomes a 504, anything
     /// else a 502.
@@ -33,6 +34,17 @@ pub trait Inspector {
 
     /// Shall the connection end, because it cannot be what its rules want by now?
     fn is_over(&self) -> bool {
+        false
+    }
+
+    /// What decides about requests at present, to be compared later.
+    fn standing(&self) -> Standing {
+        Standing::default()
+    }
+
+    /// Does the same decide as when this was made or asked about? If not a request that has
+    /// opened a tunnel is decided again.
+    fn stands(&self, _: &Standing) -> bool {
         false
     }
 

@@ -9,6 +9,7 @@ mod flow;
 mod h1;
 mod h2;
 mod inspect;
+mod opening;
 mod pump;
 mod reply;
 mod request;
@@ -23,7 +24,7 @@ use tidegate_tls::Protocol;
 use tidegate_wire::http2::frame::PREFACE;
 
 use self::buffer::Buffer;
-pub use self::inspect::Inspector;
+pub(crate) use self::inspect::Inspector;
 pub(super) use self::{
     ending::{cut_off, in_order, last_words},
     tunnel::carry,

@@ -15,12 +15,9 @@ use crate::{
 
 /// Copies both ways, half-closes included, until both ends have closed; a failure of one
 /// end is passed to the other as a reset. `sent` and `received` hold what was read
-/// already from the client and from upstream.
-pub(super) async fn relay(client: &mut Leg, sent: Buffer, upstream: &mut Leg, received: Buffer) {
-    relay_while(client, sent, upstream, received, || true).await;
-}
-
-async fn relay_while(
+/// already from the client and from upstream. Whatever comes is passed on only if `passes`
+/// says that it still does; if not, both ends are reset.
+pub(super) async fn relay(
     client: &mut Leg,
     sent: Buffer,
     upstream: &mut Leg,
@@ -61,8 +58,7 @@ async fn copy(
     }
 }
 
-/// As [`relay`], from the first byte on. Whatever comes in is passed on only if `passes` says
-/// that it still does; if not, both ends are reset.
+/// As [`relay`], from the first byte on.
 pub(crate) async fn carry(
     client: impl Into<Leg>,
     upstream: impl Into<Leg>,
@@ -71,5 +67,5 @@ pub(crate) async fn carry(
 ) {
     let (mut client, mut upstream) = (client.into(), upstream.into());
     let buffers = (Buffer::of(budget), Buffer::of(budget));
-    relay_while(&mut client, buffers.0, &mut upstream, buffers.1, passes).await;
+    relay(&mut client, buffers.0, &mut upstream, buffers.1, passes).await;
 }

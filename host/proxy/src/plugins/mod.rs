@@ -133,6 +133,10 @@ impl Filter for Bound {
         &self.0.label
     }
 
+    fn content(&self) -> String {
+        self.0.content()
+    }
+
     fn fail_mode(&self) -> FailMode {
         self.0.fail_mode
     }

@@ -19,10 +19,6 @@ impl StreamFilter for Bound {
         Ok(Box::new(Open(session)))
     }
 
-    fn content(&self) -> String {
-        self.0.content()
-    }
-
     fn config(&self) -> Option<&str> {
         self.0.config()
     }

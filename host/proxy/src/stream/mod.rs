@@ -157,7 +157,8 @@ fn still_passes(flow: &FlowContext, opening: Option<&Opening>, settled: &Settled
     let Some(Opening { asked, summary, .. }) = opening else {
         return true;
     };
-    if settled.is(flow) {
+    let seen = flow.state();
+    if settled.is(&seen) {
         return true;
     }
     let reads = flow.stream_contents();
@@ -166,7 +167,7 @@ fn still_passes(flow: &FlowContext, opening: Option<&Opening>, settled: &Settled
         let why = "its rules have changed".to_owned();
         flow.record(attribution, false, with_status(summary.clone(), why));
     }
-    settled.settle(flow);
+    settled.settle(flow, seen);
     let unread = reads.is_ok_and(|(filters, _)| filters.is_empty());
     if passes && !unread {
         let why = "its rules ask by now for what it says, which was not read";

@@ -31,7 +31,7 @@ use crate::{
         Attribution,
         http::{self as decide, Decision, Verdict},
     },
-    flow::{Ends, FlowContext},
+    flow::{Ends, FlowContext, Standing},
     http::{self, Activity, Inspector, cut_off},
     leg::{Leg, Replayed, Unasked},
 };
@@ -49,7 +49,20 @@ pub(crate) async fn serve(
     ends: Ends,
     inside: L7Protocol,
 ) {
+    serve_within(HANDSHAKE, client, flow, activity, ends, inside).await;
+}
+
+/// The same with another limit of a handshake, for tests.
+pub(super) async fn serve_within(
+    handshake: Duration,
+    client: TcpStream,
+    flow: &FlowContext,
+    activity: &Activity,
+    ends: Ends,
+    inside: L7Protocol,
+) {
     let within = Within {
+        handshake,
         flow,
         activity,
         originator: ends.originator,
@@ -84,6 +97,8 @@ pub(crate) async fn serve(
 
 /// The flow, as what is within its TLS asks it.
 struct Within<'f> {
+    /// How long either end may take for its handshake.
+    handshake: Duration,
     flow: &'f FlowContext,
     activity: &'f Activity,
     /// What begins TLS towards the server, or why it cannot.
@@ -134,10 +149,10 @@ impl Within<'_> {
         };
         let config = terminator.config(chosen);
         let accept = TlsAcceptor::from(config).accept(Replayed::new(held, client));
-        let accepted = match timeout(HANDSHAKE, accept).await {
+        let accepted = match timeout(self.handshake, accept).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("not over within {} s", HANDSHAKE.as_secs())),
+            Err(_) => Err(format!("not over within {} s", self.handshake.as_secs())),
         };
         drop(memory);
         match accepted {
@@ -188,7 +203,7 @@ impl Within<'_> {
         let shown = name.to_str().into_owned();
         let connector = TlsConnector::from(originator.config(offered));
         let connect = connector.connect(name, Replayed::new(Vec::new(), socket));
-        let stream = match timeout(HANDSHAKE, connect).await {
+        let stream = match timeout(self.handshake, connect).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 let why = format!("TLS with {shown} failed: {error}");
@@ -308,6 +323,14 @@ impl Inspector for Within<'_> {
 
     fn is_over(&self) -> bool {
         self.flow.is_over()
+    }
+
+    fn standing(&self) -> Standing {
+        self.flow.standing()
+    }
+
+    fn stands(&self, standing: &Standing) -> bool {
+        self.flow.stands(standing)
     }
 
     fn decide_request(&self, head: &HttpHead<'_>) -> Decision {

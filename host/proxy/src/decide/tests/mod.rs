@@ -53,6 +53,10 @@ impl Filter for ByName {
         &self.label
     }
 
+    fn content(&self) -> String {
+        self.label.clone()
+    }
+
     fn fail_mode(&self) -> FailMode {
         self.fail_mode
     }

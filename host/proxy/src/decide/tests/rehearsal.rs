@@ -172,6 +172,9 @@ impl Filter for Counted {
     fn label(&self) -> &str {
         self.0.label()
     }
+    fn content(&self) -> String {
+        self.0.content()
+    }
     fn fail_mode(&self) -> FailMode {
         self.0.fail_mode()
     }

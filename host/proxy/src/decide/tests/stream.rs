@@ -33,6 +33,10 @@ impl Filter for Configured {
         self.bound
     }
 
+    fn content(&self) -> String {
+        format!("{:?}", self.config)
+    }
+
     fn stream(&self) -> Option<&dyn StreamFilter> {
         Some(self)
     }
@@ -41,10 +45,6 @@ impl Filter for Configured {
 impl StreamFilter for Configured {
     fn open(&self, _: &Arc<Facts>, _: bool) -> Result<Box<dyn Session>, Failure> {
         Ok(Box::new(Nothing))
-    }
-
-    fn content(&self) -> String {
-        format!("{:?}", self.config)
     }
 
     fn config(&self) -> Option<&str> {

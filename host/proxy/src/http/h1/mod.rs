@@ -29,12 +29,16 @@ use super::{
     buffer::Buffer,
     ending::{cut_off, last_words},
     inspect::{Inspector, NoUpstream},
+    opening::Opening,
     pump::{Pump, PumpError},
     reply::Reply,
     tunnel,
     watchdog::{Activity, Phase},
 };
-use crate::leg::{Leg, Unasked};
+use crate::{
+    budget::{NO_MEMORY, Taken},
+    leg::{Leg, Unasked},
+};
 
 /// Relays one client connection until either side closes. `buffer` holds what was
 /// read from the client already.
@@ -105,8 +109,11 @@ enum Next {
     Close,
     /// The end in the middle of something.
     CutOff,
-    Tunnel,
+    Tunnel(Held),
 }
+
+/// What a tunnel is held to, and the memory of that.
+type Held = (Box<Opening>, Taken);
 
 impl<I: Inspector> Connection<'_, I> {
     async fn run(&mut self) {
@@ -129,7 +136,7 @@ impl<I: Inspector> Connection<'_, I> {
                 Next::Request => {}
                 Next::Close => return,
                 Next::CutOff => return self.cut_off(),
-                Next::Tunnel => return self.tunnel().await,
+                Next::Tunnel(held) => return self.tunnel(held).await,
             }
         }
     }
@@ -225,6 +232,13 @@ impl<I: Inspector> Connection<'_, I> {
                 .fail(400, ClientProtocol.because(error.to_string()))
                 .await;
         }
+        let held = match forward.opening {
+            None => None,
+            Some(opening) => match self.activity.budget().take(opening.memory()) {
+                Some(taken) => Some((opening, taken)),
+                None => return self.fail(503, Overload.because(NO_MEMORY)).await,
+            },
+        };
         let reused = self.upstream.is_some();
         // What came before the request went out cannot be its response. The client sees
         // a close instead, after which it may repeat its request (RFC 9112 §9.3.1).
@@ -280,8 +294,11 @@ impl<I: Inspector> Connection<'_, I> {
                 self.close().await
             }
             Ok(Received::Complete { .. } | Received::Replaced) => self.close().await,
-            Ok(Received::Tunnel) if self.requests.is_done() => Next::Tunnel,
-            Ok(Received::Tunnel | Received::Broken) => Next::CutOff,
+            Ok(Received::Tunnel) => match held.filter(|_| self.requests.is_done()) {
+                Some(held) => Next::Tunnel(held),
+                None => Next::CutOff,
+            },
+            Ok(Received::Broken) => Next::CutOff,
             // On a connection that worked before, a client may repeat its request, but
             // only if it sees the close that happened.
             Ok(Received::Nothing(Silence::Gone(error))) if reused => {
@@ -350,7 +367,7 @@ impl<I: Inspector> Connection<'_, I> {
         self.say(&answer).await
     }
 
-    async fn tunnel(&mut self) {
+    async fn tunnel(&mut self, (opening, _taken): Held) {
         self.activity.enter(Phase::Tunnel);
         let Some(upstream) = &mut self.upstream else {
             return;
@@ -358,7 +375,8 @@ impl<I: Inspector> Connection<'_, I> {
         let empty = || Buffer::of(self.activity.budget());
         let sent = std::mem::replace(&mut self.requests.buffer, empty());
         let received = std::mem::replace(&mut self.responses.buffer, empty());
-        tunnel::relay(self.client, sent, upstream, received).await;
+        let passes = || opening.still_passes(self.inspector);
+        tunnel::relay(self.client, sent, upstream, received, passes).await;
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     http::{
         exchange::Exchange,
         inspect::Inspector,
+        opening::Opening,
         reply::{Asker, Reply},
         request,
     },
@@ -47,6 +48,8 @@ pub(super) struct Forward {
     pub(super) sees_response: bool,
     /// What the record will need.
     pub(super) exchange: Exchange,
+    /// What a tunnel is held to, if this may open one.
+    pub(super) opening: Option<Box<Opening>>,
 }
 
 /// A request to answer ourselves. Its record is kept already.
@@ -107,6 +110,9 @@ fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector)
         authority: request.authority,
         headers: request.headers,
     };
+    let may_upgrade = request.upgrade == Upgrade::WebSocket;
+    let opens = may_upgrade || request.method == "CONNECT";
+    let standing = opens.then(|| inspector.standing());
     let passed = match request::decide(head, began, inspector) {
         Ok(passed) => passed,
         Err(reply) => {
@@ -119,14 +125,20 @@ fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector)
         edit: passed.edit.as_ref(),
         close: false,
     };
+    let decided = HttpHead {
+        path: passed.path.as_deref().unwrap_or(head.path),
+        ..head
+    };
+    let opening = standing.map(|standing| Box::new(Opening::of(&decided, standing)));
     let as_received = rewrite == Rewrite::default() && request.upgrade != Upgrade::TakenOut;
     Plan::Forward(Box::new(Forward {
         rewritten: (!as_received).then(|| rewrite.encode_request(request)),
         framing: request.framing,
         persistent: request.persistent,
-        may_upgrade: request.upgrade == Upgrade::WebSocket,
+        may_upgrade,
         sees_response: passed.sees_response,
         exchange: passed.exchange,
+        opening,
     }))
 }
 

@@ -545,6 +545,60 @@ fn a_tunnel_passes_on_how_it_ended() {
     }
 }
 
+/// Nobody looks into a tunnel, so it is held to the request that opened it, whichever end
+/// says something.
+#[test]
+fn a_tunnel_ends_with_the_first_byte_after_its_request_would_be_refused() {
+    let web_socket =
+        "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let switches =
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    let connect = "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n";
+    let opened = "HTTP/1.1 200 OK\r\n\r\n";
+    let changed = "(the rules of its tunnel have changed)";
+    for (asks, answer, records) in [
+        (
+            web_socket,
+            switches,
+            [
+                "HTTP/1.1 GET http://a/ws 101 allowed".to_owned(),
+                format!("HTTP/1.1 GET http://a/ws 0 refused {changed}"),
+            ],
+        ),
+        (
+            connect,
+            opened,
+            [
+                "HTTP/1.1 CONNECT http://a:80 200 allowed".to_owned(),
+                format!("HTTP/1.1 CONNECT http://a:80 0 refused {changed}"),
+            ],
+        ),
+    ] {
+        for upstream_speaks in [true, false] {
+            relay(async |mut ends| {
+                ends.send(asks).await;
+                ends.upstream.expect(asks).await;
+                ends.upstream.send(answer).await;
+                ends.expect(answer).await;
+                for _ in 0..2 {
+                    ends.send("ping").await;
+                    ends.upstream.expect("ping").await;
+                    ends.upstream.send("pong").await;
+                    ends.expect("pong").await;
+                }
+                ends.rules.closed.set(true);
+                match upstream_speaks {
+                    true => ends.upstream.send("more").await,
+                    false => ends.send("more").await,
+                }
+                expect_reset(&mut ends.client).await;
+                expect_reset(ends.upstream.stream().await).await;
+                assert_eq!(*ends.rules.records.borrow(), records);
+            });
+        }
+    }
+}
+
 #[test]
 fn the_size_of_a_chunk_may_be_padded_and_a_wrong_one_is_a_502() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";

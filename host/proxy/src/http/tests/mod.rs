@@ -42,6 +42,8 @@ use crate::{
 pub(super) struct Rules {
     upstream: SocketAddr,
     pub(super) options: Cell<HttpOptions>,
+    /// From now on nothing is allowed.
+    pub(super) closed: Cell<bool>,
     pub(super) records: RefCell<Vec<String>>,
 }
 
@@ -50,6 +52,7 @@ impl Rules {
         Self {
             upstream,
             options: Cell::default(),
+            closed: Cell::default(),
             records: RefCell::default(),
         }
     }
@@ -75,6 +78,7 @@ impl Inspector for Rules {
         let segment = head.path.split(['/', '?']).nth(1).unwrap_or_default();
         Decision {
             verdict: match segment {
+                _ if self.closed.get() => Verdict::Deny(Denial::default()),
                 "denied" => Verdict::Deny(Denial::default()),
                 "edited" => Verdict::Edit(HeaderEdit {
                     set: vec![("x-by".into(), "plugin".into())],

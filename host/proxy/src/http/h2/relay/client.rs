@@ -76,6 +76,9 @@ impl<I: Inspector> Relay<'_, I> {
             self.client_error(id, code, reason)?;
             return Ok(false);
         }
+        if !self.tunnel_stands(id) {
+            return Ok(false);
+        }
         if end {
             self.client_done(id);
         }

@@ -25,7 +25,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_contract::{Failure, FailureKind::UpstreamTimeout};
+use tidegate_contract::{
+    Failure,
+    FailureKind::{RulesChanged, UpstreamTimeout},
+};
 use tidegate_policy::http_options::HttpOptions;
 use tidegate_wire::http2::{
     Length, TableEncoder,
@@ -46,6 +49,7 @@ use super::{
 use crate::http::{
     exchange::Exchange,
     inspect::{Inspector, NoUpstream},
+    opening::Opening,
     reply::{Asker, Reply},
 };
 
@@ -113,6 +117,8 @@ struct Stream {
     request_left: Length,
     response_left: Length,
     held: Held,
+    /// What a tunnel is held to, if it was asked for one.
+    opening: Option<Box<Opening>>,
     /// CONNECT, accepted: it lasts as long as its ends like.
     tunnel: Option<Rc<()>>,
 }
@@ -355,6 +361,24 @@ impl<'a, I: Inspector> Relay<'a, I> {
             self.closed.remember(id, ended(stream.client_done));
         }
         self.to_client.reset(id, code);
+    }
+
+    /// May what comes through a stream pass, should it be a tunnel? If not, it ends.
+    fn tunnel_stands(&mut self, id: u32) -> bool {
+        let stream = self
+            .streams
+            .get(&id)
+            .filter(|stream| stream.tunnel.is_some());
+        let opening = stream.and_then(|stream| stream.opening.as_ref());
+        let stands = opening.is_none_or(|opening| opening.still_passes(self.inspector));
+        if !stands {
+            self.stream_error(
+                id,
+                code::CONNECT_ERROR,
+                RulesChanged.because("the rules of its tunnel have changed"),
+            );
+        }
+        stands
     }
 
     fn client_done(&mut self, id: u32) {

@@ -17,6 +17,7 @@ use crate::http::{
     exchange::Exchange,
     h2::{Fault, half::Block, retirement::Retirement, settings::MAX_STREAMS},
     inspect::Inspector,
+    opening::Opening,
     reply::{Asker, Reply},
     request,
 };
@@ -84,6 +85,7 @@ impl<I: Inspector> Relay<'_, I> {
             headers: &request.headers,
         };
         self.decided += 1;
+        let standing = (request.method == "CONNECT").then(|| self.inspector.standing());
         let asker = Asker::of(&head);
         let passed = match request::decide(head, began, self.inspector) {
             Ok(passed) => passed,
@@ -99,7 +101,14 @@ impl<I: Inspector> Relay<'_, I> {
             self.answer((block.stream, block.end_stream), &reply, asker);
             return Ok(());
         }
-        let Some(held) = self.share.take(size_of::<Stream>() + exchange.memory()) else {
+        let decided = HttpHead {
+            path: passed.path.as_deref().unwrap_or(head.path),
+            ..head
+        };
+        let opening = standing.map(|standing| Box::new(Opening::of(&decided, standing)));
+        let kept = opening.as_ref().map_or(0, |opening| opening.memory());
+        let memory = size_of::<Stream>() + exchange.memory() + kept;
+        let Some(held) = self.share.take(memory) else {
             self.to_client.reset(block.stream, code::REFUSED_STREAM);
             self.remember_cut(block);
             exchange.failed(
@@ -120,6 +129,7 @@ impl<I: Inspector> Relay<'_, I> {
             request_left: request.length,
             response_left: tidegate_wire::http2::Length::default(),
             held,
+            opening,
             tunnel: None,
         };
         self.streams.insert(block.stream, stream);

@@ -76,7 +76,12 @@ impl<I: Inspector> Relay<'_, I> {
             self.stream_error(id, code::PROTOCOL_ERROR, UpstreamProtocol.because(reason));
             return Ok(false);
         }
-        stream.window -= i64::from(frame.length);
+        if !self.tunnel_stands(id) {
+            return Ok(false);
+        }
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.window -= i64::from(frame.length);
+        }
         self.calm.used();
         if end {
             self.upstream_done(id);
@@ -229,14 +234,17 @@ impl<I: Inspector> Relay<'_, I> {
         let Some(stream) = self.streams.get_mut(&block.stream) else {
             return;
         };
-        if exchange.asked == Asked::Connect && status < 300 {
-            stream.tunnel = Some(self.tunnels.clone());
+        match exchange.asked == Asked::Connect && status < 300 {
+            true => stream.tunnel = Some(self.tunnels.clone()),
+            false => stream.opening = None,
         }
         if exchange.ends_in_trailers() {
             exchange.begins_to_be_answered(status);
             stream.exchange = Some(exchange);
         } else {
-            stream.held.shrink(size_of::<Stream>());
+            let opening = stream.opening.as_ref();
+            let kept = opening.map_or(0, |opening| opening.memory());
+            stream.held.shrink(size_of::<Stream>() + kept);
             exchange.answered(status, self.inspector);
         }
     }

@@ -724,3 +724,43 @@ proptest! {
         };
     }
 }
+
+/// A tunnel in a stream is held to the request that opened it, whichever end says something;
+/// the connection's other streams go on.
+#[test]
+fn a_tunnel_ends_with_the_first_byte_after_its_request_would_be_refused() {
+    let connect = [(":method", "CONNECT"), (":authority", "a:80")];
+    let asks = write(|out| write_block(3, false, &block(&connect), out));
+    let data = || frame(kind::DATA, 0, 3, b"x");
+    for upstream_speaks in [false, true] {
+        let rules = rules();
+        let mut relay = Relay::opened(&rules);
+        relay.client_sends(&asks).expect("valid");
+        relay.upstream_sends(&response(3, false)).expect("valid");
+        relay.client_sends(&request(5, "/x", false)).expect("valid");
+        relay.taken();
+        for _ in 0..2 {
+            relay.client_sends(&data()).expect("valid");
+            relay.upstream_sends(&data()).expect("valid");
+            let (to_client, to_upstream) = relay.taken();
+            assert!(to_client.contains("DATA 3 [1]"), "{to_client}");
+            assert!(to_upstream.contains("DATA 3 [1]"), "{to_upstream}");
+        }
+        rules.closed.set(true);
+        match upstream_speaks {
+            true => relay.upstream_sends(&data()),
+            false => relay.client_sends(&data()),
+        }
+        .expect("the connection goes on");
+        let (to_client, to_upstream) = relay.taken();
+        assert!(!to_client.contains("DATA"), "{to_client}");
+        assert!(!to_upstream.contains("DATA"), "{to_upstream}");
+        assert!(to_client.contains("RST 3 10"), "{to_client}");
+        assert!(to_upstream.contains("RST 3 8"), "{to_upstream}");
+        relay.upstream_sends(&response(5, true)).expect("valid");
+        assert!(relay.taken().0.contains("HEADERS 5*"), "the other stream");
+        let records = rules.records.borrow();
+        let refused = "HTTP/2 CONNECT http://a:80 0 refused (the rules of its tunnel have changed)";
+        assert!(records.contains(&refused.to_owned()), "{records:?}");
+    }
+}

@@ -1,4 +1,7 @@
-//! What the proxy reads from the kernel, and the one table it writes (`FQDN`).
+//! What the proxy reads from the kernel, and the tables it writes (`FQDN`, and what it has
+//! taken or asks of `STEER_BY_TUPLE`).
+
+mod policy;
 
 use std::{
     collections::BTreeMap,
@@ -22,6 +25,8 @@ use tidegate_ebpf_shared::{
 
 use tidegate_bpf::{Pod, map::Map};
 
+use self::policy::PolicyTables;
+
 /// Most addresses that leave the table of learned ones at a time, to make room.
 const ROOM: usize = 64;
 /// Seconds between two looks for such addresses, when there are none.
@@ -39,6 +44,7 @@ pub(super) struct Tables {
     none_before: AtomicU32,
     steered: Map<i32, SteerOrigin>,
     steer_by_tuple: Map<PeerKey, SteerOrigin>,
+    policy: PolicyTables,
 }
 
 /// The table of this name, out of those handed over.
@@ -63,6 +69,7 @@ impl Tables {
             none_before: AtomicU32::new(0),
             steered: take(&mut tables, map::STEERED)?,
             steer_by_tuple: take(&mut tables, map::STEER_BY_TUPLE)?,
+            policy: PolicyTables::open(&mut tables)?,
         })
     }
 
@@ -125,11 +132,15 @@ impl Tables {
 
     /// The identities that names gave an address; none if it has no entry.
     pub(super) fn names_of(&self, address: IpAddr) -> io::Result<FqdnInfo> {
+        Ok(self.names(&kernel_addr(address))?.unwrap_or_default())
+    }
+
+    fn names(&self, address: &Addr) -> io::Result<Option<FqdnInfo>> {
         let map = self
             .fqdn
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
-        Ok(map.get(&kernel_addr(address))?.unwrap_or_default())
+        map.get(address)
     }
 
     /// Addresses that one workload's answers may take of the table.
@@ -263,9 +274,20 @@ pub(super) mod testing {
 
     use super::*;
     use tidegate_bpf::testing::{MapKind, create};
+    use tidegate_ebpf_shared::{
+        addr::AddrPrefix,
+        config::DatapathConfig,
+        endpoint::EndpointInfo,
+        identity::AddrInfo,
+        policy::{PolicyEntry, PolicyKey},
+    };
 
     fn hash<K, V>(entries: u32) -> OwnedFd {
-        create::<K, V>(MapKind::BPF_MAP_TYPE_HASH, entries).expect("making a table needs root")
+        of_kind::<K, V>(MapKind::BPF_MAP_TYPE_HASH, entries)
+    }
+
+    fn of_kind<K, V>(kind: MapKind, entries: u32) -> OwnedFd {
+        create::<K, V>(kind, entries).expect("making a table needs root")
     }
 
     /// Descriptors by name. The socket storage is stood in for by a hash table of the same
@@ -276,6 +298,23 @@ pub(super) mod testing {
             (map::FQDN, hash::<Addr, FqdnInfo>(fqdn_entries)),
             (map::STEERED, hash::<i32, SteerOrigin>(64)),
             (map::STEER_BY_TUPLE, hash::<PeerKey, SteerOrigin>(64)),
+            (
+                map::CONFIG,
+                of_kind::<u32, DatapathConfig>(MapKind::BPF_MAP_TYPE_ARRAY, 1),
+            ),
+            (
+                map::GENERATION,
+                of_kind::<u32, u32>(MapKind::BPF_MAP_TYPE_ARRAY, 1),
+            ),
+            (map::ENDPOINTS, hash::<u32, EndpointInfo>(4)),
+            (
+                map::IPCACHE,
+                of_kind::<AddrPrefix, AddrInfo>(MapKind::BPF_MAP_TYPE_LPM_TRIE, 16),
+            ),
+            (
+                map::POLICY,
+                of_kind::<PolicyKey, PolicyEntry>(MapKind::BPF_MAP_TYPE_LPM_TRIE, 16),
+            ),
         ])
     }
 
