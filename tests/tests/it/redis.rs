@@ -1,7 +1,10 @@
 //! A protocol that a plugin brings: Redis by commands and keys, as `l7proto: redis`, before a
 //! real server and its own clients.
 
-use std::io::{Read as _, Write as _};
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
@@ -48,7 +51,15 @@ fn redis_is_judged_by_command_and_key_with_a_plugin_dropped_in() -> Result<()> {
         ensure!(said.is_empty() || said == "1", "{said}");
         Ok(())
     })?;
-    together!(&shop; commands, one_connection, transactions, channels, many_at_once)
+    together!(&shop;
+        commands,
+        one_connection,
+        transactions,
+        channels,
+        many_at_once,
+        a_connection_ends_with_the_rules_it_began_with,
+        a_proxy_that_dies_takes_its_connections_along,
+    )
 }
 
 /// What `redis-cli` prints.
@@ -148,4 +159,64 @@ fn many_at_once(shop: &Shop) -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())
+}
+
+/// A connection that is read, after its first answer.
+fn open(shop: &Shop) -> Result<TcpStream> {
+    let mut connection = server::connect(&shop.frontend, (shop.backend.v4, PORT))?;
+    ask(&mut connection)?;
+    Ok(connection)
+}
+
+fn ask(connection: &mut TcpStream) -> Result<()> {
+    let answer = b"$1\r\n1\r\n";
+    connection.write_all(b"GET orders:1\r\n")?;
+    let mut heard = [0; 7];
+    connection.read_exact(&mut heard)?;
+    ensure!(heard == *answer, "{:?}", String::from_utf8_lossy(&heard));
+    Ok(())
+}
+
+/// What others' rules say is nothing to it; of its own it is told by its end, with the next
+/// request, which is not passed.
+fn a_connection_ends_with_the_rules_it_began_with(shop: &Shop) -> Result<()> {
+    let node = &shop.world.node;
+    let mut connection = open(shop)?;
+    let other = policy("other", "frontend", "  ingress: [{fromEntities: [host]}]\n");
+    node.change(|node| node.write("policies/other.yaml", other))?;
+    ask(&mut connection).context("after a change of other rules")?;
+    let rules = policy("redis", "backend", &RULES.replace("GET, key", "SET, key"));
+    node.change(|node| node.write("policies/redis.yaml", rules))?;
+    connection.write_all(b"GET orders:1\r\n")?;
+    let mut heard = Vec::new();
+    // Reset or closed: in any case without a word.
+    let ended = connection.read_to_end(&mut heard);
+    let in_time = !ended.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    ensure!(in_time, "it stays open");
+    ensure!(heard.is_empty(), "{:?}", String::from_utf8_lossy(&heard));
+    let said = cli(shop, &["GET", "orders:1"])?;
+    ensure!(said == NO, "{said:?}");
+    let rules = policy("redis", "backend", RULES);
+    node.change(|node| node.write("policies/redis.yaml", rules))
+}
+
+/// As those of HTTP: both ends see at once that it is over.
+fn a_proxy_that_dies_takes_its_connections_along(shop: &Shop) -> Result<()> {
+    let mut connection = open(shop)?;
+    shop.world.node.kill_proxy()?;
+    let ended = connection.read(&mut [0]);
+    let reset = ended.as_ref().map_err(|error| error.kind());
+    ensure!(reset == Err(ErrorKind::ConnectionReset), "{ended:?}");
+    eventually("the server has no connection of a client", || {
+        let list = shop.backend.run("redis-cli", &["CLIENT", "LIST"])?;
+        let list = String::from_utf8_lossy(&list.stdout).into_owned();
+        let client = format!(" addr={}:", shop.frontend.v4);
+        ensure!(!list.contains(&client), "{list}");
+        Ok(())
+    })?;
+    eventually("the next proxy serves", || {
+        let said = cli(shop, &["GET", "orders:1"])?;
+        ensure!(said == "1", "{said:?}");
+        Ok(())
+    })
 }

@@ -3,6 +3,8 @@
 //! are bound behind.
 
 pub(crate) mod in_clear;
+#[cfg(test)]
+mod tests;
 pub(crate) mod within;
 
 use std::{borrow::Cow, io, time::Duration};

@@ -51,6 +51,30 @@ fn produced(correlation: i32) -> Vec<u8> {
     kinds::response(correlation, &ProduceResponse::default(), 9).expect("a response")
 }
 
+/// A response is read for the error it tells as long as it is short enough to be held; a
+/// longer one passes with its first bytes.
+#[test]
+fn a_long_response_passes_unread() {
+    let response = |size: usize| {
+        let mut bytes = (size as i32).to_be_bytes().to_vec();
+        bytes.extend(1_i32.to_be_bytes());
+        bytes.resize(4 + size, 0);
+        bytes
+    };
+    for (size, is_read) in [((64 << 10) - 4, true), ((64 << 10) - 3, false)] {
+        let mut connection = super::connection(r#"{"rules":[{"topic":"a"}]}"#);
+        connection.client(&numbered("produce v9 me a", 1));
+        let bytes = response(size);
+        let (first, rest) = bytes.split_at(100);
+        let passed = connection.server(first).len();
+        assert_eq!(passed, if is_read { 0 } else { 100 }, "of {size}");
+        let all = passed + connection.server(rest).len();
+        assert_eq!(all, bytes.len(), "{size}");
+        let (_, answer) = &connection.answers[0];
+        assert_eq!(answer.text == "not read: too long", !is_read, "{answer:?}");
+    }
+}
+
 #[test]
 fn a_refusal_waits_for_its_turn() {
     let mut connection = super::connection(r#"{"rules":[{"topic":"a"}]}"#);

@@ -1,3 +1,4 @@
+mod relay;
 mod shadow;
 
 use std::cell::Cell;
