@@ -22,4 +22,7 @@ pub mod flags {
     pub const AUDIT: u32 = 1;
     /// The node itself may reach its local endpoints whatever their policy says.
     pub const ALLOW_LOCALHOST: u32 = 2;
+    /// The generation in force was made of documents of other sources than the operator's
+    /// folders too. For the agent alone: it outlives a state folder that is lost.
+    pub const OTHER_SOURCES: u32 = 4;
 }

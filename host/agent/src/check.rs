@@ -205,6 +205,7 @@ impl Sinks for Nowhere {
         &mut self,
         _generation: Generation,
         compiled: Arc<Compiled>,
+        _other_sources: bool,
     ) -> anyhow::Result<KernelStatus> {
         let mut survey = Survey::of(&self.outside, &compiled.endpoints);
         if !compiled.l7.is_empty() {
@@ -224,6 +225,10 @@ impl Kernel for Nowhere {
 
     fn generation(&self) -> Generation {
         Generation(0)
+    }
+
+    fn has_other_sources(&self) -> bool {
+        false
     }
 
     fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {

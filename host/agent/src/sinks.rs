@@ -91,9 +91,17 @@ impl SharedDatapath {
         &self,
         generation: Generation,
         compiled: &Compiled,
+        other_sources: bool,
     ) -> Result<KernelStatus, DatapathError> {
         let mut held = self.lock();
+        // Whoever is asked in between may believe that something is missing, never the reverse.
+        if other_sources {
+            held.0.set_other_sources(true)?;
+        }
         let report = held.0.publish(generation, compiled)?;
+        if !other_sources {
+            held.0.set_other_sources(false)?;
+        }
         tell(&report.attach);
         tracing::debug!(?report, "tables written");
         Ok(look(&mut held))
@@ -148,6 +156,10 @@ impl Kernel for SharedDatapath {
         self.tables.generation()
     }
 
+    fn has_other_sources(&self) -> bool {
+        self.tables.has_other_sources()
+    }
+
     fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {
         Ok(self.lock().0.numbers_in_use()?)
     }
@@ -179,9 +191,11 @@ impl Sinks for Node {
         &mut self,
         generation: Generation,
         compiled: Arc<Compiled>,
+        other_sources: bool,
     ) -> anyhow::Result<KernelStatus> {
         let datapath = self.datapath.clone();
-        let publish = spawn_blocking(move || datapath.publish(generation, &compiled));
+        let publish =
+            spawn_blocking(move || datapath.publish(generation, &compiled, other_sources));
         Ok(publish.await.context("write the tables")??)
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct ForProxy {
 pub struct Publication {
     pub(super) generation: Generation,
     pub(super) compiled: Arc<Compiled>,
+    /// It is made of other sources' documents too.
+    pub(super) other_sources: bool,
     pub(super) next: Arc<ForProxy>,
     /// What the proxy has now, to go back to.
     pub(super) before: Option<Arc<ForProxy>>,
@@ -56,7 +58,9 @@ impl Publication {
         let refused = give(&self.next, sinks)
             .await
             .context("hand the generation to the proxy")?;
-        let written = sinks.publish_kernel(self.generation, self.compiled).await;
+        let written = sinks
+            .publish_kernel(self.generation, self.compiled, self.other_sources)
+            .await;
         match written {
             Ok(kernel) => Ok(InForce { refused, kernel }),
             Err(error) => {

@@ -20,6 +20,10 @@ pub trait Kernel {
     /// Generation the kernel decides with; 0 if it never had one.
     fn generation(&self) -> Generation;
 
+    /// Was that generation made of documents of other sources than the operator's folders too?
+    /// Known without anything on disk.
+    fn has_other_sources(&self) -> bool;
+
     /// The numbers the kernel goes by.
     ///
     /// # Errors
@@ -41,11 +45,12 @@ pub trait Sinks: Send {
     ) -> impl Future<Output = anyhow::Result<Vec<(String, String)>>> + Send;
 
     /// Writes the tables and flips, and says how the kernel side is then. An error means
-    /// that nothing was flipped.
+    /// that nothing was flipped. `other_sources`: see [`Kernel::has_other_sources`].
     fn publish_kernel(
         &mut self,
         generation: Generation,
         compiled: Arc<Compiled>,
+        other_sources: bool,
     ) -> impl Future<Output = anyhow::Result<KernelStatus>> + Send;
 }
 

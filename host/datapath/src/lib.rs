@@ -219,7 +219,8 @@ impl Datapath {
         };
         datapath.configure(|config| {
             let bit = |on, flag| if on { flag } else { 0 };
-            config.flags = bit(options.audit, flags::AUDIT)
+            config.flags = config.flags & flags::OTHER_SOURCES
+                | bit(options.audit, flags::AUDIT)
                 | bit(options.allow_localhost, flags::ALLOW_LOCALHOST);
             config.deny_events_per_second = options.deny_events_per_second;
         })?;
@@ -366,6 +367,21 @@ impl Datapath {
     /// A read-only view that others may keep and use at any time.
     pub fn reader(&self) -> Reader {
         Reader::new(Arc::clone(&self.tables))
+    }
+
+    /// Keeps with the tables whether what is in force was made of documents of other sources
+    /// than the operator's folders too; see [`Reader::has_other_sources`].
+    ///
+    /// # Errors
+    ///
+    /// If the table cannot be written.
+    pub fn set_other_sources(&self, has: bool) -> Result<(), DatapathError> {
+        self.configure(|config| {
+            config.flags &= !flags::OTHER_SOURCES;
+            if has {
+                config.flags |= flags::OTHER_SOURCES;
+            }
+        })
     }
 
     fn configure(&self, change: impl FnOnce(&mut DatapathConfig)) -> Result<(), DatapathError> {

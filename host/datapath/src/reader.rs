@@ -4,7 +4,10 @@
 use std::sync::Arc;
 use tidegate_policy::compiled::Generation;
 
-use tidegate_ebpf_shared::flow::{FlowEntry, FlowKey};
+use tidegate_ebpf_shared::{
+    config::flags,
+    flow::{FlowEntry, FlowKey},
+};
 
 use super::{DatapathError, TableGauge, tables::Tables};
 
@@ -28,6 +31,13 @@ impl Reader {
     pub fn generation(&self) -> Generation {
         // The array always has its one entry.
         Generation(self.tables.generation.get(&0).ok().flatten().unwrap_or(0))
+    }
+
+    /// Was what is in force made of documents of other sources than the operator's folders
+    /// too? Whoever lost all else knows so that something is missing.
+    pub fn has_other_sources(&self) -> bool {
+        let config = self.tables.config.get(&0).ok().flatten();
+        config.is_some_and(|config| config.flags & flags::OTHER_SOURCES != 0)
     }
 
     /// Every flow in the table at this moment.

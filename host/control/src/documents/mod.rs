@@ -253,6 +253,17 @@ impl Documents {
         contested.collect()
     }
 
+    /// Is nothing known of an earlier run?
+    pub fn past_is_lost(&self) -> bool {
+        self.past_is_lost
+    }
+
+    /// Does any source but the operator's folders say something, or did it?
+    pub fn has_other_sources(&self) -> bool {
+        let mut origins = self.files.keys();
+        origins.any(|origin| *origin.source() != Source::folders())
+    }
+
     /// What the next run has to know of: see [`Past::doubtful`].
     pub fn doubtful(&self) -> BTreeSet<Origin> {
         let all = self.unknown(false).into_iter().chain(self.contested(false));

@@ -19,7 +19,7 @@ use tidegate_policy::{
     shared::Map,
 };
 use tidegate_sources::{
-    Delta,
+    Delta, News,
     folder::{FolderId, FolderSource, Origins, VENDOR},
 };
 use tokio::sync::watch;
@@ -78,6 +78,8 @@ pub struct Control<K> {
     node_addresses: Vec<IpAddr>,
     node_devices: NodeDevices,
     problems: Problems,
+    /// Sources that are not asked any more, and the way out.
+    unnamed: BTreeMap<Source, String>,
     published: Option<Published>,
     /// A generation of which it is not known yet whether it is in force.
     on_its_way: Option<OnItsWay>,
@@ -135,6 +137,7 @@ struct Published {
     generation: Generation,
     compiled: Arc<Compiled>,
     for_proxy: Arc<ForProxy>,
+    other_sources: bool,
     directory: Arc<Directory>,
 }
 
@@ -143,6 +146,7 @@ struct OnItsWay {
     generation: Generation,
     compiled: Arc<Compiled>,
     for_proxy: Arc<ForProxy>,
+    other_sources: bool,
 }
 
 impl<K: Kernel> Control<K> {
@@ -190,6 +194,7 @@ impl<K: Kernel> Control<K> {
             linter: Linter::default(),
             set_aside: Linter::default(),
             documents: Documents::new(&past),
+            unnamed: BTreeMap::new(),
             folders: folders(&past.origins),
             plugins: Plugins::new(built_in, past.plugins),
             bindings: Bindings::new(past.bindings),
@@ -305,6 +310,10 @@ impl<K: Kernel> Control<K> {
                 return requests;
             }
             Event::Told(source, news) => {
+                match &news {
+                    News::Unnamed(why) => self.unnamed.insert(source.clone(), why.clone()),
+                    _ => self.unnamed.remove(&source),
+                };
                 let delta = self.documents.news(source, news);
                 return self.changed(&delta);
             }
@@ -438,6 +447,7 @@ impl<K: Kernel> Control<K> {
                 generation: next.generation,
                 compiled: next.compiled.clone(),
                 for_proxy: next.next.clone(),
+                other_sources: next.other_sources,
             });
         }
         next

@@ -40,6 +40,7 @@ impl<K: Kernel> Control<K> {
         let unchanged = self.published.as_ref().is_some_and(|published| {
             let snapshot = &published.for_proxy.snapshot;
             *published.compiled == compiled
+                && published.other_sources == self.documents.has_other_sources()
                 && snapshot.plugins == plugins
                 && snapshot.contexts == contexts
         });
@@ -88,6 +89,7 @@ impl<K: Kernel> Control<K> {
         let publication = Publication {
             generation,
             compiled: Arc::new(compiled),
+            other_sources: self.documents.has_other_sources(),
             next: Arc::new(ForProxy {
                 snapshot,
                 artifacts,
@@ -108,6 +110,14 @@ impl<K: Kernel> Control<K> {
         if of_others && !unknown.is_empty() {
             let unknown = joined(unknown);
             return self.as_it_is(&format!("{unknown}: {NOTHING_USABLE}"), enforced);
+        }
+        if of_others
+            && self.documents.past_is_lost()
+            && self.kernel.has_other_sources()
+            && let Some(why) = self.unnamed.values().next()
+        {
+            let why = why.clone();
+            return self.as_it_is(&why, enforced);
         }
         let mut closed = self.documents.unknown(false).into_iter().any(is_policy);
         let mut settled = self.settle_documents(closed);
@@ -337,6 +347,7 @@ impl<K: Kernel> Control<K> {
             generation,
             compiled,
             mut for_proxy,
+            other_sources,
         } = published;
         for (name, reason) in refused {
             tracing::warn!(
@@ -372,6 +383,7 @@ impl<K: Kernel> Control<K> {
             generation,
             compiled,
             for_proxy,
+            other_sources,
             directory,
         });
         self.problems.generation(None, seconds_now());

@@ -1,9 +1,11 @@
 //! What is in force stays until it is plainly removed.
 
+use std::sync::Arc;
+
 use tidegate_policy::compiled::{IdentityId, L7Id};
 use tidegate_sources::folder::{FormerFolder, TextId, testing};
 
-use super::{Bench, Event, Scan, Source, VENDOR, WEB, allow};
+use super::{Bench, Event, News, Scan, Source, VENDOR, WEB, allow};
 
 #[tokio::test]
 async fn what_is_in_force_stays_until_it_is_plainly_removed() {
@@ -301,6 +303,52 @@ async fn lost_state_and_a_vendors_folder_without_a_file_do_not_open_a_node() {
     bench.expect_not_ready("the kernel keeps generation 1");
     vendor(&mut bench, Some(&allow("base", 81)));
     bench.publish().await;
+    bench.expect_ready();
+}
+
+/// Of a vendor's folder that is not named any more nothing is left but what the kernel has; a
+/// node that never had one misses nothing.
+#[tokio::test]
+async fn lost_state_and_a_vendors_folder_that_is_not_named_do_not_open_a_node() {
+    let vendor = |bench: &mut Bench, text: Option<&str>| {
+        let content = |text: &str| ("policies/base.yaml".to_owned(), Ok(Arc::from(text)));
+        let news = News::All(text.into_iter().map(content).collect());
+        bench
+            .control
+            .apply(Event::Told(Source::named(VENDOR), news));
+    };
+    let mut bench = Bench::new();
+    bench.folder("policies", 1).folder("endpoints", 2);
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("a", 80));
+    bench.settle().await;
+    bench.restart_without_state();
+    bench.settle().await;
+    bench.expect_ready();
+
+    vendor(&mut bench, Some(&allow("base", 81)));
+    bench.publish().await;
+    assert_eq!(bench.rules(), ["a", "base"]);
+    for _ in 0..2 {
+        bench.restart_without_state();
+        bench.settle().await;
+        bench.write("policies/a.yaml", &allow("a", 82));
+        bench.settle().await;
+        assert_eq!(bench.rules(), ["a", "base"]);
+        bench.expect_not_ready("name it, so the kernel keeps generation");
+        // Another run on the state that this one began.
+        bench.restart();
+        bench.settle().await;
+        assert_eq!(bench.rules(), ["a", "base"]);
+        bench.expect_not_ready("name it, so the kernel keeps generation");
+    }
+    vendor(&mut bench, None);
+    bench.publish().await;
+    assert_eq!(bench.rules(), ["a"]);
+    bench.expect_ready();
+    bench.restart_without_state();
+    bench.settle().await;
     bench.expect_ready();
 }
 

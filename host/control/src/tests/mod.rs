@@ -46,6 +46,7 @@ struct Record {
     compiled: Compiled,
     snapshot: Snapshot,
     refuse_kernel: bool,
+    other_sources: bool,
     /// Most endpoints the kernel holds; 0: any number.
     room: usize,
     numbers: NumbersInUse,
@@ -82,6 +83,7 @@ impl Sinks for Recorder {
         &mut self,
         generation: Generation,
         compiled: Arc<Compiled>,
+        other_sources: bool,
     ) -> anyhow::Result<KernelStatus> {
         self.with(|record| {
             record.calls.push(format!("kernel {generation}"));
@@ -89,6 +91,7 @@ impl Sinks for Recorder {
                 anyhow::bail!("table POLICY is full");
             }
             record.generation = generation;
+            record.other_sources = other_sources;
             record.compiled = Compiled::clone(&compiled);
             Ok(KernelStatus::default())
         })
@@ -103,6 +106,10 @@ impl Kernel for Recorder {
 
     fn generation(&self) -> Generation {
         self.with(|record| record.generation)
+    }
+
+    fn has_other_sources(&self) -> bool {
+        self.with(|record| record.other_sources)
     }
 
     fn numbers_in_use(&self) -> anyhow::Result<NumbersInUse> {
@@ -679,6 +686,32 @@ async fn of_newcomers_with_one_name_the_first_by_path_has_it() {
     bench.restart();
     bench.newcomers(&versions).await;
     assert_eq!(bench.plugin().0.as_deref(), Some("2"));
+}
+
+/// What rules name is most often there soon; what is not holds nobody up for longer.
+#[tokio::test]
+async fn the_first_generation_waits_for_files_never_seen_and_not_for_long() {
+    let mut bench = Bench::new();
+    bench
+        .write("endpoints/web.yaml", WEB)
+        .write("policies/a.yaml", &allow("a", 80));
+    let stamp = testing::plugin(1);
+    bench.scan.plugins = [("/plugins/bot.wasm".into(), stamp)].into();
+    let began = std::time::Instant::now();
+    bench.settle().await;
+    assert_eq!(bench.rules(), [""; 0], "it may be examined by then");
+    while bench.rules().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        bench.control.apply(Event::Tick);
+        bench.publish().await;
+        assert!(began.elapsed().as_secs() < 10, "it waits on");
+    }
+    assert!(began.elapsed().as_secs_f32() > 2.9, "not for long enough");
+    assert_eq!(bench.rules(), ["a"]);
+    // Later nothing waits for a file.
+    bench.write("policies/b.yaml", &allow("b", 81));
+    bench.settle().await;
+    assert_eq!(bench.rules(), ["a", "b"]);
 }
 
 #[tokio::test]

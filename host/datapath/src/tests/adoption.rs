@@ -23,6 +23,8 @@ fn a_restarted_agent_takes_over_what_runs() {
         let ids = programs(&before);
         let flows = before.flows().unwrap().count();
         assert_eq!(flows, 1);
+        assert!(!before.reader().has_other_sources());
+        before.set_other_sources(true).unwrap();
         drop(before);
 
         let mut echo = |text: &[u8; 4]| {
@@ -35,6 +37,9 @@ fn a_restarted_agent_takes_over_what_runs() {
         let mut after = world.open();
         echo(b"back");
         assert_eq!(after.generation(), Generation(1));
+        assert!(after.reader().has_other_sources(), "what it was made of");
+        after.set_other_sources(false).unwrap();
+        assert!(!after.reader().has_other_sources());
         assert_eq!(after.flows().unwrap().count(), flows);
         let new_ids = programs(&after);
         assert_eq!(ids.len(), new_ids.len());
