@@ -106,6 +106,25 @@ impl Complaint {
     }
 }
 
+impl Complaint {
+    /// A key that nobody reads, among those that are read there.
+    pub(super) fn unknown_key(
+        (file, at): (&str, Location),
+        field: String,
+        key: &str,
+        known: &[&str],
+    ) -> Self {
+        Self {
+            file: file.to_owned(),
+            line: at.line(),
+            column: at.column(),
+            field,
+            message: format!("unknown key `{key}`"),
+            hint: Some(suggest(key, known)),
+        }
+    }
+}
+
 impl ConfigError {
     /// Is it known all the same which folders are meant, and where the agent's own are?
     pub fn spares_folders(&self) -> bool {

@@ -10,6 +10,7 @@ mod checked;
 mod defaults;
 mod error;
 mod raw;
+mod unknown;
 
 use std::path::{Path, PathBuf};
 

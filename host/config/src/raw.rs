@@ -5,7 +5,7 @@ use std::{borrow::Cow, net::IpAddr, path::PathBuf};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{ConfigError, LogFormat, PolicyMode, RejectResponseCode, error};
+use super::{ConfigError, LogFormat, PolicyMode, RejectResponseCode, error, unknown};
 
 /// The configuration file of a node.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -211,5 +211,18 @@ pub(super) fn parse(file: &str, text: &str) -> Result<RawConfig, ConfigError> {
             error.into_inner()
         })
     })
-    .map_err(|error| ConfigError::from_yaml(file, text, path.as_deref(), &error))
+    .map_err(|error| {
+        let first = ConfigError::from_yaml(file, text, path.as_deref(), &error);
+        if !matches!(
+            error.without_snippet(),
+            serde_saphyr::Error::SerdeUnknownField { .. }
+        ) {
+            return first;
+        }
+        // The reader stops at the first of them.
+        match unknown::keys(file, text) {
+            all if all.len() > 1 => ConfigError::Invalid(all),
+            _ => first,
+        }
+    })
 }

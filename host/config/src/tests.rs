@@ -100,6 +100,18 @@ fn all_that_is_wrong_is_told_together() {
 }
 
 #[test]
+fn every_unknown_key_is_told_at_once() {
+    check_error(
+        "node:\n  nmae: a\n  outsideDevices: [eth0]\npolices: {mode: x}\n\
+         folders: {polcies: a, services: b}\nlimits: {flows: many, flow: 1}\n",
+        "tidegate.yaml:2:3: node.nmae: unknown key `nmae`; did you mean `name`?\n\
+         tidegate.yaml:4:1: polices: unknown key `polices`; did you mean `policy`?\n\
+         tidegate.yaml:5:11: folders.polcies: unknown key `polcies`; did you mean `policies`?\n\
+         tidegate.yaml:6:23: limits.flow: unknown key `flow`; did you mean `flows`?",
+    );
+}
+
+#[test]
 fn no_field_is_called_by_a_sign_of_the_parser() {
     for (text, field) in [
         ("- a\n", ""),
