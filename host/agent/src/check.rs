@@ -20,7 +20,9 @@ use tidegate_control::{
     store::Store,
     view::{ProblemView, ProxyView, View},
 };
-use tidegate_datapath::{DatapathError, Survey, bridges, firewall_notes, pinned_otherwise};
+use tidegate_datapath::{
+    DatapathError, Survey, bridges, firewall_notes, pinned_otherwise, without_cgroup,
+};
 use tidegate_plugin_host::{Catalog, PluginStore, Runtime, StoreOptions};
 use tidegate_policy::{
     NumbersInUse,
@@ -68,6 +70,7 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
         read => read?,
     };
     let nowhere = Nowhere::new(config)?;
+    let sockets = config.node.cgroup.is_none().then(without_cgroup);
     let mut control = Control::with_past(
         settings(config),
         nowhere.clone(),
@@ -111,6 +114,7 @@ async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
         )),
     }
     let notes = notes.into_iter();
+    view.datapath.notes.extend(sockets);
     view.datapath
         .notes
         .extend(notes.map(|note| Note::new(Concern::Node, note)));

@@ -176,6 +176,17 @@ pub struct Datapath {
     names: expire::Names,
 }
 
+/// What a node does not do whose sockets are left alone (`node.cgroup: none`).
+pub fn without_cgroup() -> Note {
+    Note::new(
+        Concern::Sockets,
+        "no socket hooks, as `node.cgroup` is `none`: no service addresses and no host services; \
+         and where rules of the node's NAT (REDIRECT, TPROXY, DNAT) lead what needs the proxy to a \
+         process of the node, that gets it unread: name a cgroup, or have no such rules for \
+         what workloads send",
+    )
+}
+
 impl Datapath {
     /// Loads the programs, or takes over what is pinned and puts these programs
     /// behind its links. Works in the calling thread's network namespace.
@@ -421,10 +432,7 @@ impl Datapath {
                 Concern::Sockets,
                 format!("no socket hooks: cgroup: {error}"),
             )),
-            None => self.notes.push(Note::new(
-                Concern::Sockets,
-                "no socket hooks: no cgroup is configured",
-            )),
+            None => self.notes.push(without_cgroup()),
         }
     }
 

@@ -108,6 +108,8 @@ fn an_outside_device_stays_one_until_a_list_says_otherwise() {
                     .any(|note| note.message.contains("routes: tg-outside")),
                 "{notes:?}"
             );
+            // And what it means that its sockets are left alone.
+            assert!(notes.contains(&crate::without_cgroup()), "{notes:?}");
         }
         assert!(!is_outside(&open(&["tg-missing"])));
         assert!(!is_outside(&open(&[])));
