@@ -31,6 +31,7 @@ use tidegate_policy::compiled::{
     FailMode, Generation, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId,
 };
 use tidegate_sdk::{HttpFilter as _, Request};
+use tidegate_signatures::{Trust, TrustedKey};
 use tidegate_wire::http::{Header, HttpHead, ResponseHead, Version};
 
 /// A component that `cargo xtask build` made.
@@ -84,6 +85,53 @@ impl Bench {
         let builtin = self.tokio.block_on(self.store.builtin());
         builtin.expect("the built-in plugins")
     }
+}
+
+/// Nothing of a file is looked at before it is known whose it is.
+#[test]
+fn unsigned_and_changed_files_are_refused_where_signatures_are_required() {
+    let mut bench = Bench::new();
+    let keys = minisign::KeyPair::generate_unencrypted_keypair().expect("keys");
+    let public = keys.pk.to_box().expect("a box").into_string();
+    let trusted = TrustedKey::read("acme", &public).expect("a key");
+    let cache = bench.dir.path().join("cache");
+    let open = |required| {
+        let mut options = StoreOptions::new(&cache);
+        options.program = env!("CARGO_BIN_EXE_tidegate").into();
+        options.trust = Trust {
+            keys: vec![trusted.clone()],
+            required,
+        };
+        PluginStore::new(options).expect("a store")
+    };
+    let sign = |bytes: &[u8]| {
+        let signed = minisign::sign(None, &keys.sk, std::io::Cursor::new(bytes), None, None);
+        let beside = bench.dir.path().join("bot.wasm.minisig");
+        fs::write(beside, signed.expect("signed").into_string()).expect("a signature");
+    };
+    let bytes = fs::read(artifact("examples/bot-filter.wasm")).expect("an artifact");
+    let other = fs::read(artifact("examples/bot-filter-v2.wasm")).expect("an artifact");
+
+    bench.store = open(true);
+    let refused = bench.admit("bot.wasm", &bytes).unwrap_err();
+    assert!(refused.contains("it is not signed"), "{refused}");
+    sign(&bytes);
+    let admitted = bench.admit("bot.wasm", &bytes).expect("signed");
+    assert_eq!(admitted.signer.expect("a signer").name, "acme");
+    let refused = bench.admit("bot.wasm", &other).unwrap_err();
+    assert!(refused.contains("it is not what acme signed"), "{refused}");
+    assert_eq!(bench.builtin().len(), 2, "what is inside needs none");
+
+    bench.store = open(false);
+    let refused = bench.admit("bot.wasm", &other).unwrap_err();
+    assert!(refused.contains("it is not what acme signed"), "{refused}");
+    let plain = bench
+        .admit("plain.wasm", &other)
+        .expect("need not be signed");
+    assert_eq!(plain.signer, None);
+    fs::create_dir(bench.dir.path().join("odd.wasm.minisig")).expect("a folder");
+    let refused = bench.admit("odd.wasm", &bytes).unwrap_err();
+    assert!(refused.contains("not a regular file"), "{refused}");
 }
 
 /// Puts bindings of these rule sets in shadow, or takes them out of it.

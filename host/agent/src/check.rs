@@ -52,7 +52,9 @@ pub fn check(config: &Config) -> anyhow::Result<Arc<View>> {
 
 async fn dry_run(config: &Config) -> anyhow::Result<Arc<View>> {
     let state = tempfile::tempdir().context("make a folder for what is compiled")?;
-    let plugins = PluginStore::new(StoreOptions::new(state.path().join("plugins")))?;
+    let mut options = StoreOptions::new(state.path().join("plugins"));
+    options.trust = config.plugins.trust.clone();
+    let plugins = PluginStore::new(options)?;
     let built_in = plugins.builtin().await?.into_iter().map(candidate);
     let store = Store::open(state.path())?;
     // What is in force already, so that newcomers, emptied files and two plugins of one name

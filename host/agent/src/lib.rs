@@ -147,8 +147,9 @@ async fn serve(config: Config, after: After) -> anyhow::Result<()> {
     let datapath = SharedDatapath::new(datapath);
 
     // Control, which owns what should be.
-    let cache = StoreOptions::new(config.node.state_dir.join("plugins"));
-    let plugins = Arc::new(PluginStore::new(cache).context("open the plugin store")?);
+    let mut options = StoreOptions::new(config.node.state_dir.join("plugins"));
+    options.trust = config.plugins.trust.clone();
+    let plugins = Arc::new(PluginStore::new(options).context("open the plugin store")?);
     let built_in = plugins
         .builtin()
         .await?
@@ -410,6 +411,7 @@ fn settings(config: &Config) -> Settings {
             RejectResponseCode::NameError => Reject::NameError,
         },
         folders: folders(&config.written),
+        trust: config.plugins.trust.clone(),
     }
 }
 

@@ -114,5 +114,6 @@ pub(super) fn candidate(admitted: Admitted) -> Candidate {
         name: admitted.name,
         info: admitted.info,
         artifact: admitted.artifact,
+        signer: admitted.signer,
     }
 }

@@ -9,15 +9,16 @@ use std::{
 
 use serde_saphyr::Location;
 use tidegate_ebpf_shared::limits;
+use tidegate_signatures::{Trust, TrustedKey};
 
 use super::{
     Complaint, ConfigError, Looked,
     checked::{
-        Addresses, Config, Folders, Fqdn, Limits, Log, Metrics, Node, Place, Policy, Proxy,
-        ProxyUser, Vendor, Written,
+        Addresses, Config, Folders, Fqdn, Limits, Log, Metrics, Node, Place, Plugins, Policy,
+        Proxy, ProxyUser, Vendor, Written,
     },
     defaults,
-    raw::{Located, RawAddresses, RawConfig, RawFolders, RawLimits, RawNode, RawProxy},
+    raw::{Located, RawAddresses, RawConfig, RawFolders, RawLimits, RawNode, RawPlugins, RawProxy},
 };
 
 /// Gives a raw configuration its meaning. `file` names it in errors; relative paths
@@ -74,10 +75,62 @@ impl Checker<'_> {
                 level: self.log_level(raw.log.level),
             },
             proxy: self.proxy(raw.proxy),
+            plugins: self.plugins(raw.plugins),
             written: Written {
                 file: self.file.to_owned(),
                 places: BTreeMap::new(),
             },
+        }
+    }
+
+    fn plugins(&self, raw: RawPlugins) -> Plugins {
+        let written = raw.trusted_keys.unwrap_or_default().into_iter();
+        let files: Vec<(Location, PathBuf)> = written
+            .map(|Located(path)| (path.referenced, self.folder.join(path.value)))
+            .collect();
+        let keys = files.iter().enumerate();
+        let keys: Vec<TrustedKey> = keys
+            .filter_map(|(i, (at, path))| self.key(*at, path, &format!("plugins.trustedKeys[{i}]")))
+            .collect();
+        let required = raw.require_signature.is_some_and(|Located(required)| {
+            if required.value && files.is_empty() {
+                self.refuse(
+                    required.referenced,
+                    "plugins.requireSignature",
+                    true,
+                    "nobody is believed, so no plugin could be used:",
+                    "name a public key: `plugins.trustedKeys: [keys/acme.pub]`",
+                );
+            }
+            required.value
+        });
+        Plugins {
+            trusted_keys: files.into_iter().map(|(_, path)| path).collect(),
+            require_signature: required,
+            trust: Trust { keys, required },
+        }
+    }
+
+    fn key(&self, at: Location, path: &Path, field: &str) -> Option<TrustedKey> {
+        let refuse = |message: &str, hint: &str| {
+            self.refuse(at, field, path.display(), message, hint);
+            None
+        };
+        // A pipe would be waited for.
+        if path.metadata().is_ok_and(|meta| !meta.is_file()) {
+            return refuse("not a regular file:", "expected a file with a public key");
+        }
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => return refuse(&format!("cannot be read ({error}):"), "put it there"),
+        };
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        match TrustedKey::read(&name, &text) {
+            Ok(key) => Some(key),
+            Err(why) => refuse(
+                &format!("{why}:"),
+                "expected the NAME.pub that `tidegate plugin keygen NAME` or `minisign -G` made",
+            ),
         }
     }
 

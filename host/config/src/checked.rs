@@ -10,6 +10,7 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
+use tidegate_signatures::Trust;
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -31,9 +32,24 @@ pub struct Config {
     pub log: Log,
     /// The proxy process.
     pub proxy: Proxy,
+    /// Which plugin files are taken.
+    pub plugins: Plugins,
     /// Where the file says so.
     #[serde(skip)]
     pub written: Written,
+}
+
+/// Which plugin files are taken.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plugins {
+    /// Files with the public keys of those who are believed, absolute.
+    pub trusted_keys: Vec<PathBuf>,
+    /// Files that none of them signed are refused.
+    pub require_signature: bool,
+    /// The same, with the keys read.
+    #[serde(skip)]
+    pub trust: Trust,
 }
 
 /// Where a file has its keys. Two files that say the same are the same, wherever they say it.

@@ -28,6 +28,8 @@ pub(super) struct RawConfig {
     pub(super) log: RawLog,
     /// The proxy process.
     pub(super) proxy: RawProxy,
+    /// Which plugin files are taken.
+    pub(super) plugins: RawPlugins,
 }
 
 /// This node.
@@ -175,6 +177,17 @@ pub(super) struct RawProxy {
     pub(super) hung_after_seconds: Option<Located<u32>>,
     /// Memory of all instances of all dropped-in plugins together, bytes.
     pub(super) plugin_memory_bytes: Option<Located<u32>>,
+}
+
+/// Which plugin files are taken.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct RawPlugins {
+    /// Public keys of minisign, a file each: whose signatures are believed. Its name without
+    /// `.pub` is what its owner is called. Relative paths are taken from this file's folder.
+    pub(super) trusted_keys: Option<Vec<Located<PathBuf>>>,
+    /// Plugins that none of them signed are refused. Default: false.
+    pub(super) require_signature: Option<Located<bool>>,
 }
 
 /// A value and where it was written.

@@ -182,6 +182,7 @@ metrics: {listen: off}
 log: {format: json, level: 'info,tidegate_proxy=debug'}
 proxy: {user: 65534, connectionsPerCpu: 100, hungAfterSeconds: 20, memoryPerCpuMiB: 5,
   http2HeaderListBytes: 5000}
+plugins: {requireSignature: false}
 ";
     let config = parse("t", text, Path::new("/etc/tidegate")).expect("valid");
     let effective = serde_saphyr::to_string(&config).expect("serialises");
@@ -194,12 +195,62 @@ fn the_schema_knows_every_section_and_refuses_others() {
     let schema = schema();
     let properties = schema["properties"].as_object().expect("an object");
     let sections = [
-        "folders", "fqdn", "limits", "log", "metrics", "node", "policy", "proxy",
+        "folders", "fqdn", "limits", "log", "metrics", "node", "plugins", "policy", "proxy",
     ];
     let mut known: Vec<_> = properties.keys().map(String::as_str).collect();
     known.sort_unstable();
     assert_eq!(known, sections);
     assert_eq!(schema["additionalProperties"], false);
+}
+
+#[test]
+fn keys_of_those_who_are_believed_are_read() {
+    let root = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        std::fs::write(root.path().join(name), text).expect("written");
+    };
+    let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    write(
+        "acme.pub",
+        &format!("untrusted comment: minisign public key\n{key}\n"),
+    );
+    write("line.pub", key);
+    write("other.pub", "ssh-ed25519 AAAA");
+    let text = "plugins:\n  trustedKeys: [acme.pub, line.pub]\n  requireSignature: true\n";
+    let plugins = parse("t", text, root.path()).expect("valid").plugins;
+    assert!(plugins.require_signature && plugins.trust.required);
+    assert_eq!(plugins.trust.keys.len(), 2);
+    assert_eq!(plugins.trusted_keys[0], root.path().join("acme.pub"));
+    for (text, start, end) in [
+        (
+            "plugins: {requireSignature: true}",
+            "t:1:29: plugins.requireSignature: nobody is believed, so no plugin could be used: `true`",
+            "; name a public key: `plugins.trustedKeys: [keys/acme.pub]`",
+        ),
+        (
+            "plugins:\n  trustedKeys: [acme.pub, gone.pub]\n",
+            "t:2:27: plugins.trustedKeys[1]: cannot be read (No such file",
+            "; put it there",
+        ),
+        (
+            "plugins: {trustedKeys: [.]}",
+            "t:1:25: plugins.trustedKeys[0]: not a regular file: `",
+            "; expected a file with a public key",
+        ),
+        (
+            "plugins: {trustedKeys: [other.pub]}",
+            "t:1:25: plugins.trustedKeys[0]: no public key of minisign is in it: `",
+            "; expected the NAME.pub that `tidegate plugin keygen NAME` or `minisign -G` made",
+        ),
+    ] {
+        let error = parse("t", text, root.path()).expect_err(text).to_string();
+        assert!(error.starts_with(start), "{error}");
+        assert!(error.ends_with(end), "{error}");
+    }
+    assert_eq!(
+        parse("t", "", root.path()).expect("valid").plugins.trust,
+        Default::default()
+    );
 }
 
 #[test]

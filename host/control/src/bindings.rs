@@ -46,6 +46,13 @@ pub struct KeptBinding {
     good: Good,
 }
 
+impl KeptBinding {
+    /// The version that was accepted, as its file's digest.
+    pub fn digest(&self) -> &str {
+        &self.good.info.digest
+    }
+}
+
 impl Bindings {
     /// What an earlier run kept.
     pub fn new(kept: Vec<KeptBinding>) -> Self {

@@ -222,6 +222,9 @@ pub struct PluginView {
     pub digest: String,
     /// `built-in` or the file.
     pub source: String,
+    /// Who signed it, if somebody did whom the node believes: name of a key of
+    /// `plugins.trustedKeys`.
+    pub signed_by: Option<String>,
     /// `active`, `idle` (no rule uses it), `compiling`, `refused`, `removed`.
     pub state: PluginState,
     /// Why the newest version is not in use, if it is not.

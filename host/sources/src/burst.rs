@@ -68,13 +68,17 @@ impl Burst {
     }
 }
 
-/// Documents, plugins and their manifests.
+/// Documents, plugins, their manifests and signatures.
 fn is_read(path: &Path) -> bool {
     let hidden = path
         .file_name()
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     let extension = path.extension().and_then(|extension| extension.to_str());
-    !hidden && matches!(extension, Some("yaml" | "yml" | "wasm" | "toml"))
+    !hidden
+        && matches!(
+            extension,
+            Some("yaml" | "yml" | "wasm" | "toml" | "minisig")
+        )
 }
 
 #[cfg(test)]

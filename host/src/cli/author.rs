@@ -1,4 +1,4 @@
-//! `tidegate plugin new|wit|build|inspect|test|bench`: for authors of filters. None of them asks an
+//! `tidegate plugin new|wit|build|inspect|test|bench|keygen|sign`: for authors of filters. None of them asks an
 //! agent.
 
 use std::{
@@ -15,6 +15,7 @@ use tidegate_authoring::{
     Outcome, Stage, Subject,
     cases::{self, Case, Cases},
     contract, project, recorded,
+    signing::{self, Lock},
 };
 use tidegate_contract::{Limits, World};
 
@@ -40,6 +41,9 @@ pub(super) enum Command {
     Inspect {
         /// The component
         file: PathBuf,
+        /// Public keys: say whether one of them signed it. Repeatable
+        #[arg(long = "trust", value_name = "PUB")]
+        trust: Vec<PathBuf>,
     },
     /// Ask a component what its cases say, as the proxy would. Exit code: 0 if all is as
     /// they say (or both versions decide alike), 1 if not
@@ -47,6 +51,38 @@ pub(super) enum Command {
     /// Say what a component's answers cost, beside those of the built-in matcher in the same
     /// run
     Bench(Bench),
+    /// Make a pair of keys: NAME.key signs and stays with you, NAME.pub is for
+    /// `plugins.trustedKeys` of nodes. They are minisign's
+    Keygen(Keygen),
+    /// Sign a component: the signature is put beside it, as FILE.minisig
+    Sign(Sign),
+}
+
+/// A pair of keys.
+#[derive(Debug, Args)]
+pub(super) struct Keygen {
+    /// What its owner is called
+    name: PathBuf,
+    /// Whoever has the file may sign. Otherwise the terminal is asked for a password
+    #[arg(long)]
+    no_password: bool,
+}
+
+/// A signature.
+#[derive(Debug, Args)]
+pub(super) struct Sign {
+    /// The component
+    file: PathBuf,
+    /// The secret key
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// A file whose first line is the key's password. Otherwise the terminal is asked, if the
+    /// key has one
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// A line that is signed along. Otherwise it says when, and which file
+    #[arg(long)]
+    comment: Option<String>,
 }
 
 /// A new filter.
@@ -124,9 +160,11 @@ impl Command {
                 }
             }
             Self::Build(args) => args.run()?,
-            Self::Inspect { file } => inspect(&file, output)?,
+            Self::Inspect { file, trust } => inspect(&file, &trust, output)?,
             Self::Test(args) => return args.run(output),
             Self::Bench(args) => args.run(output)?,
+            Self::Keygen(args) => args.run()?,
+            Self::Sign(args) => args.run()?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -167,6 +205,38 @@ impl Build {
     }
 }
 
+impl Keygen {
+    fn run(self) -> anyhow::Result<()> {
+        let lock = match self.no_password {
+            true => Lock::Open,
+            false => Lock::Ask,
+        };
+        let [key, public] =
+            signing::make_keys(&self.name, lock)?.map(|path| path.display().to_string());
+        print_text(&format!(
+            "{key} signs: keep it where no node can reach it.\n\
+             {public} is for nodes: name it under `plugins.trustedKeys` in tidegate.yaml.\n"
+        ))?;
+        Ok(())
+    }
+}
+
+impl Sign {
+    fn run(self) -> anyhow::Result<()> {
+        let lock = match &self.password_file {
+            None => Lock::Ask,
+            Some(file) => {
+                let text = std::fs::read_to_string(file)
+                    .with_context(|| format!("cannot read {}", file.display()))?;
+                Lock::Password(text.lines().next().unwrap_or_default().to_owned())
+            }
+        };
+        let beside = signing::sign(&self.file, &self.key, lock, self.comment.as_deref())?;
+        print_text(&format!("{}\n", beside.display()))?;
+        Ok(())
+    }
+}
+
 /// What `plugin inspect` prints with `-o json`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -189,6 +259,9 @@ pub(super) struct Inspected {
     compiled_bytes: usize,
     /// How long examining and compiling it took.
     compile_seconds: f64,
+    /// Which of the keys given with `--trust` signed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed_by: Option<String>,
 }
 
 /// Limits of an instance; see `docs/limits.md`.
@@ -222,7 +295,11 @@ fn seconds(milliseconds: u64) -> f64 {
     std::time::Duration::from_millis(milliseconds).as_secs_f64()
 }
 
-fn inspect(file: &Path, output: Output) -> anyhow::Result<()> {
+fn inspect(file: &Path, trust: &[PathBuf], output: Output) -> anyhow::Result<()> {
+    let signed_by = match trust {
+        [] => None,
+        keys => Some(signing::judge(file, keys)?.map_err(anyhow::Error::msg)?),
+    };
     let subject = Subject::admit(file)?;
     let info = &subject.admitted.info;
     let inspected = Inspected {
@@ -235,6 +312,7 @@ fn inspect(file: &Path, output: Output) -> anyhow::Result<()> {
         size_bytes: std::fs::metadata(file)?.len(),
         compiled_bytes: subject.compiled_size(),
         compile_seconds: subject.compiled_in.as_secs_f64(),
+        signed_by,
     };
     match output {
         Output::Json => print_json(&inspected)?,
@@ -276,6 +354,12 @@ impl Inspected {
                     limits.memory_bytes >> 20,
                     limits.total_memory_bytes >> 20,
                 ),
+            ),
+            (
+                "Signed by",
+                self.signed_by
+                    .clone()
+                    .unwrap_or_else(|| "not asked: name keys with --trust".to_owned()),
             ),
             (
                 "Verdict",

@@ -49,7 +49,16 @@ pub(super) fn render_bindings(view: &View) -> String {
 
 pub(super) fn render(view: &View) -> String {
     let header = [
-        "NAME", "VERSION", "WORLD", "STATE", "CALLS", "FAILURES", "US/CALL", "DIGEST", "SOURCE",
+        "NAME",
+        "VERSION",
+        "WORLD",
+        "STATE",
+        "CALLS",
+        "FAILURES",
+        "US/CALL",
+        "DIGEST",
+        "SIGNED BY",
+        "SOURCE",
         "REASON",
     ];
     let mut table = Table::new(&header);
@@ -70,6 +79,7 @@ pub(super) fn render(view: &View) -> String {
             failures.to_string(),
             mean.unwrap_or_default(),
             p.digest.chars().take("sha256:".len() + 12).collect(),
+            p.signed_by.clone().unwrap_or_default(),
             p.source.clone(),
             p.reason.clone().unwrap_or_default(),
         ]);

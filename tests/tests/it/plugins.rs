@@ -1,7 +1,7 @@
 //! Plugins: dropped in, replaced, broken, removed, and misbehaving.
 
 use anyhow::{Context, Result, ensure};
-use tidegate_tests::harness::{Curl, eventually, load::Requests, tag::repository};
+use tidegate_tests::harness::{Curl, Node, eventually, load::Requests, tag::repository};
 
 use crate::shop::{HTTP, Shop};
 
@@ -242,5 +242,90 @@ fn misbehaving_costs_only_its_own_request() -> Result<()> {
         let told = record.to_string();
         ensure!(told.contains(plugin) && told.contains(reason), "{record}");
     }
+    Ok(())
+}
+
+/// A node that believes one author takes nothing of others, nor what that one did not sign.
+#[test]
+fn only_who_is_believed_signs_what_runs() -> Result<()> {
+    let mut shop = Shop::open()?;
+    let keys = shop.world.dir().join("keys");
+    std::fs::create_dir(&keys)?;
+    let tidegate = |node: &Node, arguments: &[&str]| {
+        let output = node.tidegate(arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{arguments:?}: {said}");
+        Ok(())
+    };
+    let node = &shop.world.node;
+    let path = |name: &str| keys.join(name).display().to_string();
+    for author in ["acme", "stranger"] {
+        tidegate(node, &["plugin", "keygen", "--no-password", &path(author)])?;
+    }
+    node.configure(&format!(
+        "node:\n\nplugins: {{trustedKeys: [{}], requireSignature: true}}\n",
+        path("acme.pub")
+    ))?;
+    node.copy(
+        &artifact("examples/bot-filter.wasm"),
+        "plugins/bot-filter.wasm",
+    )?;
+    node.write("policies/bound.yaml", binding("bot-filter", "closed"))?;
+    shop.world.node.start()?;
+    let node = &shop.world.node;
+    let file = node.config_dir().join("plugins/bot-filter.wasm");
+    let file = file.display().to_string();
+    let row = |state: &str, reason: &str| {
+        eventually("the plugin's row", || {
+            let row = listed(&shop, "bot-filter")?;
+            let why = row["reason"].as_str().unwrap_or_default();
+            ensure!(row["state"] == state && why.contains(reason), "{row}");
+            Ok(row)
+        })
+    };
+    let answers = |status: u64| {
+        eventually("a request is answered so", || {
+            Curl::get(shop.url(HTTP, "/x")).expect(&shop.frontend, status)
+        })
+    };
+    row("refused", "it is not signed")?;
+    answers(503)?;
+    tidegate(
+        node,
+        &["plugin", "sign", &file, "--key", &path("stranger.key")],
+    )?;
+    row(
+        "refused",
+        "by a key that is not among `plugins.trustedKeys`",
+    )?;
+    tidegate(node, &["plugin", "sign", &file, "--key", &path("acme.key")])?;
+    ensure!(row("active", "")?["signedBy"] == "acme");
+    answers(200)?;
+
+    // Another file beside the same signature: what was signed goes on.
+    node.copy(
+        &artifact("examples/bot-filter-v2.wasm"),
+        "plugins/bot-filter.wasm",
+    )?;
+    let row = row("active", "it is not what acme signed")?;
+    ensure!(
+        row["version"] == "1.0.0" && row["signedBy"] == "acme",
+        "{row}"
+    );
+    answers(200)?;
+
+    // Nobody believes acme any more.
+    shop.world.node.kill_agent()?;
+    let other = format!(
+        "node:\n\nplugins: {{trustedKeys: [{}], requireSignature: true}}\n",
+        path("stranger.pub")
+    );
+    shop.world.node.configure(&other)?;
+    shop.world.node.start_agent()?;
+    eventually("what it runs is refused", || {
+        Curl::get(shop.url(HTTP, "/x")).expect(&shop.frontend, 503)
+    })?;
+    let row = listed(&shop, "bot-filter")?;
+    ensure!(row["version"] == "" && row["state"] == "refused", "{row}");
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tidegate_contract::PluginInfo;
+use tidegate_signatures::Signer;
 use tidegate_sources::folder::PluginStamp;
 
 /// A plugin version that passed examination.
@@ -15,6 +16,9 @@ pub struct Candidate {
     pub info: PluginInfo,
     /// Compiled code.
     pub artifact: PathBuf,
+    /// Whose it is, if it is signed by somebody the node believes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<Signer>,
 }
 
 /// The outcome of examining one version of a plugin file.

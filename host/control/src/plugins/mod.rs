@@ -10,6 +10,7 @@ use std::{
 };
 
 use tidegate_policy::compiled::{Compiled, L7Protocol, plugin_uses};
+use tidegate_signatures::Trust;
 use tidegate_sources::folder::PluginStamp;
 
 pub use self::examination::{Candidate, Examination, Request};
@@ -62,9 +63,16 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs
 
 impl Plugins {
     /// The built-in plugins, and what an earlier run published from which file: it
-    /// stands in for a file that turns out to be broken.
-    pub fn new(built_in: Vec<Candidate>, published: BTreeMap<PathBuf, Candidate>) -> Self {
-        let files = published.into_iter().map(|(path, candidate)| {
+    /// stands in for a file that turns out to be broken, unless nobody whom the node believes
+    /// signed it and somebody has to.
+    pub fn new(
+        built_in: Vec<Candidate>,
+        published: BTreeMap<PathBuf, Candidate>,
+        trust: &Trust,
+    ) -> Self {
+        let published = published.into_iter();
+        let taken = published.filter(|(_, before)| trust.still_takes(before.signer.as_ref()));
+        let files = taken.map(|(path, candidate)| {
             let file = File {
                 candidate: Some(candidate.clone()),
                 published: Some(candidate),
@@ -279,6 +287,12 @@ impl Plugins {
             .values()
             .filter_map(|file| file.candidate.as_ref());
         self.built_in.values().chain(files)
+    }
+
+    /// Is this version among what is published?
+    pub fn has(&self, digest: &str) -> bool {
+        let mut all = self.candidates();
+        all.any(|candidate| candidate.info.digest == digest)
     }
 
     /// Plugins a rule may name, and what they read. One whose file was removed counts

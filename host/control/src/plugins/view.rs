@@ -68,6 +68,7 @@ fn row(
             .unwrap_or_default(),
         digest: version.map(|v| v.info.digest.clone()).unwrap_or_default(),
         source: source.to_owned(),
+        signed_by: version.and_then(|v| Some(v.signer.as_ref()?.name.clone())),
         reason,
         capabilities: version
             .map(|v| v.info.capabilities.clone())

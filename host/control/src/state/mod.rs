@@ -18,6 +18,7 @@ use tidegate_policy::{
     compiled::{Compiled, Generation},
     shared::Map,
 };
+use tidegate_signatures::Trust;
 use tidegate_sources::{
     Delta, News,
     folder::{FolderId, FolderSource, Origins, VENDOR},
@@ -54,6 +55,8 @@ pub struct Settings {
     pub reject: Reject,
     /// Where it is written which folders there are; what is wrong with one is told there.
     pub folders: BTreeMap<Origin, NamedAt>,
+    /// Whose plugin files are taken.
+    pub trust: Trust,
 }
 
 /// The owner of desired state.
@@ -186,6 +189,14 @@ impl<K: Kernel> Control<K> {
                 .numbers_in_use()
                 .context("read the kernel's numbers")?,
         );
+        let documents = Documents::new(&past);
+        let folders = folders(&past.origins);
+        let plugins = Plugins::new(built_in, past.plugins, &settings.trust);
+        let mut bindings = past.bindings;
+        if settings.trust.required {
+            // Whose they are was kept with the files alone.
+            bindings.retain(|kept| plugins.has(kept.digest()));
+        }
         Ok(Self {
             ids,
             identities: Box::new(identities),
@@ -193,11 +204,11 @@ impl<K: Kernel> Control<K> {
             compiler: Compiler::default(),
             linter: Linter::default(),
             set_aside: Linter::default(),
-            documents: Documents::new(&past),
+            documents,
             unnamed: BTreeMap::new(),
-            folders: folders(&past.origins),
-            plugins: Plugins::new(built_in, past.plugins),
-            bindings: Bindings::new(past.bindings),
+            folders,
+            plugins,
+            bindings: Bindings::new(bindings),
             secrets: Secrets::default(),
             settings,
             kernel,

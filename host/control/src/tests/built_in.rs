@@ -18,6 +18,7 @@ fn kafka() -> Candidate {
             limits: Limits::default(),
         },
         artifact: "/code".into(),
+        signer: None,
     }
 }
 

@@ -46,7 +46,8 @@ fn endpoint(name: &str, last: u8, app: &str) -> String {
 
 fn node(shared: &Shared) -> Bench {
     let mut bench = Bench::of_silent_vendor();
-    bench.control = Bench::numbered_by(&bench.state, &bench.sinks, shared.clone());
+    bench.control =
+        Bench::control_with(&bench.state, &bench.sinks, Trust::default(), shared.clone());
     bench.no_vendor();
     bench
 }
@@ -86,7 +87,8 @@ async fn nodes_may_share_numbers_and_nothing_is_published_without_them() {
     other.write("endpoints/replica.yaml", &endpoint("replica", 4, "web"));
     other.settle().await;
     assert_eq!(numbers(&other)["shop/replica"], IdentityId(5_000));
-    other.control = Bench::numbered_by(&other.state, &other.sinks, shared.clone());
+    other.control =
+        Bench::control_with(&other.state, &other.sinks, Trust::default(), shared.clone());
     other.no_vendor();
     other.settle().await;
     assert_eq!(numbers(&other).len(), 3);

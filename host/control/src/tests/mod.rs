@@ -17,6 +17,7 @@ use tidegate_policy::{
     Mode, NumbersInUse, Origin, Source,
     compiled::{Compiled, Generation},
 };
+use tidegate_signatures::Trust;
 use tidegate_sources::{
     News,
     folder::{FormerFolder, Scan, VENDOR, testing},
@@ -151,13 +152,14 @@ impl Bench {
     }
 
     fn control(state: &tempfile::TempDir, sinks: &Recorder) -> Control<Recorder> {
-        Self::numbered_by(state, sinks, Local)
+        Self::control_with(state, sinks, Trust::default(), Local)
     }
 
-    /// The same, with somebody else to give numbers to label sets.
-    fn numbered_by(
+    /// The same, believing whom it is told, and with somebody to give numbers to label sets.
+    fn control_with(
         state: &tempfile::TempDir,
         sinks: &Recorder,
+        trust: Trust,
         identities: impl Allocator + 'static,
     ) -> Control<Recorder> {
         let policies = NamedAt {
@@ -173,6 +175,7 @@ impl Bench {
             fqdn_min_ttl: 0,
             reject: Reject::default(),
             folders: [(Origin::from("policies"), policies)].into(),
+            trust,
         };
         let store = Store::open(state.path()).expect("opens");
         Control::new(settings, sinks.clone(), store, Vec::new(), identities).expect("starts")
@@ -181,6 +184,17 @@ impl Bench {
     /// A new agent on the same state folder and kernel.
     fn restart(&mut self) {
         self.control = Self::control(&self.state, &self.sinks);
+        self.no_vendor();
+        self.sinks.with(|record| record.calls.clear());
+    }
+
+    /// The same, on a node that takes plugins of nobody.
+    fn restart_and_believe_nobody(&mut self) {
+        let nobody = Trust {
+            required: true,
+            ..Trust::default()
+        };
+        self.control = Self::control_with(&self.state, &self.sinks, nobody, Local);
         self.no_vendor();
         self.sinks.with(|record| record.calls.clear());
     }
@@ -536,6 +550,7 @@ fn candidate(version: &str) -> Candidate {
             limits: Limits::default(),
         },
         artifact: "/dev/null".into(),
+        signer: None,
     }
 }
 
@@ -777,6 +792,23 @@ async fn a_plugin_file_with_another_name_is_in_use_as_before() {
         [Request::Examine("/plugins/bot.wasm".into(), stamp)]
     );
     assert_eq!(bench.plugin().0.as_deref(), Some("1"), "meanwhile");
+}
+
+/// What an earlier run published stands in for a file that cannot be used, but not against the
+/// plain word that signatures are required.
+#[tokio::test]
+async fn what_nobody_signed_does_not_outlive_the_word_that_somebody_must() {
+    let mut bench = Bench::new();
+    bench.drop_plugin(1, Ok(candidate("1"))).await;
+    let broken = Err("it is not signed".to_owned());
+    bench.restart();
+    bench.drop_plugin(2, broken.clone()).await;
+    let (published, _, state, _) = bench.plugin();
+    assert_eq!((published.as_deref(), &*state), (Some("1"), "idle"));
+    bench.restart_and_believe_nobody();
+    bench.drop_plugin(2, broken).await;
+    let (published, _, state, reason) = bench.plugin();
+    assert_eq!((published, &*state), (None, "refused"), "{reason:?}");
 }
 
 #[tokio::test]

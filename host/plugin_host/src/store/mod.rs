@@ -6,12 +6,14 @@ mod refusal;
 
 use std::{
     collections::BTreeSet,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use sha2::{Digest, Sha256};
 use tidegate_contract::{BUILT_IN, PluginInfo};
+use tidegate_signatures::{EXTENSION, SIZE, Signer, Trust};
 
 pub use self::refusal::Refusal;
 use self::{
@@ -45,6 +47,8 @@ pub struct StoreOptions {
     /// Capabilities a plugin gets by asking for them. A file beside a plugin can grant
     /// fewer, or others.
     pub grant: Vec<String>,
+    /// Whose files are taken. What is inside the binary needs no signature.
+    pub trust: Trust,
 }
 
 impl StoreOptions {
@@ -57,6 +61,7 @@ impl StoreOptions {
             // resolves it in the child, before the new program is loaded.
             program: PathBuf::from("/proc/self/exe"),
             grant: CAPABILITIES.map(str::to_owned).to_vec(),
+            trust: Trust::default(),
         }
     }
 }
@@ -77,6 +82,8 @@ pub struct Admitted {
     pub info: PluginInfo,
     /// File of compiled code; its digest is `info.artifact`.
     pub artifact: PathBuf,
+    /// Whose it is, if it is signed by somebody the node believes.
+    pub signer: Option<Signer>,
 }
 
 impl PluginStore {
@@ -124,8 +131,11 @@ impl PluginStore {
                 "its file name is no plugin name: use letters, digits and `-._+`".into(),
             )
         })?;
+        // Before anything looks into it.
+        let signer = self.signer(path, &bytes)?;
         let sidecar = Sidecar::read(path).map_err(Refusal::Manifest)?;
         let admitted = self.admit_bytes(stem, &bytes, &sidecar, patience).await?;
+        let admitted = Admitted { signer, ..admitted };
         if BUILT_IN.contains(&admitted.name.as_str()) {
             let reason = format!(
                 "`{}` is the name of a built-in plugin; give it another",
@@ -134,6 +144,18 @@ impl PluginStore {
             return Err(Refusal::Manifest(reason));
         }
         Ok(admitted)
+    }
+
+    fn signer(&self, path: &Path, bytes: &[u8]) -> Result<Option<Signer>, Refusal> {
+        let beside = signature_file(path);
+        let signature = match dropped::read(&beside, SIZE) {
+            Ok(signature) => Some(String::from_utf8_lossy(&signature).into_owned()),
+            Err(Unreadable::Io(error)) if error.kind() == ErrorKind::NotFound => None,
+            Err(Unreadable::Io(error)) => return Err(refuse_io(&beside)(error)),
+            Err(other) => return Err(Refusal::Signature(format!("has a signature: {other}"))),
+        };
+        let signer = self.options.trust.signer(bytes, signature.as_deref());
+        signer.map_err(|doubt| Refusal::Signature(doubt.to_string()))
     }
 
     /// Admits the plugins inside this binary, but for those that take long to compile, few
@@ -201,6 +223,7 @@ impl PluginStore {
                 limits,
             },
             artifact,
+            signer: None,
         })
     }
 
@@ -250,6 +273,14 @@ impl PluginStore {
             }
         }
     }
+}
+
+/// Where the signature of a plugin file is.
+fn signature_file(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(EXTENSION);
+    name.into()
 }
 
 /// `sha256:…`.

@@ -20,6 +20,9 @@ pub enum Refusal {
     /// Manifest or the file beside it is wrong.
     #[error("{0}")]
     Manifest(String),
+    /// It has to be signed by somebody the node believes, and is not.
+    #[error("it {0}")]
+    Signature(String),
     /// Compiling it takes longer than it was given.
     #[error("compiling it takes longer than {0:?}")]
     TakesLong(Duration),
@@ -41,7 +44,10 @@ impl Refusal {
     /// Is it the file's own fault, so that only another file can mend it?
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Component(_) | Self::Manifest(_) | Self::NotGranted { .. } => true,
+            Self::Component(_)
+            | Self::Manifest(_)
+            | Self::Signature(_)
+            | Self::NotGranted { .. } => true,
             Self::Io { .. } | Self::TakesLong(_) | Self::Interrupted(_) => false,
         }
     }

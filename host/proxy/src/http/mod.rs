@@ -42,7 +42,7 @@ pub(super) async fn serve(client: impl Into<Leg>, inspector: &impl Inspector, ac
         speaks = speaks => speaks,
         () = activity.evicted() => return,
     };
-    let speaks = speaks.map(|speaks| speaks.map(|speaks| speaks.as_agreed(client.agreed())));
+    let speaks = speaks.map(|speaks| speaks.map(|speaks| speaks.unless_agreed(client.agreed())));
     match speaks {
         Ok(Ok(Speaks::Http2)) => h2::serve(&mut client, buffer, inspector, activity).await,
         Ok(Ok(Speaks::BrokenHttp2)) => h2::reject_preface(&mut client).await,
@@ -72,7 +72,7 @@ enum Speaks {
 impl Speaks {
     /// Who agreed on a version within TLS is held to it: a server that was chosen for the
     /// one would be told the other by what somebody else may read differently.
-    fn as_agreed(self, agreed: Option<Protocol>) -> Self {
+    fn unless_agreed(self, agreed: Option<Protocol>) -> Self {
         match (agreed, self) {
             (Some(Protocol::Http1), _) => Self::Http1,
             (Some(Protocol::Http2), Self::Http1) => Self::BrokenHttp2,

@@ -44,7 +44,7 @@ pub struct Scan {
     /// Text of every `*.yaml` and `*.yml` file, or why it could not be read, by the
     /// file's name relative to the configuration: `policies/web.yaml`.
     pub documents: BTreeMap<String, Result<Arc<str>, String>>,
-    /// Every `*.wasm` file (and the manifest beside it) by its path.
+    /// Every `*.wasm` file (and manifest and signature beside it) by its path.
     pub plugins: BTreeMap<PathBuf, PluginStamp>,
     /// Folders that could not be listed, and why, with a way out; with an empty name all of
     /// them. Nothing is known of their files, so they count as unchanged.
@@ -142,6 +142,7 @@ impl TextId {
 pub struct PluginStamp {
     module: Stamp,
     manifest: Option<Stamp>,
+    signature: Option<Stamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -286,11 +286,22 @@ impl Scanner {
         let manifest = ["yaml", "toml"]
             .iter()
             .find_map(|extension| Stamp::of(&path.with_extension(extension)).ok());
-        let stamp = PluginStamp { module, manifest };
+        let mut signature = path.clone().into_os_string();
+        signature.push(".minisig");
+        let signature = Stamp::of(Path::new(&signature)).ok();
+        let stamp = PluginStamp {
+            module,
+            manifest,
+            signature,
+        };
         let quiet = |stamp: Stamp| stamp.age(now) >= QUIET;
         let complete = self.complete.get(&path) == Some(&module);
         let open = self.is_open(&path, module, now);
-        if !open && (complete || quiet(module)) && manifest.is_none_or(quiet) {
+        if !open
+            && (complete || quiet(module))
+            && manifest.is_none_or(quiet)
+            && signature.is_none_or(quiet)
+        {
             scan.plugins.insert(path, stamp);
             return;
         }

@@ -35,5 +35,6 @@ pub fn plugin(inode: u64) -> PluginStamp {
     PluginStamp {
         module,
         manifest: None,
+        signature: None,
     }
 }

@@ -197,6 +197,28 @@ fn a_scan_sees_documents_and_plugins_and_nothing_else() {
     assert!(scan.unreadable.is_empty(), "{scan:?}");
 }
 
+#[test]
+fn what_is_beside_a_plugin_makes_it_another_version() {
+    let root = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| fs::write(root.path().join(name), text).expect("written");
+    fs::create_dir(root.path().join("plugins")).expect("made");
+    write("plugins/bot.wasm", "wasm");
+    let mut scanner = Scanner::new(Watched::of(&folders(root.path())), &Origins::default());
+    let mut stamps = vec![scanner.scan(later(1)).plugins.clone()];
+    for (beside, text) in [
+        ("bot.yaml", "a"),
+        ("bot.wasm.minisig", "b"),
+        ("bot.wasm.minisig", "longer"),
+    ] {
+        write(&format!("plugins/{beside}"), text);
+        let stamp = scanner.scan(later(1)).plugins.clone();
+        assert!(!stamps.contains(&stamp), "{beside}");
+        stamps.push(stamp);
+    }
+    write("plugins/other.minisig", "");
+    assert_eq!(scanner.scan(later(1)).plugins, stamps[3], "of no file");
+}
+
 /// A folder with a policy of this content, and a scanner that has read it.
 fn with_a_policy(text: &str) -> (tempfile::TempDir, PathBuf, Scanner) {
     let root = tempfile::tempdir().expect("a folder");
