@@ -182,12 +182,15 @@ proptest! {
             known = Some(kernel.take(plan.expect("it fits")));
 
             let mut scratch = Kernel::default();
-            scratch.take(super::plan(&now, &is_there, &scratch.seen()).expect("it fits"));
+            let fresh = super::plan(&now, &is_there, &scratch.seen()).expect("it fits");
+            let fresh = scratch.take(fresh);
             prop_assert_eq!(kernel.says(), scratch.says());
             // Nothing is left over.
             prop_assert_eq!(kernel.slots.len(), scratch.slots.len());
             prop_assert_eq!(kernel.backends.len(), scratch.backends.len());
             prop_assert_eq!(kernel.maglev.len(), scratch.maglev.len());
+            let led = |state: &State| (state.presence.clone(), state.leads_to.clone());
+            prop_assert_eq!(known.as_ref().map(led), Some(led(&fresh)), "nor of workloads");
             for (id, backend) in &had {
                 let stays = kernel.backends.values().any(|stays| stays == backend);
                 prop_assert!(!stays || kernel.backends.get(id) == Some(backend));
