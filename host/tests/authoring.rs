@@ -71,6 +71,7 @@ fn a_filter_of_each_kind_is_made_built_and_tried() {
     let desk = Desk::new();
     for (kind, world, cases) in [
         ("http", "http-filter", 3),
+        ("exchange", "http-exchange-filter", 3),
         ("dns", "dns-filter", 2),
         ("stream", "stream-filter", 1),
     ] {

@@ -1,16 +1,19 @@
-//! Filters of byte streams through the real path: compiled by the binary, loaded, called.
+//! Filters with sessions, of byte streams and of HTTP exchanges, through the real path: compiled
+//! by the binary, loaded, called.
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use tidegate_contract::Snapshot;
 use tidegate_plugin_host::{
-    Binding, Catalog, Facts, Failure, PluginStore, Runtime, StoreOptions, StreamDirection,
-    StreamOperation, StreamSession, Worker,
+    Binding, BodyVerdict, BodyWish, Catalog, Facts, Failure, HeadVerdict, HttpExchange,
+    PluginStore, Runtime, StoreOptions, StreamDirection, StreamOperation, StreamSession, Way,
+    Worker,
 };
 use tidegate_policy::{
-    compiled::{FailMode, Generation, L7Id, L7Protocol, L7RuleSet, PluginUse, RuleId},
+    compiled::{FailMode, Generation, L7Id, L7RuleSet, PluginUse, RuleId},
     shared::Map,
 };
+use tidegate_wire::http::{Header, HeaderEdit, HttpHead, Version};
 
 /// How long a trial may take on a machine with much to do.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,7 +43,7 @@ fn binding(guest: &str) -> (Catalog, Arc<Binding>) {
         in_shadow: false,
     };
     let set = L7RuleSet {
-        protocol: L7Protocol::Stream,
+        protocol: admitted.info.world.protocol(),
         http: Default::default(),
         chain: vec![used],
         tls: None,
@@ -132,4 +135,87 @@ fn a_session_that_ended_leaves_its_place() {
     drop(open);
     let next = worker.stream_open(&bound, &alice, true).expect("a session");
     assert_eq!(seen(&mut worker, &next), Ok(2));
+}
+
+/// An exchange whose request asks for its whole body, and for `how` to deal with it.
+fn exchange(
+    worker: &mut Worker,
+    bound: &Arc<Binding>,
+    client: &Arc<Facts>,
+    how: &str,
+) -> HttpExchange {
+    let exchange = worker.exchange_open(bound, client).expect("an exchange");
+    let headers = [("X-See", "whole=10"), ("x-how", how), ("x-other", "1")].map(|(name, value)| {
+        let value = value.as_bytes();
+        Header { name, value }
+    });
+    let head = HttpHead {
+        version: Version::Http11,
+        method: "PUT",
+        path: "/",
+        authority: "a",
+        headers: &headers,
+    };
+    let verdict = worker.exchange_request(&exchange, &head);
+    let body = BodyWish::Whole {
+        most: 10,
+        skip_overlong: false,
+    };
+    let expected = HeadVerdict::Pass {
+        rule: None,
+        edit: HeaderEdit::default(),
+        body,
+    };
+    assert_eq!(verdict, Ok(expected));
+    exchange
+}
+
+#[test]
+fn a_filter_of_exchanges_says_what_becomes_of_bodies_and_pays_for_nonsense_itself() {
+    let (_catalog, bound) = binding("meddle.wasm");
+    let mut worker = Worker::new();
+    let (alice, bob) = (client("192.0.2.1"), client("192.0.2.2"));
+    let fine = exchange(&mut worker, &bound, &bob, "upper");
+    for (how, expected) in [("upper", "HELLO"), ("twice", "hellohello"), ("nothing", "")] {
+        let open = exchange(&mut worker, &bound, &alice, how);
+        let verdict = worker.exchange_body(&open, Way::Request, b"hello", true);
+        let Ok(BodyVerdict::Take {
+            count: 5, instead, ..
+        }) = verdict
+        else {
+            panic!("{how}: {verdict:?}");
+        };
+        assert_eq!(instead.as_deref(), Some(expected.as_bytes()), "{how}");
+    }
+    let open = exchange(&mut worker, &bound, &alice, "refuse");
+    match worker.exchange_body(&open, Way::Request, b"hello", true) {
+        Ok(BodyVerdict::Reply(reply)) => {
+            assert_eq!((reply.status, &reply.body[..]), (422, &b"unwanted\n"[..]));
+            assert_eq!(reply.headers, [("x-why".to_owned(), "body".to_owned())]);
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(open);
+    for (how, failure) in [
+        ("trap", "trapped"),
+        ("spin", "deadline"),
+        ("greed", "more of a body than was shown"),
+        ("flood", "trapped"),
+    ] {
+        let (open, beside) = (
+            exchange(&mut worker, &bound, &alice, how),
+            exchange(&mut worker, &bound, &alice, "upper"),
+        );
+        let error = worker.exchange_body(&open, Way::Request, b"hello", true);
+        let error = error.expect_err("it fails").to_string();
+        assert!(error.contains(failure), "{how}: {error}");
+        let lost = worker.exchange_body(&beside, Way::Request, b"hello", true);
+        assert!(lost.is_err(), "{how}: it was in the same instance");
+    }
+    // Another client's exchange lived beside all that.
+    let verdict = worker.exchange_body(&fine, Way::Request, b"hello", true);
+    assert!(
+        matches!(verdict, Ok(BodyVerdict::Take { count: 5, .. })),
+        "{verdict:?}"
+    );
 }

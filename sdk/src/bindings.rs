@@ -38,3 +38,13 @@ pub mod stream_world {
         default_bindings_module: "tidegate_sdk::bindings::stream_world",
     });
 }
+
+/// World `http-exchange-filter` of `0.3.0`; its imports have the shape of the others'.
+pub mod exchange_world {
+    wit_bindgen::generate!({
+        path: "../wit/filter@0.3.0",
+        world: "http-exchange-filter",
+        pub_export_macro: true,
+        default_bindings_module: "tidegate_sdk::bindings::exchange_world",
+    });
+}

@@ -1,6 +1,6 @@
-//! What a Tidegate plugin is written with: implement [`HttpFilter`], [`DnsFilter`] or
-//! [`StreamFilter`], name the type in [`http_filter!`], [`dns_filter!`] or
-//! [`stream_filter!`], build for `wasm32-unknown-unknown`. `README.md` has the whole of it on one page.
+//! What a Tidegate plugin is written with: implement [`HttpFilter`],
+//! [`ExchangeFilter`](exchange::ExchangeFilter), [`DnsFilter`] or [`StreamFilter`], name the
+//! type in [`http_filter!`], [`exchange_filter!`], [`dns_filter!`] or [`stream_filter!`], build for `wasm32-unknown-unknown`. `README.md` has the whole of it on one page.
 //!
 //! Everything also builds for the host's own target, so a filter's logic is tested
 //! with plain `cargo test`: logging then goes to standard error, counters go nowhere.
@@ -9,6 +9,7 @@
 pub mod bindings;
 pub mod connection;
 mod dns;
+pub mod exchange;
 mod headers;
 mod host;
 mod http;

@@ -72,7 +72,7 @@ pub struct Connection {
     pub labels: Vec<String>,
 }
 
-/// A request's head.
+/// A request.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
@@ -84,6 +84,9 @@ pub struct Request {
     /// Fields.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// Body, for filters that see bodies.
+    #[serde(default)]
+    pub body: String,
 }
 
 fn get() -> String {
@@ -125,7 +128,7 @@ impl Request {
     }
 }
 
-/// A response's head.
+/// A response.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Response {
@@ -135,6 +138,9 @@ pub struct Response {
     /// Fields.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// Body, for filters that see bodies.
+    #[serde(default)]
+    pub body: String,
 }
 
 /// A token of RFC 9110 §5.6.2.
@@ -177,7 +183,7 @@ pub struct Expected {
     /// Status of a denial.
     #[serde(default)]
     pub status: Option<u16>,
-    /// Body of a denial.
+    /// Body of a denial, or what passes of the message's, where the filter sees bodies.
     #[serde(default)]
     pub body: Option<String>,
     /// RCODE of a denial, by IANA's name.
@@ -444,10 +450,13 @@ impl Expected {
 
     fn is_of_http(&self) -> anyhow::Result<()> {
         anyhow::ensure!(self.rcode.is_none(), "rcode: is for `query` alone");
-        let of_denials = self.status.is_some() || self.body.is_some();
         anyhow::ensure!(
-            self.verdict == Verdict::Denied || !of_denials,
-            "`status` and `body` are for `verdict: denied`"
+            self.verdict == Verdict::Denied || self.status.is_none(),
+            "`status` and `rcode` are for `verdict: denied`"
+        );
+        anyhow::ensure!(
+            self.verdict != Verdict::Failed || self.body.is_none(),
+            "`body` is for `verdict: denied` and `allowed`"
         );
         let of_passing = self.set.is_some() || self.remove.is_some();
         anyhow::ensure!(
@@ -553,6 +562,7 @@ mod tests {
                 method: get(),
                 url: url.to_owned(),
                 headers: BTreeMap::new(),
+                body: String::new(),
             };
             assert_eq!(request.parts(), parts);
         }

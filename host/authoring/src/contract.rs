@@ -19,6 +19,9 @@ pub const WIT: &[File] = files!["wit":
     "filter@0.2.0/host.wit",
     "filter@0.2.0/stream.wit",
     "filter@0.2.0/world.wit",
+    "filter@0.3.0/exchange.wit",
+    "filter@0.3.0/host.wit",
+    "filter@0.3.0/world.wit",
 ];
 
 /// The sources of `tidegate-sdk`, without its manifest, which names the workspace.
@@ -27,6 +30,7 @@ pub const SDK: &[File] = files!["sdk":
     "src/bindings.rs",
     "src/connection.rs",
     "src/dns.rs",
+    "src/exchange.rs",
     "src/headers.rs",
     "src/host.rs",
     "src/http.rs",

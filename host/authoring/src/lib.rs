@@ -8,6 +8,7 @@
 mod build;
 pub mod cases;
 pub mod contract;
+mod exchange;
 pub mod project;
 pub mod recorded;
 pub mod signing;

@@ -15,6 +15,8 @@ use crate::contract::{SDK, WIT};
 pub enum Kind {
     /// Requests of HTTP.
     Http,
+    /// Exchanges of HTTP, with their bodies.
+    Exchange,
     /// Queries of DNS.
     Dns,
     /// Bytes of TCP connections.
@@ -34,6 +36,7 @@ impl Kind {
         }
         match self {
             Self::Http => template!("http"),
+            Self::Exchange => template!("exchange"),
             Self::Dns => template!("dns"),
             Self::Stream => template!("stream"),
         }

@@ -62,6 +62,7 @@ fn case(record: &FlowRecord, line: u64, config: &str, plugin: &Admitted) -> Opti
                     method: method.clone(),
                     url: url.clone(),
                     headers: BTreeMap::new(),
+                    body: String::new(),
                 },
                 expect,
                 response: None,

@@ -27,6 +27,7 @@ use tidegate_wire::{
 };
 
 use crate::cases::{Case, Connection, Expected, Request, Response, Said, Step, Verdict};
+use crate::exchange;
 
 /// How long a component is waited for: more than its `configure` may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -80,6 +81,8 @@ pub enum Outcome {
         set: BTreeMap<String, String>,
         /// Fields that are removed.
         remove: Vec<String>,
+        /// What passes of its body, where that is known.
+        body: Option<String>,
     },
     /// A request that is refused.
     Denied {
@@ -231,7 +234,15 @@ impl Subject {
             Said::Http { request, .. } => {
                 let headers = fields(&request.headers);
                 let head = head(request, &headers);
-                timed(&mut |worker| drop(worker.http_request(&binding, &head, &facts)))
+                match binding.has_exchanges() {
+                    true => timed(&mut |worker| {
+                        let exchange = worker.exchange_open(&binding, &facts);
+                        drop(exchange.and_then(|open| worker.exchange_request(&open, &head)));
+                    }),
+                    false => {
+                        timed(&mut |worker| drop(worker.http_request(&binding, &head, &facts)))
+                    }
+                }
             }
             Said::Dns { name, qtype, .. } => {
                 timed(&mut |worker| drop(worker.dns_query(&binding, name, *qtype, &facts)))
@@ -242,13 +253,26 @@ impl Subject {
 
     fn http(
         &mut self,
-        binding: &Binding,
+        binding: &Arc<Binding>,
         facts: &Arc<Facts>,
         request: &Request,
         response: Option<&Response>,
     ) -> Vec<(Stage, Outcome)> {
         let headers = fields(&request.headers);
         let head = head(request, &headers);
+        if binding.has_exchanges() {
+            let fields = response.map(|response| fields(&response.headers));
+            let answer = response.zip(fields.as_ref()).map(|(response, headers)| {
+                let head = ResponseHead {
+                    status: response.status,
+                    headers,
+                };
+                (head, &*response.body)
+            });
+            let answer = answer.as_ref().map(|(head, body)| (head, *body));
+            let worker = &mut self.worker.borrow_mut();
+            return exchange::run(worker, (binding, facts), (&head, &request.body), answer);
+        }
         let decided = patient(|| self.worker.borrow_mut().http_request(binding, &head, facts));
         let mut outcomes = vec![(Stage::Asked, of_http(decided))];
         let passed = matches!(outcomes[0].1, Outcome::Allowed { .. });
@@ -357,7 +381,7 @@ impl Subject {
 }
 
 /// While an instance is being made, asks again: the machine may be busy.
-fn patient<T>(mut ask: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(crate) fn patient<T>(mut ask: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
     let began = Instant::now();
     loop {
         match ask() {
@@ -405,11 +429,13 @@ fn of_http(decided: Result<HttpDecision, Failure>) -> Outcome {
             rule,
             set: BTreeMap::new(),
             remove: Vec::new(),
+            body: None,
         },
         Ok(HttpDecision::Edit { rule, edit }) => Outcome::Allowed {
             rule,
             set: edit.set.into_iter().collect(),
             remove: edit.remove,
+            body: None,
         },
         Ok(HttpDecision::Deny(denial)) => Outcome::Denied {
             status: denial.status,
@@ -426,6 +452,7 @@ fn of_dns(decided: Result<DnsDecision, Failure>) -> Outcome {
             rule,
             set: BTreeMap::new(),
             remove: Vec::new(),
+            body: None,
         },
         Ok(DnsDecision::Refuse { rcode }) => Outcome::Refused(rcode),
         Err(failure) => Outcome::failed(&failure),
@@ -537,9 +564,21 @@ impl Expected {
             _ => None,
         };
         match outcome {
-            Outcome::Allowed { rule, set, remove } => by_rule(rule)
+            Outcome::Allowed {
+                rule,
+                set,
+                remove,
+                body,
+            } => by_rule(rule)
                 .or_else(|| unequal("set", self.set.as_ref(), set))
-                .or_else(|| unequal("remove", self.remove.as_ref(), remove)),
+                .or_else(|| unequal("remove", self.remove.as_ref(), remove))
+                .or_else(|| match (&self.body, body) {
+                    (Some(_), None) => {
+                        Some("body: this filter sees no bodies; expect none".to_owned())
+                    }
+                    (expected, Some(came)) => unequal("body", expected.as_ref(), came),
+                    (None, None) => None,
+                }),
             Outcome::Denied { status, body, rule } => by_rule(rule)
                 .or_else(|| unequal("status", self.status.as_ref(), status))
                 .or_else(|| unequal("body", self.body.as_ref(), body)),
@@ -554,15 +593,16 @@ impl Expected {
 }
 
 impl Outcome {
-    fn allowed() -> Self {
+    pub(crate) fn allowed() -> Self {
         Self::Allowed {
             rule: None,
             set: BTreeMap::new(),
             remove: Vec::new(),
+            body: None,
         }
     }
 
-    fn failed(failure: &Failure) -> Self {
+    pub(crate) fn failed(failure: &Failure) -> Self {
         Self::Failed(failure.to_string())
     }
 
@@ -582,7 +622,9 @@ impl fmt::Display for Outcome {
             None => String::new(),
         };
         match self {
-            Self::Allowed { rule, set, remove } => {
+            Self::Allowed {
+                rule, set, remove, ..
+            } => {
                 write!(f, "allowed{}", by(rule))?;
                 for (name, value) in set {
                     write!(f, ", sets {name}: {value}")?;

@@ -33,6 +33,9 @@ pub enum World {
     DnsFilter,
     /// `stream-filter`.
     StreamFilter,
+    /// `http-exchange-filter`.
+    #[serde(rename = "http-exchange-filter")]
+    ExchangeFilter,
 }
 
 impl World {
@@ -42,13 +45,14 @@ impl World {
             Self::HttpFilter => "http-filter",
             Self::DnsFilter => "dns-filter",
             Self::StreamFilter => "stream-filter",
+            Self::ExchangeFilter => "http-exchange-filter",
         }
     }
 
     /// What a plugin of it reads.
     pub const fn protocol(self) -> L7Protocol {
         match self {
-            Self::HttpFilter => L7Protocol::Http,
+            Self::HttpFilter | Self::ExchangeFilter => L7Protocol::Http,
             Self::DnsFilter => L7Protocol::Dns,
             Self::StreamFilter => L7Protocol::Stream,
         }
@@ -75,7 +79,7 @@ pub struct Limits {
     /// leave anything in memory that a later one could read.
     #[serde(default = "usual_calls")]
     pub calls_per_instance: u32,
-    /// Bytes that are held of a connection for the plugin to see, each way.
+    /// Bytes that are held of a connection, or of a body, for the plugin to see, each way.
     #[serde(default = "usual_stream_buffer")]
     pub stream_buffer_bytes: u64,
 }

@@ -8,7 +8,7 @@
 //! In reading order: [`engine`] (settings all three share), [`worlds`] (what is in `wit/`, a
 //! room per world: a new one touches little else), [`dropped`], [`manifest`], [`compile`],
 //! [`store`]; then [`catalog`], [`configured`], [`maker`], [`instance`], [`failure`],
-//! [`budget`], [`share`], [`memory`], [`counters`], [`worker`], and [`host_calls`].
+//! [`budget`], [`share`], [`memory`], [`counters`], [`worker`], [`hosted`], and [`host_calls`].
 
 mod budget;
 mod catalog;
@@ -20,6 +20,7 @@ mod dropped;
 mod engine;
 mod failure;
 mod host_calls;
+mod hosted;
 mod instance;
 mod maker;
 mod manifest;
@@ -38,6 +39,9 @@ pub use worker::Worker;
 pub use worlds::{
     VERSIONS as CONTRACT_VERSIONS,
     dns::DnsDecision,
+    exchange::{
+        BodyVerdict, BodyWish, HeadVerdict, HttpExchange, LocalReply, TrailersVerdict, Way,
+    },
     http::{Denial, HttpDecision},
     stream::{StreamAnswer, StreamDirection, StreamOperation, StreamRequest, StreamSession},
 };

@@ -18,13 +18,10 @@ use super::{
     deadline::processor_time,
     failure::Failure,
     host_calls::Facts,
+    hosted::Hosts,
     instance::Instance,
     share::{CONSPICUOUS, Share},
-    worlds::stream::Hosts,
 };
-
-/// Before any address.
-const LOWEST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 /// Instances a thread keeps of what is enforced, and a part of that beside them of what is
 /// rehearsed; of the same purpose, the one used longest ago makes room.
@@ -70,16 +67,13 @@ impl Worker {
             let retired = slot.of.upgrade().is_none_or(|of| of.is_retired());
             idle < if retired { RETIRED_IDLE } else { IDLE }
         });
-        self.hosts.retain(|_, hosted| hosted.strong_count() > 0);
+        self.hosts.sweep(now, |of| match of.is_retired() {
+            true => RETIRED_IDLE,
+            false => IDLE,
+        });
         let hosts = &self.hosts;
-        let hosted = |id| {
-            hosts
-                .range((id, LOWEST)..)
-                .next()
-                .is_some_and(|(key, _)| key.0 == id)
-        };
         self.shares
-            .retain(|id, _| self.slots.contains_key(id) || hosted(*id));
+            .retain(|id, _| self.slots.contains_key(id) || hosts.has(*id));
     }
 
     /// Asks the thread's instance of a binding, within its budgets.
@@ -95,15 +89,22 @@ impl Worker {
     ) -> Result<R, Failure> {
         let configured = binding.configured.as_ref().map_err(Clone::clone)?;
         let began = Instant::now();
-        self.within_budget(configured, binding.fail_mode, facts, |worker, begin| {
-            let slot = worker.slot(configured, began)?;
-            slot.calls += 1;
-            begin(&mut slot.instance);
-            ask(&mut slot.instance)
-        })
+        self.within_budget(
+            configured,
+            binding.fail_mode,
+            facts,
+            true,
+            |worker, begin| {
+                let slot = worker.slot(configured, began)?;
+                slot.calls += 1;
+                begin(&mut slot.instance);
+                ask(&mut slot.instance)
+            },
+        )
     }
 
-    /// Lets `run` call an instance of its choice, which it has made ready by `begin`.
+    /// Lets `run` call an instance of its choice, which it has made ready by `begin`. `shares`
+    /// has it refused when the binding's share of the thread is used up.
     ///
     /// # Errors
     ///
@@ -113,6 +114,7 @@ impl Worker {
         configured: &Arc<Configured>,
         fail_mode: FailMode,
         facts: &Arc<Facts>,
+        shares: bool,
         run: impl FnOnce(&mut Self, &mut dyn FnMut(&mut Instance)) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
         let version = &configured.version;
@@ -132,7 +134,8 @@ impl Worker {
             None => None,
         };
         // A built-in matcher is policy itself, and quick.
-        let over = !version.built_in() && !share.may(began, limits.share_percent);
+        let may = share.may(began, limits.share_percent);
+        let over = shares && !version.built_in() && !may;
         if let Some(failure) = blocked.or(over.then_some(Failure::OverShare)) {
             configured.tally.held_back.fetch_add(1, Relaxed);
             return Err(failure);
@@ -169,6 +172,15 @@ impl Worker {
             self.failed(configured, peer, failure);
         }
         answer
+    }
+
+    /// Has a binding some of its share left? Who need not be answered at once waits until it
+    /// has.
+    pub(super) fn has_share(&mut self, configured: &Configured) -> bool {
+        let now = Instant::now();
+        let percent = configured.version.info.limits.share_percent;
+        let share = self.shares.get_mut(&configured.id);
+        configured.version.built_in() || share.is_none_or(|share| share.may(now, percent))
     }
 
     fn failed(&mut self, configured: &Configured, peer: IpAddr, failure: &Failure) {

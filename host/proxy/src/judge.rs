@@ -267,6 +267,7 @@ impl Inspector for Imagined<'_> {
             verdict: decide::http::Verdict::Allow,
             attribution: request,
             sees_response: false,
+            filters: Default::default(),
         }
     }
 

@@ -100,6 +100,8 @@ pub(super) struct New {
 enum Kind {
     /// Requests of HTTP
     Http,
+    /// Requests and responses of HTTP, with their bodies
+    Exchange,
     /// Queries of DNS
     Dns,
     /// Bytes of TCP connections, in a protocol of your own
@@ -174,6 +176,7 @@ impl New {
     fn run(self) -> anyhow::Result<()> {
         let kind = match self.kind {
             Kind::Http => project::Kind::Http,
+            Kind::Exchange => project::Kind::Exchange,
             Kind::Dns => project::Kind::Dns,
             Kind::Stream => project::Kind::Stream,
         };
@@ -559,7 +562,9 @@ impl Bench {
         let cases = read_cases(self.cases.as_deref(), &file)?;
         let mut subject = Subject::admit(&file)?;
         let (name, config) = match subject.admitted.info.world {
-            World::HttpFilter => ("http", r#"{"rules":[{"method":"NONE"},{}]}"#),
+            World::HttpFilter | World::ExchangeFilter => {
+                ("http", r#"{"rules":[{"method":"NONE"},{}]}"#)
+            }
             World::DnsFilter => ("dns", r#"{"patterns":[{"matchPattern":"*"}]}"#),
             World::StreamFilter => anyhow::bail!(
                 "a stream filter's answers depend on all that was said before; measure it with \

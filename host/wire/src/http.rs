@@ -74,6 +74,38 @@ pub enum EditError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedEdit(HeaderEdit);
 
+/// How a body is framed that is not sent as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reframed {
+    /// So many bytes.
+    Length(u64),
+    /// In chunks (HTTP/1.1).
+    Chunked,
+    /// By the end of the connection (a response of HTTP/1), or in frames of HTTP/2: its length
+    /// is not told.
+    Untold,
+}
+
+impl CheckedEdit {
+    /// The same to a head whose body was seen, and is sent anew. Nobody waits for a word to
+    /// send it any more, if it was `all_seen` before the head is sent.
+    pub fn reframed(mut self, framing: Reframed, all_seen: bool) -> Self {
+        let Self(edit) = &mut self;
+        edit.remove
+            .extend(["content-length", "transfer-encoding"].map(str::to_owned));
+        if all_seen {
+            edit.remove.push("expect".to_owned());
+        }
+        let (name, value) = match framing {
+            Reframed::Length(length) => ("content-length", length.to_string()),
+            Reframed::Chunked => ("transfer-encoding", "chunked".to_owned()),
+            Reframed::Untold => return self,
+        };
+        edit.set.push((name.to_owned(), value));
+        self
+    }
+}
+
 impl std::ops::Deref for CheckedEdit {
     type Target = HeaderEdit;
 

@@ -18,7 +18,7 @@ use super::{
     counters::Counters,
     instance::State,
     memory::Pot,
-    worlds::{imports, imports_0_2},
+    worlds::{imports, imports_0_2, imports_0_3},
 };
 
 /// Interfaces a plugin may ask for.
@@ -76,18 +76,22 @@ pub(super) fn link(linker: &mut Linker<State>, granted: &[String]) -> wasmtime::
             "log" => {
                 imports::log::add_to_linker::<_, HasSelf<State>>(linker, this)?;
                 imports_0_2::log::add_to_linker::<_, HasSelf<State>>(linker, this)?;
+                imports_0_3::log::add_to_linker::<_, HasSelf<State>>(linker, this)?;
             }
             "metrics" => {
                 imports::metrics::add_to_linker::<_, HasSelf<State>>(linker, this)?;
                 imports_0_2::metrics::add_to_linker::<_, HasSelf<State>>(linker, this)?;
+                imports_0_3::metrics::add_to_linker::<_, HasSelf<State>>(linker, this)?;
             }
             "clock" => {
                 imports::clock::add_to_linker::<_, HasSelf<State>>(linker, this)?;
                 imports_0_2::clock::add_to_linker::<_, HasSelf<State>>(linker, this)?;
+                imports_0_3::clock::add_to_linker::<_, HasSelf<State>>(linker, this)?;
             }
             "connection" => {
                 imports::connection::add_to_linker::<_, HasSelf<State>>(linker, this)?;
                 imports_0_2::connection::add_to_linker::<_, HasSelf<State>>(linker, this)?;
+                imports_0_3::connection::add_to_linker::<_, HasSelf<State>>(linker, this)?;
             }
             _ => {}
         }

@@ -5,6 +5,7 @@
 //! what of an answer is believed.
 
 pub(super) mod dns;
+pub(super) mod exchange;
 pub(super) mod http;
 pub(super) mod stream;
 
@@ -14,6 +15,8 @@ use wasmtime::{
     component::{Component, Linker},
 };
 
+/// And in the newest.
+pub(super) use self::exchange::bindings::tidegate::filter as imports_0_3;
 /// What any world may import.
 pub(super) use self::http::bindings::tidegate::filter as imports;
 /// The same in the newer version of the contract.
@@ -25,13 +28,14 @@ pub(super) const PACKAGE: &str = "tidegate:filter/";
 
 /// Versions of the contract that are served, as interface names carry them. What a plugin
 /// may import is the same in all of them.
-pub const VERSIONS: [&str; 2] = ["0.1.0", "0.2.0"];
+pub const VERSIONS: [&str; 3] = ["0.1.0", "0.2.0", "0.3.0"];
 
 /// Worlds by the interface that a component of each exports, and its version.
-const EXPORTS: [(&str, &str, World); 3] = [
+const EXPORTS: [(&str, &str, World); 4] = [
     ("http", VERSIONS[0], World::HttpFilter),
     ("dns", VERSIONS[0], World::DnsFilter),
     ("byte-stream", VERSIONS[1], World::StreamFilter),
+    ("http-exchange", VERSIONS[2], World::ExchangeFilter),
 ];
 
 /// The world of a component that exports these.
@@ -65,6 +69,7 @@ pub(super) enum Linked {
     Http(http::bindings::HttpFilterPre<State>),
     Dns(dns::bindings::DnsFilterPre<State>),
     Stream(stream::bindings::StreamFilterPre<State>),
+    Exchange(exchange::bindings::HttpExchangeFilterPre<State>),
 }
 
 impl Linked {
@@ -82,6 +87,9 @@ impl Linked {
             World::HttpFilter => Self::Http(http::bindings::HttpFilterPre::new(pre)?),
             World::DnsFilter => Self::Dns(dns::bindings::DnsFilterPre::new(pre)?),
             World::StreamFilter => Self::Stream(stream::bindings::StreamFilterPre::new(pre)?),
+            World::ExchangeFilter => {
+                Self::Exchange(exchange::bindings::HttpExchangeFilterPre::new(pre)?)
+            }
         })
     }
 
@@ -91,6 +99,7 @@ impl Linked {
             Self::Http(pre) => http::configure(pre, store, config),
             Self::Dns(pre) => dns::configure(pre, store, config),
             Self::Stream(pre) => stream::configure(pre, store, config),
+            Self::Exchange(pre) => exchange::configure(pre, store, config),
         }
     }
 }
@@ -103,6 +112,7 @@ pub(super) enum Exports {
     Http(http::Exports),
     Dns(dns::Exports),
     Stream(stream::Exports),
+    Exchange(exchange::Exports),
 }
 
 /// What a plugin said it needs to see.
@@ -111,6 +121,7 @@ pub(super) enum Needs {
     Http(http::Needs),
     Dns,
     Stream,
+    Exchange(exchange::Needs),
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The world `stream-filter`: sessions, one per TCP connection, each in an instance that
 //! serves one client alone.
 
-use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use wasmtime::{Store, component::ResourceAny};
 
@@ -12,9 +12,9 @@ use self::bindings::{
 use super::{Configured, Needs};
 use crate::{
     catalog::Binding,
-    configured::Configured as Accepted,
     failure::{Failure, shorten},
     host_calls::Facts,
+    hosted::Hosted,
     instance::{Instance, State},
     worker::Worker,
 };
@@ -28,9 +28,6 @@ pub(in crate::worlds) mod bindings {
     });
 }
 
-/// Sessions of one client that share an instance: so many connections a trap can cost
-/// it, and so many share an instance's memory.
-const SESSIONS: usize = 32;
 /// Operations one call may answer with.
 const OPERATIONS: usize = 4_096;
 /// Longest text in a record, bytes, and most targets.
@@ -109,19 +106,6 @@ pub struct StreamAnswer {
     pub text: String,
 }
 
-/// An instance, with the sessions of one client in it.
-pub(crate) struct Hosted {
-    instance: Instance,
-    of: Arc<Accepted>,
-    sessions: usize,
-    calls: u32,
-    /// Whatever was in it is lost.
-    failed: bool,
-}
-
-/// Instances by what they are configured with, and whom they serve.
-pub(crate) type Hosts = std::collections::BTreeMap<(u64, IpAddr), std::rc::Weak<RefCell<Hosted>>>;
-
 /// One connection's part of a plugin.
 pub struct StreamSession {
     hosted: Rc<RefCell<Hosted>>,
@@ -136,7 +120,7 @@ impl StreamSession {
         let bytes = self
             .hosted
             .borrow()
-            .of
+            .of()
             .version
             .info
             .limits
@@ -166,20 +150,7 @@ impl Binding {
 impl Drop for StreamSession {
     /// Tells the plugin that the connection is over.
     fn drop(&mut self) {
-        let hosted = &mut *self.hosted.borrow_mut();
-        hosted.sessions = hosted.sessions.saturating_sub(1);
-        if !hosted.failed {
-            let version = hosted.of.version.clone();
-            let limit = version.info.limits.call_ms;
-            hosted
-                .instance
-                .prepare(&version.runtime, limit, &self.facts);
-            let session = self.session;
-            let dropped = hosted
-                .instance
-                .ask(|_, store| Some(session.resource_drop(store)));
-            hosted.failed |= dropped.is_err();
-        }
+        self.hosted.borrow_mut().leave(self.session, &self.facts);
     }
 }
 
@@ -200,7 +171,7 @@ impl Worker {
         let session = self.call_in(&hosted, binding, facts, |instance| {
             instance.stream_open(enforced)
         })?;
-        hosted.borrow_mut().sessions += 1;
+        hosted.borrow_mut().enter();
         Ok(StreamSession {
             hosted,
             session,
@@ -230,61 +201,6 @@ impl Worker {
         self.call_in(hosted, binding, facts, |instance| {
             instance.stream_data(*session, direction, bytes, end)
         })
-    }
-
-    /// The instance for one more session of a client.
-    fn hosted(
-        &mut self,
-        configured: &Arc<Accepted>,
-        client: IpAddr,
-    ) -> Result<Rc<RefCell<Hosted>>, Failure> {
-        self.hosts.retain(|_, hosted| hosted.strong_count() > 0);
-        let most = configured.version.info.limits.calls_per_instance;
-        let key = (configured.id, client);
-        let known = self.hosts.get(&key).and_then(|hosted| hosted.upgrade());
-        let known = known.filter(|hosted| {
-            let hosted = hosted.borrow();
-            !hosted.failed && hosted.sessions < SESSIONS && hosted.calls < most
-        });
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let hosted = Rc::new(RefCell::new(Hosted {
-            instance: configured.take()?,
-            of: configured.clone(),
-            sessions: 0,
-            calls: 0,
-            failed: false,
-        }));
-        self.hosts.insert(key, Rc::downgrade(&hosted));
-        Ok(hosted)
-    }
-
-    /// Calls an instance that serves sessions, within its binding's budgets.
-    fn call_in<R>(
-        &mut self,
-        hosted: &Rc<RefCell<Hosted>>,
-        binding: &Binding,
-        facts: &Arc<Facts>,
-        ask: impl FnOnce(&mut Instance) -> Result<R, Failure>,
-    ) -> Result<R, Failure> {
-        let hosted = &mut *hosted.borrow_mut();
-        if hosted.failed {
-            return Err(Failure::Trapped(
-                "on another connection of this client".to_owned(),
-            ));
-        }
-        let configured = hosted.of.clone();
-        let instance = &mut hosted.instance;
-        hosted.calls = hosted.calls.saturating_add(1);
-        let answer = self.within_budget(&configured, binding.fail_mode, facts, |_, begin| {
-            begin(instance);
-            ask(instance)
-        });
-        if let Err(failure) = &answer {
-            hosted.failed |= failure.is_of_call();
-        }
-        answer
     }
 }
 

@@ -45,7 +45,7 @@ pub fn query(
         };
         Ok((refuse, answer.rule))
     };
-    let refused = walk.run(sides, ask, || rcode::SERVFAIL);
+    let refused = walk.run(sides, |_, plugin| ask(plugin), || rcode::SERVFAIL);
     let mut attribution = walk.finish(sides);
     let rehearsed = rehearse((sides, shadows), &walk, ask, || rcode::SERVFAIL);
     attribution.rehearsed = rehearsed.map(Box::new);

@@ -1,18 +1,35 @@
 //! Requests and responses: what a plugin is asked, and what its answers come to.
 //!
-//! Each plugin sees the message as it was received; the edits add up, and where two
-//! touch the same header the later one wins.
+//! A plugin that judges heads sees the message as it was received, one that takes part in
+//! the exchange as those before have made it; the edits add up, and where two touch the same
+//! header the later one wins.
 
 use std::{borrow::Cow, sync::Arc};
 use tidegate_policy::compiled::Generation;
 
 use tidegate_wire::http::{HeaderEdit, HttpHead, ResponseHead};
 
-use super::{Attribution, Facts, Failure, Filter, InShadow, Side, rehearsal::rehearse, walk::Walk};
+use super::{
+    Attribution, Facts, Failure, Filter, InShadow, Side, Who,
+    exchange::{BodyWish, Filters, HeadVerdict, HttpSession, Part, edited},
+    rehearsal::rehearse,
+    walk::{Answered, Walk},
+};
 
 /// A plugin that judges HTTP.
 pub trait HttpFilter {
-    /// Does it want to see final responses?
+    /// Begins its part of an exchange, if it takes part in more than heads: then that is
+    /// asked, and not this.
+    ///
+    /// # Errors
+    ///
+    /// If the plugin could not begin.
+    fn begin(&self, facts: &Arc<Facts>) -> Result<Option<Box<dyn HttpSession>>, Failure> {
+        let _ = facts;
+        Ok(None)
+    }
+
+    /// Does it want to see the heads of final responses?
     fn sees_responses(&self) -> bool;
 
     /// Asks about a request.
@@ -48,6 +65,8 @@ pub struct Decision {
     pub attribution: Attribution,
     /// Some plugin in the chain wants the response head too.
     pub sees_response: bool,
+    /// Plugins that take part in the rest of the exchange.
+    pub filters: Filters,
 }
 
 /// What to do with a message.
@@ -64,19 +83,32 @@ pub enum Verdict {
 /// A refusal, sent to the client instead of the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// Status, 400–599.
+    /// Status: 400–599, or what a plugin answers itself, 200–599.
     pub status: u16,
-    /// Body, `text/plain`.
-    pub body: Cow<'static, str>,
+    /// Fields that a plugin sets; without `content-type` the body is text.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Cow<'static, [u8]>,
+}
+
+impl Denial {
+    /// In words.
+    pub fn text(status: u16, body: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: match body.into() {
+                Cow::Borrowed(body) => Cow::Borrowed(body.as_bytes()),
+                Cow::Owned(body) => Cow::Owned(body.into_bytes()),
+            },
+        }
+    }
 }
 
 impl Default for Denial {
     /// What Cilium's clients know: 403 and `Access denied`.
     fn default() -> Self {
-        Self {
-            status: 403,
-            body: Cow::Borrowed("Access denied\r\n"),
-        }
+        Self::text(403, "Access denied\r\n")
     }
 }
 
@@ -93,15 +125,64 @@ pub fn request(
     facts: &Arc<Facts>,
 ) -> Decision {
     let mut decision = decide_request(sides, generation, head, facts);
+    // What it would change is not changed, and bodies are not rehearsed.
     let ask = |plugin: &dyn Filter| {
-        let answer = of(plugin)?.request(head, facts)?;
-        // What it would change is not changed.
-        let refusal = http_refusal(answer.verdict, &mut HeaderEdit::default());
-        Ok((refusal, answer.rule))
+        let answered = ask(of(plugin)?, head, facts, &mut HeaderEdit::default())?;
+        Ok((answered.refusal, answered.rule))
     };
     let rehearsed = rehearse((sides, shadows), &decision.1, ask, failed_denial);
     decision.0.attribution.rehearsed = rehearsed.map(Box::new);
     decision.0
+}
+
+/// What a plugin was heard to say about the head of a request.
+struct Asked {
+    refusal: Option<Denial>,
+    rule: Option<u32>,
+    /// Its part of the rest, if it passed.
+    begun: Option<(Box<dyn HttpSession>, BodyWish)>,
+}
+
+/// Asks one plugin about the head of a request.
+fn ask(
+    plugin: &dyn HttpFilter,
+    head: &HttpHead<'_>,
+    facts: &Arc<Facts>,
+    edit: &mut HeaderEdit,
+) -> Result<Asked, Failure> {
+    let Some(session) = plugin.begin(facts)? else {
+        let answer = plugin.request(head, facts)?;
+        return Ok(Asked {
+            refusal: http_refusal(answer.verdict, edit),
+            rule: answer.rule,
+            begun: None,
+        });
+    };
+    let before = edit.clone();
+    let headers = edited(head.headers, &before);
+    let head = HttpHead {
+        headers: &headers,
+        ..*head
+    };
+    Ok(match session.request(&head)? {
+        HeadVerdict::Pass {
+            rule,
+            edit: more,
+            body,
+        } => {
+            add_edit(edit, more);
+            Asked {
+                refusal: None,
+                rule,
+                begun: Some((session, body)),
+            }
+        }
+        HeadVerdict::Reply(reply) => Asked {
+            rule: reply.rule,
+            refusal: Some(reply.into()),
+            begun: None,
+        },
+    })
 }
 
 /// What can be asked about HTTP.
@@ -120,6 +201,7 @@ fn decide_request(
     walk.connects = head.method == "CONNECT";
     let mut edit = HeaderEdit::default();
     let mut sees_response = false;
+    let mut filters = Filters::default();
     if let Some(side) = sides.iter().find(|side| walk.opens_no_tunnel(side)) {
         walk.attribution.rules.push(side.rule);
         walk.attribution.unmatched = true;
@@ -131,22 +213,30 @@ fn decide_request(
                 verdict: Verdict::Deny(no_tunnel()),
                 attribution: walk.attribution.clone(),
                 sees_response,
+                filters,
             };
             return (decision, walk);
         }
     }
     let refused = walk.run(
         sides,
-        |plugin| {
-            let plugin = of(plugin)?;
+        |side, filter| -> Answered<Denial> {
+            let plugin = of(filter)?;
             sees_response |= plugin.sees_responses();
-            let answer = plugin.request(head, facts)?;
-            Ok((http_refusal(answer.verdict, &mut edit), answer.rule))
+            let asked = ask(plugin, head, facts, &mut edit)?;
+            if let Some((session, body)) = asked.begun {
+                filters.add(Part::new(Who::new(filter, side, generation), session, body));
+            }
+            Ok((asked.refusal, asked.rule))
         },
         failed_denial,
     );
+    if refused.is_some() {
+        filters = Filters::default();
+    }
     let decision = Decision {
         sees_response: sees_response && refused.is_none(),
+        filters,
         verdict: http_verdict(refused, edit),
         attribution: walk.finish(sides),
     };
@@ -165,7 +255,7 @@ pub fn response(
     let mut edit = HeaderEdit::default();
     let refused = walk.run(
         sides,
-        |plugin| {
+        |_, plugin| {
             let plugin = of(plugin)?;
             if !plugin.sees_responses() {
                 return Ok((None, None));
@@ -188,6 +278,7 @@ pub fn response(
         verdict: http_verdict(refused, edit),
         attribution,
         sees_response: false,
+        filters: Filters::default(),
     }
 }
 
@@ -201,22 +292,20 @@ pub fn failed(error: tidegate_contract::Failure, generation: Generation) -> Deci
             ..Attribution::default()
         },
         sees_response: false,
+        filters: Filters::default(),
     }
 }
 
 /// Nobody looks into a tunnel, so nobody opens one by the way.
 fn no_tunnel() -> Denial {
-    Denial {
-        status: 403,
-        body: Cow::Borrowed("CONNECT needs a rule with method CONNECT and a host\r\n"),
-    }
+    Denial::text(
+        403,
+        "CONNECT needs a rule with method CONNECT and a host\r\n",
+    )
 }
 
-fn failed_denial() -> Denial {
-    Denial {
-        status: FAILED_STATUS,
-        body: Cow::Borrowed(FAILED_BODY),
-    }
+pub(super) fn failed_denial() -> Denial {
+    Denial::text(FAILED_STATUS, FAILED_BODY)
 }
 
 /// Splits an answer into its refusal, if it is one, and its edits.
@@ -240,7 +329,7 @@ fn http_verdict(refused: Option<Denial>, edit: HeaderEdit) -> Verdict {
 }
 
 /// Adds a later plugin's changes; for a header that both touch the later one wins.
-fn add_edit(edit: &mut HeaderEdit, more: HeaderEdit) {
+pub(crate) fn add_edit(edit: &mut HeaderEdit, more: HeaderEdit) {
     let touched = |name: &str| {
         more.remove.iter().any(|n| n.eq_ignore_ascii_case(name))
             || more.set.iter().any(|(n, _)| n.eq_ignore_ascii_case(name))

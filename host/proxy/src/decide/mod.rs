@@ -8,6 +8,7 @@
 //! can be asked so.
 
 pub mod dns;
+pub mod exchange;
 pub mod http;
 mod rehearsal;
 pub mod stream;
@@ -15,14 +16,15 @@ pub mod stream;
 pub(crate) mod tests;
 pub mod tls;
 mod walk;
+mod who;
 
 use tidegate_contract::Rehearsed;
 use tidegate_policy::compiled::{FailMode, Generation, L7Id, L7Protocol, RuleId};
 
 pub use tidegate_plugin_host::{Facts, Failure};
 
-pub use self::rehearsal::InShadow;
 use self::rehearsal::is_same;
+pub use self::{rehearsal::InShadow, who::Who};
 
 /// One plugin as one rule set uses it, called on one worker thread. What happens without
 /// an answer is decided in this room.

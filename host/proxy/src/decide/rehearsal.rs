@@ -67,7 +67,7 @@ pub(super) fn rehearse<R>(
             };
             let enforced = side.bound();
             let passed = side.only_rules().filter(|_| decided.passed_rules_of(at));
-            let asked = |plugin: &dyn Filter| {
+            let asked = |_: &Side<'_>, plugin: &dyn Filter| {
                 let mut known = enforced.iter().copied().chain(passed);
                 match known.any(|known| is_same(known, plugin)) {
                     true => Ok((None, None)),

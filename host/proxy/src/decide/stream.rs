@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tidegate_contract::FailureKind::RulesUnknown;
 pub use tidegate_plugin_host::{StreamAnswer, StreamDirection, StreamOperation, StreamRequest};
 use tidegate_policy::{
-    compiled::{FailMode, Generation, RuleId},
+    compiled::{Generation, RuleId},
     unite,
 };
 
-use super::{Attribution, Facts, Failure, Filter, InShadow, Side, is_same};
+pub use super::Who;
+use super::{Facts, Failure, Filter, InShadow, Side, is_same};
 
 /// A plugin that reads byte streams.
 pub trait StreamFilter {
@@ -63,56 +64,6 @@ pub struct Part {
     pub content: String,
     /// The session, or why there is none.
     pub session: Result<Box<dyn Session>, Failure>,
-}
-
-/// Who decides about requests.
-#[derive(Clone, Debug)]
-pub struct Who {
-    /// `name@version`.
-    pub label: String,
-    /// What its indices refer to.
-    rules: Vec<RuleId>,
-    /// It looks at what rules allow; else it knows the rules.
-    bound: bool,
-    /// The rule that asked for it.
-    asked_by: RuleId,
-    ingress: bool,
-    /// Its refusals are only reported.
-    pub audit: bool,
-    /// What happens when it cannot decide.
-    pub fail_mode: FailMode,
-    generation: Generation,
-}
-
-impl Who {
-    /// For the record of a request.
-    pub fn decided(&self, allowed: bool, index: Option<u32>) -> Attribution {
-        let index = index.and_then(|index| usize::try_from(index).ok());
-        let rule = index.and_then(|index| self.rules.get(index));
-        // As for requests of HTTP: a refusal without an index is the first rule's.
-        let rule = rule.or(self.rules.first().filter(|_| !allowed));
-        Attribution {
-            rules: vec![*rule.unwrap_or(&self.asked_by)],
-            unmatched: !allowed && !self.bound && index.is_none(),
-            plugin: Some(self.label.clone()),
-            error: None,
-            ingress: self.ingress,
-            audited: !allowed && self.audit,
-            rehearsed: None,
-            generation: self.generation,
-            set: None,
-        }
-    }
-
-    /// For the record of a failure to decide.
-    pub fn failed(&self, error: tidegate_contract::Failure) -> Attribution {
-        Attribution {
-            unmatched: false,
-            audited: false,
-            error: Some(error),
-            ..self.decided(false, None)
-        }
-    }
 }
 
 /// Why it is not known which filters a connection has.
@@ -175,16 +126,7 @@ impl Reader<'_> {
         Ok(Part {
             content: self.content(),
             session,
-            by: Who {
-                label: filter.label().to_owned(),
-                rules,
-                bound: filter.is_bound(),
-                asked_by: side.rule,
-                ingress: side.ingress,
-                audit: side.audit,
-                fail_mode: filter.fail_mode(),
-                generation,
-            },
+            by: Who::new(filter, side, generation).with_rules(rules),
         })
     }
 }
@@ -360,21 +302,4 @@ pub fn shadow(
         }
     }
     all
-}
-
-#[cfg(test)]
-impl Who {
-    /// A plugin with two rules, asked by a third.
-    pub(crate) fn of(label: &str, fail_mode: FailMode, audit: bool) -> Self {
-        Self {
-            label: label.to_owned(),
-            rules: vec![RuleId(11), RuleId(12)],
-            bound: false,
-            asked_by: RuleId(13),
-            ingress: false,
-            audit,
-            fail_mode,
-            generation: Generation(1),
-        }
-    }
 }

@@ -22,11 +22,12 @@ struct Refusal<R> {
 }
 
 fn answer<R>(
+    side: &Side<'_>,
     plugin: &dyn Filter,
-    ask: &mut impl FnMut(&dyn Filter) -> Answered<R>,
+    ask: &mut impl FnMut(&Side<'_>, &dyn Filter) -> Answered<R>,
     failed: &impl Fn() -> R,
 ) -> Answer<R> {
-    match ask(plugin) {
+    match ask(side, plugin) {
         Ok((None, rule)) => Answer::Passes(rule, None),
         Ok((Some(with), rule)) => Answer::Refuses(Refusal {
             with,
@@ -117,7 +118,7 @@ impl Walk {
     pub(super) fn run<R>(
         &mut self,
         sides: &[Side<'_>],
-        mut ask: impl FnMut(&dyn Filter) -> Answered<R>,
+        mut ask: impl FnMut(&Side<'_>, &dyn Filter) -> Answered<R>,
         failed: impl Fn() -> R,
     ) -> Option<R> {
         for (at, side) in sides.iter().enumerate() {
@@ -133,7 +134,7 @@ impl Walk {
                 return refused;
             }
             for plugin in side.bound() {
-                match answer(plugin, &mut ask, &failed) {
+                match answer(side, plugin, &mut ask, &failed) {
                     Answer::Passes(rule, error) => self.passed(plugin, rule, error),
                     Answer::Refuses(refusal) => {
                         self.refused_by_plugin.get_or_insert(at);
@@ -153,7 +154,7 @@ impl Walk {
     fn rules<R>(
         &mut self,
         side: &Side<'_>,
-        ask: &mut impl FnMut(&dyn Filter) -> Answered<R>,
+        ask: &mut impl FnMut(&Side<'_>, &dyn Filter) -> Answered<R>,
         failed: &impl Fn() -> R,
     ) -> Option<R> {
         if side.open && !self.connects {
@@ -176,7 +177,7 @@ impl Walk {
                 // The same rules, beside which something else is rehearsed.
                 continue;
             }
-            let answer = plugin.map(|plugin| (plugin, answer(plugin, ask, failed)));
+            let answer = plugin.map(|plugin| (plugin, answer(side, plugin, ask, failed)));
             if !side.or.is_empty() {
                 self.attribution.set = Some(one.chain.id);
             }

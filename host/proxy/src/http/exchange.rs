@@ -5,8 +5,14 @@ use std::time::{Duration, Instant};
 use tidegate_contract::{Failure, FailureKind::ClientClosed, GrpcCall, L7Summary};
 use tidegate_wire::{grpc, http::HttpHead, http1::Asked};
 
-use super::{inspect::Inspector, reply::Asker};
-use crate::{decide::Attribution, records::MAX_TEXT};
+use super::{
+    inspect::Inspector,
+    reply::{Asker, Reply},
+};
+use crate::{
+    decide::{Attribution, exchange::Stop},
+    records::MAX_TEXT,
+};
 
 /// A request, until its record is kept.
 #[derive(Clone, Debug)]
@@ -82,6 +88,26 @@ impl Exchange {
             grpc_status: None,
             answered: None,
         }
+    }
+
+    /// A filter that saw a body stopped it.
+    pub(super) fn stopped_by(&mut self, by: Attribution) {
+        self.attribution = Attribution {
+            rehearsed: self.attribution.rehearsed.take(),
+            generation: self.attribution.generation,
+            ..by
+        };
+    }
+
+    /// A filter that wants to see a body stopped it; the answer instead.
+    pub(super) fn stopped(mut self, stop: Stop, inspector: &impl Inspector) -> Reply {
+        let (status, error) = (stop.denial.status, stop.attribution.error.clone());
+        self.stopped_by(stop.attribution);
+        match error {
+            None => self.denied(status, inspector),
+            Some(error) => self.failed(status, error, inspector),
+        }
+        stop.denial.into()
     }
 
     /// Heap memory it takes until it has a record, bytes.

@@ -9,6 +9,7 @@ mod flow;
 mod h1;
 mod h2;
 mod inspect;
+mod line;
 mod opening;
 mod pump;
 mod reply;

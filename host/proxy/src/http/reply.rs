@@ -30,8 +30,10 @@ impl Asker {
 pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) location: Option<String>,
-    /// `text/plain`.
-    pub(super) body: Cow<'static, str>,
+    /// Fields that a plugin sets.
+    pub(super) headers: Vec<(String, String)>,
+    /// `text/plain`, if no field says otherwise.
+    pub(super) body: Cow<'static, [u8]>,
 }
 
 impl Reply {
@@ -40,7 +42,8 @@ impl Reply {
         Self {
             status,
             location: None,
-            body: Cow::Owned(format!("{reason}\r\n")),
+            headers: Vec::new(),
+            body: Cow::Owned(format!("{reason}\r\n").into_bytes()),
         }
     }
 
@@ -49,7 +52,8 @@ impl Reply {
         Self {
             status: 307,
             location: Some(location.to_owned()),
-            body: Cow::Borrowed(""),
+            headers: Vec::new(),
+            body: Cow::Borrowed(b""),
         }
     }
 
@@ -57,13 +61,27 @@ impl Reply {
     pub(super) fn to_call(&self, kind: grpc::Kind) -> [(&'static str, Cow<'static, str>); 3] {
         let message = match &self.location {
             Some(location) => grpc::message(&format!("the path to ask for is {location}")),
-            None => grpc::message(&self.body),
+            None => grpc::message(&String::from_utf8_lossy(&self.body)),
         };
         [
             ("content-type", kind.content_type().into()),
             ("grpc-status", grpc::of_http(self.status).to_string().into()),
             ("grpc-message", message.into()),
         ]
+    }
+
+    /// The fields of the reply, but for those that frame it.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        let typed = self.headers.iter().any(|(name, _)| name == "content-type");
+        let text = (!typed && !self.is_bodyless()).then_some(("content-type", "text/plain"));
+        let location = self.location.iter().map(|to| ("location", &**to));
+        let set = self.headers.iter().map(|(name, value)| (&**name, &**value));
+        text.into_iter().chain(location).chain(set)
+    }
+
+    /// Can it have a body (RFC 9110 §15.3.5, §15.4.5)?
+    pub(super) fn is_bodyless(&self) -> bool {
+        matches!(self.status, 204 | 304)
     }
 
     /// A plugin asked for a change to the header that nobody may make.
@@ -77,6 +95,7 @@ impl From<Denial> for Reply {
         Self {
             status: denial.status,
             location: None,
+            headers: denial.headers,
             body: denial.body,
         }
     }

@@ -10,12 +10,16 @@ use tidegate_contract::{
 };
 use tidegate_policy::http_options::{EscapedSlashes as Action, HttpOptions};
 use tidegate_wire::{
-    http::{CheckedEdit, HttpHead, ResponseHead},
+    http::{CheckedEdit, HeaderEdit, HttpHead, ResponseHead},
     path::{EscapedSlashes, How, Normalised, normalise},
 };
 
-use super::{exchange::Exchange, inspect::Inspector, reply::Reply};
-use crate::decide::{Attribution, http::Verdict};
+use super::{exchange::Exchange, inspect::Inspector, line::Line, reply::Reply};
+use crate::decide::{
+    Attribution,
+    exchange::{Filters, Way},
+    http::Verdict,
+};
 
 /// A request that may pass.
 pub(super) struct Passed {
@@ -24,9 +28,30 @@ pub(super) struct Passed {
     /// Changes to its header fields.
     pub(super) edit: Option<CheckedEdit>,
     /// Plugins want the response head.
-    pub(super) sees_response: bool,
+    pub(super) sees_response: Sees,
     /// What the record will need.
     pub(super) exchange: Exchange,
+}
+
+/// Who wants to see the response.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sees {
+    /// Plugins that judge heads.
+    heads: bool,
+    /// Those that take part in the exchange, and those of them may want its body.
+    filters: Filters,
+}
+
+impl Sees {
+    /// Does nobody?
+    pub(super) fn is_nobody(&self) -> bool {
+        !self.heads && !self.filters.see_response()
+    }
+
+    /// The request's way through the filters that want to see its body.
+    pub(super) fn request_line(&self) -> Option<Line> {
+        Line::new(Way::Request, self.filters.of_request())
+    }
 }
 
 /// Decides about a request: first how its path is meant, then by the flow's rules.
@@ -101,7 +126,10 @@ pub(super) fn decide(
     Ok(Passed {
         path,
         edit,
-        sees_response: decision.sees_response,
+        sees_response: Sees {
+            heads: decision.sees_response,
+            filters: decision.filters,
+        },
         exchange,
     })
 }
@@ -125,7 +153,11 @@ fn how(options: &HttpOptions) -> How {
 /// What shall happen with a final response.
 pub(super) enum Responded {
     /// Pass it on, with these changes to its header fields.
-    Pass(Option<CheckedEdit>),
+    Pass {
+        edit: Option<CheckedEdit>,
+        /// The way of its body through filters.
+        line: Option<Line>,
+    },
     /// Send this instead.
     Replace {
         reply: Reply,
@@ -134,27 +166,47 @@ pub(super) enum Responded {
     },
 }
 
-/// Passes a response head through the plugins that asked for it. `attribution` is the
-/// request's, and then that of both.
+/// Passes a response head through the plugins that asked for it; `bodyless` if it can have
+/// no body. `attribution` is the request's, and then that of both.
 pub(super) fn respond(
-    head: &ResponseHead<'_>,
+    (head, bodyless): (&ResponseHead<'_>, bool),
     attribution: &mut Attribution,
+    sees: &Sees,
     inspector: &impl Inspector,
 ) -> Responded {
-    let decision = inspector.decide_response(std::mem::take(attribution), head);
-    *attribution = decision.attribution;
-    match decision.verdict {
-        Verdict::Allow => Responded::Pass(None),
-        Verdict::Edit(edit) => match edit.checked() {
-            Ok(edit) => Responded::Pass(Some(edit)),
-            Err(error) => Responded::Replace {
-                reply: Reply::invalid_edit(),
-                error: Some(PluginFailed.because(error.to_string())),
-            },
-        },
-        Verdict::Deny(denial) => Responded::Replace {
-            reply: denial.into(),
-            error: None,
+    let mut edit = HeaderEdit::default();
+    if sees.heads {
+        let decision = inspector.decide_response(std::mem::take(attribution), head);
+        *attribution = decision.attribution;
+        match decision.verdict {
+            Verdict::Allow => {}
+            Verdict::Edit(more) => edit = more,
+            Verdict::Deny(denial) => {
+                return Responded::Replace {
+                    reply: denial.into(),
+                    error: None,
+                };
+            }
+        }
+    }
+    let line = match sees.filters.response(head, &mut edit, attribution) {
+        Ok(_) if bodyless => None,
+        Ok(filters) => Line::new(Way::Response, filters),
+        Err(stop) => {
+            let error = stop.attribution.error.clone();
+            *attribution = stop.attribution;
+            return Responded::Replace {
+                reply: stop.denial.into(),
+                error,
+            };
+        }
+    };
+    let edit = (edit != HeaderEdit::default()).then(|| edit.checked());
+    match edit.transpose() {
+        Ok(edit) => Responded::Pass { edit, line },
+        Err(error) => Responded::Replace {
+            reply: Reply::invalid_edit(),
+            error: Some(PluginFailed.because(error.to_string())),
         },
     }
 }

@@ -1,19 +1,33 @@
 //! Plugins of HTTP.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
-use tidegate_plugin_host::{Failure, HttpDecision};
-use tidegate_wire::http::{HttpHead, ResponseHead};
+use tidegate_plugin_host::{
+    BodyVerdict, Failure, HeadVerdict, HttpDecision, HttpExchange, TrailersVerdict, Way,
+};
+use tidegate_wire::http::{Header, HttpHead, ResponseHead};
 
 use super::{Bound, WORKER};
 use crate::decide::{
     Facts,
+    exchange::HttpSession,
     http::{Denial, HttpAnswer, HttpFilter, Verdict},
 };
 
 impl HttpFilter for Bound {
+    fn begin(&self, facts: &Arc<Facts>) -> Result<Option<Box<dyn HttpSession>>, Failure> {
+        if !self.0.has_exchanges() {
+            return Ok(None);
+        }
+        let exchange = WORKER.with_borrow_mut(|worker| worker.exchange_open(&self.0, facts))?;
+        Ok(Some(Box::new(Open {
+            exchange,
+            sees_response: self.0.sees_responses(),
+        })))
+    }
+
     fn sees_responses(&self) -> bool {
-        self.0.sees_responses()
+        self.0.sees_responses() && !self.0.has_exchanges()
     }
 
     fn request(&self, head: &HttpHead<'_>, facts: &Arc<Facts>) -> Result<HttpAnswer, Failure> {
@@ -43,13 +57,43 @@ fn answer(decision: HttpDecision) -> HttpAnswer {
 
 /// A plugin that has nothing to say leaves the usual words.
 fn refusal(status: u16, body: String) -> Denial {
-    let usual = Denial::default();
-    Denial {
-        status,
-        body: if body.is_empty() {
-            usual.body
-        } else {
-            Cow::Owned(body)
+    match body.is_empty() {
+        true => Denial {
+            status,
+            ..Denial::default()
         },
+        false => Denial::text(status, body),
+    }
+}
+
+/// An exchange of this thread.
+struct Open {
+    exchange: HttpExchange,
+    sees_response: bool,
+}
+
+impl HttpSession for Open {
+    fn sees_response(&self) -> bool {
+        self.sees_response
+    }
+
+    fn request(&self, head: &HttpHead<'_>) -> Result<HeadVerdict, Failure> {
+        WORKER.with_borrow_mut(|worker| worker.exchange_request(&self.exchange, head))
+    }
+
+    fn response(&self, head: &ResponseHead<'_>) -> Result<HeadVerdict, Failure> {
+        WORKER.with_borrow_mut(|worker| worker.exchange_response(&self.exchange, head))
+    }
+
+    fn is_ready(&self) -> bool {
+        WORKER.with_borrow_mut(|worker| worker.exchange_is_ready(&self.exchange))
+    }
+
+    fn body(&self, way: Way, data: &[u8], end: bool) -> Result<BodyVerdict, Failure> {
+        WORKER.with_borrow_mut(|worker| worker.exchange_body(&self.exchange, way, data, end))
+    }
+
+    fn trailers(&self, way: Way, trailers: &[Header<'_>]) -> Result<TrailersVerdict, Failure> {
+        WORKER.with_borrow_mut(|worker| worker.exchange_trailers(&self.exchange, way, trailers))
     }
 }

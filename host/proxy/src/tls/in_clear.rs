@@ -77,6 +77,7 @@ impl Inspector for InClear<'_> {
             },
             attribution,
             sees_response: false,
+            filters: Default::default(),
         }
     }
 

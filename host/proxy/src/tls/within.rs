@@ -244,12 +244,10 @@ impl Within<'_> {
         let asked = self.asked.borrow();
         let (allowed, attribution) = self.flow.decide_hello(asked.as_ref());
         let refuse = |status, body: &'static str, attribution| Decision {
-            verdict: Verdict::Deny(decide::Denial {
-                status,
-                body: body.into(),
-            }),
+            verdict: Verdict::Deny(decide::Denial::text(status, body)),
             attribution,
             sees_response: false,
+            filters: Default::default(),
         };
         if !allowed {
             return Some(refuse(403, "Access denied\r\n", attribution));

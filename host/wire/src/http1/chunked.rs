@@ -67,17 +67,48 @@ impl Chunked {
 
     /// How many of the next bytes belong to the body, framing included.
     pub fn advance(&mut self, input: &[u8]) -> Result<usize, ChunkError> {
+        self.walk(input, |_, _| {})
+    }
+
+    /// As [`Self::advance`]; adds what is content, and the lines of trailers with the empty one
+    /// that ends them.
+    pub fn read(
+        &mut self,
+        input: &[u8],
+        content: &mut Vec<u8>,
+        trailers: &mut Vec<u8>,
+    ) -> Result<usize, ChunkError> {
+        self.walk(input, |state, bytes| match state {
+            State::Data => content.extend_from_slice(bytes),
+            State::TrailerStart
+            | State::TrailerName
+            | State::TrailerValue
+            | State::TrailerLf
+            | State::EndLf => trailers.extend_from_slice(bytes),
+            _ => {}
+        })
+    }
+
+    /// Tells of each piece in which state it was met.
+    fn walk(
+        &mut self,
+        input: &[u8],
+        mut meet: impl FnMut(State, &[u8]),
+    ) -> Result<usize, ChunkError> {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {
             if self.state == State::Data {
                 let taken = self.left.min((input.len() - at) as u64);
                 self.left -= taken;
+                meet(State::Data, &input[at..at + taken as usize]);
                 at += taken as usize;
                 if self.left == 0 {
                     self.state = State::DataCr;
                 }
             } else {
+                let state = self.state;
                 self.state = self.step(input[at])?;
+                meet(state, &input[at..=at]);
                 at += 1;
             }
         }

@@ -4,6 +4,7 @@
 
 mod body;
 mod chunked;
+mod content;
 mod encode;
 mod error;
 mod fields;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use body::{Body, Framing};
 pub use chunked::{ChunkError, Chunked};
+pub use content::Content;
 pub use encode::Rewrite;
 pub use error::HeadError;
 pub use fuzz::{fuzz_http1, fuzz_responses};

@@ -85,6 +85,14 @@ fn denial(denial: http::Denial) -> Denial {
 }
 
 fn edit(edit: http::Edit) -> Result<HeaderEdit, &'static str> {
+    checked(HeaderEdit {
+        set: edit.set,
+        remove: edit.remove,
+    })
+}
+
+/// Changes that leave framing and routing alone, and are fields.
+pub(in crate::worlds) fn checked(edit: HeaderEdit) -> Result<HeaderEdit, &'static str> {
     if edit.set.len() + edit.remove.len() > EDITS {
         return Err("too many header changes");
     }
@@ -99,10 +107,7 @@ fn edit(edit: http::Edit) -> Result<HeaderEdit, &'static str> {
     if !edit.set.iter().all(|(_, value)| is_value(value)) {
         return Err("a header value that is none");
     }
-    Ok(HeaderEdit {
-        set: edit.set,
-        remove: edit.remove,
-    })
+    Ok(edit)
 }
 
 /// A field name of RFC 9110 §5.1, lower case as HTTP/2 wants it.

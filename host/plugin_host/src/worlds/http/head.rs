@@ -2,17 +2,14 @@
 
 use tidegate_wire::http::Header;
 
-use super::{
-    answer::is_name,
-    bindings::exports::tidegate::filter::http::{Method, Needs},
-};
+use super::{answer::is_name, bindings::exports::tidegate::filter::http::Method};
 
 /// Header names a plugin may ask for.
 const NAMES: usize = 64;
 
 /// Which headers a plugin sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(in crate::worlds) enum Wanted {
     /// All of them.
     All,
     /// Those of these lower-case names.
@@ -25,8 +22,7 @@ impl Wanted {
     /// # Errors
     ///
     /// A sentence for the operator.
-    pub(super) fn new(needs: &Needs) -> Result<Self, String> {
-        let names = &needs.headers;
+    pub(in crate::worlds) fn new(names: &[String]) -> Result<Self, String> {
         if names.iter().any(|name| name == "*") {
             return match names.len() {
                 1 => Ok(Self::All),
@@ -40,12 +36,12 @@ impl Wanted {
             Some(name) => Err(format!(
                 "asks for {name:?}, which is no lower-case header name"
             )),
-            None => Ok(Self::Named(names.clone())),
+            None => Ok(Self::Named(names.to_vec())),
         }
     }
 
     /// Packs what is wanted of `headers` into `packed`, replacing what was in it.
-    pub(super) fn pack(&self, headers: &[Header<'_>], packed: &mut Vec<u8>) {
+    pub(in crate::worlds) fn pack(&self, headers: &[Header<'_>], packed: &mut Vec<u8>) {
         packed.clear();
         match self {
             Self::All => headers.iter().for_each(|header| append(packed, header)),
@@ -97,10 +93,8 @@ mod tests {
     use super::*;
 
     fn wanted(names: &[&str]) -> Result<Wanted, String> {
-        Wanted::new(&Needs {
-            headers: names.iter().map(|name| (*name).to_owned()).collect(),
-            responses: false,
-        })
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        Wanted::new(&names)
     }
 
     #[test]

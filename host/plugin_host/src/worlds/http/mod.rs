@@ -10,9 +10,10 @@ use tidegate_wire::http::{HttpHead, ResponseHead};
 use wasmtime::Store;
 
 pub use self::answer::{Denial, HttpDecision};
+pub(super) use self::{answer::checked, head::Wanted};
 use self::{
     bindings::{HttpFilter, HttpFilterPre},
-    head::{Wanted, method},
+    head::method,
 };
 use super::Configured;
 use crate::{
@@ -59,7 +60,7 @@ pub(super) fn configure(
         .call_configure(store, config)?;
     Ok(answer.and_then(|needs| {
         let needs = Needs {
-            headers: Wanted::new(&needs)?,
+            headers: Wanted::new(&needs.headers)?,
             responses: needs.responses,
         };
         let exports = Exports {
@@ -76,6 +77,7 @@ impl Binding {
     pub fn sees_responses(&self) -> bool {
         match self.configured.as_ref().map(|configured| &configured.needs) {
             Ok(super::Needs::Http(needs)) => needs.responses,
+            Ok(super::Needs::Exchange(needs)) => needs.responses,
             _ => false,
         }
     }

@@ -30,11 +30,7 @@ impl<'a> Answer<'a> {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Reply {
-            status,
-            location,
-            body,
-        } = self.reply;
+        let Reply { status, body, .. } = self.reply;
         let mut text = String::with_capacity(160 + body.len());
         if let Some(kind) = self.asker.call {
             text.push_str("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n");
@@ -44,26 +40,35 @@ impl<'a> Answer<'a> {
         } else {
             let (status, length) = (*status, body.len());
             let _ = write!(text, "HTTP/1.1 {status} {}\r\n", reason(status));
-            let _ = write!(text, "content-length: {length}\r\n");
-            text.push_str("content-type: text/plain\r\n");
-            if let Some(location) = location {
-                let _ = write!(text, "location: {location}\r\n");
+            if !self.reply.is_bodyless() {
+                let _ = write!(text, "content-length: {length}\r\n");
+            }
+            for (name, value) in self.reply.fields() {
+                let _ = write!(text, "{name}: {value}\r\n");
             }
         }
         if self.close {
             text.push_str("connection: close\r\n");
         }
         text.push_str("\r\n");
-        if !self.asker.head && self.asker.call.is_none() {
-            text.push_str(body);
+        let mut bytes = text.into_bytes();
+        if !self.asker.head && self.asker.call.is_none() && !self.reply.is_bodyless() {
+            bytes.extend_from_slice(body);
         }
-        text.into_bytes()
+        bytes
     }
 }
 
 /// The usual phrase; clients do not depend on it.
 fn reason(status: u16) -> &'static str {
     match status {
+        200 => "OK",
+        201 => "Created",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
         307 => "Temporary Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -79,6 +84,7 @@ fn reason(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
+        200..400 => "Answered",
         _ => "Refused",
     }
 }

@@ -3,6 +3,7 @@
 //! request that may pass.
 
 mod answer;
+mod filtered;
 mod plan;
 mod response;
 mod underway;
@@ -12,13 +13,14 @@ use std::{cell::Cell, future::poll_fn, io, pin::pin, task::Poll};
 use tidegate_contract::{
     Failure,
     FailureKind::{
-        ClientClosed, ClientProtocol, ClientTimeout, Overload, UpstreamProtocol, UpstreamReset,
-        UpstreamTimeout,
+        ClientClosed, ClientProtocol, ClientTimeout, Overload, PluginFailed, UpstreamProtocol,
+        UpstreamReset, UpstreamTimeout,
     },
 };
 use tidegate_wire::http1::HeadScan;
 use tokio::io::AsyncWriteExt;
 
+pub(super) use self::filtered::Filtered;
 use self::{
     answer::Answer,
     plan::{DRAINABLE, Forward, Plan, Refuse, Unreadable},
@@ -36,7 +38,8 @@ use super::{
     watchdog::{Activity, Phase},
 };
 use crate::{
-    budget::{NO_MEMORY, Taken},
+    budget::{Memory, NO_MEMORY, Taken},
+    decide::exchange::Stop,
     leg::{Leg, Unasked},
 };
 
@@ -89,7 +92,9 @@ pub(super) async fn serve(
 
 /// Would a request with this head pass? See [`super::would_pass`].
 pub(super) fn would_pass(head: &[u8], inspector: &impl Inspector) -> bool {
-    matches!(plan::plan(head, inspector), Plan::Forward(_))
+    // What becomes of its body is not known.
+    let budget = Memory::new(0).budget();
+    matches!(plan::plan(head, inspector, &budget), Plan::Forward(_))
 }
 
 struct Connection<'a, I> {
@@ -121,7 +126,8 @@ impl<I: Inspector> Connection<'_, I> {
             let plan = match self.next_head().await {
                 Ok(Some(head_len)) => {
                     let head = &self.requests.buffer.filled()[..head_len];
-                    (head_len, plan::plan(head, self.inspector))
+                    let budget = self.activity.budget();
+                    (head_len, plan::plan(head, self.inspector, budget))
                 }
                 Ok(None) => return,
                 Err(error) => (0, plan::unreadable(&error, self.inspector)),
@@ -224,13 +230,28 @@ impl<I: Inspector> Connection<'_, I> {
     /// Passes a request on and its response back.
     async fn forward(&mut self, head_len: usize, forward: Forward) -> Next {
         self.underway.begin(forward.exchange);
-        if let Err(error) = self
-            .requests
-            .begin(head_len, forward.rewritten, forward.framing)
-        {
-            return self
-                .fail(400, ClientProtocol.because(error.to_string()))
-                .await;
+        let begun = match forward.filtered {
+            Some(filtered) => self.see(head_len, filtered, forward.expects).await,
+            None => self
+                .requests
+                .begin(head_len, forward.rewritten, forward.framing),
+        };
+        match begun {
+            Ok(()) => {}
+            Err(PumpError::Stopped(stop)) => return self.stop(*stop, forward.persistent).await,
+            Err(PumpError::Malformed(error)) => {
+                return self
+                    .fail(400, ClientProtocol.because(error.to_string()))
+                    .await;
+            }
+            Err(PumpError::Sender(error)) if error.kind() == io::ErrorKind::OutOfMemory => {
+                return self.fail(503, Overload.because(NO_MEMORY)).await;
+            }
+            Err(error) => {
+                self.underway
+                    .abandoned(ClientClosed.because(error.to_string()));
+                return Next::CutOff;
+            }
         }
         let held = match forward.opening {
             None => None,
@@ -266,7 +287,8 @@ impl<I: Inspector> Connection<'_, I> {
         };
         let expected = Expectation {
             may_upgrade: forward.may_upgrade,
-            sees_response: forward.sees_response,
+            sees_response: &forward.sees_response,
+            old: forward.old,
             request_sent: &Cell::new(false),
         };
         let exchange = exchange(
@@ -316,6 +338,20 @@ impl<I: Inspector> Connection<'_, I> {
                 let error = UpstreamProtocol.because(format!("invalid response: {error}"));
                 self.fail(502, error).await
             }
+            Err(PumpError::Stopped(stop)) => {
+                // What upstream has of it must not look like all of it.
+                if let Some(upstream) = &self.upstream {
+                    cut_off(upstream);
+                }
+                match self.underway.progress() {
+                    Progress::Answered => {
+                        let error = stop.attribution.error.unwrap_or_else(refused);
+                        self.underway.failed(0, error);
+                        Next::CutOff
+                    }
+                    _ => self.stop(*stop, false).await,
+                }
+            }
             Err(PumpError::Malformed(error)) if self.underway.progress() == Progress::Asked => {
                 self.fail(400, ClientProtocol.because(error.to_string()))
                     .await
@@ -325,6 +361,58 @@ impl<I: Inspector> Connection<'_, I> {
                     .abandoned(ClientClosed.because(error.to_string()));
                 Next::CutOff
             }
+        }
+    }
+
+    /// Begins a request whose body filters see, and reads as much of it as they want to see
+    /// before its head goes on. Upstream is not asked so long.
+    async fn see(
+        &mut self,
+        head_len: usize,
+        filtered: Filtered,
+        expects: bool,
+    ) -> Result<(), PumpError> {
+        self.requests.begin_filtered(head_len, filtered)?;
+        if self.requests.head_waits() && expects && self.requests.buffer.is_empty() {
+            // Upstream cannot say it, for it knows of nothing yet (RFC 9110 §10.1.1).
+            let word = b"HTTP/1.1 100 Continue\r\n\r\n";
+            let told = async {
+                self.client.write_all(word).await?;
+                self.client.flush().await
+            };
+            told.await.map_err(PumpError::Sender)?;
+        }
+        self.requests.hold(self.client, self.activity).await?;
+        let requests = &mut self.requests;
+        self.underway
+            .change(|attribution, _| requests.tell(attribution));
+        Ok(())
+    }
+
+    /// Answers a request that a filter stopped when it saw the body.
+    async fn stop(&mut self, stop: Stop, persistent: bool) -> Next {
+        let asker = self.underway.asker();
+        let status = self.underway.stopped(stop.attribution, stop.denial.status);
+        let reply = Reply::from(stop.denial);
+        debug_assert!(status.is_some(), "one is under way");
+        // All of it has come, and nothing has gone on: the next one can be read.
+        let keep = persistent && self.requests.stopped_at_its_end();
+        let answer = Answer {
+            reply: &reply,
+            close: !keep,
+            asker,
+        };
+        let bytes = answer.encode();
+        if !keep {
+            return self.say(&bytes).await;
+        }
+        let said = async {
+            self.client.write_all(&bytes).await?;
+            self.client.flush().await
+        };
+        match said.await {
+            Ok(()) => Next::Request,
+            Err(_) => Next::CutOff,
         }
     }
 
@@ -378,6 +466,11 @@ impl<I: Inspector> Connection<'_, I> {
         let passes = || opening.still_passes(self.inspector);
         tunnel::relay(self.client, sent, upstream, received, passes).await;
     }
+}
+
+/// What the record says of a body that was refused when it had begun to pass.
+fn refused() -> Failure {
+    PluginFailed.because("a filter refused the rest of the body")
 }
 
 /// Returns when a request has waited for the head of its response for as long as it may.

@@ -11,15 +11,18 @@ use tidegate_wire::{
     http1::{Framing, HeadError, Request, Rewrite, Upgrade, with_request},
 };
 
-use super::answer::Answer;
+use super::{
+    answer::Answer,
+    filtered::{Filtered, Head, Of, is_old},
+};
 use crate::{
-    budget::NO_MEMORY,
+    budget::{Budget, NO_MEMORY},
     http::{
         exchange::Exchange,
         inspect::Inspector,
         opening::Opening,
         reply::{Asker, Reply},
-        request,
+        request::{self, Sees},
     },
 };
 
@@ -44,8 +47,14 @@ pub(super) struct Forward {
     pub(super) persistent: bool,
     /// A 101 is in order.
     pub(super) may_upgrade: bool,
-    /// Plugins want the response head.
-    pub(super) sees_response: bool,
+    /// Who wants to see the response.
+    pub(super) sees_response: Sees,
+    /// Filters want to see the body: its way through them, in place of the rewritten head.
+    pub(super) filtered: Option<Filtered>,
+    /// The client waits to be told that it may send the body.
+    pub(super) expects: bool,
+    /// The client speaks HTTP/1.0.
+    pub(super) old: bool,
     /// What the record will need.
     pub(super) exchange: Exchange,
     /// What a tunnel is held to, if this may open one.
@@ -61,10 +70,12 @@ pub(super) struct Refuse {
 }
 
 /// Decides about a complete head.
-pub(super) fn plan(head: &[u8], inspector: &impl Inspector) -> Plan {
+pub(super) fn plan(head: &[u8], inspector: &impl Inspector, budget: &Budget) -> Plan {
     let began = Instant::now();
-    with_request(head, |request| decide(request, began, inspector))
-        .unwrap_or_else(|error| unreadable(&error.into(), inspector))
+    with_request(head, |request| {
+        decide((request, head), began, inspector, budget)
+    })
+    .unwrap_or_else(|error| unreadable(&error.into(), inspector))
 }
 
 /// Why a head could not be read.
@@ -102,7 +113,12 @@ pub(super) fn unreadable(error: &Unreadable, inspector: &impl Inspector) -> Plan
     Plan::Refuse(Refuse { bytes, keep: None })
 }
 
-fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector) -> Plan {
+fn decide(
+    (request, bytes): (&Request<'_, '_>, &[u8]),
+    began: Instant,
+    inspector: &impl Inspector,
+    budget: &Budget,
+) -> Plan {
     let head = HttpHead {
         version: request.version,
         method: request.method,
@@ -120,6 +136,17 @@ fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector)
             return refuse(request, &reply, Asker::of(&head), over);
         }
     };
+    let opaque = request.upgrade == Upgrade::WebSocket || request.method == "CONNECT";
+    let line = passed.sees_response.request_line().filter(|_| !opaque);
+    let filtered = line.map(|line| {
+        let head = Head {
+            bytes: bytes.to_vec(),
+            edit: passed.edit.as_deref().cloned().unwrap_or_default(),
+            old: is_old(request.version),
+            of: Of::Request(passed.path.clone()),
+        };
+        Filtered::new(line, request.framing, head, budget)
+    });
     let rewrite = Rewrite {
         path: passed.path.as_deref(),
         edit: passed.edit.as_ref(),
@@ -132,6 +159,9 @@ fn decide(request: &Request<'_, '_>, began: Instant, inspector: &impl Inspector)
     let opening = standing.map(|standing| Box::new(Opening::of(&decided, standing)));
     let as_received = rewrite == Rewrite::default() && request.upgrade != Upgrade::TakenOut;
     Plan::Forward(Box::new(Forward {
+        filtered,
+        expects: request.expect_continue,
+        old: is_old(request.version),
         rewritten: (!as_received).then(|| rewrite.encode_request(request)),
         framing: request.framing,
         persistent: request.persistent,

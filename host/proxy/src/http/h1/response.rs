@@ -4,7 +4,7 @@ use std::{cell::Cell, io};
 
 use tidegate_contract::{
     Failure,
-    FailureKind::{ClientClosed, UpstreamProtocol, UpstreamReset},
+    FailureKind::{ClientClosed, PluginFailed, UpstreamProtocol, UpstreamReset},
 };
 use tidegate_wire::{
     grpc,
@@ -13,13 +13,20 @@ use tidegate_wire::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{answer::Answer, underway::Underway};
+use super::{
+    answer::Answer,
+    filtered::{Filtered, Head, Of, is_old},
+    refused,
+    underway::Underway,
+};
 use crate::{
+    budget::Budget,
+    decide::exchange::Stop,
     http::{
         ending::cut_off,
         inspect::Inspector,
         pump::{Pump, PumpError},
-        request::{Responded, respond},
+        request::{Responded, Sees, respond},
         watchdog::Activity,
     },
     leg::OnSocket,
@@ -55,7 +62,9 @@ pub(super) enum Silence {
 /// What the way back needs to know of the request.
 pub(super) struct Expectation<'a> {
     pub(super) may_upgrade: bool,
-    pub(super) sees_response: bool,
+    pub(super) sees_response: &'a Sees,
+    /// The client speaks HTTP/1.0.
+    pub(super) old: bool,
     /// Has the whole request been passed on?
     pub(super) request_sent: &'a Cell<bool>,
 }
@@ -63,6 +72,8 @@ pub(super) struct Expectation<'a> {
 /// A head that is ready to be passed on.
 struct Ready {
     rewritten: Option<Vec<u8>>,
+    /// Filters want to see the body: its way through them, in place of the rewritten head.
+    filtered: Option<Filtered>,
     framing: Framing,
     record: Record,
     after: After,
@@ -102,17 +113,38 @@ pub(super) async fn receive(
             Err(silence) => return Received::Nothing(silence),
         };
         let old = activity.is_old();
-        let prepared = prepare((pump.buffer.filled(), head_len), old, expected, underway);
+        let came = (pump.buffer.filled(), head_len);
+        let prepared = prepare(came, old, expected, underway, activity.budget());
         let ready = match prepared {
             Ok(ready) => ready,
             Err(error) => return Received::Nothing(Silence::Malformed(error)),
         };
-        // Still nothing has been passed on: a body that is malformed from the start is
-        // an answer that never came.
-        if let Err(error) = pump.begin(head_len, ready.rewritten, ready.framing) {
-            return Received::Nothing(Silence::Malformed(error.to_string()));
+        let (mut after, mut record) = (ready.after, ready.record);
+        let begun = match ready.filtered {
+            None => pump.begin(head_len, ready.rewritten, ready.framing),
+            Some(filtered) => match pump.begin_filtered(head_len, filtered) {
+                Ok(()) => pump.hold(upstream, activity).await,
+                stopped => stopped,
+            },
+        };
+        match begun {
+            Ok(()) => {
+                underway.change(|attribution, _| pump.tell(attribution));
+            }
+            // Nothing of it has been passed on yet: it can be another answer.
+            Err(PumpError::Stopped(stop)) => {
+                let answer = stopped(*stop, underway);
+                if let Err(error) = pump.begin(0, Some(answer), Framing::Length(0)) {
+                    return Received::Nothing(Silence::Malformed(error.to_string()));
+                }
+                (after, record) = (After::Replaced, Record::None);
+            }
+            Err(PumpError::Sender(error)) => return Received::Nothing(Silence::Gone(error)),
+            // Still nothing has been passed on: a body that is malformed from the start is
+            // an answer that never came.
+            Err(error) => return Received::Nothing(Silence::Malformed(error.to_string())),
         }
-        match ready.record {
+        match record {
             Record::None => {}
             Record::Answered(status) => underway.answered(status, pump.has_come()),
             Record::Denied(status) => underway.denied(status),
@@ -128,12 +160,16 @@ pub(super) async fn receive(
                 underway.abandoned(ClientClosed.because(error.to_string()));
                 return Received::Broken;
             }
+            Err(PumpError::Stopped(stop)) => {
+                underway.failed(0, stop.attribution.error.unwrap_or_else(refused));
+                return Received::Broken;
+            }
             Err(error) => {
                 underway.failed(0, broken(&error));
                 return Received::Broken;
             }
         }
-        match ready.after {
+        match after {
             After::Interim => {}
             After::Tunnel => return Received::Tunnel,
             After::Replaced => return Received::Replaced,
@@ -149,6 +185,7 @@ pub(super) async fn receive(
 /// What is said of a response that upstream did not bring to its end.
 fn broken(error: &PumpError) -> Failure {
     let kind = match error {
+        PumpError::Stopped(_) => PluginFailed,
         PumpError::Malformed(_) => UpstreamProtocol,
         PumpError::Sender(_) | PumpError::Receiver(_) => UpstreamReset,
     };
@@ -184,6 +221,7 @@ fn prepare(
     old: bool,
     expected: &Expectation<'_>,
     underway: &Underway<'_, impl Inspector>,
+    budget: &Budget,
 ) -> Result<Ready, String> {
     let (head, rest) = came.split_at(head_len);
     let asked = underway.asked();
@@ -216,8 +254,14 @@ fn prepare(
             persistent: response.persistent && !early && !old,
         };
         let close = early || old;
-        if expected.sees_response {
-            return Ok(inspect(response, after, ending(close), underway));
+        if !expected.sees_response.is_nobody() {
+            let how = How {
+                after,
+                close,
+                expected,
+                budget,
+            };
+            return Ok(inspect((response, head), how, underway));
         }
         Ok(pass(response, record, after, ending(close)))
     })
@@ -247,33 +291,76 @@ fn pass(response: &Response<'_, '_>, record: Record, after: After, rewrite: Rewr
     };
     Ready {
         rewritten,
+        filtered: None,
         framing: response.framing,
         record,
         after,
     }
 }
 
+/// How a final response is passed on.
+struct How<'a> {
+    after: After,
+    /// The connection ends with it.
+    close: bool,
+    expected: &'a Expectation<'a>,
+    budget: &'a Budget,
+}
+
 /// Passes the head through the plugins that asked for it.
 fn inspect(
-    response: &Response<'_, '_>,
-    after: After,
-    rewrite: Rewrite<'_>,
+    (response, bytes): (&Response<'_, '_>, &[u8]),
+    how: How<'_>,
     underway: &Underway<'_, impl Inspector>,
 ) -> Ready {
     let head = ResponseHead {
         status: response.status,
         headers: response.headers,
     };
-    let responded =
-        underway.change(|attribution, inspector| respond(&head, attribution, inspector));
+    let asked = underway.asked();
+    let bodyless = asked == Asked::Head || matches!(response.status, 204 | 304);
+    let sees = how.expected.sees_response;
+    let responded = underway
+        .change(|attribution, inspector| respond((&head, bodyless), attribution, sees, inspector));
+    let record = Record::Answered(response.status);
+    let rewrite = ending(how.close);
     match responded {
-        None | Some(Responded::Pass(None)) => {
-            pass(response, Record::Answered(response.status), after, rewrite)
+        None => pass(response, record, how.after, rewrite),
+        Some(Responded::Pass { edit, line: None }) => {
+            let edit = edit.as_ref();
+            pass(response, record, how.after, Rewrite { edit, ..rewrite })
         }
-        Some(Responded::Pass(Some(edit))) => {
-            let edit = Some(&edit);
-            let record = Record::Answered(response.status);
-            pass(response, record, after, Rewrite { edit, ..rewrite })
+        Some(Responded::Pass {
+            edit,
+            line: Some(line),
+        }) => {
+            let old = how.expected.old || is_old(response.version);
+            let head = Head {
+                bytes: bytes.to_vec(),
+                edit: edit.as_deref().cloned().unwrap_or_default(),
+                old,
+                of: Of::Response {
+                    asked,
+                    close: how.close || response.framing == Framing::UntilClose,
+                },
+            };
+            let filtered = Filtered::new(line, response.framing, head, how.budget);
+            Ready {
+                rewritten: None,
+                filtered: Some(filtered),
+                // Without chunks its end may be told by that of the connection.
+                framing: match old {
+                    true => Framing::UntilClose,
+                    false => Framing::Length(0),
+                },
+                record,
+                after: match how.after {
+                    After::Body { persistent } => After::Body {
+                        persistent: persistent && !old,
+                    },
+                    after => after,
+                },
+            }
         }
         Some(Responded::Replace { reply, error }) => {
             let record = match error {
@@ -285,9 +372,18 @@ fn inspect(
     }
 }
 
+/// The answer in place of a response that a filter stopped when it saw the body; its record
+/// is kept.
+fn stopped(stop: Stop, underway: &Underway<'_, impl Inspector>) -> Vec<u8> {
+    let asker = underway.asker();
+    underway.stopped(stop.attribution, stop.denial.status);
+    Answer::last(&stop.denial.into()).to(asker).encode()
+}
+
 fn replaced(answer: Answer<'_>, record: Record) -> Ready {
     Ready {
         rewritten: Some(answer.encode()),
+        filtered: None,
         framing: Framing::Length(0),
         record,
         after: After::Replaced,

@@ -118,6 +118,19 @@ impl<'a, I: Inspector> Underway<'a, I> {
         }
     }
 
+    /// A filter that saw its body stopped it, with an answer of this status.
+    pub(super) fn stopped(&self, by: Attribution, status: u16) -> Option<u16> {
+        let error = by.error.clone();
+        let mut entry = self.entry.borrow_mut();
+        entry.as_mut()?.exchange.stopped_by(by);
+        drop(entry);
+        match error {
+            None => self.denied(status),
+            Some(error) => self.failed(status, error),
+        }
+        Some(status)
+    }
+
     /// It came to nothing, `status` being our answer (0: none), or its response broke off.
     pub(super) fn failed(&self, status: u16, error: Failure) {
         match self.entry.take() {

@@ -28,14 +28,18 @@ impl Reply {
         }
         let to_head = asker.head;
         let fits = self.body.len() <= SAFE_PAYLOAD.min(window as usize);
-        let body = if fits || to_head { &*self.body } else { "" };
+        let body: &[u8] = if fits || to_head { &self.body } else { b"" };
         block.field(b":status", self.status.to_string().as_bytes());
-        block.field(b"content-length", body.len().to_string().as_bytes());
-        block.field(b"content-type", b"text/plain");
-        if let Some(location) = &self.location {
-            block.field(b"location", location.as_bytes());
+        if !self.is_bodyless() {
+            block.field(b"content-length", body.len().to_string().as_bytes());
         }
-        let body = if to_head { "" } else { body };
+        for (name, value) in self.fields() {
+            block.field(name.as_bytes(), value.as_bytes());
+        }
+        let body = match to_head || self.is_bodyless() {
+            true => b"",
+            false => body,
+        };
         frame::write_block(stream, body.is_empty(), &block.finish(), out);
         if body.is_empty() {
             return 0;
@@ -48,7 +52,7 @@ impl Reply {
             stream,
         };
         head.write(out);
-        out.extend_from_slice(body.as_bytes());
+        out.extend_from_slice(body);
         length
     }
 }

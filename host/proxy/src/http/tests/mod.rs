@@ -1,5 +1,6 @@
 //! A relay between a scripted client and a scripted upstream on loopback.
 
+mod bodies;
 mod grpc;
 mod h1;
 mod h2;
@@ -33,6 +34,7 @@ use super::{
 use crate::{
     decide::{
         Attribution,
+        exchange::Filters,
         http::{Decision, Denial, Verdict},
     },
     leg::Leg,
@@ -92,6 +94,10 @@ impl Inspector for Rules {
             },
             attribution: Attribution::default(),
             sees_response: segment == "response",
+            filters: match segment {
+                "seen" => bodies::filters(head),
+                _ => Filters::default(),
+            },
         }
     }
 
@@ -102,14 +108,12 @@ impl Inspector for Rules {
                     set: vec![("x-seen".into(), "yes".into())],
                     remove: vec!["server".into()],
                 }),
-                500 => Verdict::Deny(Denial {
-                    status: 502,
-                    body: "hidden\r\n".into(),
-                }),
+                500 => Verdict::Deny(Denial::text(502, "hidden\r\n")),
                 _ => Verdict::Allow,
             },
             attribution,
             sees_response: false,
+            filters: Filters::default(),
         }
     }
 

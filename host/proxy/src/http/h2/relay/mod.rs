@@ -51,6 +51,7 @@ use crate::http::{
     inspect::{Inspector, NoUpstream},
     opening::Opening,
     reply::{Asker, Reply},
+    request::Sees,
 };
 
 /// Most SETTINGS of one peer that may wait for the other's acknowledgement.
@@ -107,7 +108,7 @@ enum Upstream {
 struct Stream {
     /// Until its record is kept: with the head of its response, or with the end of a call.
     exchange: Option<Exchange>,
-    sees_response: bool,
+    sees_response: Sees,
     /// The final head has passed.
     answered: bool,
     client_done: bool,

@@ -94,7 +94,19 @@ impl<I: Inspector> Relay<'_, I> {
                 return Ok(());
             }
         };
-        let exchange = passed.exchange;
+        let (mut exchange, mut edit) = (passed.exchange, passed.edit);
+        let tunnel = request.method == "CONNECT";
+        if let Some(line) = passed.sees_response.request_line().filter(|_| !tunnel) {
+            let attribution = &mut exchange.attribution;
+            match line.unseen(block.end_stream, edit, attribution) {
+                Ok(changed) => edit = changed,
+                Err(stop) => {
+                    let reply = exchange.stopped(*stop, self.inspector);
+                    self.answer((block.stream, block.end_stream), &reply, asker);
+                    return Ok(());
+                }
+            }
+        }
         if let Upstream::Absent(because) = &self.upstream {
             let reply = because.reply();
             exchange.failed(because.status, because.error.clone(), self.inspector);
@@ -133,7 +145,7 @@ impl<I: Inspector> Relay<'_, I> {
             tunnel: None,
         };
         self.streams.insert(block.stream, stream);
-        self.pass_request_block(block, passed.path.as_deref(), passed.edit.as_ref())
+        self.pass_request_block(block, passed.path.as_deref(), edit.as_ref())
     }
 
     pub(super) fn pass_request_block(

@@ -25,7 +25,7 @@ use crate::http::{
     },
     inspect::Inspector,
     reply::{Asker, Reply},
-    request::{Responded, respond},
+    request::{Responded, Sees, respond},
 };
 
 impl<I: Inspector> Relay<'_, I> {
@@ -212,8 +212,9 @@ impl<I: Inspector> Relay<'_, I> {
         self.calm.answered();
         let mut edit = None;
         if let Some(mut exchange) = stream.exchange.take() {
-            if stream.sees_response {
-                match self.inspect_response(block, response.status, exchange) {
+            if !stream.sees_response.is_nobody() {
+                let sees = stream.sees_response.clone();
+                match self.inspect_response(block, response.status, exchange, &sees) {
                     Some((checked, inspected)) => (edit, exchange) = (checked, inspected),
                     None => return Ok(()),
                 }
@@ -278,6 +279,7 @@ impl<I: Inspector> Relay<'_, I> {
         block: &Block,
         status: u16,
         mut exchange: Exchange,
+        sees: &Sees,
     ) -> Option<(Option<CheckedEdit>, Exchange)> {
         let fields = block
             .fields
@@ -294,8 +296,23 @@ impl<I: Inspector> Relay<'_, I> {
             headers: &headers,
         };
         let asker = exchange.asker();
-        match respond(&head, &mut exchange.attribution, self.inspector) {
-            Responded::Pass(edit) => Some((edit, exchange)),
+        let tunnel = exchange.asked == Asked::Connect && status < 300;
+        let bodyless = asker.head || tunnel || matches!(status, 204 | 304);
+        let attribution = &mut exchange.attribution;
+        let responded = respond((&head, bodyless), attribution, sees, self.inspector);
+        match responded {
+            Responded::Pass { edit, line: None } => Some((edit, exchange)),
+            Responded::Pass {
+                edit,
+                line: Some(line),
+            } => match line.unseen(block.end_stream, edit, attribution) {
+                Ok(edit) => Some((edit, exchange)),
+                Err(stop) => {
+                    let reply = exchange.stopped(*stop, self.inspector);
+                    self.replace(block.stream, block.end_stream, &reply, asker);
+                    None
+                }
+            },
             Responded::Replace { reply, error } => {
                 match error {
                     None => exchange.denied(reply.status, self.inspector),
