@@ -48,19 +48,32 @@ impl Plugin<'_> {
     ///
     /// If there is none, or it is not made with the SDK.
     pub fn component(&self) -> anyhow::Result<Vec<u8>> {
+        ComponentEncoder::default()
+            .module(&self.module()?)
+            .and_then(|encoder| encoder.validate(true).encode())
+            .with_context(|| {
+                format!(
+                    "cannot turn what {} makes into a component",
+                    self.source.display()
+                )
+            })
+    }
+
+    /// The module that [`Self::command`] made, as it is.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub fn module(&self) -> anyhow::Result<Vec<u8>> {
         let name = self.package()?.replace('-', "_");
         let release = self.target_dir.join(PLUGIN_TARGET).join("release");
         let module = release.join(format!("{name}.wasm"));
-        let bytes = fs::read(&module).with_context(|| {
+        fs::read(&module).with_context(|| {
             format!(
                 "cargo made no {}; the crate needs `[lib] crate-type = [\"cdylib\"]`",
                 module.display()
             )
-        })?;
-        ComponentEncoder::default()
-            .module(&bytes)
-            .and_then(|encoder| encoder.validate(true).encode())
-            .with_context(|| format!("cannot turn {} into a component", module.display()))
+        })
     }
 
     /// The package's name: the first `name = "…"` of its manifest.

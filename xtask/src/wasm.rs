@@ -29,24 +29,38 @@ pub(crate) struct Plugin {
     pub(crate) opt_level: &'static str,
     /// Cargo features to switch on.
     pub(crate) features: &'static [&'static str],
-    /// Where the component goes, relative to `target/artifacts`.
+    /// What it is made for.
+    pub(crate) host: Host,
+    /// Where what is made goes, relative to `target/artifacts`.
     pub(crate) output: PathBuf,
 }
 
+/// Whose contract a plugin is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// Ours: a component.
+    Tidegate,
+    /// That of Envoy and Istio: a module as the compiler makes it.
+    Envoy,
+}
+
 /// Every plugin of the repository: built-ins to the top of `target/artifacts`, where
-/// the host embeds them; examples and misbehaving guests to folders of their own.
+/// the host embeds them; examples, misbehaving guests and filters made for Envoy to folders of
+/// their own.
 pub(crate) fn plugins() -> anyhow::Result<Vec<Plugin>> {
     let mut plugins = Vec::new();
-    for (folder, below, opt_level) in [
-        ("plugins", "", SPEED),
-        ("examples", "examples", SIZE),
-        ("tests/guests", "guests", SIZE),
+    for (folder, below, opt_level, host) in [
+        ("plugins", "", SPEED, Host::Tidegate),
+        ("examples", "examples", SIZE, Host::Tidegate),
+        ("tests/guests", "guests", SIZE, Host::Tidegate),
+        ("tests/filters", "filters", SIZE, Host::Envoy),
     ] {
         for (name, source) in crates_in(folder)? {
             plugins.push(Plugin {
                 source,
                 opt_level: if name == MANY_KINDS { SIZE } else { opt_level },
                 features: &[],
+                host,
                 output: Path::new(below).join(format!("{name}.wasm")),
             });
         }
@@ -57,6 +71,7 @@ pub(crate) fn plugins() -> anyhow::Result<Vec<Plugin>> {
             source: bot_filter.to_owned(),
             opt_level: SIZE,
             features: &["v2"],
+            host: Host::Tidegate,
             output: PathBuf::from("examples/bot-filter-v2.wasm"),
         });
     }
@@ -83,6 +98,7 @@ pub(crate) fn build_plugin(toolchain: &Toolchain, plugin: &Plugin) -> anyhow::Re
         return Ok(());
     }
     say(&format!("building {}", plugin.output.display()));
+    let host = plugin.host;
     let plugin = tidegate_toolchain::Plugin {
         source: &source,
         target_dir: &workspace::target().join("wasm"),
@@ -90,11 +106,14 @@ pub(crate) fn build_plugin(toolchain: &Toolchain, plugin: &Plugin) -> anyhow::Re
         features: plugin.features,
     };
     run(&mut plugin.command(toolchain))?;
-    let component = plugin.component()?;
+    let made = match host {
+        Host::Tidegate => plugin.component()?,
+        Host::Envoy => plugin.module()?,
+    };
     if let Some(dir) = output.parent() {
         fs::create_dir_all(dir)?;
     }
-    fs::write(&output, component).with_context(|| format!("cannot write {}", output.display()))
+    fs::write(&output, made).with_context(|| format!("cannot write {}", output.display()))
 }
 
 /// Crates directly below a folder of the workspace, by folder name, sorted.

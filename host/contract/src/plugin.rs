@@ -36,6 +36,8 @@ pub enum World {
     /// `http-exchange-filter`.
     #[serde(rename = "http-exchange-filter")]
     ExchangeFilter,
+    /// None of ours: a module made for Envoy or Istio.
+    ProxyWasm,
 }
 
 impl World {
@@ -46,13 +48,14 @@ impl World {
             Self::DnsFilter => "dns-filter",
             Self::StreamFilter => "stream-filter",
             Self::ExchangeFilter => "http-exchange-filter",
+            Self::ProxyWasm => "proxy-wasm",
         }
     }
 
     /// What a plugin of it reads.
     pub const fn protocol(self) -> L7Protocol {
         match self {
-            Self::HttpFilter | Self::ExchangeFilter => L7Protocol::Http,
+            Self::HttpFilter | Self::ExchangeFilter | Self::ProxyWasm => L7Protocol::Http,
             Self::DnsFilter => L7Protocol::Dns,
             Self::StreamFilter => L7Protocol::Stream,
         }

@@ -57,19 +57,28 @@ impl Counters {
         self.instances.fetch_sub(1, Relaxed);
     }
 
+    /// Something the plugin keeps itself went up or down; it never is below zero.
+    pub(super) fn change(&self, purpose: Purpose, name: String, by: i64) {
+        self.adjust(purpose, name, |count| count.saturating_add_signed(by));
+    }
+
     /// The plugin counts something itself. Names beyond the limit are dropped, of what is
     /// rehearsed beyond a part of it that it has for itself; a name keeps only what a label
     /// value may hold without surprises.
-    pub(super) fn add(&self, purpose: Purpose, mut name: String, value: u64) {
+    pub(super) fn add(&self, purpose: Purpose, name: String, value: u64) {
+        self.adjust(purpose, name, |count| count.saturating_add(value));
+    }
+
+    fn adjust(&self, purpose: Purpose, mut name: String, next: impl FnOnce(u64) -> u64) {
         name.retain(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\'));
         name.truncate(NAME);
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let own = &mut own[purpose];
         let most = purpose.part_of(NAMES);
         if let Some(count) = own.get_mut(&name) {
-            *count = count.saturating_add(value);
+            *count = next(*count);
         } else if own.len() < most {
-            own.insert(name, value);
+            own.insert(name, next(0));
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tidegate_policy::compiled::FailMode;
 use wasmtime::component::ResourceAny;
 
 use super::{
@@ -19,7 +20,20 @@ use super::{
     host_calls::Facts,
     instance::Instance,
     worker::Worker,
+    worlds::{
+        Exports,
+        proxy_wasm::{self, Wants},
+    },
 };
+
+/// A session, as its instance knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Session {
+    /// Of a component.
+    Resource(ResourceAny),
+    /// Of a module made for Envoy: the number of a context.
+    Context(u32),
+}
 
 /// Sessions of one client that share an instance: so many connections a trap can cost
 /// it, and so many share an instance's memory.
@@ -36,6 +50,8 @@ pub(super) struct Hosted {
     calls: u32,
     /// Whatever was in it is lost.
     failed: bool,
+    /// When it was last told that time passes.
+    ticked: Instant,
 }
 
 /// Whom an instance serves: what it is configured with, and which client.
@@ -56,8 +72,10 @@ impl Hosts {
     /// Gives back what nobody needs: `idle` says for how long an instance may be kept.
     pub(super) fn sweep(&mut self, now: Instant, idle: impl Fn(&Configured) -> Duration) {
         self.kept.retain(|_, (hosted, used)| {
-            let hosted = hosted.borrow();
-            !hosted.failed && now.saturating_duration_since(*used) < idle(&hosted.of)
+            let hosted = &mut *hosted.borrow_mut();
+            let idles = now.saturating_duration_since(*used) >= idle(&hosted.of);
+            let works = !hosted.of.is_retired() && hosted.instance.wants().anything();
+            !hosted.failed && (!idles || works)
         });
         self.all.retain(|_, hosted| hosted.strong_count() > 0);
     }
@@ -100,7 +118,7 @@ impl Hosted {
     }
 
     /// A session ends: tells the plugin.
-    pub(super) fn leave(&mut self, session: ResourceAny, facts: &Arc<Facts>) {
+    pub(super) fn leave(&mut self, session: Session, facts: &Arc<Facts>) {
         self.sessions = self.sessions.saturating_sub(1);
         if self.failed {
             return;
@@ -110,7 +128,13 @@ impl Hosted {
         self.instance.prepare(&version.runtime, limit, facts);
         let dropped = self
             .instance
-            .ask(|_, store| Some(session.resource_drop(store)));
+            .ask(|exports, store| match (session, exports) {
+                (Session::Resource(session), _) => Some(session.resource_drop(store)),
+                (Session::Context(id), Exports::ProxyWasm(exports)) => {
+                    Some(proxy_wasm::leave(exports, store, id))
+                }
+                (Session::Context(_), _) => None,
+            });
         self.failed |= dropped.is_err();
     }
 }
@@ -122,13 +146,22 @@ impl Worker {
         configured: &Arc<Configured>,
         client: IpAddr,
     ) -> Result<Rc<RefCell<Hosted>>, Failure> {
+        self.hosted_with(configured, client, SESSIONS)
+    }
+
+    fn hosted_with(
+        &mut self,
+        configured: &Arc<Configured>,
+        client: IpAddr,
+        sessions: usize,
+    ) -> Result<Rc<RefCell<Hosted>>, Failure> {
         let most = configured.version.info.limits.calls_per_instance;
         let whom = (configured.id, client);
         let all = &mut self.hosts.all;
         let known = all.get(&whom).and_then(|hosted| hosted.upgrade());
         let known = known.filter(|hosted| {
             let hosted = hosted.borrow();
-            !hosted.failed && hosted.sessions < SESSIONS && hosted.calls < most
+            !hosted.failed && hosted.sessions < sessions && hosted.calls < most
         });
         if let Some(known) = known {
             return Ok(known);
@@ -142,6 +175,7 @@ impl Worker {
             sessions: 0,
             calls: 0,
             failed: false,
+            ticked: Instant::now(),
         }));
         self.hosts.all.insert(whom, Rc::downgrade(&hosted));
         Ok(hosted)
@@ -157,6 +191,57 @@ impl Worker {
         self.hosts
             .keep((configured.id, client), &hosted, configured.purpose);
         Ok(hosted)
+    }
+
+    /// The instance of all clients, for filters whose contract has it so.
+    pub(super) fn hosted_for_all(
+        &mut self,
+        configured: &Arc<Configured>,
+    ) -> Result<Rc<RefCell<Hosted>>, Failure> {
+        let hosted = self.hosted_with(configured, LOWEST, usize::MAX)?;
+        self.hosts
+            .keep((configured.id, LOWEST), &hosted, configured.purpose);
+        Ok(hosted)
+    }
+
+    /// Calls filters that want to be called without a message, as far as that is due; how
+    /// long until the next look, if any of them wants to be.
+    pub fn tick(&mut self) -> Option<Duration> {
+        let kept: Vec<_> = self
+            .hosts
+            .kept
+            .values()
+            .map(|(kept, _)| kept.clone())
+            .collect();
+        let facts = Arc::new(Facts::default());
+        let next = kept.into_iter().filter_map(|hosted| {
+            let hosted = &mut *hosted.borrow_mut();
+            let wants = Some(hosted.instance.wants()).filter(Wants::anything)?;
+            let now = Instant::now();
+            if hosted.failed {
+                return None;
+            }
+            if wants.is_due(hosted.ticked, now) {
+                let tick = wants.ticks(hosted.ticked, now);
+                if tick {
+                    hosted.ticked = now;
+                }
+                let (configured, instance) = (hosted.of.clone(), &mut hosted.instance);
+                let done =
+                    self.within_budget(&configured, FailMode::Closed, &facts, true, |_, begin| {
+                        begin(instance);
+                        instance.ask(|exports, store| match exports {
+                            Exports::ProxyWasm(exports) => {
+                                Some(proxy_wasm::run(exports, store, &wants, tick))
+                            }
+                            _ => None,
+                        })
+                    });
+                hosted.failed |= done.is_err_and(|failure| failure.is_of_call());
+            }
+            wants.next(hosted.ticked, now)
+        });
+        next.min()
     }
 
     /// Calls an instance that serves sessions, within its binding's budgets.
@@ -182,7 +267,7 @@ impl Worker {
         let hosted = &mut *hosted.borrow_mut();
         if hosted.failed {
             return Err(Failure::Trapped(
-                "on another connection of this client".to_owned(),
+                "while it served another message".to_owned(),
             ));
         }
         let configured = hosted.of.clone();

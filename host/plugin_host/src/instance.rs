@@ -11,7 +11,7 @@ use super::{
     failure::{Failure, shorten},
     host_calls::{Facts, Shared},
     memory::Held,
-    worlds::{Exports, Linked, Needs},
+    worlds::{Exports, Linked, Needs, proxy_wasm::Guest},
 };
 
 /// Bytes a plugin may hand to the host in one call.
@@ -31,6 +31,8 @@ const PARTS: usize = 256;
 pub(super) struct State {
     pub(super) shared: Arc<Shared>,
     pub(super) facts: Arc<Facts>,
+    /// Of a module made for Envoy: what the host keeps of it.
+    pub(super) guest: Option<Box<Guest>>,
     memory: Memory,
     deadline: Deadline,
 }
@@ -69,6 +71,7 @@ impl Instance {
         let state = State {
             shared: shared.clone(),
             facts: Arc::default(),
+            guest: None,
             memory: Memory {
                 limit: limits.memory_bytes,
                 held: Held::new(shared.pots.clone()),

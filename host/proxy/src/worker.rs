@@ -115,6 +115,7 @@ fn run(
             runtime.spawn_local(dns::listen(socket, address, view.clone(), stop.clone()));
         }
     }
+    runtime.spawn_local(tick());
     let turns = view.shared.turns.enrol(cpu);
     runtime.block_on(tidy(&view, &turns, &places))
 }
@@ -132,6 +133,13 @@ async fn tidy(view: &View, turns: &Counter, places: &Places) -> io::Result<()> {
         if places.has_emptied() {
             heap::trim();
         }
+    }
+}
+
+/// Lets time pass for filters that have a use for it.
+async fn tick() {
+    loop {
+        tokio::time::sleep(plugins::tick().unwrap_or(INTERVAL)).await;
     }
 }
 

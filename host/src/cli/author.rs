@@ -566,6 +566,10 @@ impl Bench {
                 ("http", r#"{"rules":[{"method":"NONE"},{}]}"#)
             }
             World::DnsFilter => ("dns", r#"{"patterns":[{"matchPattern":"*"}]}"#),
+            World::ProxyWasm => anyhow::bail!(
+                "what a filter of exchanges costs is its sessions' cost; measure it with traffic: \
+                 `tidegate plugin list` shows what its calls cost"
+            ),
             World::StreamFilter => anyhow::bail!(
                 "a stream filter's answers depend on all that was said before; measure it with \
                  traffic: `tidegate plugin list` shows what its calls cost"

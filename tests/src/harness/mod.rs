@@ -10,6 +10,7 @@
 
 pub mod capture;
 mod compiled;
+pub mod envoy;
 pub mod eventually;
 pub mod flows;
 pub mod link;

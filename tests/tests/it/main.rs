@@ -9,6 +9,7 @@ mod demo;
 mod deny_list;
 mod dns_names;
 mod docs;
+mod envoy_filters;
 mod files;
 mod fragments;
 mod grpc;

@@ -3,14 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use tidegate_contract::PluginInfo;
-use wasmtime::component::Component;
 
 use super::Catalog;
 use crate::{
     configured::{REHEARSED_PART, Version},
     counters::Counters,
     memory::Pot,
-    worlds::Linked,
+    worlds::{Code, Linked},
 };
 
 impl Catalog {
@@ -19,7 +18,7 @@ impl Catalog {
         &self,
         digest: &str,
         artifacts: &BTreeMap<String, Vec<u8>>,
-    ) -> Result<Component, String> {
+    ) -> Result<Code, String> {
         if let Some(Ok(component)) = self.code.get(digest) {
             return Ok(component.clone());
         }
@@ -30,7 +29,7 @@ impl Catalog {
         // writes to the control socket, and it sends what the worker made, checked
         // against the digest it recorded. Code of another engine version or other
         // settings is refused by the call itself.
-        unsafe { Component::deserialize(self.runtime.engine(), artifact) }
+        unsafe { Code::load(self.runtime.engine(), artifact) }
             .map_err(|error| format!("cannot load its compiled code: {error:#}"))
     }
 
@@ -39,7 +38,7 @@ impl Catalog {
         &self,
         name: &str,
         info: &PluginInfo,
-        code: &BTreeMap<String, Result<Component, String>>,
+        code: &BTreeMap<String, Result<Code, String>>,
     ) -> Result<Arc<Version>, String> {
         let same = |version: &&Arc<Version>| version.name == name && version.info == *info;
         if let Some(version) = self.held().find(same) {

@@ -22,7 +22,6 @@ use tidegate_policy::{
     compiled::{L7Id, L7RuleSet, PluginUse, plugin_uses},
     shared::Map,
 };
-use wasmtime::component::Component;
 
 pub use self::rule_set::{Binding, RuleSet};
 use self::rule_set::{Use, use_of, uses};
@@ -31,6 +30,7 @@ use super::{
     configured::{Attempt, Configured, Place, Purpose, Version},
     engine::Runtime,
     failure::Failure,
+    worlds::Code,
 };
 
 /// Plugins and rule sets of one generation.
@@ -38,7 +38,7 @@ use super::{
 pub struct Catalog {
     runtime: Arc<Runtime>,
     /// Code of all that the snapshot names, by digest; the reason if it cannot be used.
-    code: BTreeMap<String, Result<Component, String>>,
+    code: BTreeMap<String, Result<Code, String>>,
     /// By name; the reason if its code cannot be used.
     versions: BTreeMap<String, Result<Arc<Version>, String>>,
     wanted: Map<L7Id, Arc<L7RuleSet>>,

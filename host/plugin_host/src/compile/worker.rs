@@ -4,15 +4,14 @@ use std::io::{Read, Write};
 
 use anyhow::Context;
 use tidegate_contract::World;
-use wasmparser::{Parser, Payload};
-use wasmtime::{Engine, component::Component};
+use wasmtime::{Engine, Module, component::Component};
 
 use super::{COMPONENT, Inspection, Report, confine::confine};
 use crate::{
     engine::engine,
     host_calls::CAPABILITIES,
     manifest::Manifest,
-    worlds::{Linked, PACKAGE, VERSIONS, of_exports},
+    worlds::{Code, Linked, PACKAGE, VERSIONS, of_exports, proxy_wasm},
 };
 
 /// The process `tidegate compile-plugin`.
@@ -48,15 +47,18 @@ fn write(report: &Report, artifact: &[u8]) -> anyhow::Result<()> {
 }
 
 fn compile(bytes: &[u8]) -> Result<(Inspection, Vec<u8>), String> {
-    check_preamble(bytes)?;
+    let kind = check_preamble(bytes)?;
     let manifest = Manifest::find(bytes)?;
     let engine = engine().map_err(|error| format!("{error:#}"))?;
+    if kind == Kind::Module {
+        return compile_module(&engine, bytes, manifest);
+    }
     let component = Component::new(&engine, bytes)
         .map_err(|error| format!("it is not a valid component: {error:#}"))?;
     let imports = imports(&engine, &component)?;
     let world = world(&engine, &component)?;
     // With every interface it names: whether it may have them is the agent's decision.
-    Linked::new(&component, world, &imports)
+    Linked::new(&Code::Component(component.clone()), world, &imports)
         .map_err(|error| format!("it does not fit the contract: {error:#}"))?;
     let artifact = component
         .serialize()
@@ -69,13 +71,45 @@ fn compile(bytes: &[u8]) -> Result<(Inspection, Vec<u8>), String> {
     Ok((inspection, artifact))
 }
 
-fn check_preamble(bytes: &[u8]) -> Result<(), String> {
+/// A module made for Envoy. Without a manifest of ours it asks for what it imports.
+fn compile_module(
+    engine: &Engine,
+    bytes: &[u8],
+    mut manifest: Manifest,
+) -> Result<(Inspection, Vec<u8>), String> {
+    let imports = proxy_wasm::inspect(bytes).unwrap_or_else(|| Err(no_component()))?;
+    let module = Module::new(engine, bytes)
+        .map_err(|error| format!("it is not a valid module: {error:#}"))?;
+    Linked::new(&Code::Module(module.clone()), World::ProxyWasm, &imports)
+        .map_err(|error| format!("it does not fit the contract: {error:#}"))?;
+    let artifact = module
+        .serialize()
+        .map_err(|error| format!("it cannot be compiled: {error:#}"))?;
+    if manifest == Manifest::default() {
+        manifest.capabilities.clone_from(&imports);
+    }
+    let inspection = Inspection {
+        world: World::ProxyWasm,
+        imports,
+        manifest,
+    };
+    Ok((inspection, artifact))
+}
+
+/// What a file of WebAssembly is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Component,
+    Module,
+}
+
+fn check_preamble(bytes: &[u8]) -> Result<Kind, String> {
     if bytes.len() > COMPONENT {
         return Err(format!("it is larger than {} MiB", COMPONENT >> 20));
     }
     match bytes.first_chunk::<8>() {
-        Some(b"\0asm\x0d\0\x01\0") => Ok(()),
-        Some(b"\0asm\x01\0\0\0") => Err(core_module(bytes)),
+        Some(b"\0asm\x0d\0\x01\0") => Ok(Kind::Component),
+        Some(b"\0asm\x01\0\0\0") => Ok(Kind::Module),
         Some([b'\0', b'a', b's', b'm', ..]) => {
             Err("it is WebAssembly of a version this host does not know".into())
         }
@@ -89,25 +123,11 @@ fn check_preamble(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// What to do about a core module. One made for another host cannot be converted.
-fn core_module(bytes: &[u8]) -> String {
-    let names = Parser::new(0).parse_all(bytes).map_while(Result::ok);
-    let foreign = names.into_iter().any(|payload| match payload {
-        Payload::ExportSection(exports) => exports
-            .into_iter()
-            .flatten()
-            .any(|export| export.name.starts_with("proxy_")),
-        _ => false,
-    });
-    if foreign {
-        "it is a proxy-wasm filter, made for another host and another contract; it cannot be \
-         converted, write it anew with `tidegate-sdk`"
-            .to_owned()
-    } else {
-        "it is a core module, not a component: `tidegate plugin build` makes one of a crate, \
-         `wasm-tools component new` one of a module"
-            .to_owned()
-    }
+/// What to do about a core module that is made for nobody we know.
+fn no_component() -> String {
+    "it is a core module, not a component: `tidegate plugin build` makes one of a crate, \
+     `wasm-tools component new` one of a module; and no filter of proxy-wasm either"
+        .to_owned()
 }
 
 /// Interfaces of ours that a component imports; anything else is refused by name.

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Longest line, bytes.
-const LINE: usize = 4 << 10;
+pub(crate) const LINE: usize = 4 << 10;
 /// Lines a second, after a first burst of as many.
 const RATE: u32 = 20;
 

@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::component::{HasSelf, Linker};
 
 pub use connection::Facts;
+pub(super) use log::LINE;
 
 use super::{
     configured::Purpose,
     counters::Counters,
     instance::State,
     memory::Pot,
-    worlds::{imports, imports_0_2, imports_0_3},
+    worlds::{imports, imports_0_2, imports_0_3, proxy_wasm::Common},
 };
 
 /// Interfaces a plugin may ask for.
@@ -34,6 +35,8 @@ pub(super) struct Shared {
     pub(super) purpose: Purpose,
     /// Where instances take their memory from.
     pub(super) pots: Vec<Arc<Pot>>,
+    /// What instances of filters made for Envoy share.
+    pub(super) common: Common,
     log: Mutex<log::Bucket>,
 }
 
@@ -49,6 +52,7 @@ impl Shared {
             totals,
             purpose,
             pots,
+            common: Common::default(),
             log: Mutex::default(),
         })
     }

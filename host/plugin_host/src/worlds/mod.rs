@@ -7,11 +7,12 @@
 pub(super) mod dns;
 pub(super) mod exchange;
 pub(super) mod http;
+pub(super) mod proxy_wasm;
 pub(super) mod stream;
 
 use tidegate_contract::World;
 use wasmtime::{
-    Store,
+    Engine, Module, Precompiled, Store,
     component::{Component, Linker},
 };
 
@@ -63,29 +64,76 @@ pub(super) fn of_exports(exports: &[&str]) -> Result<World, String> {
     }
 }
 
-/// A component linked to what it was granted, ready to be instantiated.
+/// What a plugin file was compiled to.
+#[derive(Clone)]
+pub(super) enum Code {
+    /// Of our own contract.
+    Component(Component),
+    /// Made for Envoy.
+    Module(Module),
+}
+
+impl Code {
+    /// Loads what the compile worker made.
+    ///
+    /// # Errors
+    ///
+    /// If it is none of this engine's.
+    ///
+    /// # Safety
+    ///
+    /// The bytes must be what the compile worker made: they are run.
+    pub(super) unsafe fn load(engine: &Engine, artifact: &[u8]) -> wasmtime::Result<Self> {
+        match Engine::detect_precompiled(artifact) {
+            Some(Precompiled::Module) => {
+                // SAFETY: the caller's.
+                unsafe { Module::deserialize(engine, artifact) }.map(Self::Module)
+            }
+            _ => {
+                // SAFETY: the caller's.
+                unsafe { Component::deserialize(engine, artifact) }.map(Self::Component)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Component(_) => "Component",
+            Self::Module(_) => "Module",
+        })
+    }
+}
+
+/// Code linked to what it was granted, ready to be instantiated.
 #[derive(Clone)]
 pub(super) enum Linked {
     Http(http::bindings::HttpFilterPre<State>),
     Dns(dns::bindings::DnsFilterPre<State>),
     Stream(stream::bindings::StreamFilterPre<State>),
     Exchange(exchange::bindings::HttpExchangeFilterPre<State>),
+    ProxyWasm(proxy_wasm::Pre),
 }
 
 impl Linked {
     /// Links a component; the types of everything it imports and exports are checked
     /// here.
-    pub(super) fn new(
-        component: &Component,
-        world: World,
-        granted: &[String],
-    ) -> wasmtime::Result<Self> {
+    pub(super) fn new(code: &Code, world: World, granted: &[String]) -> wasmtime::Result<Self> {
+        let component = match (code, world) {
+            (Code::Module(module), World::ProxyWasm) => {
+                return proxy_wasm::link(module).map(Self::ProxyWasm);
+            }
+            (Code::Component(component), _) => component,
+            (Code::Module(_), _) => return Err(wasmtime::Error::msg("it is no component")),
+        };
         let mut linker = Linker::new(component.engine());
         host_calls::link(&mut linker, granted)?;
         let pre = linker.instantiate_pre(component)?;
         Ok(match world {
             World::HttpFilter => Self::Http(http::bindings::HttpFilterPre::new(pre)?),
             World::DnsFilter => Self::Dns(dns::bindings::DnsFilterPre::new(pre)?),
+            World::ProxyWasm => return Err(wasmtime::Error::msg("it is no module")),
             World::StreamFilter => Self::Stream(stream::bindings::StreamFilterPre::new(pre)?),
             World::ExchangeFilter => {
                 Self::Exchange(exchange::bindings::HttpExchangeFilterPre::new(pre)?)
@@ -100,6 +148,7 @@ impl Linked {
             Self::Dns(pre) => dns::configure(pre, store, config),
             Self::Stream(pre) => stream::configure(pre, store, config),
             Self::Exchange(pre) => exchange::configure(pre, store, config),
+            Self::ProxyWasm(pre) => proxy_wasm::configure(pre, store, config),
         }
     }
 }
@@ -113,6 +162,7 @@ pub(super) enum Exports {
     Dns(dns::Exports),
     Stream(stream::Exports),
     Exchange(exchange::Exports),
+    ProxyWasm(Box<proxy_wasm::Exports>),
 }
 
 /// What a plugin said it needs to see.
@@ -122,6 +172,7 @@ pub(super) enum Needs {
     Dns,
     Stream,
     Exchange(exchange::Needs),
+    ProxyWasm(proxy_wasm::Needs),
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
     catalog::Binding,
     failure::{Failure, shorten},
     host_calls::Facts,
-    hosted::Hosted,
+    hosted::{Hosted, Session},
     instance::{Instance, State},
     worker::Worker,
 };
@@ -150,7 +150,9 @@ impl Binding {
 impl Drop for StreamSession {
     /// Tells the plugin that the connection is over.
     fn drop(&mut self) {
-        self.hosted.borrow_mut().leave(self.session, &self.facts);
+        self.hosted
+            .borrow_mut()
+            .leave(Session::Resource(self.session), &self.facts);
     }
 }
 

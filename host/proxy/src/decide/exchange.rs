@@ -240,7 +240,7 @@ impl From<LocalReply> for Denial {
         Self {
             status: reply.status,
             headers: reply.headers,
-            body: match reply.body.is_empty() && reply.status >= 400 {
+            body: match reply.body.is_empty() && reply.status >= 400 && !reply.as_it_is {
                 true => usual.body,
                 false => reply.body.into(),
             },

@@ -32,6 +32,12 @@ pub(super) fn sweep() {
     WORKER.with_borrow_mut(Worker::sweep);
 }
 
+/// Calls this thread's filters that want to be called without a message, as far as that is
+/// due; how long until the next look.
+pub(super) fn tick() -> Option<Duration> {
+    WORKER.with_borrow_mut(Worker::tick)
+}
+
 /// Builds one catalog after the other, each from the one before.
 pub struct CatalogLoader {
     runtime: Arc<Runtime>,

@@ -12,12 +12,12 @@ use self::bindings::{
     HttpExchangeFilter, HttpExchangeFilterPre, exports::tidegate::filter::http_exchange as wit,
 };
 pub use self::verdict::{BodyVerdict, BodyWish, HeadVerdict, LocalReply, TrailersVerdict};
-use super::{Configured, http::Wanted};
+use super::{Configured, http::Wanted, proxy_wasm};
 use crate::{
     catalog::Binding,
     failure::Failure,
     host_calls::Facts,
-    hosted::Hosted,
+    hosted::{Hosted, Session},
     instance::{Instance, State},
     worker::Worker,
 };
@@ -87,7 +87,7 @@ pub enum Way {
 /// One exchange's part of a plugin.
 pub struct HttpExchange {
     hosted: Rc<RefCell<Hosted>>,
-    session: ResourceAny,
+    session: Session,
     binding: Arc<Binding>,
     facts: Arc<Facts>,
 }
@@ -103,7 +103,10 @@ impl Binding {
     /// Does the plugin take part in exchanges, beyond judging heads?
     pub fn has_exchanges(&self) -> bool {
         let needs = self.configured.as_ref().map(|configured| &configured.needs);
-        matches!(needs, Ok(super::Needs::Exchange(_)))
+        matches!(
+            needs,
+            Ok(super::Needs::Exchange(_) | super::Needs::ProxyWasm(_))
+        )
     }
 }
 
@@ -123,7 +126,10 @@ impl Worker {
         facts: &Arc<Facts>,
     ) -> Result<HttpExchange, Failure> {
         let configured = binding.configured.as_ref().map_err(Clone::clone)?;
-        let hosted = self.hosted_for_long(configured, facts.source.ip().to_canonical())?;
+        let hosted = match configured.needs {
+            super::Needs::ProxyWasm(_) => self.hosted_for_all(configured)?,
+            _ => self.hosted_for_long(configured, facts.source.ip().to_canonical())?,
+        };
         let session = self.call_in(&hosted, binding, facts, Instance::exchange_open)?;
         hosted.borrow_mut().enter();
         Ok(HttpExchange {
@@ -146,6 +152,11 @@ impl Worker {
         head: &HttpHead<'_>,
     ) -> Result<HeadVerdict, Failure> {
         let most = exchange.most();
+        if let Session::Context(id) = exchange.session {
+            return self.of_module(exchange, true, |exports, store| {
+                proxy_wasm::request(exports, store, id, head, most)
+            });
+        }
         let call: Called<'_, _> = &mut |exports, store, session| {
             exports.wanted[0].pack(head.headers, &mut exports.packed);
             let guest = exports.filter.tidegate_filter_http_exchange().exchange();
@@ -167,6 +178,11 @@ impl Worker {
         head: &ResponseHead<'_>,
     ) -> Result<HeadVerdict, Failure> {
         let most = exchange.most();
+        if let Session::Context(id) = exchange.session {
+            return self.of_module(exchange, true, |exports, store| {
+                proxy_wasm::response(exports, store, id, head, most)
+            });
+        }
         let call: Called<'_, _> = &mut |exports, store, session| {
             exports.wanted[1].pack(head.headers, &mut exports.packed);
             let guest = exports.filter.tidegate_filter_http_exchange().exchange();
@@ -195,6 +211,11 @@ impl Worker {
         data: &[u8],
         end: bool,
     ) -> Result<BodyVerdict, Failure> {
+        if let Session::Context(id) = exchange.session {
+            return self.of_module(exchange, false, |exports, store| {
+                proxy_wasm::body(exports, store, (id, way), data, end)
+            });
+        }
         let call: Called<'_, _> = &mut |exports, store, session| {
             let guest = exports.filter.tidegate_filter_http_exchange().exchange();
             match way {
@@ -218,6 +239,11 @@ impl Worker {
         way: Way,
         trailers: &[Header<'_>],
     ) -> Result<TrailersVerdict, Failure> {
+        if let Session::Context(id) = exchange.session {
+            return self.of_module(exchange, false, |exports, store| {
+                proxy_wasm::trailers(exports, store, (id, way), trailers)
+            });
+        }
         let call: Called<'_, _> = &mut |exports, store, session| {
             Wanted::All.pack(trailers, &mut exports.packed);
             let guest = exports.filter.tidegate_filter_http_exchange().exchange();
@@ -245,12 +271,38 @@ impl Worker {
         } = exchange;
         self.call_in_turn(hosted, binding, facts, shares, |instance| {
             let said = instance.ask(|exports, store| {
-                let super::Exports::Exchange(exports) = exports else {
+                let (super::Exports::Exchange(exports), Session::Resource(session)) =
+                    (exports, *session)
+                else {
                     return None;
                 };
-                Some(call(exports, store, *session))
+                Some(call(exports, store, session))
             })?;
             check(said)
+        })
+    }
+
+    /// The same of a module made for Envoy.
+    fn of_module<R>(
+        &mut self,
+        exchange: &HttpExchange,
+        shares: bool,
+        call: impl FnOnce(
+            &proxy_wasm::Exports,
+            &mut Store<State>,
+        ) -> wasmtime::Result<Result<R, Failure>>,
+    ) -> Result<R, Failure> {
+        let HttpExchange {
+            hosted,
+            binding,
+            facts,
+            ..
+        } = exchange;
+        self.call_in_turn(hosted, binding, facts, shares, |instance| {
+            instance.ask(|exports, store| match exports {
+                super::Exports::ProxyWasm(exports) => Some(call(exports, store)),
+                _ => None,
+            })?
         })
     }
 }
@@ -265,13 +317,18 @@ impl HttpExchange {
 }
 
 impl Instance {
-    fn exchange_open(&mut self) -> Result<ResourceAny, Failure> {
-        self.ask(|exports, store| {
-            let super::Exports::Exchange(exports) = exports else {
-                return None;
-            };
-            let guest: &wit::Guest = exports.filter.tidegate_filter_http_exchange();
-            Some(guest.exchange().call_constructor(store))
-        })
+    fn exchange_open(&mut self) -> Result<Session, Failure> {
+        self.ask(|exports, store| match exports {
+            super::Exports::Exchange(exports) => {
+                let guest: &wit::Guest = exports.filter.tidegate_filter_http_exchange();
+                let made = guest.exchange().call_constructor(store);
+                Some(made.map(|session| Ok(Session::Resource(session))))
+            }
+            super::Exports::ProxyWasm(exports) => {
+                let opened = proxy_wasm::open(exports, store);
+                Some(opened.map(|context| context.map(Session::Context)))
+            }
+            _ => None,
+        })?
     }
 }

@@ -80,6 +80,8 @@ pub struct LocalReply {
     pub headers: Vec<(String, String)>,
     /// At most 16 KiB; empty for the usual one if it is a refusal.
     pub body: Vec<u8>,
+    /// A body that is empty is meant to be.
+    pub as_it_is: bool,
     /// Index of the rule that refused.
     pub rule: Option<u32>,
 }
@@ -182,6 +184,7 @@ fn reply(reply: wit::Reply) -> LocalReply {
         },
         headers: headers.map(|edit| edit.set).unwrap_or_default(),
         body,
+        as_it_is: false,
         rule: reply.rule,
     }
 }

@@ -78,6 +78,7 @@ impl Binding {
         match self.configured.as_ref().map(|configured| &configured.needs) {
             Ok(super::Needs::Http(needs)) => needs.responses,
             Ok(super::Needs::Exchange(needs)) => needs.responses,
+            Ok(super::Needs::ProxyWasm(needs)) => needs.responses,
             _ => false,
         }
     }

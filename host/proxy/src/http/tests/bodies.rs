@@ -112,6 +112,7 @@ impl HttpSession for Scripted {
                 status: 422,
                 headers: vec![("x-why".into(), "body".into())],
                 body: b"unwanted\n".to_vec(),
+                as_it_is: false,
                 rule: Some(1),
             })),
             _ => take(all, None),
