@@ -39,7 +39,7 @@ pub enum Said {
     /// A request of HTTP and what comes back.
     Http {
         /// The request.
-        request: Request,
+        request: Box<Request>,
         /// What must become of it.
         expect: Option<Expected>,
         /// What the server answers, and what must become of that.
@@ -369,7 +369,7 @@ impl RawCase {
                     expected.is_of_http()?;
                 }
                 Ok(Said::Http {
-                    request,
+                    request: request.into(),
                     expect: self.expect,
                     response: self.response.map(|head| (head, self.expect_response)),
                 })

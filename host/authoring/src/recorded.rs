@@ -58,12 +58,12 @@ fn case(record: &FlowRecord, line: u64, config: &str, plugin: &Admitted) -> Opti
         L7Summary::Http { method, url, .. } if reads == L7Protocol::Http => (
             format!("{method} {url}"),
             Said::Http {
-                request: Request {
+                request: Box::new(Request {
                     method: method.clone(),
                     url: url.clone(),
                     headers: BTreeMap::new(),
                     body: String::new(),
-                },
+                }),
                 expect,
                 response: None,
             },

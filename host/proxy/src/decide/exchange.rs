@@ -71,7 +71,7 @@ pub struct Stop {
     /// What the client is told, if it can be told anything yet.
     pub denial: Denial,
     /// Who stopped it, and, if that was a failure and no decision, why.
-    pub attribution: Attribution,
+    pub attribution: Box<Attribution>,
 }
 
 /// What became of a message in spite of a filter.
@@ -128,7 +128,7 @@ impl Part {
         }
         Err(Stop {
             denial: failed_denial(),
-            attribution: self.by.failed(failure.told()),
+            attribution: self.by.failed(failure.told()).into(),
         })
     }
 
@@ -143,7 +143,7 @@ impl Part {
             true => Ok(Note::Audited(attribution)),
             false => Err(Stop {
                 denial,
-                attribution,
+                attribution: attribution.into(),
             }),
         }
     }

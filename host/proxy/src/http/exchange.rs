@@ -102,7 +102,7 @@ impl Exchange {
     /// A filter that wants to see a body stopped it; the answer instead.
     pub(super) fn stopped(mut self, stop: Stop, inspector: &impl Inspector) -> Reply {
         let (status, error) = (stop.denial.status, stop.attribution.error.clone());
-        self.stopped_by(stop.attribution);
+        self.stopped_by(*stop.attribution);
         match error {
             None => self.denied(status, inspector),
             Some(error) => self.failed(status, error, inspector),

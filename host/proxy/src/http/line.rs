@@ -169,7 +169,7 @@ impl Line {
             };
             Box::new(Stop {
                 denial,
-                attribution,
+                attribution: attribution.into(),
             })
         })
     }

@@ -194,7 +194,7 @@ pub(super) fn respond(
         Ok(filters) => Line::new(Way::Response, filters),
         Err(stop) => {
             let error = stop.attribution.error.clone();
-            *attribution = stop.attribution;
+            *attribution = *stop.attribution;
             return Responded::Replace {
                 reply: stop.denial.into(),
                 error,

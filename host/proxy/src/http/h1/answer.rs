@@ -84,7 +84,7 @@ fn reason(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
-        200..400 => "Answered",
+        other if other < 400 => "Answered",
         _ => "Refused",
     }
 }

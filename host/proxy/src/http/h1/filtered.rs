@@ -264,10 +264,10 @@ fn is_length(header: &tidegate_wire::http::Header<'_>) -> bool {
 fn failed(status: u16, reason: &str, error: Failure) -> PumpError {
     PumpError::Stopped(Box::new(Stop {
         denial: Denial::text(status, format!("{reason}\r\n")),
-        attribution: Attribution {
+        attribution: Box::new(Attribution {
             error: Some(error),
             ..Attribution::default()
-        },
+        }),
     }))
 }
 

@@ -392,7 +392,7 @@ impl<I: Inspector> Connection<'_, I> {
     /// Answers a request that a filter stopped when it saw the body.
     async fn stop(&mut self, stop: Stop, persistent: bool) -> Next {
         let asker = self.underway.asker();
-        let status = self.underway.stopped(stop.attribution, stop.denial.status);
+        let status = self.underway.stopped(*stop.attribution, stop.denial.status);
         let reply = Reply::from(stop.denial);
         debug_assert!(status.is_some(), "one is under way");
         // All of it has come, and nothing has gone on: the next one can be read.

@@ -376,7 +376,7 @@ fn inspect(
 /// is kept.
 fn stopped(stop: Stop, underway: &Underway<'_, impl Inspector>) -> Vec<u8> {
     let asker = underway.asker();
-    underway.stopped(stop.attribution, stop.denial.status);
+    underway.stopped(*stop.attribution, stop.denial.status);
     Answer::last(&stop.denial.into()).to(asker).encode()
 }
 
