@@ -14,7 +14,8 @@ use super::{eventually::eventually, place::Place, process::Running};
 
 /// nginx on `port` (HTTP/1.1) of both families, and on `port + 1` HTTP/2 without TLS.
 /// `/` and below answer with one line that says who answers and what was seen;
-/// `/static/` serves the files of `www`.
+/// `/static/` serves the files there, and says of them in `x-see` and `x-how` what the query does;
+/// `/files/` stores what is put there.
 pub fn nginx(place: &Place, port: u16, dir: &Path) -> anyhow::Result<Running> {
     let name = place.name();
     let home = dir.join(format!("nginx-{name}-{port}"));
@@ -47,7 +48,16 @@ http {{
         location / {{
             return 200 "{name} $remote_addr $remote_port $request_method $request_uri $http_x_bot_filter\n";
         }}
-        location /static/ {{ root {home_text}; }}
+        location /static/ {{
+            root {home_text};
+            add_header x-see $arg_see;
+            add_header x-how $arg_how;
+        }}
+        location /files/ {{
+            root {home_text};
+            dav_methods PUT;
+            create_full_put_path on;
+        }}
     }}
 }}
 "#

@@ -226,8 +226,9 @@ fn filters_made_for_envoy_do_here_what_they_do_there() -> Result<()> {
             };
             if spoken == "HTTP/2" {
                 // No field says so there.
-                let end = expected.fields.get_mut("x-end");
-                end.map(|end| *end = vec!["false".to_owned()]);
+                if let Some(end) = expected.fields.get_mut("x-end") {
+                    *end = vec!["false".to_owned()];
+                }
             }
             if let Some(protocol) = expected.fields.get_mut("x-protocol") {
                 *protocol = vec![spoken.to_owned()];

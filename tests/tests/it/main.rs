@@ -2,6 +2,7 @@
 //! what a user has, the binary, its files and its command line.
 
 mod audit;
+mod bodies;
 mod bypass;
 mod cleanup;
 mod connections;

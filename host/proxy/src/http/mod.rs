@@ -43,7 +43,7 @@ pub(super) async fn serve(client: impl Into<Leg>, inspector: &impl Inspector, ac
         speaks = speaks => speaks,
         () = activity.evicted() => return,
     };
-    let speaks = speaks.map(|speaks| speaks.map(|speaks| speaks.unless_agreed(client.agreed())));
+    let speaks = speaks.map(|speaks| speaks.map(|speaks| speaks.held_to(client.agreed())));
     match speaks {
         Ok(Ok(Speaks::Http2)) => h2::serve(&mut client, buffer, inspector, activity).await,
         Ok(Ok(Speaks::BrokenHttp2)) => h2::reject_preface(&mut client).await,
@@ -73,7 +73,7 @@ enum Speaks {
 impl Speaks {
     /// Who agreed on a version within TLS is held to it: a server that was chosen for the
     /// one would be told the other by what somebody else may read differently.
-    fn unless_agreed(self, agreed: Option<Protocol>) -> Self {
+    fn held_to(self, agreed: Option<Protocol>) -> Self {
         match (agreed, self) {
             (Some(Protocol::Http1), _) => Self::Http1,
             (Some(Protocol::Http2), Self::Http1) => Self::BrokenHttp2,
