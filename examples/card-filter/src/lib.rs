@@ -56,8 +56,11 @@ impl ExchangeFilter for CardFilter {
 
 impl HttpExchange for Exchange {
     fn on_request(&mut self, _: &Request) -> Verdict {
-        // What is compressed could not be read.
-        Verdict::pass().and_remove_header("accept-encoding")
+        // What is compressed could not be read; a number of which a part was asked for would
+        // not be one.
+        ["accept-encoding", "range", "if-range"]
+            .into_iter()
+            .fold(Verdict::pass(), Verdict::and_remove_header)
     }
 
     fn on_response(&mut self, response: &Response) -> Verdict {

@@ -2,17 +2,23 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{Cursor, Write as _},
+    io::{self, Cursor, IsTerminal as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
+use data_encoding::BASE64;
 use minisign::{KeyPair, SecretKey, SecretKeyBox};
-use tidegate_signatures::{EXTENSION, Trust, TrustedKey};
+use tidegate_signatures::{Doubt, EXTENSION, Trust, TrustedKey};
 
 /// Characters of a secret key, as the second line of its file: 158 bytes in base64.
 const SECRET: usize = 212;
+/// Where in those bytes it says how the rest is kept: two zeros, as it is.
+const KDF: std::ops::Range<usize> = 2..4;
+
+/// Longest line that is signed along, bytes: nodes read signatures of 4 KiB.
+const COMMENT: usize = 1024;
 
 /// How a key that signs is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +48,10 @@ pub fn make_keys(name: &Path, lock: Lock) -> anyhow::Result<[PathBuf; 2]> {
         );
     }
     let pair = match lock {
+        Lock::Ask if !io::stdin().is_terminal() => anyhow::bail!(
+            "there is no terminal to ask for a password: use --password-file, or --no-password \
+             if whoever has the file may sign"
+        ),
         Lock::Ask => KeyPair::generate_encrypted_keypair(None),
         Lock::Password(password) => KeyPair::generate_encrypted_keypair(Some(password)),
         Lock::Open => KeyPair::generate_unencrypted_keypair(),
@@ -75,8 +85,8 @@ pub fn sign(file: &Path, key: &Path, lock: Lock, comment: Option<&str>) -> anyho
     let comment = match comment {
         Some(comment) => {
             anyhow::ensure!(
-                !comment.contains(char::is_control),
-                "the comment has to be one line of text"
+                !comment.contains(char::is_control) && comment.len() <= COMMENT,
+                "the comment has to be one line of text, at most {COMMENT} bytes"
             );
             comment
         }
@@ -114,13 +124,21 @@ fn secret(key: &Path, lock: Lock) -> anyhow::Result<SecretKey> {
         SecretKeyBox::from_string(&text)
             .with_context(|| format!("{} is no secret key of minisign", named()))
     };
-    if let Ok(open) = read()?.into_unencrypted_secret_key() {
+    // minisign itself leaves such a key without the checksum that the library asks for.
+    let bytes = BASE64.decode(encoded.as_bytes()).unwrap_or_default();
+    if let Ok(open) = SecretKey::from_bytes(&bytes)
+        && bytes[KDF] == [0, 0]
+    {
         return Ok(open);
     }
     let password = match lock {
         Lock::Open => anyhow::bail!("{} has a password", named()),
         Lock::Password(password) => Some(password),
-        Lock::Ask => None,
+        Lock::Ask if io::stdin().is_terminal() => None,
+        Lock::Ask => anyhow::bail!(
+            "{} has a password, and there is no terminal to ask for it: use --password-file",
+            named()
+        ),
     };
     let opened = read()?.into_secret_key(password);
     opened.with_context(|| format!("cannot open {}: a wrong password?", named()))
@@ -149,6 +167,8 @@ pub fn judge(file: &Path, keys: &[PathBuf]) -> anyhow::Result<Result<String, Str
     let signature = fs::read_to_string(file.with_added_extension(EXTENSION)).ok();
     let signer = trust.signer(&bytes, signature.as_deref());
     Ok(match signer {
+        Err(Doubt::Unsigned) => Err(format!("{}: it is not signed", file.display())),
+        Err(Doubt::Stranger) => Err(format!("{}: none of these keys signed it", file.display())),
         Ok(signer) => Ok(signer.map(|signer| signer.name).unwrap_or_default()),
         Err(doubt) => Err(format!("{}: it {doubt}", file.display())),
     })
@@ -185,7 +205,7 @@ mod tests {
         let keys = [other.clone(), acme];
         assert_eq!(judge(&file, &keys).unwrap(), Ok("acme".into()));
         let stranger = judge(&file, slice::from_ref(&other)).unwrap().unwrap_err();
-        assert!(stranger.contains("plugins.trustedKeys"), "{stranger}");
+        assert!(stranger.contains("none of these keys"), "{stranger}");
 
         for wrong in [Lock::Open, Lock::Password("sesamE".into())] {
             let error = sign(&file, &locked, wrong, None).unwrap_err();
@@ -200,6 +220,18 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("no secret key of minisign"), "{error}");
+        // As `minisign -G -W` writes it: without a checksum.
+        let text = fs::read_to_string(&open).unwrap();
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let mut bytes = BASE64.decode(lines[1].as_bytes()).unwrap();
+        bytes[SECRET / 4 * 3 - 33..].fill(0);
+        lines[1] = BASE64.encode(&bytes);
+        let plain = at("plain.key");
+        fs::write(&plain, lines.join("\n")).unwrap();
+        sign(&file, &plain, Lock::Open, None).unwrap();
+        assert_eq!(judge(&file, &keys).unwrap(), Ok("acme".into()));
+        let long = "x".repeat(COMMENT + 1);
+        assert!(sign(&file, &open, Lock::Ask, Some(&long)).is_err());
         let error = sign(&file, &open, Lock::Ask, Some("a\nb")).unwrap_err();
         assert!(error.to_string().contains("one line"), "{error}");
     }

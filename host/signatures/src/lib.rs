@@ -71,8 +71,8 @@ pub struct Trust {
 pub enum Doubt {
     /// There has to be one.
     #[error(
-        "is not signed, and `plugins.requireSignature` is on: put its signature beside it, as \
-         {{its file name}}.minisig (`tidegate plugin sign`)"
+        "is not signed, and `plugins.requireSignature` is on: put its signature beside it \
+         (`tidegate plugin sign`), under its own name with `.minisig` behind it"
     )]
     Unsigned,
     /// Nothing can be said of it.

@@ -64,8 +64,11 @@ pub(super) struct Keygen {
     /// What its owner is called
     name: PathBuf,
     /// Whoever has the file may sign. Otherwise the terminal is asked for a password
-    #[arg(long)]
+    #[arg(long, conflicts_with = "password_file")]
     no_password: bool,
+    /// A file whose first line is the password
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
 }
 
 /// A signature.
@@ -212,7 +215,7 @@ impl Keygen {
     fn run(self) -> anyhow::Result<()> {
         let lock = match self.no_password {
             true => Lock::Open,
-            false => Lock::Ask,
+            false => lock(self.password_file.as_deref())?,
         };
         let [key, public] =
             signing::make_keys(&self.name, lock)?.map(|path| path.display().to_string());
@@ -224,16 +227,21 @@ impl Keygen {
     }
 }
 
+/// How a key is kept that has a password.
+fn lock(file: Option<&Path>) -> anyhow::Result<Lock> {
+    let Some(file) = file else {
+        return Ok(Lock::Ask);
+    };
+    let text = std::fs::read_to_string(file);
+    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(Lock::Password(
+        text.lines().next().unwrap_or_default().to_owned(),
+    ))
+}
+
 impl Sign {
     fn run(self) -> anyhow::Result<()> {
-        let lock = match &self.password_file {
-            None => Lock::Ask,
-            Some(file) => {
-                let text = std::fs::read_to_string(file)
-                    .with_context(|| format!("cannot read {}", file.display()))?;
-                Lock::Password(text.lines().next().unwrap_or_default().to_owned())
-            }
-        };
+        let lock = lock(self.password_file.as_deref())?;
         let beside = signing::sign(&self.file, &self.key, lock, self.comment.as_deref())?;
         print_text(&format!("{}\n", beside.display()))?;
         Ok(())

@@ -61,6 +61,17 @@ fn check(
             ALLOCATE.join("` nor `")
         ));
     }
+    let reads = |name: &String| {
+        let of_http = ["proxy_on_request_", "proxy_on_response_"];
+        of_http.iter().any(|start| name.starts_with(start))
+    };
+    if !exports.iter().any(reads) {
+        return Err(
+            "it has no callback for requests or responses of HTTP: filters of proxy-wasm for TCP \
+             streams are not served"
+                .to_owned(),
+        );
+    }
     let mut used = Vec::new();
     let mut unknown = Vec::new();
     for (module, name, function) in imports {
