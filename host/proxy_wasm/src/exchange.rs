@@ -6,7 +6,7 @@ use crate::{Attributes, Fields};
 
 /// Properties a filter may set of one exchange, and their bytes together.
 const PROPERTIES: usize = 64;
-const PROPERTY_BYTES: usize = 64 << 10;
+const PROPERTY_BYTES: usize = 8 << 10;
 /// Longest body of a reply, bytes.
 const REPLY: usize = 1 << 20;
 
@@ -74,6 +74,8 @@ pub struct Exchange {
     pub closed: bool,
     /// It said that it is not done yet.
     pub(crate) lingers: bool,
+    /// What was last counted of it, bytes.
+    pub(crate) weighed: usize,
 }
 
 impl Exchange {
@@ -86,6 +88,7 @@ impl Exchange {
             reply: None,
             closed: false,
             lingers: false,
+            weighed: 0,
         }
     }
 
@@ -102,9 +105,29 @@ impl Exchange {
         true
     }
 
-    /// Keeps an answer; the first one counts. False if it is none.
+    /// What is kept of it, bytes.
+    pub(crate) fn weight(&self) -> usize {
+        let bodies = self.request.body.len() + self.response.body.len();
+        let properties = self.properties.iter();
+        let properties: usize = properties
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        bodies + properties + self.reply.as_ref().map_or(0, |reply| reply.body.len())
+    }
+
+    /// Lets go of everything but properties: it is over.
+    pub(crate) fn let_go(&mut self) {
+        self.request = Side::default();
+        self.response = Side::default();
+        self.reply = None;
+    }
+
+    /// Keeps an answer; the first one counts. False if it is none, or nobody waits for one.
     pub(crate) fn answer(&mut self, reply: LocalReply) -> bool {
+        let shut = Open::default();
+        let asked = self.request.open != shut || self.response.open != shut;
         let fits = (200..=999).contains(&reply.status) && reply.body.len() <= REPLY;
+        let fits = fits && asked;
         if fits {
             self.reply.get_or_insert(reply);
         }

@@ -5,10 +5,10 @@ use std::{net::SocketAddr, sync::Arc};
 use proptest::prelude::*;
 
 use crate::{
-    Answer, Attributes, Common, Connection, Fields, Level, Open, Outside, Vm,
+    Answer, Attributes, Common, Connection, Fields, Level, LocalReply, Open, Outside, Vm,
     abi::{FUNCTIONS, Function, Kind, Status, errno},
     common::Change,
-    vm::{Configuration, ROOT},
+    vm::{Configuration, HELD, ROOT},
 };
 
 #[derive(Default)]
@@ -631,4 +631,44 @@ fn every_function_has_a_place() {
         Function::RecordMetric.parameters(),
         [Kind::Word, Kind::Long]
     );
+}
+
+/// A filter that says it is not done keeps a context, not what it had of messages; and nobody
+/// waits for what it answers then.
+#[test]
+fn what_is_kept_beside_an_instance_is_bounded() {
+    const MIB: usize = 1 << 20;
+    let mut guest = Guest::new();
+    let attributes = guest
+        .vm
+        .exchange(guest.exchange)
+        .expect("it")
+        .attributes
+        .clone();
+    let mut all = Vec::new();
+    let took = (0..100).take_while(|_| {
+        let id = guest.vm.begin(attributes.clone());
+        all.push(id);
+        guest.vm.exchange(id).expect("begun").request.body = vec![0; MIB];
+        guest.vm.weigh(id)
+    });
+    assert_eq!(took.count(), HELD / MIB);
+    for id in &all {
+        guest.vm.linger(*id);
+        let exchange = guest.vm.exchange(*id).expect("it lingers");
+        assert_eq!(exchange.weight(), 0);
+        let reply = LocalReply {
+            status: 200,
+            fields: Fields::default(),
+            body: vec![0; 10],
+            grpc_status: None,
+        };
+        assert!(!exchange.answer(reply), "it is over");
+    }
+    let id = guest.vm.begin(attributes.clone());
+    assert!(guest.vm.weigh(id), "given back");
+    guest.vm.exchange(id).expect("begun").request.body = vec![0; HELD + 1];
+    assert!(!guest.vm.weigh(id));
+    guest.vm.end(id);
+    assert!(guest.vm.weigh(all[0]), "given back");
 }

@@ -63,6 +63,10 @@ pub trait Outside {
     fn is_imagined(&self) -> bool;
 }
 
+/// Most bytes of messages, answers and properties that are kept for the exchanges of one
+/// instance, beside its own memory.
+pub(crate) const HELD: usize = 32 << 20;
+
 /// What a binding gives its filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
@@ -94,6 +98,8 @@ pub struct Vm {
     pub(crate) queues: Vec<u32>,
     /// Contexts that said they are done after all.
     pub(crate) done: Vec<u32>,
+    /// What was last counted of all exchanges, bytes.
+    held: usize,
 }
 
 impl Vm {
@@ -115,6 +121,7 @@ impl Vm {
             tick_ms: 0,
             queues: Vec::new(),
             done: Vec::new(),
+            held: 0,
         }
     }
 
@@ -151,16 +158,31 @@ impl Vm {
         self.exchanges.get_mut(&id)
     }
 
-    /// The filter goes on with a context after its exchange is over.
+    /// The filter goes on with a context after its exchange is over. Of its messages nothing is
+    /// kept.
     pub fn linger(&mut self, id: u32) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.let_go();
             exchange.lingers = true;
         }
+        self.weigh(id);
+    }
+
+    /// Counts what is kept of an exchange outside of the instance's memory. False if that of
+    /// all of them is more than [`HELD`].
+    pub fn weigh(&mut self, id: u32) -> bool {
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            let now = exchange.weight();
+            self.held = self.held - std::mem::replace(&mut exchange.weighed, now) + now;
+        }
+        self.held <= HELD
     }
 
     /// Forgets an exchange.
     pub fn end(&mut self, id: u32) {
-        self.exchanges.remove(&id);
+        if let Some(exchange) = self.exchanges.remove(&id) {
+            self.held -= exchange.weighed;
+        }
         self.done.retain(|done| *done != id);
     }
 

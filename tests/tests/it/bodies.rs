@@ -99,6 +99,13 @@ fn bodies_are_seen_changed_and_refused_both_ways() -> Result<()> {
             stored(&name("bad")).is_empty(),
             "{version}: nothing reached the server"
         );
+        // An offer to upgrade is shown as a message without a body.
+        ask("/static/words")
+            .header("x-see: whole=100")
+            .header("x-how: refuse")
+            .header("upgrade: websocket")
+            .header("connection: upgrade")
+            .expect(&shop.frontend, 422)?;
         put(&path("long"), "whole=4", "")
             .with(&["--data-binary", "hello"])
             .expect(&shop.frontend, 413)?;

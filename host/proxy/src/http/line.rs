@@ -131,6 +131,33 @@ impl Line {
         Ok(data)
     }
 
+    /// Goes by a message that cannot have a body, and is shown as none: but for those whose head
+    /// waits for one, who hear that none comes.
+    ///
+    /// # Errors
+    ///
+    /// If the message does not go on.
+    pub(super) fn bodyless(
+        mut self,
+        edit: Option<CheckedEdit>,
+        attribution: &mut Attribution,
+    ) -> Result<Option<CheckedEdit>, Box<Stop>> {
+        let holds = |wish| {
+            matches!(
+                wish,
+                BodyWish::Window {
+                    holds_head: true,
+                    ..
+                }
+            )
+        };
+        self.stages.retain(|stage| holds(stage.wish));
+        match self.stages.is_empty() {
+            true => Ok(edit),
+            false => self.unseen(true, edit, attribution),
+        }
+    }
+
     /// Goes by a message of which no body can be shown: HTTP/2 passes frames as they come. One
     /// that has none is shown as one of no bytes; who wants to see another has failed.
     ///

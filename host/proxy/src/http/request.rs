@@ -190,7 +190,6 @@ pub(super) fn respond(
         }
     }
     let line = match sees.filters.response(head, &mut edit, attribution) {
-        Ok(_) if bodyless => None,
         Ok(filters) => Line::new(Way::Response, filters),
         Err(stop) => {
             let error = stop.attribution.error.clone();
@@ -203,7 +202,20 @@ pub(super) fn respond(
     };
     let edit = (edit != HeaderEdit::default()).then(|| edit.checked());
     match edit.transpose() {
-        Ok(edit) => Responded::Pass { edit, line },
+        Ok(edit) => match line {
+            Some(line) if bodyless => match line.bodyless(edit, attribution) {
+                Ok(edit) => Responded::Pass { edit, line: None },
+                Err(stop) => {
+                    let error = stop.attribution.error.clone();
+                    *attribution = *stop.attribution;
+                    Responded::Replace {
+                        reply: stop.denial.into(),
+                        error,
+                    }
+                }
+            },
+            line => Responded::Pass { edit, line },
+        },
         Err(error) => Responded::Replace {
             reply: Reply::invalid_edit(),
             error: Some(PluginFailed.because(error.to_string())),

@@ -107,11 +107,23 @@ fn outcome(
         Some(1) => Action::Pause,
         Some(_) => return Err(Failure::Invalid("an action that is none")),
     };
+    if !host::vm(store, |vm| vm.weigh(context)) {
+        with(store, context, |exchange| {
+            (
+                exchange.request.body,
+                exchange.response.body,
+                exchange.reply,
+            ) = (Vec::new(), Vec::new(), None);
+        })?;
+        host::vm(store, |vm| vm.weigh(context));
+        return Err(Failure::NoRoom);
+    }
     let (reply, closed, continued) = with(store, context, |exchange| {
         exchange.open(Open::default(), Open::default());
         let continued = side(exchange, way).continued;
         (exchange.reply.take(), exchange.closed, continued)
     })?;
+    host::vm(store, |vm| vm.weigh(context));
     Ok(match reply {
         Some(said) => Outcome::Reply(local_reply(said)),
         // It is to end without an answer: nobody gets the other one's.
@@ -364,6 +376,7 @@ pub(crate) fn body(
                     side.shown = 0;
                     std::mem::take(&mut side.body)
                 })?;
+                host::vm(store, |vm| vm.weigh(context));
                 Ok(BodyVerdict::Take {
                     count: data.len(),
                     instead: (made != data).then_some(made),

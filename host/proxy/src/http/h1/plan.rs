@@ -136,12 +136,23 @@ fn decide(
             return refuse(request, &reply, Asker::of(&head), over);
         }
     };
-    let opaque = request.upgrade == Upgrade::WebSocket || request.method == "CONNECT";
-    let line = passed.sees_response.request_line().filter(|_| !opaque);
+    let (mut exchange, mut edit) = (passed.exchange, passed.edit);
+    let tunnel = request.method == "CONNECT";
+    let mut line = passed.sees_response.request_line().filter(|_| !tunnel);
+    // An offer to upgrade has no body, and is no tunnel before it is taken up.
+    if let Some(line) = line.take_if(|_| may_upgrade) {
+        match line.unseen(true, edit, &mut exchange.attribution) {
+            Ok(changed) => edit = changed,
+            Err(stop) => {
+                let reply = exchange.stopped(*stop, inspector);
+                return refuse(request, &reply, Asker::of(&head), inspector.is_over());
+            }
+        }
+    }
     let filtered = line.map(|line| {
         let head = Head {
             bytes: bytes.to_vec(),
-            edit: passed.edit.as_deref().cloned().unwrap_or_default(),
+            edit: edit.as_deref().cloned().unwrap_or_default(),
             old: is_old(request.version),
             of: Of::Request(passed.path.clone()),
         };
@@ -149,7 +160,7 @@ fn decide(
     });
     let rewrite = Rewrite {
         path: passed.path.as_deref(),
-        edit: passed.edit.as_ref(),
+        edit: edit.as_ref(),
         close: false,
     };
     let decided = HttpHead {
@@ -167,7 +178,7 @@ fn decide(
         persistent: request.persistent,
         may_upgrade,
         sees_response: passed.sees_response,
-        exchange: passed.exchange,
+        exchange,
         opening,
     }))
 }
