@@ -579,6 +579,13 @@ fn what_cannot_be_served_is_refused_by_name() {
             "core module",
         ),
         (
+            "streams",
+            module(
+                r#"(func (export "proxy_on_new_connection") (param i32) (result i32) i32.const 0)"#,
+            ),
+            "callbacks for TCP streams and none for HTTP",
+        ),
+        (
             "no-memory",
             r#"(module (func (export "proxy_abi_version_0_2_0")))"#.to_owned(),
             "no `memory`",

@@ -36,6 +36,15 @@ pub(crate) fn inspect(module: &[u8]) -> Option<Result<Vec<String>, String>> {
     (foreign || !marks.is_empty()).then(|| check(&marks, &others, &imports))
 }
 
+/// How callbacks about messages of HTTP begin.
+const OF_HTTP: [&str; 2] = ["proxy_on_request_", "proxy_on_response_"];
+/// The same of TCP streams.
+const OF_STREAMS: [&str; 3] = [
+    "proxy_on_new_connection",
+    "proxy_on_downstream_",
+    "proxy_on_upstream_",
+];
+
 fn check(
     marks: &[String],
     exports: &[String],
@@ -61,17 +70,6 @@ fn check(
             ALLOCATE.join("` nor `")
         ));
     }
-    let reads = |name: &String| {
-        let of_http = ["proxy_on_request_", "proxy_on_response_"];
-        of_http.iter().any(|start| name.starts_with(start))
-    };
-    if !exports.iter().any(reads) {
-        return Err(
-            "it has no callback for requests or responses of HTTP: filters of proxy-wasm for TCP \
-             streams are not served"
-                .to_owned(),
-        );
-    }
     let mut used = Vec::new();
     let mut unknown = Vec::new();
     for (module, name, function) in imports {
@@ -85,6 +83,16 @@ fn check(
             "it imports {}, which this host does not offer to filters of proxy-wasm",
             unknown.join(", ")
         ));
+    }
+    let calls = |starts: &[&str]| {
+        let mut named = exports.iter();
+        named.any(|name| starts.iter().any(|start| name.starts_with(start)))
+    };
+    if calls(&OF_STREAMS) && !calls(&OF_HTTP) {
+        return Err(
+            "it has callbacks for TCP streams and none for HTTP: such filters are not served"
+                .to_owned(),
+        );
     }
     used.sort_unstable();
     used.dedup();
