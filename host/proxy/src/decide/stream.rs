@@ -60,7 +60,7 @@ pub trait Session {
 pub struct Part {
     /// How it stands in records, and whose rules it has.
     pub by: Who,
-    /// See [`StreamFilter::content`].
+    /// See [`Filter::content`].
     pub content: String,
     /// The session, or why there is none.
     pub session: Result<Box<dyn Session>, Failure>,
@@ -213,7 +213,7 @@ pub fn parts(
 }
 
 /// What the filters of a connection would be now, without beginning with any; see
-/// [`StreamFilter::content`].
+/// [`Filter::content`].
 ///
 /// # Errors
 ///

@@ -38,7 +38,7 @@ impl FlowContext {
         )
     }
 
-    /// What its filters would be now, and those in shadow; see `StreamFilter::content`.
+    /// What its filters would be now, and those in shadow; see `Filter::content`.
     ///
     /// # Errors
     ///

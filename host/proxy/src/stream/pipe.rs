@@ -62,7 +62,7 @@ impl Pipe {
         pipe
     }
 
-    /// What each filter has to go on having; see `StreamFilter::content`.
+    /// What each filter has to go on having; see `Filter::content`.
     pub(super) fn contents(&self) -> impl Iterator<Item = &str> {
         self.stages.iter().map(|stage| stage.content.as_str())
     }
