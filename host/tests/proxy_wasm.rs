@@ -447,6 +447,7 @@ fn time_passes_and_queues_are_worked_off_for_one_binding_alone() {
             break;
         }
         assert!(begun.elapsed() < PATIENCE, "{now:?}");
+        // When the guest wants to be called again: the clock is what is tested.
         thread::sleep(wait);
     }
     // The other binding has seen nothing of all that: an instance and values of its own.

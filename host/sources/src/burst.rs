@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use tidegate_signatures::EXTENSION;
+
 use crate::{folder::QUIET, watch::Nudge};
 
 /// How long after a complete file more may follow that belongs to it. Whoever copies files, or
@@ -77,7 +79,7 @@ fn is_read(path: &Path) -> bool {
     !hidden
         && matches!(
             extension,
-            Some("yaml" | "yml" | "wasm" | "toml" | "minisig")
+            Some("yaml" | "yml" | "wasm" | "toml" | EXTENSION)
         )
 }
 

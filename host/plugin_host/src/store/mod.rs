@@ -147,7 +147,7 @@ impl PluginStore {
     }
 
     fn signer(&self, path: &Path, bytes: &[u8]) -> Result<Option<Signer>, Refusal> {
-        let beside = signature_file(path);
+        let beside = path.with_added_extension(EXTENSION);
         let signature = match dropped::read(&beside, SIZE) {
             Ok(signature) => Some(String::from_utf8_lossy(&signature).into_owned()),
             Err(Unreadable::Io(error)) if error.kind() == ErrorKind::NotFound => None,
@@ -273,14 +273,6 @@ impl PluginStore {
             }
         }
     }
-}
-
-/// Where the signature of a plugin file is.
-fn signature_file(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(EXTENSION);
-    name.into()
 }
 
 /// `sha256:…`.

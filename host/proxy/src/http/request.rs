@@ -17,7 +17,7 @@ use tidegate_wire::{
 use super::{exchange::Exchange, inspect::Inspector, line::Line, reply::Reply};
 use crate::decide::{
     Attribution,
-    exchange::{Filters, Way},
+    exchange::{Filters, Stop, Way},
     http::Verdict,
 };
 
@@ -166,6 +166,18 @@ pub(super) enum Responded {
     },
 }
 
+impl Responded {
+    /// A filter that wants to see bodies stopped it.
+    fn stopped(stop: Stop, attribution: &mut Attribution) -> Self {
+        let error = stop.attribution.error.clone();
+        *attribution = *stop.attribution;
+        Self::Replace {
+            reply: stop.denial.into(),
+            error,
+        }
+    }
+}
+
 /// Passes a response head through the plugins that asked for it; `bodyless` if it can have
 /// no body. `attribution` is the request's, and then that of both.
 pub(super) fn respond(
@@ -191,28 +203,14 @@ pub(super) fn respond(
     }
     let line = match sees.filters.response(head, &mut edit, attribution) {
         Ok(filters) => Line::new(Way::Response, filters),
-        Err(stop) => {
-            let error = stop.attribution.error.clone();
-            *attribution = *stop.attribution;
-            return Responded::Replace {
-                reply: stop.denial.into(),
-                error,
-            };
-        }
+        Err(stop) => return Responded::stopped(stop, attribution),
     };
     let edit = (edit != HeaderEdit::default()).then(|| edit.checked());
     match edit.transpose() {
         Ok(edit) => match line {
             Some(line) if bodyless => match line.bodyless(edit, attribution) {
                 Ok(edit) => Responded::Pass { edit, line: None },
-                Err(stop) => {
-                    let error = stop.attribution.error.clone();
-                    *attribution = *stop.attribution;
-                    Responded::Replace {
-                        reply: stop.denial.into(),
-                        error,
-                    }
-                }
+                Err(stop) => Responded::stopped(*stop, attribution),
             },
             line => Responded::Pass { edit, line },
         },

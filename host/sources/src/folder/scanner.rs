@@ -8,6 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tidegate_signatures::EXTENSION;
+
 use super::{
     FolderId, Origins, PluginStamp, QUIET, Scan, Stamp, folder_of,
     listing::{MOST_OTHERS, Unread, former_folder, is_there, list, printable, read, unreadable},
@@ -286,9 +288,7 @@ impl Scanner {
         let manifest = ["yaml", "toml"]
             .iter()
             .find_map(|extension| Stamp::of(&path.with_extension(extension)).ok());
-        let mut signature = path.clone().into_os_string();
-        signature.push(".minisig");
-        let signature = Stamp::of(Path::new(&signature)).ok();
+        let signature = Stamp::of(&path.with_added_extension(EXTENSION)).ok();
         let stamp = PluginStamp {
             module,
             manifest,
